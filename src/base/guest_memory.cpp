@@ -1,0 +1,73 @@
+#include "base/guest_memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace trapline {
+
+namespace {
+
+std::string failed(const char* step) { return fmt::format("guest memory: {} failed: {}", step, std::strerror(errno)); }
+
+bool map_part(std::byte* at, u64 length, int fd, u64 offset) {
+  const int flags = MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+  return ::mmap(at, length, PROT_READ | PROT_WRITE, flags, fd, fd < 0 ? 0 : static_cast<off_t>(offset)) != MAP_FAILED;
+}
+
+}  // namespace
+
+Result<int, std::string> GuestMemory::create_fd(u64 size) {
+  const int fd = ::memfd_create("guest-ram", MFD_CLOEXEC);
+  if (fd < 0) return Err{failed("memfd_create")};
+  if (::ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    ::close(fd);
+    return Err{failed("ftruncate")};
+  }
+  return fd;
+}
+
+Result<GuestMemory, std::string> GuestMemory::anonymous(u64 size) { return map(-1, size); }
+
+Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
+  GuestMemory m;
+  m.size_ = size;
+  m.reserved_ = m.frames() * kPageSize;
+  void* at = ::mmap(nullptr, m.reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) return Err{failed("mmap (reserve)")};
+  m.base_ = static_cast<std::byte*>(at);
+  const u64 low = m.low_end();
+  if (!map_part(m.base_, kVideoHoleStart, fd, 0)) return Err{failed("mmap (below 640 KiB)")};
+  if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd)) return Err{failed("mmap (below 4 GiB)")};
+  if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
+  return m;
+}
+
+GuestMemory::GuestMemory(GuestMemory&& o) noexcept
+    : base_{std::exchange(o.base_, nullptr)}, size_{std::exchange(o.size_, 0)}, reserved_{std::exchange(o.reserved_, 0)} {}
+
+GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
+  std::swap(base_, o.base_);
+  std::swap(size_, o.size_);
+  std::swap(reserved_, o.reserved_);
+  return *this;
+}
+
+GuestMemory::~GuestMemory() {
+  if (base_) ::munmap(base_, reserved_);
+}
+
+std::optional<std::span<std::byte>> GuestMemory::bytes(Gpa gpa, u64 length) const {
+  if (length == 0) return std::span<std::byte>{};
+  const auto last = gpa.checked_add(length - 1);
+  if (!last) return std::nullopt;
+  const auto region = [&](u64 first, u64 end) { return gpa.raw >= first && last->raw < end; };
+  if (region(0, kVideoHoleStart) || region(kVideoHoleEnd, low_end()) || region(kPciHoleEnd, high_end()))
+    return std::span{host(gpa), length};
+  return std::nullopt;
+}
+
+}  // namespace trapline

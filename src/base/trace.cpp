@@ -1,0 +1,64 @@
+#include "base/trace.h"
+
+#include <array>
+#include <cstdio>
+#include <utility>
+
+namespace trapline::trace {
+
+namespace {
+
+constexpr std::array<std::pair<std::string_view, Area>, 11> kAreas{{
+    {"cpu", cpu},
+    {"mmu", mmu},
+    {"exits", exits},
+    {"interrupts", interrupts},
+    {"exceptions", exceptions},
+    {"devices", devices},
+    {"msr", msr},
+    {"boot", boot},
+    {"blocks", blocks},
+    {"clock", clock},
+    {"channel", channel},
+}};
+
+void to_stderr(std::string_view line) { fmt::print(stderr, "{}\n", line); }
+
+Sink g_sink = to_stderr;
+
+std::string_view name_of(Area area) {
+  for (auto& [name, bit] : kAreas)
+    if (bit == area) return name;
+  return "?";
+}
+
+}  // namespace
+
+std::optional<u32> parse(std::string_view areas, std::string* bad) {
+  u32 bits = 0;
+  while (!areas.empty()) {
+    const auto comma = areas.find(',');
+    const auto word = areas.substr(0, comma);
+    areas = comma == std::string_view::npos ? std::string_view{} : areas.substr(comma + 1);
+    if (word.empty()) continue;
+    u32 found = 0;
+    for (auto& [name, bit] : kAreas)
+      if (word == name || word == "all") found |= bit;
+    if (!found) {
+      if (bad) *bad = std::string{word};
+      return std::nullopt;
+    }
+    bits |= found;
+  }
+  return bits;
+}
+
+std::string_view names() {
+  return "cpu, mmu, exits, interrupts, exceptions, devices, msr, boot, blocks, clock, channel, all";
+}
+
+void set_sink(Sink sink) { g_sink = sink ? sink : to_stderr; }
+
+void emit(Area area, std::string_view text) { g_sink(fmt::format("{}: {}", name_of(area), text)); }
+
+}  // namespace trapline::trace

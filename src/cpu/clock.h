@@ -1,0 +1,30 @@
+// Guest time. One Clock per VM; all vCPUs share it.
+//
+// real: the TSC is the host's plus an offset. instructions: one retired guest instruction is one tick of a 1 GHz TSC, and a
+// halted VM skips forward to its next timer, so that a run depends on nothing outside it (--clock instructions).
+#pragma once
+
+#include <x86intrin.h>
+
+#include <atomic>
+
+#include "base/types.h"
+
+namespace trapline::cpu {
+
+struct Clock {
+  bool instructions = false;
+  u64 tsc_khz = 1'000'000;  // frequency of the guest TSC
+  u64 tsc_offset = 0;       // real: guest TSC = host TSC + offset
+  // instructions: ticks at the start of the running vCPU's current slice; with several vCPUs, they run in turn and only the one whose turn it is writes
+  std::atomic<u64> virtual_base{0};
+
+  // The VM's TSC, before a vCPU's own TSC_ADJUST. `retired_in_slice`: instructions retired since virtual_base was written.
+  u64 tsc(u64 retired_in_slice) const {
+    return instructions ? virtual_base.load(std::memory_order_relaxed) + retired_in_slice : __rdtsc() + tsc_offset;
+  }
+  u64 tsc_to_ns(u64 ticks) const { return static_cast<u64>(static_cast<u128>(ticks) * 1'000'000 / tsc_khz); }
+  u64 ns_to_tsc(u64 ns) const { return static_cast<u64>(static_cast<u128>(ns) * tsc_khz / 1'000'000); }
+};
+
+}  // namespace trapline::cpu
