@@ -1,0 +1,49 @@
+// Which frames of guest RAM hold code that an engine has decoded, VM-wide, so that writes to them are noticed.
+//
+// A block records generation(frame) before its bytes are read and is stale once the number has moved: engines compare on entry
+// to a block. mark() makes every vCPU give up its write-TLB entries for the frame before it returns (a rendezvous through
+// attention::smp_request; halted vCPUs answer before they run again), so that a later guest write takes the MMU's slow path,
+// which calls written(). Lines of 64 bytes are told apart: data beside code does not invalidate.
+// Any thread may call anything. DMA by devices calls written() through the core's channel thread.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "base/guest_memory.h"
+#include "base/types.h"
+
+namespace trapline::cpu {
+
+struct Vcpu;
+
+class CodeMap {
+ public:
+  explicit CodeMap(const GuestMemory& ram);
+  ~CodeMap();
+  CodeMap(const CodeMap&) = delete;
+
+  void add_vcpu(Vcpu* cpu);  // before vCPU threads start
+
+  const std::atomic<u32>& generation(u64 frame) const { return generation_[frame]; }
+  bool has_code(u64 frame) const { return lines_[frame].load(std::memory_order_relaxed) != 0; }
+
+  // `self` is about to decode [offset, offset+length) of `frame`. On return no vCPU has a write entry for it.
+  void mark(Vcpu& self, u64 frame, u32 offset, u32 length);
+  // Bytes were (or, under one vCPU's own control, are about to be) written. True when they hit decoded code: generation moved.
+  bool written(u64 frame, u32 offset, u32 length);
+  // The vCPU thread answers attention::smp_request. Also called before a halted vCPU runs again.
+  void serve(Vcpu& self);
+  // Around sleeping (halt, channel waits): a parked vCPU is not waited for; unpark serves first.
+  void park(Vcpu& self);
+  void unpark(Vcpu& self);
+
+ private:
+  struct Impl;
+  std::atomic<u32>* generation_;
+  std::atomic<u64>* lines_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace trapline::cpu

@@ -1,0 +1,77 @@
+// The PC's devices, wired together: what answers at every port and device address. Runs in the monitor; every call carries values
+// that the sandboxed core chose, so nothing here trusts an argument. The caller holds one lock around all calls.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/types.h"
+#include "devices/device.h"
+#include "machine/config.h"
+
+namespace trapline::machine {
+
+// Where interrupts go. The IOAPIC sends messages as an MSI would (SDM Vol. 3A 10.11); the 8259's INTR is a level to vCPU 0's LINT0.
+struct InterruptSink {
+  virtual ~InterruptSink() = default;
+  virtual void msi(u64 address, u32 data) = 0;
+  virtual void extint(bool up) = 0;
+  virtual void nmi() = 0;
+};
+
+// What the guest asks of the machine itself. Called from within a register access; the VM loop acts after it.
+struct PowerSink {
+  virtual ~PowerSink() = default;
+  virtual void power_off() = 0;
+  virtual void reset() = 0;
+  virtual void debug_exit(u32 value) = 0;  // isa-debug-exit: exit code (value << 1) | 1
+};
+
+// The serial port's other side. write() takes what the guest sends; input arrives by Chipset::serial_input.
+struct SerialBackend {
+  virtual ~SerialBackend() = default;
+  virtual void write(u8 byte) = 0;
+};
+
+struct ChipsetParts {
+  const Config& config;
+  devices::TimeSource& time;
+  InterruptSink& interrupts;
+  PowerSink& power;
+  SerialBackend& serial;
+};
+
+class Chipset {
+ public:
+  explicit Chipset(const ChipsetParts& parts);
+  ~Chipset();
+
+  u32 port_read(u16 port, unsigned size);   // size 1, 2, 4; anything else reads all ones
+  void port_write(u16 port, unsigned size, u32 value);
+  u64 mmio_read(u64 gpa, unsigned size);    // size 1..8
+  void mmio_write(u64 gpa, unsigned size, u64 value);
+  u8 pic_acknowledge();
+  void ioapic_eoi(u8 vector);
+
+  // Bytes for the guest's COM1. Takes as many as the UART has room for and returns how many; the rest waits for serial_room().
+  std::size_t serial_input(const u8* bytes, std::size_t count);
+  std::size_t serial_room() const;
+
+  u64 deadline_ns() const;  // earliest of all devices
+  void tick();              // time has reached it
+  void reset();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Fixed places on the map, shared by ACPI tables and the chipset.
+namespace map {
+inline constexpr u64 ioapic = 0xfec00000, lapic = 0xfee00000, hpet = 0xfed00000;
+inline constexpr u64 pci_mmio_start = 0xc0000000, pci_mmio_end = 0xfeb00000;
+inline constexpr u16 com1 = 0x3f8, debug_exit = 0xf4, fw_cfg = 0x510, acpi_pm = 0x600, pci_config = 0xcf8;
+inline constexpr u32 sci_irq = 9;
+}  // namespace map
+
+}  // namespace trapline::machine

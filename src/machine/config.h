@@ -1,0 +1,38 @@
+// What a VM is made of, as the command line or the API gives it. Plain data, checked by monitor/ before use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+
+namespace trapline::machine {
+
+enum class EngineChoice : u8 { automatic, interpret, translate, patch };
+enum class ParaChoice : u8 { none, kvm, xen, automatic };
+enum class ClockChoice : u8 { real, instructions };
+
+struct Module {       // multiboot module: file and its command line
+  std::string path;
+  std::string arguments;
+};
+
+struct Config {
+  std::string kernel, initrd, append, system_map;
+  std::vector<Module> modules;
+  u64 memory = 512 * MiB;
+  u32 cpus = 1;
+  EngineChoice engine = EngineChoice::automatic;
+  ParaChoice para = ParaChoice::kvm;
+  ClockChoice clock = ClockChoice::real;
+  std::string cpu_features;
+  double timeout_seconds = 0;  // 0: none
+  u32 trace_mask = 0;
+  std::string trace_file;      // empty: standard error
+  bool stats = false;
+  bool no_reboot = false;
+  u16 gdb_port = 0;
+  bool gdb_wait = false;
+};
+
+}  // namespace trapline::machine
