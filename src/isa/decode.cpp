@@ -1,0 +1,203 @@
+// Zydis' decoded instruction -> isa::Insn. Everything an engine needs twice is resolved here once: effective segment, widths, register numbers.
+#include <cstring>
+
+#include "isa/insn.h"
+
+namespace trapline::isa {
+
+namespace {
+
+struct Decoders {
+  ZydisDecoder bits16, bits32, bits64;
+  Decoders() {
+    ZydisDecoderInit(&bits16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    ZydisDecoderInit(&bits32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    ZydisDecoderInit(&bits64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    for (ZydisDecoder* d : {&bits16, &bits32, &bits64}) {
+      // Off: encodings of features that are never offered must not shadow the NOPs they were made from.
+      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+    }
+  }
+  const ZydisDecoder* of(CodeSize size) const {
+    return size == CodeSize::bits64 ? &bits64 : size == CodeSize::bits32 ? &bits32 : &bits16;
+  }
+};
+
+const Decoders& decoders() {
+  static const Decoders d;
+  return d;
+}
+
+Seg segment_of(ZydisRegister reg) {
+  switch (reg) {
+    case ZYDIS_REGISTER_ES: return Seg::es;
+    case ZYDIS_REGISTER_CS: return Seg::cs;
+    case ZYDIS_REGISTER_SS: return Seg::ss;
+    case ZYDIS_REGISTER_DS: return Seg::ds;
+    case ZYDIS_REGISTER_FS: return Seg::fs;
+    case ZYDIS_REGISTER_GS: return Seg::gs;
+    default: return Seg::none;
+  }
+}
+
+bool between(ZydisRegister reg, ZydisRegister first, ZydisRegister last) { return reg >= first && reg <= last; }
+
+void set_register(Operand& out, ZydisRegister reg) {
+  using Kind = Operand::Kind;
+  const auto id = [&] { return static_cast<u8>(ZydisRegisterGetId(reg)); };
+  if (between(reg, ZYDIS_REGISTER_AH, ZYDIS_REGISTER_BH)) {
+    out.kind = Kind::gpr;
+    out.reg = static_cast<u8>(reg - ZYDIS_REGISTER_AH);
+    out.high8 = true;
+    return;
+  }
+  // AL..R15B are not in encoding order for Zydis' ids (AH..BH stand between BL and SPL).
+  if (between(reg, ZYDIS_REGISTER_AL, ZYDIS_REGISTER_BL)) {
+    out.kind = Kind::gpr;
+    out.reg = static_cast<u8>(reg - ZYDIS_REGISTER_AL);
+    return;
+  }
+  if (between(reg, ZYDIS_REGISTER_SPL, ZYDIS_REGISTER_R15B)) {
+    out.kind = Kind::gpr;
+    out.reg = static_cast<u8>(reg - ZYDIS_REGISTER_SPL + 4);
+    return;
+  }
+  switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64: out.kind = Kind::gpr, out.reg = id(); break;
+    case ZYDIS_REGCLASS_X87: out.kind = Kind::st, out.reg = id(); break;
+    case ZYDIS_REGCLASS_MMX: out.kind = Kind::mmx, out.reg = id(); break;
+    case ZYDIS_REGCLASS_XMM:
+    case ZYDIS_REGCLASS_YMM:
+    case ZYDIS_REGCLASS_ZMM: out.kind = Kind::vec, out.reg = id(); break;
+    case ZYDIS_REGCLASS_MASK: out.kind = Kind::mask, out.reg = id(); break;
+    case ZYDIS_REGCLASS_BOUND: out.kind = Kind::bnd, out.reg = id(); break;
+    case ZYDIS_REGCLASS_SEGMENT: out.kind = Kind::seg, out.reg = static_cast<u8>(segment_of(reg)); break;
+    case ZYDIS_REGCLASS_CONTROL: out.kind = Kind::cr, out.reg = id(); break;
+    case ZYDIS_REGCLASS_DEBUG: out.kind = Kind::dr, out.reg = id(); break;
+    default: out.kind = Kind::other; break;
+  }
+}
+
+void set_memory(Insn& out, const ZydisDecodedInstruction& zi, const ZydisDecodedOperand& zo) {
+  MemOperand& m = out.mem;
+  m.seg = segment_of(zo.mem.segment);
+  if (m.seg == Seg::none) m.seg = Seg::ds;
+  // In 64-bit mode CS, DS, ES and SS overrides are ignored; only SS by base register matters (for #SS).
+  m.address_bytes = static_cast<u8>(zi.address_width / 8);
+  m.bytes = static_cast<u16>(zo.size / 8);
+  m.disp = zo.mem.disp.has_displacement ? zo.mem.disp.value : 0;
+  if (zo.mem.base == ZYDIS_REGISTER_RIP || zo.mem.base == ZYDIS_REGISTER_EIP)
+    m.base = kRegRip;
+  else if (zo.mem.base != ZYDIS_REGISTER_NONE)
+    m.base = static_cast<u8>(ZydisRegisterGetId(zo.mem.base));
+  if (zo.mem.index != ZYDIS_REGISTER_NONE) {
+    m.index = static_cast<u8>(ZydisRegisterGetId(zo.mem.index));
+    m.vsib = zo.mem.type == ZYDIS_MEMOP_TYPE_VSIB;
+    m.scale_log2 = static_cast<u8>(zo.mem.scale == 8 ? 3 : zo.mem.scale == 4 ? 2 : zo.mem.scale == 2 ? 1 : 0);
+  }
+}
+
+Seg override_of(const ZydisDecodedInstruction& zi) {
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS) return Seg::fs;
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS) return Seg::gs;
+  if (zi.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return Seg::none;
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS) return Seg::cs;
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS) return Seg::ss;
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_DS) return Seg::ds;
+  if (zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES) return Seg::es;
+  return Seg::none;
+}
+
+}  // namespace
+
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out) {
+  if (available > 15) available = 15;
+  ZydisDecodedInstruction zi;
+  ZydisDecoderContext context;
+  const ZydisDecoder* decoder = decoders().of(size);
+  const ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, available, &zi);
+  if (!ZYAN_SUCCESS(status)) {
+    if (status == ZYDIS_STATUS_NO_MORE_DATA) return available == 15 ? DecodeStatus::too_long : DecodeStatus::truncated;
+    if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::too_long;
+    return DecodeStatus::invalid;
+  }
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &zi, operands, zi.operand_count)))
+    return DecodeStatus::invalid;
+
+  out = Insn{};
+  out.mnemonic = zi.mnemonic;
+  out.code_size = size;
+  out.length = zi.length;
+  out.operand_bytes = static_cast<u8>(zi.operand_width / 8);
+  out.address_bytes = static_cast<u8>(zi.address_width / 8);
+  out.stack_bytes = static_cast<u8>(zi.stack_width / 8);
+  out.lock = zi.attributes & ZYDIS_ATTRIB_HAS_LOCK;
+  out.rep = zi.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE);
+  out.repne = zi.attributes & ZYDIS_ATTRIB_HAS_REPNE;
+  std::memcpy(out.bytes.data(), bytes, zi.length);
+
+  bool first_immediate = true;
+  for (u8 i = 0; i < zi.operand_count_visible && out.operand_count < out.op.size(); i++) {
+    const ZydisDecodedOperand& zo = operands[i];
+    Operand& op = out.op[out.operand_count++];
+    op.bytes = static_cast<u16>(zo.size / 8);
+    op.read = zo.actions & ZYDIS_OPERAND_ACTION_MASK_READ;
+    op.written = zo.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+    switch (zo.type) {
+      case ZYDIS_OPERAND_TYPE_REGISTER: set_register(op, zo.reg.value); break;
+      case ZYDIS_OPERAND_TYPE_MEMORY:
+        op.kind = Operand::Kind::mem;
+        set_memory(out, zi, zo);
+        break;
+      case ZYDIS_OPERAND_TYPE_POINTER:
+        op.kind = Operand::Kind::far_ptr;
+        out.imm = zo.ptr.offset;
+        out.imm2 = zo.ptr.segment;
+        break;
+      case ZYDIS_OPERAND_TYPE_IMMEDIATE: {
+        op.kind = Operand::Kind::imm;
+        const u64 value = zo.imm.is_signed ? static_cast<u64>(zo.imm.value.s) : zo.imm.value.u;
+        (first_immediate ? out.imm : out.imm2) = value;
+        first_immediate = false;
+        break;
+      }
+      default: op.kind = Operand::Kind::other; break;
+    }
+  }
+  // String instructions (two memory operands) and implicit ones (XLAT, MASKMOVDQU): only the source's segment is of interest.
+  const bool string = zi.meta.category == ZYDIS_CATEGORY_STRINGOP || zi.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
+  if (string || out.mem.bytes == 0) {
+    const Seg seg = override_of(zi);
+    if (string) {
+      out.mem = MemOperand{};
+      out.mem.address_bytes = out.address_bytes;
+      out.mem.bytes = out.operand_bytes;
+    }
+    if (seg != Seg::none) out.mem.seg = seg;
+  }
+  return DecodeStatus::ok;
+}
+
+std::size_t format(const Insn& insn, u64 address, char* buffer, std::size_t size) {
+  if (size == 0) return 0;
+  ZydisDecodedInstruction zi;
+  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+  static const ZydisFormatter formatter = [] {
+    ZydisFormatter f;
+    ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+    return f;
+  }();
+  buffer[0] = 0;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoders().of(insn.code_size), insn.bytes.data(), insn.length, &zi, operands)) ||
+      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zi, operands, zi.operand_count_visible, buffer, size, address,
+                                                    nullptr)))
+    return 0;
+  return std::strlen(buffer);
+}
+
+}  // namespace trapline::isa
