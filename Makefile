@@ -1,0 +1,58 @@
+# The two commands are `make run` and `make test`; `make help` lists the rest.
+WERROR ?= OFF
+JOBS ?= $(shell nproc)
+CACHE := .cache
+KERNEL ?= $(CACHE)/kernels/cloud-amd64/vmlinuz
+INITRD ?= $(CACHE)/initrd-amd64
+APPEND ?= console=ttyS0
+RUN_OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test bench fuzz lint clean guests
+
+help:
+	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
+	@echo "make test   build and run every test"
+	@echo "make build  the executable, build/trapline"
+	@echo "make bench  boot time and instruction rate beside QEMU TCG and Bochs"
+	@echo "make fuzz   ten million random instructions, interpret against this CPU"
+	@echo "make lint   clang-format and clang-tidy"
+	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
+
+build:
+	@scripts/setup.sh build
+	@scripts/build.sh release trapline
+
+run: build
+	@scripts/setup.sh guest
+	@scripts/guest-kernel.sh cloud-amd64
+	@scripts/guest-initrd.sh amd64
+	@scripts/run.sh "$(KERNEL)" "$(INITRD)" "$(APPEND)" $(RUN_OPTIONS)
+
+guests:
+	@scripts/setup.sh guest
+	@scripts/guest-kernel.sh cloud-amd64 amd64 rt-amd64 686-pae 686
+	@scripts/guest-initrd.sh amd64 i386
+
+test:
+	@scripts/setup.sh build guest test
+	@scripts/guest-kernel.sh cloud-amd64 amd64 rt-amd64 686-pae 686
+	@scripts/guest-initrd.sh amd64 i386
+	@WERROR=$(WERROR) scripts/build.sh release all
+	@ctest --test-dir build --output-on-failure -j $(JOBS)
+
+bench: build
+	@scripts/setup.sh guest bench
+	@scripts/guest-kernel.sh cloud-amd64
+	@scripts/guest-initrd.sh amd64
+	@bench/run.sh
+
+fuzz: build
+	build/trapline fuzz --engine interpret --count 10000000
+
+lint:
+	@scripts/setup.sh build test lint
+	@scripts/lint.sh
+
+clean:
+	rm -rf build
