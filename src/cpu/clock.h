@@ -12,6 +12,10 @@
 
 namespace trapline::cpu {
 
+// The local APIC timers count at the TSC's rate; a TSC over 4.29 GHz is halved, so that CPUID 15H can state the rate as its crystal in
+// 32 bits of Hz. One rate for both makes that leaf exact: crystal * ratio is the TSC frequency without rounding.
+constexpr unsigned lapic_prescale(u64 tsc_khz) { return tsc_khz > 4'294'967 ? 2 : 1; }
+
 struct Clock {
   bool instructions = false;
   u64 tsc_khz = 1'000'000;  // frequency of the guest TSC

@@ -22,6 +22,7 @@ namespace trapline::cpu {
 class Lapic;      // cpu/lapic.h
 class CodeMap;    // cpu/code_map.h
 class DebugPort;  // debugger's view: breakpoints; null without one
+struct Para;      // cpu/para.h
 struct Tlb;       // cpu/mmu.h
 
 using isa::Seg;
@@ -116,7 +117,7 @@ struct Msrs {
   u64 sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   u64 pat = 0x0007040600070406, misc_enable = 1, tsc_adjust = 0, tsc_aux = 0, debugctl = 0, spec_ctrl = 0, xss = 0;
   u64 mtrr_def_type = 0, mtrr_fixed[11] = {}, mtrr_base[8] = {}, mtrr_mask[8] = {};
-  u64 mcg_status = 0, mcg_ctl = 0, feature_control = 1;
+  u64 mcg_status = 0, mcg_ctl = 0, mc_ctl[4] = {}, feature_control = 1;
   u64 kvm_system_time = 0, kvm_wall_clock = 0;
 };
 
@@ -124,6 +125,7 @@ struct Vcpu {
   // -- Hot: first cache lines ------------------------------------------------------------------------------------
   alignas(64) u64 gpr[17] = {};  // [16] is always 0: "no register" in effective addresses
   u64 rip = 0;
+  u64 scratch = 0;             // the running engine's: an address that no register holds
   // The arithmetic flags as LAHF; SETO AL leave them in AX: OF in bit 0, and SF ZF AF PF CF in bits 15, 14, 12, 10, 8.
   u16 arith = 0x0200;
   u8 cpl = 0;
@@ -169,7 +171,7 @@ struct Vcpu {
   const Cpuid* cpuid = nullptr;   // VM-wide policy
   DebugPort* debugger = nullptr;
   void* engine_state = nullptr;   // the running engine's own
-  void* para_state = nullptr;
+  Para* para = nullptr;           // paravirtual interface, VM-wide; null without one
 
   // Counters for --stats; plain, read after the vCPU stopped (or torn, for the live rate).
   struct Counters {
