@@ -25,8 +25,10 @@ struct TlbEntry {
   u64 tag = ~u64{0};  // page address of the gva; ~0: empty
   u64 addend = 0;     // host address = gva + addend
   u32 perm = 0;
-  u32 global = 0;
-  u64 gpa = 0;        // page address
+  u16 slow_perm = 0;  // perm, and the write bits that only decoded code in the frame takes away
+  u8 global = 0;
+  u8 page_shift = 12;  // size of the guest's page, for INVLPG
+  u64 gpa = 0;         // page address
 };
 
 struct Tlb {
@@ -47,15 +49,16 @@ inline u8* tlb_lookup(const Vcpu& cpu, u64 gva, unsigned size, u32 need) {
 }
 
 // -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults ----------------------------------------
-// Any size up to 64 bytes; page-crossing, device memory and code pages included; checks everything before writing anything.
+// Any size up to 4096 bytes; page-crossing, device memory and code pages included; checks everything before writing anything.
 // `seg` only selects #SS or #GP for a non-canonical address, and names the segment for alignment of reports.
 bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size);
 bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size);
 // Checks that [linear, linear+size) could be accessed so; faults as the access would. Nothing is transferred (A/D bits are set).
 bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access);
 // Supervisor accesses that ignore CPL: descriptor tables, TSS, IDT, and stacks being switched to.
-bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size);
-bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size);
+// `seg`: ss where the manual wants #SS for a non-canonical address (a stack being switched to).
+bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg = Seg::ds);
+bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg = Seg::ds);
 // For a read-modify-write: a host pointer when the bytes are plain RAM inside one page (fills the TLB; a page that holds code is
 // not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use read_slow and write_slow, under
 // split_lock() if the guest asked for LOCK.
@@ -116,9 +119,17 @@ void mmu_create(Vcpu& cpu);   // allocates the TLB
 void mmu_destroy(Vcpu& cpu);
 void tlb_flush_all(Vcpu& cpu);         // global ones and all PCIDs too: CR0.PG, CR4.PGE/PAE/PSE/PCIDE/SMEP changes, INVPCID 2
 void tlb_flush_nonglobal(Vcpu& cpu);   // MOV CR3 without PCID
+void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep);  // MOV CR3 with PCID; keep: its entries stay (bit 63)
+void tlb_flush_pcid(Vcpu& cpu, u16 pcid);              // INVPCID 1
+void tlb_flush_all_nonglobal(Vcpu& cpu);               // INVPCID 3
 void tlb_flush_page(Vcpu& cpu, u64 linear);  // INVLPG: also large pages that hold it
 void tlb_drop_write(Vcpu& cpu, u64 gpa_page);  // takes the write bits of every entry that maps this frame (it now holds code)
 void tlb_drop_all_write(Vcpu& cpu);
+
+// True when bits 63:47 of `linear` are equal (48-bit linear addresses).
+constexpr bool canonical(u64 linear) { return static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear; }
+// PAE paging: loads the four PDPTEs from the table at `cr3`. False, changing nothing: a reserved bit is set (the caller raises #GP(0)).
+bool load_pdptes(Vcpu& cpu, u64 cr3);
 
 // -- Debugger and reports: translate without side effects and without permissions. False: not mapped ------------------------------
 bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out);

@@ -142,6 +142,11 @@ struct Vcpu {
   std::atomic<u32>* attention = &own_attention;  // may be moved into a page shared with the monitor
   bool interrupt_shadow = false;  // after STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends
   bool nmi_blocked = false;       // from NMI delivery to IRET
+  // Taken from `attention` but not deliverable yet: interrupts_may_be_open() and IRET ask again (cpu/events.h).
+  bool interrupt_waiting = false, nmi_waiting = false;
+  // DR6 bits 3:0 of the data and I/O breakpoints that the instruction under way has hit. After the instruction the engine passes
+  // them to debug_trap() and clears them; an instruction that faults leaves them to be cleared likewise.
+  u32 debug_hits = 0;
 
   // Instructions retired. Engines may lag inside a block, but it is exact whenever anything outside the engine is called
   // (semantics, bus, clock) and on return from Engine::run.
@@ -212,6 +217,8 @@ struct Vcpu {
 // Recomputes everything derived from CR0, CR4, EFER, RFLAGS, CPL and the segment registers: mode, linear_base, flat_*,
 // need_*, linear_mask. To be called after any of them changed. Cheap.
 void update_mode(Vcpu& cpu);
+// The part of it that CPL, RFLAGS.AC, CR0.AM, CR4.SMAP and DR7 decide: need_*. Enough after STAC, CLAC, MOV DR7.
+void update_access(Vcpu& cpu);
 
 // The state after RESET (SDM Vol. 3A table 10-1) or INIT; INIT keeps what the manual says INIT keeps.
 void reset(Vcpu& cpu, bool init);

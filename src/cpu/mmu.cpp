@@ -1,0 +1,335 @@
+// The slow path of guest memory accesses: what tlb_lookup() did not find. Checks both pages of an access before a byte
+// moves. Intel SDM Vol. 3A sections 4.6 (access rights), 6.15 (#PF, #AC), 17.2 (data breakpoints).
+#include "cpu/mmu.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "cpu/code_map.h"
+#include "cpu/lapic.h"
+#include "cpu/mmu_internal.h"
+
+namespace trapline::cpu {
+
+namespace {
+
+bool writes(Access access) { return access == Access::write || access == Access::rmw; }
+
+bool holds_code(const Vcpu& cpu, u64 gpa) { return cpu.code && cpu.code->has_code(gpa / kPageSize); }
+
+// The part of an access that lies in one page.
+struct Piece {
+  u64 linear = 0;
+  unsigned size = 0;
+  u64 gpa = 0;
+  u8* host = nullptr;  // null: device memory
+};
+
+struct Span {
+  Piece piece[2];
+  unsigned count = 0;
+};
+
+// A data entry for what the walk found. Decoded code keeps the write bits out until it is gone.
+TlbEntry entry_for(const Vcpu& cpu, u64 linear, const Walk& w) {
+  TlbEntry e;
+  e.tag = linear & kPageMask;
+  e.addend = reinterpret_cast<u64>(cpu.ram_base) + w.gpa - e.tag;
+  e.slow_perm = static_cast<u16>(w.dirty ? w.perms : w.perms & ~kWriteBits);
+  e.perm = holds_code(cpu, w.gpa) ? e.slow_perm & ~kWriteBits : e.slow_perm;
+  e.global = w.global;
+  e.page_shift = w.page_shift;
+  e.gpa = w.gpa;
+  return e;
+}
+
+bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
+  TlbEntry& e = state(cpu).half_of(piece.linear).data.at(piece.linear);
+  if (e.tag == (piece.linear & kPageMask) && (e.slow_perm & need)) {
+    piece.gpa = e.gpa | (piece.linear & (kPageSize - 1));
+    piece.host = reinterpret_cast<u8*>(piece.linear + e.addend);
+    if (writes(access) && !(e.perm & need) && !holds_code(cpu, e.gpa)) {  // the code in it is gone
+      e.perm = e.slow_perm;
+      tlb_note_writer(cpu, piece.linear, e.gpa / kPageSize);
+    }
+    return true;
+  }
+  Walk w;
+  if (!walk(cpu, piece.linear, access, need, user, w)) return false;
+  piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
+  piece.host = nullptr;
+  if (is_plain_ram(cpu, w.gpa)) {
+    tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
+    piece.host = reinterpret_cast<u8*>(cpu.ram_base + piece.gpa);
+  }
+  return true;
+}
+
+bool noncanonical_fault(Vcpu& cpu, Seg seg) {
+  static_cast<void>(cpu.raise(seg == Seg::ss ? Vector::ss : Vector::gp));
+  return false;
+}
+
+// Alignment by data type (SDM table 6-7); SSE and wider accesses never raise #AC.
+bool misaligned(const Vcpu& cpu, u64 linear, unsigned size) {
+  if (cpu.cpl != 3 || !(cpu.cr0 & cr0::am) || !(cpu.sys_flags & flag::ac)) return false;
+  const unsigned mask = size == 2 ? 1 : size == 4 || size == 6 ? 3 : size == 8 || size == 10 ? 7 : 0;
+  return linear & mask;
+}
+
+// DR6 bits of the data breakpoints that the access touches.
+u32 data_breakpoints(const Vcpu& cpu, u64 linear, unsigned size, bool write) {
+  const u64 dr7 = cpu.debug.dr7;
+  if (!(dr7 & 0xff)) return 0;
+  static constexpr u8 kLength[4] = {1, 2, 8, 4};
+  u32 hits = 0;
+  for (unsigned i = 0; i < 4; i++) {
+    const unsigned kind = dr7 >> (16 + 4 * i) & 3;
+    if (!(dr7 >> (2 * i) & 3) || !(kind == 3 || (kind == 1 && write))) continue;
+    const u64 length = kLength[dr7 >> (18 + 4 * i) & 3];
+    const u64 first = cpu.debug.dr[i] & ~(length - 1);
+    if (linear - first < length || first - linear < size) hits |= 1u << i;
+  }
+  return hits;
+}
+
+// Translates the one or two pages of an access of at most a page, with every check.
+bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, bool system, Span& span) {
+  const u64 mask = cpu.long_mode_active() && (system || cpu.in_long64()) ? ~u64{0} : 0xffffffff;
+  linear &= mask;
+  if (cpu.long_mode_active() && !(canonical(linear) && canonical((linear + size - 1) & mask)))
+    return noncanonical_fault(cpu, seg);
+  const u32 need = needed(cpu, access, system);
+  const bool user = cpu.cpl == 3 && !system;
+  const unsigned first = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
+  span.piece[0] = Piece{linear, first, 0, nullptr};
+  span.count = 1;
+  if (first != size) span.piece[span.count++] = Piece{(linear + first) & mask, size - first, 0, nullptr};
+  for (unsigned i = 0; i < span.count; i++)
+    if (!resolve(cpu, access, need, user, span.piece[i])) return false;
+  if (system) return true;
+  if (misaligned(cpu, linear, size)) {
+    static_cast<void>(cpu.raise(Vector::ac));
+    return false;
+  }
+  cpu.debug_hits |= data_breakpoints(cpu, linear, size, writes(access));
+  return true;
+}
+
+// One host access for the sizes that the guest may expect to be single-copy atomic.
+void copy(void* to, const void* from, unsigned size) {
+  switch (size) {
+    case 1:
+      __builtin_memcpy(to, from, 1);
+      break;
+    case 2:
+      __builtin_memcpy(to, from, 2);
+      break;
+    case 4:
+      __builtin_memcpy(to, from, 4);
+      break;
+    case 8:
+      __builtin_memcpy(to, from, 8);
+      break;
+    case 16:
+      __builtin_memcpy(to, from, 16);
+      break;
+    default:
+      std::memcpy(to, from, size);
+  }
+}
+
+// -- Device memory: naturally aligned pieces of at most 8 bytes, in ascending order; the local APIC sees dwords
+// ---------------------
+
+unsigned cycle_size(u64 gpa, unsigned size, unsigned most) {
+  unsigned n = most;
+  while (n > size || (gpa & (n - 1))) n /= 2;
+  return n;
+}
+
+bool lapic_page(const Vcpu& cpu, u64 gpa) { return cpu.lapic && cpu.lapic->owns(gpa); }
+
+void device_read(Vcpu& cpu, u64 gpa, u8* out, unsigned size) {
+  const bool apic = lapic_page(cpu, gpa);
+  while (size) {
+    const unsigned n = cycle_size(gpa, size, apic ? 4 : 8);
+    u64 value = ~u64{0};
+    cpu.count.mmio_reads++;
+    if (apic)
+      value = cpu.lapic->mmio_read(gpa & 0xffc) >> (gpa & 3) * 8;
+    else if (cpu.bus)
+      value = cpu.bus->mmio_read(cpu, Gpa{gpa}, n);
+    TRACE(exits, "mmio read {:#x} size {} -> {:#x}", gpa, n, n == 8 ? value : value & ((u64{1} << n * 8) - 1));
+    std::memcpy(out, &value, n);
+    gpa += n, out += n, size -= n;
+  }
+}
+
+void device_write(Vcpu& cpu, u64 gpa, const u8* in, unsigned size) {
+  const bool apic = lapic_page(cpu, gpa);
+  while (size) {
+    const unsigned n = cycle_size(gpa, size, apic ? 4 : 8);
+    u64 value = 0;
+    std::memcpy(&value, in, n);
+    cpu.count.mmio_writes++;
+    TRACE(exits, "mmio write {:#x} size {} <- {:#x}", gpa, n, value);
+    if (apic) {
+      if (n == 4) cpu.lapic->mmio_write(gpa & 0xfff, static_cast<u32>(value));
+    } else if (cpu.bus) {
+      cpu.bus->mmio_write(cpu, Gpa{gpa}, n, value);
+    }
+    gpa += n, in += n, size -= n;
+  }
+}
+
+void load(Vcpu& cpu, const Span& span, void* out) {
+  u8* to = static_cast<u8*>(out);
+  for (unsigned i = 0; i < span.count; i++) {
+    const Piece& p = span.piece[i];
+    if (p.host)
+      copy(to, p.host, p.size);
+    else
+      device_read(cpu, p.gpa, to, p.size);
+    to += p.size;
+  }
+}
+
+void store(Vcpu& cpu, const Span& span, const void* in) {
+  const u8* from = static_cast<const u8*>(in);
+  for (unsigned i = 0; i < span.count; i++) {
+    const Piece& p = span.piece[i];
+    if (p.host) {
+      copy(p.host, from, p.size);
+      // After the bytes: a block decoded in between has recorded the old generation and is stale.
+      if (holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), p.size);
+    } else {
+      device_write(cpu, p.gpa, from, p.size);
+    }
+    from += p.size;
+  }
+}
+
+bool read_any(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size, bool system) {
+  INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
+  Span span;
+  if (!resolve_span(cpu, seg, linear, size, Access::read, system, span)) return false;
+  load(cpu, span, out);
+  return true;
+}
+
+bool write_any(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size, bool system) {
+  INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
+  Span span;
+  if (!resolve_span(cpu, seg, linear, size, Access::write, system, span)) return false;
+  store(cpu, span, in);
+  return true;
+}
+
+std::recursive_mutex split_lock_mutex;
+
+}  // namespace
+
+u32 needed(const Vcpu& cpu, Access access, bool system) {
+  if (cpu.cpl == 3 && !system)
+    return access == Access::fetch ? perm::user_fetch : writes(access) ? perm::user_write : perm::user_read;
+  if (access == Access::fetch) return perm::kernel_fetch;
+  // Implicit accesses fall under SMAP whatever AC says (SDM 4.6.1).
+  const bool smap = (cpu.cr4 & cr4::smap) && (system || !(cpu.sys_flags & flag::ac));
+  if (writes(access)) return smap ? perm::kernel_write : perm::kernel_ac_write;
+  return smap ? perm::kernel_read : perm::kernel_ac_read;
+}
+
+bool is_plain_ram(const Vcpu& cpu, u64 gpa) { return cpu.ram->is_ram(Gpa{gpa}) && !lapic_page(cpu, gpa); }
+
+bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size) {
+  return read_any(cpu, seg, linear, out, size, false);
+}
+
+bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size) {
+  return write_any(cpu, seg, linear, in, size, false);
+}
+
+bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg) {
+  return read_any(cpu, seg, linear, out, size, true);
+}
+
+bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg) {
+  return write_any(cpu, seg, linear, in, size, true);
+}
+
+bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access) {
+  const u32 hits = cpu.debug_hits;
+  for (u64 done = 0; done < size;) {
+    const u64 at = linear + done;
+    const u64 to_page_end = kPageSize - (at & (kPageSize - 1));
+    const u64 rest = size - done;
+    // One span while it fits, for #AC by the whole size; else page by page.
+    const unsigned n = static_cast<unsigned>(size <= kPageSize ? size : std::min(rest, to_page_end));
+    Span span;
+    if (!resolve_span(cpu, seg, at, n, access, false, span)) return false;
+    done += n;
+  }
+  cpu.debug_hits = hits;  // nothing has been accessed yet
+  return true;
+}
+
+u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted) {
+  Span span;
+  const u32 hits = cpu.debug_hits;
+  *faulted = !resolve_span(cpu, seg, linear, size, Access::rmw, false, span);
+  if (*faulted) return nullptr;
+  if (span.count == 1 && span.piece[0].host && !holds_code(cpu, span.piece[0].gpa)) return span.piece[0].host;
+  cpu.debug_hits = hits;  // read_slow and write_slow will tell
+  return nullptr;
+}
+
+SplitLock::SplitLock() { split_lock_mutex.lock(); }
+SplitLock::~SplitLock() { split_lock_mutex.unlock(); }
+
+const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
+  if (cpu.long_mode_active() && !canonical(linear)) {
+    static_cast<void>(cpu.raise_gp());
+    return nullptr;
+  }
+  Walk w;
+  if (!walk(cpu, linear, Access::fetch, needed(cpu, Access::fetch, false), cpu.cpl == 3, w)) return nullptr;
+  if (!is_plain_ram(cpu, w.gpa)) {
+    static_cast<void>(cpu.raise_gp());
+    return nullptr;
+  }
+  TlbEntry e = entry_for(cpu, linear, w);
+  e.perm &= perm::kernel_fetch | perm::user_fetch;
+  e.slow_perm = 0;
+  tlb_fill(cpu, linear, e, true);
+  return &state(cpu).half_of(linear).fetch.at(linear);
+}
+
+bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size) {
+  u8* to = static_cast<u8*>(out);
+  while (size) {
+    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
+    Gpa gpa;
+    if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_ram(gpa)) return false;
+    std::memcpy(to, cpu.ram->host(gpa), n);
+    linear += n, to += n, size -= n;
+  }
+  return true;
+}
+
+bool poke(Vcpu& cpu, u64 linear, const void* in, unsigned size) {
+  const u8* from = static_cast<const u8*>(in);
+  while (size) {
+    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
+    Gpa gpa;
+    if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_ram(gpa)) return false;
+    std::memcpy(cpu.ram->host(gpa), from, n);
+    if (cpu.code) cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()), n);
+    linear += n, from += n, size -= n;
+  }
+  return true;
+}
+
+}  // namespace trapline::cpu

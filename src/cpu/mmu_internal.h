@@ -1,0 +1,90 @@
+// What the files of the MMU share: the TLB with its bookkeeping, and the page walk.
+#pragma once
+
+#include <atomic>
+
+#include "cpu/mmu.h"
+
+namespace trapline::cpu {
+
+// One direct-mapped array with what makes flushing it cheap: the indices filled with non-global entries since the last
+// flush, and a filter of the large pages that have fragments in it.
+template <unsigned N>
+struct TlbArray {
+  static constexpr unsigned kList = N / 8;
+  TlbEntry entry[N];
+  u16 filled[kList];
+  u32 fills = 0;  // non-global fills since the last flush; beyond kList the list is incomplete
+  bool any_global = false;
+  u64 large[4] = {};  // hashed 2 MiB regions that a large page covers
+  u64 huge = 0;       // hashed 1 GiB regions likewise
+
+  TlbEntry& at(u64 linear) { return entry[linear >> 12 & (N - 1)]; }
+  void put(const TlbEntry& e);
+  void flush();
+  void flush_nonglobal();
+  void flush_page(u64 linear);
+  void drop_write(u64 gpa_page);
+};
+
+struct TlbState : Tlb {
+  // One lower half per recently used PCID. Linux uses six address-space numbers per CPU.
+  static constexpr unsigned kSlots = 8;
+  struct Half {
+    TlbArray<kEntries> data;
+    TlbArray<kFetchEntries> fetch;
+  };
+  Half slot[kSlots];
+  Half upper;
+  u16 pcid[kSlots] = {};
+  bool slot_used[kSlots] = {};
+  u64 last_use[kSlots] = {};
+  u64 switches = 0;
+  unsigned current = 0;
+
+  // By frame: which entry has write permission to it, so that taking it away need not search. 0: none; kMany: search;
+  // else 1 + array << 10 | index. Entries that were since replaced leave their mark behind: it is checked against the
+  // entry.
+  static constexpr u16 kMany = 0xffff;
+  u16* writer = nullptr;
+  u64 writer_bytes = 0;
+
+  // From the CPUID policy.
+  const Cpuid* policy = nullptr;
+  bool policy_known = false;
+  u64 physical_mask = 0;  // addresses a guest may name
+  bool gigabyte_pages = true;
+
+  Half& half_of(u64 linear) { return linear >> 63 ? upper : slot[current]; }
+  void read_policy(const Cpuid* cpuid);
+};
+
+inline TlbState& state(const Vcpu& cpu) { return static_cast<TlbState&>(*cpu.tlb); }
+
+// Puts an entry in place and remembers it as writer of its frame.
+void tlb_fill(Vcpu& cpu, u64 linear, const TlbEntry& e, bool fetch);
+void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame);
+
+inline constexpr u32 kWriteBits = perm::kernel_write | perm::kernel_ac_write | perm::user_write;
+inline constexpr u32 kAllBits = 255;
+
+// The permission an access needs, without perm::never. `system`: an implicit supervisor access.
+u32 needed(const Vcpu& cpu, Access access, bool system);
+
+// Where a linear address leads.
+struct Walk {
+  u64 gpa = 0;    // page address
+  u32 perms = 0;  // as if D were set
+  u8 page_shift = 12;
+  bool global = false;
+  bool dirty = false;
+};
+
+// Walks the guest's tables for an access that needs one of the bits of `need`; sets A, and D for a write. False:
+// cpu.fault is the #PF; `user`: the access is reported as one from user mode.
+bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out);
+
+// Neither RAM nor hidden behind the local APIC's page: may be accessed through the host address.
+bool is_plain_ram(const Vcpu& cpu, u64 gpa);
+
+}  // namespace trapline::cpu

@@ -1,0 +1,242 @@
+// The page walk of every paging mode. Intel SDM Vol. 3A sections 4.3 (32-bit), 4.4 (PAE), 4.5 (4-level), 4.6 (access
+// rights), 4.7 (error codes), 4.8 (accessed and dirty flags).
+//
+// The tables are read from RAM in place. Nothing is written before the access is known to be allowed; then A and D are
+// set by compare-and-exchange, because other vCPUs and the guest itself may be changing the same entries. If one did,
+// walk again.
+#include "base/trace.h"
+#include "cpu/mmu_internal.h"
+
+namespace trapline::cpu {
+
+namespace {
+
+namespace pte {
+constexpr u64 present = 1, writable = 2, user = 4, accessed = 32, dirty = 64, page_size = 128, global = 256,
+              nx = u64{1} << 63;
+}
+constexpr u64 kAddressBits = 0x000ffffffffff000;
+
+// The host address of a table entry, or null where there is no RAM.
+template <class T>
+T* entry_at(const Vcpu& cpu, u64 gpa) {
+  return cpu.ram->is_ram(Gpa{gpa}) ? reinterpret_cast<T*>(cpu.ram_base + gpa) : nullptr;
+}
+
+// A table in device memory or nowhere reads as all ones, as an unanswered bus cycle does.
+template <class T>
+u64 load(const T* entry) {
+  return entry ? __atomic_load_n(entry, __ATOMIC_RELAXED) : T(~T{0});
+}
+
+u32 permissions(const Vcpu& cpu, bool user, bool writable, bool nx) {
+  const bool supervisor_writes = writable || !(cpu.cr0 & cr0::wp);
+  u32 p = perm::kernel_ac_read | (supervisor_writes ? perm::kernel_ac_write : 0);
+  if (user) {
+    p |= perm::user_read | (writable ? perm::user_write : 0);
+    if (!nx) p |= perm::user_fetch | (cpu.cr4 & cr4::smep ? 0 : perm::kernel_fetch);
+  } else {
+    p |= perm::kernel_read | (supervisor_writes ? perm::kernel_write : 0) | (nx ? 0 : perm::kernel_fetch);
+  }
+  return p;
+}
+
+bool page_fault(Vcpu& cpu, u64 linear, Access access, bool user, u32 cause) {
+  u32 error = cause;
+  if (access == Access::write || access == Access::rmw) error |= pf_error::write;
+  if (user) error |= pf_error::user;
+  const bool nx_on = (cpu.cr4 & cr4::pae) && (cpu.efer & efer::nxe);
+  if (access == Access::fetch && (nx_on || (cpu.cr4 & cr4::smep))) error |= pf_error::fetch;
+  cpu.fault = Fault{Vector::pf, error, linear, 0};
+  return false;
+}
+
+// The entries used on the way to a page.
+template <class T>
+struct Path {
+  T* at[4];
+  u64 value[4];
+  unsigned length = 0;
+  void add(T* p, u64 v) {
+    at[length] = p;
+    value[length++] = v;
+  }
+  // Sets A everywhere and D in the last. False: an entry has changed meanwhile.
+  bool mark_used(bool write) const {
+    for (unsigned i = 0; i < length; i++) {
+      const u64 want = value[i] | pte::accessed | (write && i + 1 == length ? pte::dirty : 0);
+      if (want == value[i] || !at[i]) continue;
+      T expected = static_cast<T>(value[i]);
+      if (!__atomic_compare_exchange_n(at[i], &expected, static_cast<T>(want), false, __ATOMIC_ACQ_REL,
+                                       __ATOMIC_RELAXED))
+        return false;
+    }
+    return true;
+  }
+};
+
+enum class Step : u8 { found, absent, reserved };
+
+// What one traversal finds. `rights`: the entries' R/W and U/S bits ANDed; `nx`: any of them forbids execution.
+struct Found {
+  Step step = Step::absent;
+  u64 gpa = 0;  // of the 4 KiB page that holds the address
+  u8 page_shift = 12;
+  u64 rights = pte::writable | pte::user;
+  bool nx = false;
+  u64 leaf = 0;
+};
+
+// 32-bit paging: two levels, 4 MiB pages with PSE, 40-bit addresses for them with PSE-36 (SDM 4.3).
+Found traverse32(const Vcpu& cpu, u64 linear, Path<u32>& path) {
+  Found f;
+  u32* pde_at = entry_at<u32>(cpu, (cpu.cr3 & 0xfffff000) + (linear >> 22 & 1023) * 4);
+  const u64 pde = load(pde_at);
+  if (!(pde & pte::present)) return f;
+  f.rights &= pde;
+  if ((pde & pte::page_size) && (cpu.cr4 & cr4::pse)) {
+    const u64 base = (pde & 0xffc00000) | (pde & 0x1fe000) << 19;
+    if ((pde & 0x200000) || (base & ~state(cpu).physical_mask)) {
+      f.step = Step::reserved;
+      return f;
+    }
+    path.add(pde_at, pde);
+    f.gpa = base | (linear & 0x3ff000);
+    f.page_shift = 22;
+    f.leaf = pde;
+    f.step = Step::found;
+    return f;
+  }
+  path.add(pde_at, pde);
+  u32* pte_at = entry_at<u32>(cpu, (pde & 0xfffff000) + (linear >> 12 & 1023) * 4);
+  const u64 e = load(pte_at);
+  if (!(e & pte::present)) return f;
+  path.add(pte_at, e);
+  f.rights &= e;
+  f.gpa = e & 0xfffff000;
+  f.leaf = e;
+  f.step = Step::found;
+  return f;
+}
+
+// PAE and 4-level paging, from `level` (3: PML4 .. 0: page table) down.
+Found traverse64(const Vcpu& cpu, u64 linear, u64 table, int level, u64 reserved, Path<u64>& path) {
+  Found f;
+  for (;; level--) {
+    u64* at = entry_at<u64>(cpu, table + (linear >> (12 + 9 * level) & 511) * 8);
+    const u64 e = load(at);
+    if (!(e & pte::present)) return f;
+    const bool large = level != 0 && (e & pte::page_size);
+    u64 forbidden = reserved;
+    if (large && (level == 3 || (level == 2 && !state(cpu).gigabyte_pages))) forbidden |= pte::page_size;
+    if (large)
+      forbidden |= (u64{1} << (12 + 9 * level)) - (u64{1} << 13);  // address bits below the page's size; bit 12 is PAT
+    if (e & forbidden) {
+      f.step = Step::reserved;
+      return f;
+    }
+    path.add(at, e);
+    f.rights &= e;
+    f.nx |= e >> 63;
+    if (level == 0 || large) {
+      const u64 inside = (u64{1} << (12 + 9 * level)) - 1;
+      f.gpa = (e & kAddressBits & ~inside) | (linear & inside & kPageMask);
+      f.page_shift = static_cast<u8>(12 + 9 * level);
+      f.leaf = e;
+      f.step = Step::found;
+      return f;
+    }
+    table = e & kAddressBits;
+  }
+}
+
+// Reserved in every entry: addresses beyond MAXPHYADDR, NX unless enabled, and in legacy PAE bits 62:52.
+u64 reserved_bits(const Vcpu& cpu) {
+  u64 r = kAddressBits & ~state(cpu).physical_mask;
+  if (!(cpu.efer & efer::nxe)) r |= pte::nx;
+  if (!cpu.long_mode_active()) r |= 0x7ff0000000000000;
+  return r;
+}
+
+Found traverse(const Vcpu& cpu, u64 linear, Path<u64>& path) {
+  if (cpu.long_mode_active()) return traverse64(cpu, linear, cpu.cr3 & kAddressBits, 3, reserved_bits(cpu), path);
+  const u64 pdpte = cpu.pdpte[linear >> 30 & 3];
+  if (!(pdpte & pte::present)) return {};
+  return traverse64(cpu, linear, pdpte & kAddressBits, 1, reserved_bits(cpu), path);
+}
+Found traverse(const Vcpu& cpu, u64 linear, Path<u32>& path) { return traverse32(cpu, linear, path); }
+
+template <class T>
+bool walk_as(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) {
+  const bool write = access == Access::write || access == Access::rmw;
+  for (;;) {
+    Path<T> path;
+    const Found f = traverse(cpu, linear, path);
+    if (f.step == Step::absent) return page_fault(cpu, linear, access, user, 0);
+    if (f.step == Step::reserved) return page_fault(cpu, linear, access, user, pf_error::present | pf_error::reserved);
+    out.perms = permissions(cpu, f.rights & pte::user, f.rights & pte::writable, f.nx);
+    if (!(out.perms & need)) return page_fault(cpu, linear, access, user, pf_error::present);
+    if (!path.mark_used(write)) continue;
+    out.gpa = f.gpa;
+    out.page_shift = f.page_shift;
+    out.global = (f.leaf & pte::global) && (cpu.cr4 & cr4::pge);
+    out.dirty = write || (f.leaf & pte::dirty);
+    return true;
+  }
+}
+
+}  // namespace
+
+bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) {
+  if (!(cpu.cr0 & cr0::pg)) {
+    out = Walk{linear & 0xfffff000, kAllBits, 12, false, true};
+    return true;
+  }
+  cpu.count.page_walks++;
+  state(cpu).read_policy(cpu.cpuid);
+  const bool ok = cpu.cr4 & cr4::pae ? walk_as<u64>(cpu, linear, access, need, user, out)
+                                     : walk_as<u32>(cpu, linear, access, need, user, out);
+  if (ok)
+    TRACE(mmu, "walk {:#x} -> {:#x}", linear, out.gpa);
+  else
+    TRACE(mmu, "walk {:#x} faults, error {:#x}", linear, cpu.fault.error);
+  return ok;
+}
+
+bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out) {
+  if (!(cpu.cr0 & cr0::pg)) {
+    *out = Gpa{linear & 0xffffffff};
+    return true;
+  }
+  if (!cpu.long_mode_active())
+    linear &= 0xffffffff;
+  else if (!canonical(linear))
+    return false;
+  state(cpu).read_policy(cpu.cpuid);
+  Found f;
+  if (cpu.cr4 & cr4::pae) {
+    Path<u64> path;
+    f = traverse(cpu, linear, path);
+  } else {
+    Path<u32> path;
+    f = traverse(cpu, linear, path);
+  }
+  if (f.step != Step::found) return false;
+  *out = Gpa{f.gpa | (linear & (kPageSize - 1))};
+  return true;
+}
+
+bool load_pdptes(Vcpu& cpu, u64 cr3) {
+  state(cpu).read_policy(cpu.cpuid);
+  // Bits 2:1, 8:5 and everything above MAXPHYADDR (SDM table 4-8).
+  const u64 reserved = 0x1e6 | 0xfff0000000000000 | (kAddressBits & ~state(cpu).physical_mask);
+  u64 fresh[4];
+  for (unsigned i = 0; i < 4; i++) {
+    fresh[i] = load(entry_at<u64>(cpu, (cr3 & 0xffffffe0) + i * 8));
+    if ((fresh[i] & pte::present) && (fresh[i] & reserved)) return false;
+  }
+  std::memcpy(cpu.pdpte, fresh, sizeof fresh);
+  return true;
+}
+
+}  // namespace trapline::cpu
