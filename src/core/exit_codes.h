@@ -12,6 +12,8 @@ enum class ExitCode : int {
   timeout = 5,         // --timeout passed
   guest_reset = 6,     // the guest asked for a reset under --no-reboot
   host_refused = 7,    // the host lacks or forbids something needed
+  guest_halted = 8,    // every vCPU halted with interrupts off: nothing can wake the guest
+  console_lost = 9,    // the console's output could not be written
   interrupted = 130,   // SIGINT; other signals: 128 + number (SIGTERM: 143)
   // isa-debug-exit: (value << 1) | 1 as QEMU does
 };

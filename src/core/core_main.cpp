@@ -1,0 +1,148 @@
+// Order matters here: descriptors are used, then closed; threads exist before the filter, so that it covers all of them; the first
+// guest byte is looked at after it.
+#include "core/core_main.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <thread>
+
+#include "base/trace.h"
+#include "core/finish.h"
+#include "core/sandbox.h"
+#include "core/trace_sink.h"
+#include "core/vcpu_loop.h"
+#include "core/vm.h"
+#include "engine/vector/vector_unit.h"
+#include "machine/boot/boot.h"
+
+namespace trapline::core {
+
+namespace {
+
+std::atomic<u32> g_start{0};  // a futex: 1 once the guest is loaded
+
+[[noreturn]] void refuse(const std::string& why) { finish(EndKind::host_refused, why); }
+
+// A whole file in anonymous memory: what changes on disk afterwards cannot hurt.
+machine::Bytes read_image(int fd, const char* what) {
+  struct stat st {};
+  if (::fstat(fd, &st) != 0 || st.st_size <= 0) return {};
+  const auto size = static_cast<std::size_t>(st.st_size);
+  void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) finish(EndKind::host_memory, fmt::format("{}: no memory to read {} bytes", what, size));
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t n = ::pread(fd, static_cast<char*>(at) + done, size - done, static_cast<off_t>(done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) finish(EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done, n < 0 ? std::strerror(errno) : "the file was cut short"));
+    done += static_cast<std::size_t>(n);
+  }
+  return {static_cast<const std::byte*>(at), size};
+}
+
+void release_image(machine::Bytes bytes) {
+  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
+}
+
+machine::BootRequest read_images(const Launch& launch) {
+  machine::BootRequest r;
+  r.kernel = read_image(launch.kernel_fd, "kernel");
+  r.initrd = launch.initrd_fd >= 0 ? read_image(launch.initrd_fd, "initrd") : machine::Bytes{};
+  for (const auto& m : launch.modules) r.modules.push_back({read_image(m.fd, "module"), m.arguments});
+  r.kernel_name = launch.kernel_name;
+  r.command_line = launch.command_line;
+  r.cpus = launch.cpus;
+  return r;
+}
+
+// The monitor measures the TSC meanwhile.
+void await_clock(VmPage& page) {
+  while (page.clock_ready.load(std::memory_order_acquire) == 0) futex_wait(page.clock_ready, 0);
+}
+
+void vcpu_thread(VcpuUnit& unit) {
+  install_alternate_stack();
+  g_start.fetch_add(2);  // ready: bit 0 is the start signal
+  futex_wake(g_start, 64);
+  for (u32 v; !((v = g_start.load(std::memory_order_acquire)) & 1);) futex_wait(g_start, v);
+  run_vcpu(unit);
+}
+
+void start_threads(Vm& vm) {
+  for (auto& unit : vm.vcpus) {
+    unit->cpu.code->park(unit->cpu);
+    std::thread{[u = unit.get()] { vcpu_thread(*u); }}.detach();
+  }
+  const u32 all = static_cast<u32>(vm.vcpus.size()) * 2;
+  for (u32 v; (v = g_start.load(std::memory_order_acquire)) != all;) futex_wait(g_start, v);
+}
+
+void load_guest(Vm& vm, const machine::BootRequest& request) {
+  auto booted = machine::boot(vm.ram, vm.vcpus.front()->cpu, request);
+  if (!booted) finish(EndKind::boot_failed, booted.error());
+  release_image(request.kernel);
+  release_image(request.initrd);
+  for (const auto& m : request.modules) release_image(m.bytes);
+}
+
+std::unique_ptr<Vm> set_up(Channel channel, Launch launch) {
+  auto ram = GuestMemory::map(launch.ram_fd, launch.memory);
+  if (!ram) refuse(ram.error() + ": give a smaller --memory");
+  ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
+  await_clock(channel.vm());
+  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch));
+  if (!vm) finish(EndKind::boot_failed, vm.error());
+  return std::move(*vm);
+}
+
+int number(const char* text) {
+  int value = -1;
+  std::from_chars(text, text + std::strlen(text), value);
+  return value;
+}
+
+[[noreturn]] void run(Channel channel) {
+  const u32 length = channel.vm().launch_length;
+  auto launch = length <= kLaunchBytes ? unpack({channel.launch(), length}) : std::nullopt;
+  if (!launch) finish(EndKind::internal_error, "the launch parameters are malformed");
+  const int trace_fd = launch->trace_fd;
+  trace::mask = launch->trace_mask;
+  const machine::BootRequest images = read_images(*launch);
+  const bool in_turns = launch->instructions_clock;
+  const auto vm = set_up(std::move(channel), std::move(*launch));
+  set_report_vm(vm.get());
+  engine::install_vector_signal_handler();
+  install_alternate_stack();
+  if (!in_turns) start_threads(*vm);
+  const int kept = close_descriptors(trace_fd);
+  open_trace(kept);
+  if (auto locked = lock_down(kept); !locked) refuse(locked.error());
+  load_guest(*vm, images);
+  if (in_turns) run_in_turns(*vm);
+  g_start.fetch_or(1, std::memory_order_release);
+  futex_wake(g_start, 64);
+  for (std::atomic<u32> never{0};;) futex_wait(never, 0);
+}
+
+}  // namespace
+
+int core_main(int argc, char** argv) {
+  if (argc != 5) {
+    fmt::print(stderr, "trapline: {} is started by `trapline run` only\n", kCoreCommand);
+    return 2;
+  }
+  const int fd = number(argv[2]), vcpus = number(argv[3]);
+  if (!harden_process(number(argv[4]))) return 1;
+  if (fd < 0 || vcpus < 1 || vcpus > static_cast<int>(kMaxVcpus)) return 2;
+  auto channel = Channel::attach(fd, static_cast<u32>(vcpus));
+  if (!channel) return 1;
+  set_report_channel(*channel);
+  install_crash_handlers();
+  run(std::move(*channel));
+}
+
+}  // namespace trapline::core

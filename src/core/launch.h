@@ -1,0 +1,34 @@
+// What the monitor tells a new core, as bytes in the channel: descriptors it inherits and the VM's parameters. Written once before
+// the core starts.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+
+namespace trapline::core {
+
+struct LaunchModule {
+  int fd = -1;
+  std::string arguments;
+};
+
+struct Launch {
+  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1;  // -1: none
+  std::string kernel_name, command_line, cpu_features;
+  std::vector<LaunchModule> modules;
+  u64 memory = 0;
+  u32 cpus = 1;
+  u32 trace_mask = 0;
+  bool para_kvm = true;
+  bool instructions_clock = false;
+  bool debugger = false;
+};
+
+std::vector<u8> pack(const Launch& launch);
+std::optional<Launch> unpack(std::span<const u8> bytes);  // nothing unless well-formed to the last byte
+
+}  // namespace trapline::core

@@ -1,0 +1,110 @@
+#include "core/sandbox.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/types.h"
+
+namespace trapline::core {
+
+namespace {
+
+void limit(int resource, rlim_t value) {
+  const rlimit l{value, value};
+  ::setrlimit(static_cast<__rlimit_resource>(resource), &l);  // defence in depth: seccomp is the wall
+}
+
+void close_from(unsigned first) {
+  if (::syscall(SYS_close_range, first, ~0u, 0) == 0) return;
+  const long open_max = ::sysconf(_SC_OPEN_MAX);  // kernels before 5.9, or a container profile that does not know the call
+  for (long fd = first; fd < std::clamp(open_max, 1024L, 65536L); fd++) ::close(static_cast<int>(fd));
+}
+
+class Filter {
+ public:
+  Filter() : context_{::seccomp_init(SCMP_ACT_KILL_PROCESS)} {}
+  ~Filter() {
+    if (context_) ::seccomp_release(context_);
+  }
+  Filter(const Filter&) = delete;
+
+  void allow(int call) { add(call, {}); }
+  void allow(int call, std::initializer_list<scmp_arg_cmp> conditions) { add(call, conditions); }
+  int load() {
+    if (!context_) return ENOMEM;
+    if (!error_) error_ = -::seccomp_attr_set(context_, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (!error_) error_ = -::seccomp_load(context_);
+    return error_;
+  }
+
+ private:
+  void add(int call, std::initializer_list<scmp_arg_cmp> conditions) {
+    if (!context_ || error_) return;
+    error_ = -::seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, call, static_cast<unsigned>(conditions.size()), conditions.begin());
+  }
+  scmp_filter_ctx context_;
+  int error_ = 0;
+};
+
+scmp_arg_cmp masked(unsigned arg, u64 mask, u64 value) { return {arg, SCMP_CMP_MASKED_EQ, mask, value}; }
+scmp_arg_cmp equal(unsigned arg, u64 value) { return {arg, SCMP_CMP_EQ, value, 0}; }
+
+}  // namespace
+
+bool harden_process(int monitor_pid) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != monitor_pid) return false;  // it died before the line above
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  ::prctl(PR_SET_DUMPABLE, 0);
+  limit(RLIMIT_CORE, 0);
+  // The monitor answers for the terminal's signals; the core ends when the monitor says so.
+  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM}) ::signal(s, SIG_IGN);
+  return true;
+}
+
+int close_descriptors(int keep) {
+  if (keep < 0) {
+    close_from(0);
+    return -1;
+  }
+  if (keep != 0) ::dup2(keep, 0);
+  close_from(1);
+  return 0;
+}
+
+Result<void, std::string> lock_down(int trace_fd) {
+  if (trace_fd < 0) limit(RLIMIT_FSIZE, 0);
+  limit(RLIMIT_NPROC, 0);
+  limit(RLIMIT_NOFILE, 0);
+  Filter f;
+  // Sleeping, waking, ending.
+  for (int call : {SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(sched_yield), SCMP_SYS(restart_syscall),
+                   SCMP_SYS(membarrier)})
+    f.allow(call);
+  // Signals of our own: SIGFPE of guest arithmetic, crash reports.
+  for (int call : {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(gettid), SCMP_SYS(getpid)}) f.allow(call);
+  f.allow(SCMP_SYS(tgkill), {equal(0, static_cast<u64>(::getpid()))});
+  // Time, where the vdso does not answer.
+  for (int call : {SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time)}) f.allow(call);
+  // Memory: anonymous, never executable.
+  for (int call : {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(mremap)}) f.allow(call);
+  f.allow(SCMP_SYS(mmap), {masked(2, PROT_EXEC, 0), masked(3, MAP_ANONYMOUS, MAP_ANONYMOUS)});
+  f.allow(SCMP_SYS(mprotect), {masked(2, PROT_EXEC, 0)});
+  if (trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(trace_fd))});
+  if (const int error = f.load())
+    return Err{fmt::format("sandbox: cannot install the seccomp filter: {}; `trapline doctor` says what this host offers", std::strerror(error))};
+  return {};
+}
+
+}  // namespace trapline::core

@@ -1,0 +1,100 @@
+#include "core/vcpu_loop.h"
+
+#include "base/trace.h"
+#include "core/crash_report.h"
+#include "core/finish.h"
+#include "core/vm.h"
+#include "cpu/events.h"
+
+namespace trapline::core {
+
+namespace {
+
+constexpr u64 kNoBudget = u64{1} << 40;
+
+// Asleep until INIT, SIPI or NMI: HLT with interrupts off, or never started.
+bool asleep_for_good(const cpu::Vcpu& cpu) {
+  return cpu.activity == cpu::Activity::wait_for_sipi || !(cpu.sys_flags & cpu::flag::if_);
+}
+
+// Every vCPU is asleep for good and none has been sent a wake-up that it has not seen yet.
+bool vm_is_dead(Vm& vm) {
+  if (vm.dead_vcpus.load() < vm.vcpus.size() || vm.launch.debugger) return false;
+  for (auto& u : vm.vcpus)
+    if (u->pages.attention.load() & (cpu::attention::nmi | cpu::attention::init | cpu::attention::sipi)) return false;
+  return true;
+}
+
+[[noreturn]] void finish_dead(Vm& vm) {
+  finish(EndKind::guest_halted, fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
+                                            describe(vm.vcpus.front()->cpu)));
+}
+
+u64 ns_until_timer(const cpu::Vcpu& cpu) {
+  if (cpu.timer_deadline == ~u64{0}) return ~u64{0};
+  const u64 now = cpu.vm_tsc();
+  return cpu.timer_deadline <= now ? 0 : cpu.clock->tsc_to_ns(cpu.timer_deadline - now);
+}
+
+bool must_run(VcpuUnit& unit) {
+  cpu::Vcpu& cpu = unit.cpu;
+  if (unit.pages.attention.load(std::memory_order_acquire) & cpu::attention::kick) return true;
+  if (cpu.timer_deadline <= cpu.vm_tsc()) cpu.lapic->on_timer(cpu.vm_tsc());
+  return cpu::wakeable(cpu);
+}
+
+void sleep_once(VcpuUnit& unit) {
+  Vm& vm = unit.vm;
+  const bool dead = asleep_for_good(unit.cpu);
+  unit.pages.sleep.store(1);  // seq_cst: before the second look; pairs with kick()
+  if (!must_run(unit)) {
+    if (dead) vm.dead_vcpus.fetch_add(1);
+    if (dead && vm_is_dead(vm)) finish_dead(vm);
+    const u64 ns = ns_until_timer(unit.cpu);
+    if (ns > 0) futex_wait(unit.pages.sleep, 1, ns);
+    if (dead) vm.dead_vcpus.fetch_sub(1);
+  }
+  unit.pages.sleep.store(0);
+}
+
+// Until an event can be delivered. The vCPU counts as parked: others do not wait for it to give up translations.
+void sleep_until_event(VcpuUnit& unit, Spin& spin) {
+  const u64 start = __rdtsc();
+  unit.cpu.code->park(unit.cpu);
+  if (!spin.wait([&] { return must_run(unit); }))
+    while (!must_run(unit)) sleep_once(unit);
+  unit.cpu.code->unpark(unit.cpu);
+  spin.observe(__rdtsc() - start);
+}
+
+void look_at_monitor(VcpuUnit& unit) {
+  unit.pages.attention.fetch_and(~cpu::attention::kick);
+  if (unit.vm.stopping()) finish(EndKind::stopped, {});
+}
+
+[[noreturn]] void finish_crash(const cpu::Vcpu& cpu) { finish(EndKind::guest_crash, crash_report(cpu, "triple fault")); }
+
+}  // namespace
+
+void run_vcpu(VcpuUnit& unit) {
+  Spin halt_spin{Spin::longest_for(unit.vm.channel.vcpus()) / 4};
+  set_current_vcpu(&unit.cpu);
+  unit.cpu.code->unpark(unit.cpu);
+  for (;;) {
+    switch (unit.engine->run(unit.cpu, kNoBudget)) {
+      case engine::Exit::budget_spent:
+      case engine::Exit::breakpoint: break;
+      case engine::Exit::kicked: look_at_monitor(unit); break;
+      case engine::Exit::halted:
+        unit.cpu.count.halts++;
+        [[fallthrough]];
+      case engine::Exit::waiting:
+        sleep_until_event(unit, halt_spin);
+        if (unit.vm.stopping()) finish(EndKind::stopped, {});
+        break;
+      case engine::Exit::shutdown: finish_crash(unit.cpu);
+    }
+  }
+}
+
+}  // namespace trapline::core

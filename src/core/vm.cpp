@@ -1,0 +1,71 @@
+#include "core/vm.h"
+
+#include "cpu/fpu.h"
+#include "cpu/mmu.h"
+#include "engine/interpret/interpreter.h"
+
+namespace trapline::core {
+
+namespace {
+
+constexpr u64 kArenaBytes = 16 * MiB;  // address space; pages are touched as thunks are made
+
+void wake_peer(void* context, u32 index) {
+  auto& vm = *static_cast<Vm*>(context);
+  if (index < vm.channel.vcpus()) wake(vm.channel.vcpu(index));
+}
+
+void connect_lapics(Vm& vm) {
+  std::vector<cpu::Lapic::Peer> peers;
+  for (auto& u : vm.vcpus) peers.push_back({u->lapic.get(), &u->pages.inbox, &u->pages.mirror, &u->pages.attention});
+  for (auto& u : vm.vcpus) u->lapic->connect(peers, wake_peer, &vm);
+}
+
+}  // namespace
+
+VcpuUnit::VcpuUnit(Vm& v, u32 index)
+    : vm{v}, pages{v.channel.vcpu(index)}, bus{pages, v.channel.vcpus(), v.launch.instructions_clock}, arena{kArenaBytes} {
+  cpu.index = index;
+  cpu.ram = &v.ram;
+  cpu.ram_base = v.ram.base();
+  cpu.bus = &bus;
+  cpu.clock = &v.clock;
+  cpu.code = v.code.get();
+  cpu.cpuid = &v.cpuid;
+  cpu.para = v.para.get();
+  cpu.attention = &pages.attention;
+  cpu::mmu_create(cpu);
+  lapic = std::make_unique<cpu::Lapic>(cpu, pages.inbox, pages.mirror);
+  cpu.lapic = lapic.get();
+  cpu::reset(cpu, false);
+  cpu::reset_fpu(cpu);
+  cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
+  v.code->add_vcpu(&cpu);
+  engine = engine::make_interpreter(cpu, arena);
+}
+
+VcpuUnit::~VcpuUnit() {
+  engine.reset();
+  cpu::mmu_destroy(cpu);
+}
+
+Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch) {
+  auto vm = std::make_unique<Vm>();
+  vm->channel = std::move(channel);
+  vm->ram = std::move(ram);
+  vm->launch = std::move(launch);
+  const VmPage& page = vm->channel.vm();
+  vm->clock.instructions = vm->launch.instructions_clock;
+  vm->clock.tsc_khz = page.tsc_khz;
+  vm->clock.tsc_offset = page.tsc_offset;
+  vm->clock.virtual_base = vm->clock.ns_to_tsc(page.start_ns);
+  auto cpuid = cpu::Cpuid::make({vm->launch.cpus, vm->launch.para_kvm, page.tsc_khz, vm->launch.cpu_features});
+  if (!cpuid) return Err{cpuid.error()};
+  vm->cpuid = std::move(*cpuid);
+  vm->code = std::make_unique<cpu::CodeMap>(vm->ram);
+  for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i));
+  connect_lapics(*vm);
+  return vm;
+}
+
+}  // namespace trapline::core

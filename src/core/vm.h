@@ -1,0 +1,58 @@
+// The VM inside the core process: memory, clock, policy and vCPUs, made before the sandbox closes.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/guest_memory.h"
+#include "core/channel.h"
+#include "core/channel_bus.h"
+#include "core/launch.h"
+#include "cpu/clock.h"
+#include "cpu/code_map.h"
+#include "cpu/cpuid.h"
+#include "cpu/lapic.h"
+#include "cpu/para.h"
+#include "cpu/vcpu.h"
+#include "engine/common/code_arena.h"
+#include "engine/engine.h"
+
+namespace trapline::core {
+
+struct Vm;
+
+// One vCPU with all that belongs to it.
+struct VcpuUnit {
+  VcpuUnit(Vm& vm, u32 index);
+  ~VcpuUnit();
+  VcpuUnit(const VcpuUnit&) = delete;
+
+  Vm& vm;
+  VcpuPages& pages;
+  ChannelBus bus;
+  cpu::Vcpu cpu;
+  std::unique_ptr<cpu::Lapic> lapic;
+  engine::CodeArena arena;
+  std::unique_ptr<engine::Engine> engine;
+};
+
+struct Vm {
+  // `channel`, `ram` and `launch` are ready; the clock is. Error: one line for the user.
+  static Result<std::unique_ptr<Vm>, std::string> make(Channel channel, GuestMemory ram, Launch launch);
+
+  Channel channel;
+  GuestMemory ram;
+  Launch launch;
+  cpu::Clock clock;
+  cpu::Cpuid cpuid;
+  std::unique_ptr<cpu::CodeMap> code;
+  std::unique_ptr<cpu::Para> para;
+  std::vector<std::unique_ptr<VcpuUnit>> vcpus;
+  std::atomic<u32> dead_vcpus{0};  // asleep with nothing but INIT, SIPI or NMI to wake them
+
+  bool stopping() const { return channel.vm().stop.load(std::memory_order_acquire) != 0; }
+};
+
+}  // namespace trapline::core
