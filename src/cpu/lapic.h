@@ -30,13 +30,12 @@ struct LapicMirror {
   std::atomic<u32> flags;       // bit 0: enabled by APIC_BASE; bit 1: x2APIC; bit 2: software-enabled (SVR.8)
 };
 
-struct IpiTarget;  // one other vCPU as an IPI sees it
-
 class Lapic {
  public:
   Lapic(Vcpu& cpu, LapicInbox& inbox, LapicMirror& mirror);
 
-  // All local APICs of the VM, for IPIs; set before threads start. `wake` is called after attention bits were set on a target.
+  // All local APICs of the VM, by vCPU index, for IPIs; set before threads start. `wake` is called after attention bits were set on a
+  // target other than the sender.
   struct Peer {
     Lapic* lapic;
     LapicInbox* inbox;
@@ -46,6 +45,8 @@ class Lapic {
   using Wake = void (*)(void* context, u32 vcpu_index);
   void connect(std::vector<Peer> peers, Wake wake, void* context);
 
+  // RESET, or INIT (keeps IA32_APIC_BASE and the id). vCPU 0 leaves RESET with LINT0 passing the 8259's INTR on, as firmware would
+  // have left it ("virtual wire mode").
   void reset(bool init);
 
   // MMIO at (APIC_BASE & ~0xfff); offset 0..0xfff. Sizes other than aligned 4 bytes behave as hardware commonly does (read 0, ignored).
@@ -56,6 +57,7 @@ class Lapic {
   // RDMSR/WRMSR 0x800..0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE. False: #GP(0).
   bool msr_read(u32 index, u64* value);
   bool msr_write(u32 index, u64 value);
+  bool enabled() const { return apic_base_ & kBaseEnable; }  // by IA32_APIC_BASE: CPUID.1:EDX.APIC shows it
 
   u32 tpr() const;          // CR8 is bits 7:4
   void set_tpr(u32 value);
@@ -69,11 +71,56 @@ class Lapic {
 
   // vm_tsc: the clock's TSC. Fires the timer if due; keeps Vcpu::timer_deadline. Clears attention::timer's cause.
   void on_timer(u64 vm_tsc);
+  // TSC_ADJUST changed: a TSC deadline is a value of the guest's TSC.
+  void tsc_adjusted();
 
   u32 id() const;
 
  private:
-  struct State;
+  static constexpr u64 kBaseBsp = 1u << 8, kBaseX2 = 1u << 10, kBaseEnable = 1u << 11;
+
+  bool x2apic() const { return apic_base_ & kBaseX2; }
+  bool software_enabled() const;
+
+  // lapic.cpp: registers and interrupt acceptance
+  void reset_registers();
+  void publish();
+  bool write_base(u64 value);
+  void write_lvt(u32 index, u32 value);
+  void write_svr(u32 value);
+  bool write_register(u32 index, u32 value);
+  u32 read_register(u32 index) const;
+  void take_inbox();
+  void take_lint0();
+  void request(u8 vector, bool level);  // into IRR
+  void local_interrupt(u32 lvt_index);
+  void error(u32 esr_bit);
+  void eoi();
+  u8 ppr() const;
+  void look_again();
+  void raise_attention(u32 bits);
+
+  // lapic_ipi.cpp
+  struct Message;
+  void send_ipi(u32 icr_low, u32 destination);
+  bool addressed(const Message& message, u32 peer) const;
+  void deliver(const Message& message, u32 peer);
+  void deliver_lowest_priority(const Message& message);
+
+  // lapic_timer.cpp
+  u32 timer_mode() const;
+  u64 tick_length() const;  // TSC ticks per count
+  u64 timer_period() const;
+  u32 current_count() const;
+  void settle_periods(u64 now);
+  void arm();
+  void fire();
+  void write_initial_count(u32 value);
+  void write_divide(u32 value);
+  void timer_lvt_changed(u32 old_lvt);
+  void write_deadline(u64 value);
+  u64 read_deadline();
+
   Vcpu& cpu_;
   LapicInbox& inbox_;
   LapicMirror& mirror_;
@@ -82,8 +129,13 @@ class Lapic {
   void* wake_context_ = nullptr;
   std::array<u32, 64> reg_{};   // by offset / 16; IRR, ISR, TMR in place
   u64 apic_base_ = 0xfee00900;
-  u64 timer_start_ = 0;         // vm_tsc when the initial count was written
-  u64 tsc_deadline_ = 0;        // guest value of the MSR
+  int highest_irr_ = -1, highest_isr_ = -1;  // vectors; -1: none
+  u32 pending_errors_ = 0;      // shown in ESR after the next write to it (SDM 10.5.3)
+  u32 next_lowest_priority_ = 0;
+  bool lint0_was_up_ = false;
+  bool timer_running_ = false;  // one-shot and periodic
+  u64 timer_start_ = 0;         // vm_tsc at which the current period began
+  u64 tsc_deadline_ = 0;        // guest value of the MSR; 0: disarmed
 };
 
 }  // namespace trapline::cpu

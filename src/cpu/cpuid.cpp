@@ -1,0 +1,175 @@
+// The leaves: identity and caches from the host, topology from the number of vCPUs (one package, one thread per core), features as
+// chosen in cpuid_features.cpp.
+#include "cpu/cpuid.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "cpu/clock.h"
+#include "cpu/vcpu.h"
+
+namespace trapline::cpu {
+
+namespace {
+
+constexpr u32 kAnySubleaf = ~u32{0};
+constexpr u32 kKvmBase = 0x40000000, kKvmTiming = 0x40000010;
+// KVM_FEATURE_CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE_BIT
+constexpr u32 kKvmFeatures = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 24;
+
+// Bits of an APIC id that number the cores.
+u32 core_bits(u32 cpus) { return cpus <= 1 ? 0 : std::bit_width(cpus - 1); }
+
+bool is_amd(const CpuidRegs& vendor) {
+  return vendor.ebx == 0x68747541 /* Auth */ || vendor.ebx == 0x6f677948 /* Hygo */;
+}
+
+}  // namespace
+
+Result<Cpuid, std::string> Cpuid::make(const CpuidConfig& config, const HostCpu& host) {
+  Cpuid c;
+  c.config_ = config;
+  c.config_.cpus = std::max(config.cpus, 1u);
+  c.intel_ = !is_amd(host.cpuid(0, 0));
+  c.mxcsr_mask_ = host.mxcsr_mask & 0xffff;  // without AMD's misaligned-SSE bit 17
+  if (auto chosen = c.choose_features(host); !chosen) return Err{chosen.error()};
+  c.derive_register_bits();
+  c.build_leaves(host);
+  return c;
+}
+
+void Cpuid::add(u32 leaf, u32 subleaf, CpuidRegs regs) { entries_.push_back({leaf, subleaf, regs}); }
+
+void Cpuid::build_leaves(const HostCpu& host) {
+  max_basic_ = intel_ ? 0x1f : 0xd;
+  max_extended_ = intel_ ? 0x80000008 : 0x80000021;
+  build_basic(host);
+  build_caches(host);
+  build_extended(host);
+  if (config_.para_kvm) build_kvm();
+}
+
+void Cpuid::build_basic(const HostCpu& host) {
+  CpuidRegs vendor = host.cpuid(0, 0);
+  vendor.eax = max_basic_;
+  add(0, kAnySubleaf, vendor);
+  // Family, model and stepping are the host's. EBX: CLFLUSH line of 8 quadwords, number of addressable ids.
+  const u32 ids = std::min(1u << core_bits(config_.cpus), 255u);
+  add(1, kAnySubleaf, {host.cpuid(1, 0).eax & 0x0fff3fff, ids << 16 | 8 << 8, word(FeatureWord::l1_ecx), word(FeatureWord::l1_edx)});
+  if (intel_) add(2, kAnySubleaf, {0x00feff01, 0xf0, 0, 0});  // "see leaves 4 and 18H"; 64-byte prefetch
+  add(6, kAnySubleaf, {word(FeatureWord::l6_eax), 0, 0, 0});
+  add(7, 0, {1, word(FeatureWord::l7_ebx), word(FeatureWord::l7_ecx), word(FeatureWord::l7_edx)});
+  add(7, 1, {word(FeatureWord::l7_1_eax), 0, 0, 0});
+  if (intel_ && config_.tsc_khz) {
+    // TSC = crystal * EBX / EAX. The crystal also clocks the local APIC timer: see lapic_prescale.
+    const u32 prescale = lapic_prescale(config_.tsc_khz), mhz = static_cast<u32>(config_.tsc_khz / 1000);
+    add(0x15, kAnySubleaf, {1, prescale, static_cast<u32>(config_.tsc_khz * 1000 / prescale), 0});
+    add(0x16, kAnySubleaf, {mhz & 0xffff, mhz & 0xffff, 100, 0});
+  }
+}
+
+// Deterministic cache parameters: Intel leaf 4, AMD 8000001DH; the same layout. Level 3 is shared by the package, the rest by nobody.
+void Cpuid::build_caches(const HostCpu& host) {
+  const u32 leaf = intel_ ? 4 : 0x8000001d;
+  if ((intel_ ? host.cpuid(0, 0) : host.cpuid(0x80000000, 0)).eax < leaf) return;
+  const u32 bits = core_bits(config_.cpus), package = std::min((1u << bits) - 1, 0xfffu);
+  for (u32 i = 0; i < 8; i++) {
+    CpuidRegs r = host.cpuid(leaf, i);
+    if ((r.eax & 0x1f) == 0) break;
+    const u32 level = r.eax >> 5 & 7;
+    r.eax = (r.eax & 0x3fff) | (level >= 3 ? package : 0) << 14;
+    if (intel_) r.eax |= std::min(package, 63u) << 26;
+    add(leaf, i, r);
+  }
+}
+
+void Cpuid::build_extended(const HostCpu& host) {
+  const u32 host_max = host.cpuid(0x80000000, 0).eax;
+  const auto ask = [&](u32 leaf) { return leaf <= host_max ? host.cpuid(leaf, 0) : CpuidRegs{}; };
+  CpuidRegs top = ask(0x80000000);
+  top.eax = max_extended_;
+  add(0x80000000, kAnySubleaf, top);
+
+  CpuidRegs e1{0, 0, word(FeatureWord::e1_ecx), word(FeatureWord::e1_edx)};
+  if (!intel_) {
+    e1.eax = ask(0x80000001).eax;
+    e1.edx |= word(FeatureWord::l1_edx) & 0x0183f3ff;  // AMD repeats these bits of leaf 1
+  }
+  add(0x80000001, kAnySubleaf, e1);
+  for (u32 leaf = 0x80000002; leaf <= 0x80000006; leaf++) add(leaf, kAnySubleaf, ask(leaf));
+  add(0x80000007, kAnySubleaf, {0, 0, 0, word(FeatureWord::e7_edx)});
+
+  const u32 host_bits = host_max >= 0x80000008 ? ask(0x80000008).eax & 0xff : 36;
+  physical_bits_ = static_cast<u8>(std::clamp(host_bits, 36u, 46u));
+  const u32 cores = intel_ ? 0 : core_bits(config_.cpus) << 12 | std::min(config_.cpus - 1, 255u);
+  add(0x80000008, kAnySubleaf, {48u << 8 | physical_bits_, word(FeatureWord::e8_ebx), cores, 0});
+  if (!intel_) add(0x80000021, kAnySubleaf, {word(FeatureWord::e21_eax), 0, word(FeatureWord::e21_ecx), 0});
+}
+
+void Cpuid::build_kvm() {
+  add(kKvmBase, kAnySubleaf, {kKvmTiming, 0x4b4d564b, 0x564b4d56, 0x4d});  // "KVMKVMKVM"
+  add(kKvmBase + 1, kAnySubleaf, {kKvmFeatures, 0, 0, 0});
+  const u32 khz = static_cast<u32>(config_.tsc_khz);
+  add(kKvmTiming, kAnySubleaf, {khz, khz / lapic_prescale(config_.tsc_khz), 0, 0});
+}
+
+// Leaves 0BH and 1FH: a level of threads (one), a level of cores.
+CpuidRegs Cpuid::topology(u32 subleaf, u32 apic_id) const {
+  const u32 number = subleaf & 0xff;
+  if (number == 0) return {0, 1, 1u << 8, apic_id};
+  if (number == 1) return {core_bits(config_.cpus), std::min(config_.cpus, 0xffffu), 2u << 8 | 1, apic_id};
+  return {0, 0, number, apic_id};
+}
+
+CpuidRegs Cpuid::xsave(u32 subleaf, u64 xcr0, u64 xss) const {
+  if (!has(Feature::xsave)) return {};
+  const auto standard_size = [](u64 components) {
+    u32 size = 576;
+    for (const XsaveComponent& c : kXsaveComponents)
+      if (components >> c.number & 1) size = std::max(size, c.offset + c.size);
+    return size;
+  };
+  const auto compacted_size = [](u64 components) {
+    u32 size = 576;
+    for (const XsaveComponent& c : kXsaveComponents)
+      if (components >> c.number & 1) size += c.size;
+    return size;
+  };
+  if (subleaf == 0) return {static_cast<u32>(xcr0_allowed_), standard_size(xcr0), standard_size(xcr0_allowed_), 0};
+  if (subleaf == 1) {
+    const u32 features = word(FeatureWord::ld_1_eax);
+    return {features, features & 0xa ? compacted_size(xcr0 | xss) : 0, static_cast<u32>(xss_allowed()), 0};
+  }
+  for (const XsaveComponent& c : kXsaveComponents)
+    if (c.number == subleaf && xcr0_allowed_ >> c.number & 1) return {c.size, c.offset, 0, 0};
+  return {};
+}
+
+CpuidRegs Cpuid::query(u32 leaf, u32 subleaf, u32 apic_id, u64 xcr0, u64 xss, u64 cr4) const {
+  const bool hypervisor_range = leaf >> 16 == 0x4000;
+  const bool in_range = leaf <= max_basic_ || (leaf >= 0x80000000 && leaf <= max_extended_);
+  if (!in_range && !hypervisor_range) {
+    if (!intel_) return {};
+    leaf = max_basic_;  // Intel answers as for the highest basic leaf (SDM Vol. 2A, CPUID)
+  }
+  switch (leaf) {
+    case 0xb: case 0x1f: return topology(subleaf, apic_id);
+    case 0xd: return xsave(subleaf, xcr0, xss);
+    case 0x8000001e:
+      if (intel_ || !has(Feature::topoext)) return {};
+      return {apic_id, apic_id & 0xff, 0, 0};  // core id, one thread per core; one node
+    default: break;
+  }
+  for (const Entry& e : entries_) {
+    if (e.leaf != leaf || (e.subleaf != kAnySubleaf && e.subleaf != subleaf)) continue;
+    CpuidRegs r = e.regs;
+    if (leaf == 1) {
+      r.ebx |= (apic_id & 0xff) << 24;
+      if (cr4 & cr4::osxsave) r.ecx |= 1u << 27;
+    }
+    return r;
+  }
+  return {};
+}
+
+}  // namespace trapline::cpu

@@ -1,0 +1,60 @@
+// The KVM paravirtual interface: kvmclock and hypercalls, as Linux and the BSDs know them. CPUID shows it: cpu/cpuid.cpp, leaves
+// 40000000H. Linux Documentation/virt/kvm/x86/{msr,hypercalls}.rst.
+//
+// One object per VM, installed as Vcpu::para on each vCPU, before threads start. Immutable: calls need no lock.
+#pragma once
+
+#include "base/guest_memory.h"
+#include "cpu/para.h"
+#include "cpu/vcpu.h"
+
+namespace trapline::para {
+
+// ns = ((ticks << shift) * multiplier) >> 32; a negative shift is to the right. How guests turn TSC ticks into time.
+struct ClockScale {
+  u32 multiplier = 0;
+  i8 shift = 0;
+  static ClockScale from_tsc_khz(u64 tsc_khz);
+  u64 to_ns(u64 ticks) const;
+};
+
+// What guests read; the layout is the interface's (struct pvclock_vcpu_time_info, struct pvclock_wall_clock).
+struct VcpuTimeInfo {
+  u32 version;  // odd while it changes
+  u32 pad0;
+  u64 tsc_timestamp, system_time;
+  u32 tsc_to_system_mul;
+  i8 tsc_shift;
+  u8 flags;  // bit 0: stable across vCPUs
+  u8 pad[2];
+};
+static_assert(sizeof(VcpuTimeInfo) == 32);
+struct WallClock {
+  u32 version, sec, nsec;
+};
+static_assert(sizeof(WallClock) == 12);
+
+class Kvm final : public cpu::Para {
+ public:
+  // `wall_ns`: nanoseconds since 1970 UTC when the VM's TSC (Clock::tsc) was, or would have been, 0. With --clock instructions it must
+  // not come from a clock: give kFixedWallNs.
+  Kvm(const cpu::Clock& clock, u64 wall_ns) : scale_{ClockScale::from_tsc_khz(clock.tsc_khz)}, wall_ns_{wall_ns} {}
+  static constexpr u64 kFixedWallNs = 1'735'689'600'000'000'000;  // 2025-01-01 00:00 UTC
+  // The `wall_ns` of a VM on the host's clock, read now.
+  static u64 wall_ns_from_host(const cpu::Clock& clock);
+
+  bool msr_read(cpu::Vcpu& cpu, u32 index, u64* value) override;
+  bool msr_write(cpu::Vcpu& cpu, u32 index, u64 value) override;
+  u64 hypercall(cpu::Vcpu& cpu, u64 number, const std::array<u64, 4>& arguments) override;
+  u64 hypercall_denied(cpu::Vcpu& cpu) override;
+  void tsc_adjusted(cpu::Vcpu& cpu) override;
+
+ private:
+  bool write_system_time(cpu::Vcpu& cpu) const;
+  bool write_wall_clock(cpu::Vcpu& cpu, Gpa gpa) const;
+
+  ClockScale scale_;
+  u64 wall_ns_;
+};
+
+}  // namespace trapline::para
