@@ -57,6 +57,8 @@ class Chipset {
   std::size_t serial_input(const u8* bytes, std::size_t count);
   std::size_t serial_room() const;
 
+  void press_power_button();  // ACPI fixed power button: a guest that listens shuts down
+
   u64 deadline_ns() const;  // earliest of all devices
   void tick();              // time has reached it
   void reset();
@@ -73,5 +75,8 @@ inline constexpr u64 pci_mmio_start = 0xc0000000, pci_mmio_end = 0xfeb00000;
 inline constexpr u16 com1 = 0x3f8, debug_exit = 0xf4, fw_cfg = 0x510, acpi_pm = 0x600, pci_config = 0xcf8;
 inline constexpr u32 sci_irq = 9;
 }  // namespace map
+
+// The global system interrupt (IOAPIC pin) of a PCI slot's INTA..INTD (`pin` 0..3).
+constexpr u32 pci_intx_gsi(u32 slot, u32 pin) { return 16 + ((slot + pin) & 7); }
 
 }  // namespace trapline::machine

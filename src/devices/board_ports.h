@@ -1,0 +1,74 @@
+// The small ports of a PC's board: fast A20 and reset (0x92), reset control (0xcf9), POST codes and DMA page registers (0x80..0x8f),
+// and QEMU's isa-debug-exit.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <utility>
+
+#include "devices/device.h"
+
+namespace trapline::devices {
+
+// Port 0x92: bit 0 resets the CPU on its rise, bit 1 is A20, which is stored and has no effect: addresses never wrap at 1 MiB.
+class SystemControlA final : public Device {
+ public:
+  explicit SystemControlA(std::function<void()> reset_cpu) : reset_cpu_{std::move(reset_cpu)} {}
+  const char* name() const override { return "port92"; }
+  u64 read(u64, unsigned) override { return value_; }
+  void write(u64, unsigned, u64 value) override {
+    const bool rose = (value & 1) && !(value_ & 1);
+    value_ = value & 3;
+    if (rose) reset_cpu_();
+  }
+  void reset() override { value_ = 2; }
+
+ private:
+  std::function<void()> reset_cpu_;
+  u8 value_ = 2;
+};
+
+// Port 0xcf9: bit 2 resets on its rise. Bits 1 (hard) and 3 (power cycle) say how; all are the same here.
+class ResetControl final : public Device {
+ public:
+  explicit ResetControl(std::function<void()> reset_machine) : reset_machine_{std::move(reset_machine)} {}
+  const char* name() const override { return "reset-control"; }
+  u64 read(u64, unsigned) override { return value_; }
+  void write(u64, unsigned, u64 value) override {
+    const bool rose = (value & 4) && !(value_ & 4);
+    value_ = value & 0x0e;
+    if (rose) reset_machine_();
+  }
+  void reset() override { value_ = 0; }
+
+ private:
+  std::function<void()> reset_machine_;
+  u8 value_ = 0;
+};
+
+// Ports 0x80..0x8f: memory without meaning. 0x80 takes POST codes and I/O delays.
+class PostPorts final : public Device {
+ public:
+  const char* name() const override { return "post"; }
+  u64 read(u64 offset, unsigned) override { return bytes_[offset & 15]; }
+  void write(u64 offset, unsigned, u64 value) override { bytes_[offset & 15] = static_cast<u8>(value); }
+  void reset() override { bytes_.fill(0); }
+
+ private:
+  std::array<u8, 16> bytes_{};
+};
+
+// Ports 0xf4..0xf7: any write ends the machine with a code of the guest's choice.
+class DebugExit final : public Device {
+ public:
+  explicit DebugExit(std::function<void(u32)> leave) : leave_{std::move(leave)} {}
+  const char* name() const override { return "debug-exit"; }
+  u64 read(u64, unsigned) override { return 0; }
+  void write(u64, unsigned, u64 value) override { leave_(static_cast<u32>(value)); }
+  void reset() override {}
+
+ private:
+  std::function<void(u32)> leave_;
+};
+
+}  // namespace trapline::devices

@@ -1,0 +1,44 @@
+// QEMU's firmware configuration device, traditional port interface (docs/specs/fw_cfg in QEMU's documentation): a 16-bit selector
+// at offset 0 and an 8-bit data port at offset 1. The contents are fixed when the machine is made; reads beyond an item yield 0.
+#pragma once
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "devices/device.h"
+
+namespace trapline::devices {
+
+class FwCfg final : public Device {
+ public:
+  enum Key : u16 {
+    signature = 0x00, id = 0x01, uuid = 0x02, ram_size = 0x03, nographic = 0x04, nb_cpus = 0x05, machine_id = 0x06,
+    kernel_size = 0x08, initrd_size = 0x0b, numa = 0x0d, boot_menu = 0x0e, max_cpus = 0x0f, cmdline_size = 0x14,
+    cmdline_data = 0x15, file_dir = 0x19, file_first = 0x20,
+  };
+
+  FwCfg();
+
+  void add(u16 key, std::vector<u8> bytes) { items_[key] = std::move(bytes); }
+  void add_number(u16 key, u64 value, unsigned bytes);  // little-endian
+  // Names longer than 55 bytes are cut. Rebuilds the directory.
+  void add_file(std::string_view file_name, std::vector<u8> bytes);
+
+  const char* name() const override { return "fw_cfg"; }
+  u64 read(u64 offset, unsigned size) override;
+  void write(u64 offset, unsigned size, u64 value) override;
+  void reset() override { select(0); }
+
+ private:
+  void select(u16 key);
+  void rebuild_directory();
+
+  std::map<u16, std::vector<u8>> items_;
+  std::vector<std::string> files_;  // item key: file_first + index
+  const std::vector<u8>* selected_ = nullptr;
+  std::size_t position_ = 0;
+};
+
+}  // namespace trapline::devices

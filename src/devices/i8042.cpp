@@ -1,0 +1,107 @@
+#include "devices/i8042.h"
+
+#include <utility>
+
+namespace trapline::devices {
+
+namespace {
+
+constexpr u8 kOutputFull = 0x01, kSystem = 0x04, kCommand = 0x08, kUnlocked = 0x10, kAux = 0x20, kTimeout = 0x40;
+constexpr u8 kIrq1 = 0x01, kIrq12 = 0x02, kAuxOff = 0x20, kKeyboardOff = 0x10;  // command byte
+constexpr u8 kNoDevice = 0xfe;
+constexpr u8 kOutputReset = 0x01, kOutputA20 = 0x02;
+
+}  // namespace
+
+I8042::I8042(IrqLine& irq1, IrqLine& irq12, std::function<void()> reset_cpu)
+    : irq1_{irq1}, irq12_{irq12}, reset_cpu_{std::move(reset_cpu)} {
+  reset();
+}
+
+void I8042::reset() {
+  for (u8& byte : ram_) byte = 0;
+  ram_[0] = kSystem | kAuxOff | kKeyboardOff;
+  status_ = kSystem | kUnlocked;
+  output_ = 0;
+  output_port_ = kOutputReset | kOutputA20;
+  pending_command_ = 0;
+  update_irq();
+}
+
+void I8042::answer(u8 value, u8 status) {
+  output_ = value;
+  status_ = static_cast<u8>((status_ & ~(kAux | kTimeout)) | kOutputFull | status);
+  update_irq();
+}
+
+void I8042::update_irq() {
+  const bool full = status_ & kOutputFull, aux = status_ & kAux;
+  irq1_.set(full && !aux && (ram_[0] & kIrq1));
+  irq12_.set(full && aux && (ram_[0] & kIrq12));
+}
+
+u64 I8042::read(u64 offset, unsigned) {
+  if (offset == 4) return status_;
+  if (offset != 0) return 0xff;
+  status_ &= static_cast<u8>(~(kOutputFull | kAux | kTimeout));
+  update_irq();
+  return output_;
+}
+
+void I8042::write(u64 offset, unsigned, u64 value) {
+  if (offset == 4)
+    command(static_cast<u8>(value));
+  else if (offset == 0)
+    data(static_cast<u8>(value));
+}
+
+void I8042::command(u8 value) {
+  status_ |= kCommand;
+  pending_command_ = 0;
+  if (value >= 0xf0) {  // pulse the output-port bits that are 0; bit 0 is the CPU's reset
+    if (!(value & 1)) reset_cpu_();
+    return;
+  }
+  if (value >= 0x20 && value <= 0x3f) return answer(ram_[value & 31]);
+  switch (value) {
+    case 0xa7: ram_[0] |= kAuxOff; break;
+    case 0xa8: ram_[0] &= static_cast<u8>(~kAuxOff); break;
+    case 0xa9: answer(0x02); break;  // auxiliary interface test: the clock line is stuck high, nothing pulls it
+    case 0xaa: answer(0x55); break;  // self test passed
+    case 0xab: answer(0x00); break;  // keyboard interface test passed
+    case 0xad: ram_[0] |= kKeyboardOff; break;
+    case 0xae: ram_[0] &= static_cast<u8>(~kKeyboardOff); break;
+    case 0xc0: answer(0x80); break;  // input port: keyboard not locked
+    case 0xd0: answer(output_port_); break;
+    case 0xdd: output_port_ &= static_cast<u8>(~kOutputA20); break;
+    case 0xdf: output_port_ |= kOutputA20; break;
+    case 0xd1:
+    case 0xd2:
+    case 0xd3:
+    case 0xd4: pending_command_ = value; break;
+    default:
+      if (value >= 0x60 && value <= 0x7f) pending_command_ = value;
+  }
+}
+
+void I8042::data(u8 value) {
+  status_ &= static_cast<u8>(~kCommand);
+  const u8 command = std::exchange(pending_command_, 0);
+  switch (command) {
+    case 0: answer(kNoDevice, kTimeout); break;  // for the keyboard
+    case 0xd1: write_output_port(value); break;
+    case 0xd2:
+    case 0xd3: answer(value); break;  // the auxiliary loop comes back as keyboard data: there is no such port
+    case 0xd4: answer(kNoDevice, kTimeout | kAux); break;
+    default:  // 0x60..0x7f
+      ram_[command & 31] = value;
+      update_irq();
+  }
+}
+
+void I8042::write_output_port(u8 value) {
+  output_port_ = value;
+  if (!(value & kOutputReset)) reset_cpu_();
+}
+
+}  // namespace trapline::devices

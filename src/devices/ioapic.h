@@ -1,0 +1,44 @@
+// I/O APIC with 24 pins (Intel 82093AA data sheet; EOI register as from version 0x20 on). Interrupts leave as the messages that an
+// MSI would be: Intel SDM Vol. 3A 10.11.
+#pragma once
+
+#include <array>
+
+#include "devices/device.h"
+
+namespace trapline::devices {
+
+struct MsiSink {
+  virtual ~MsiSink() = default;
+  virtual void msi(u64 address, u32 data) = 0;
+};
+
+class IoApic final : public Device {
+ public:
+  static constexpr unsigned kPins = 24;
+  // `wired_low`: pins whose source pulls the wire down to request (PCI INTx); such a pin must be programmed active-low.
+  IoApic(MsiSink& sink, u32 wired_low);
+
+  const char* name() const override { return "ioapic"; }
+  u64 read(u64 offset, unsigned size) override;
+  void write(u64 offset, unsigned size, u64 value) override;
+  void reset() override;
+
+  void set_irq(unsigned pin, bool requested);
+  void eoi(u8 vector);  // broadcast by a local APIC, or written to the EOI register
+
+ private:
+  bool active(unsigned pin) const;  // the pin's level, through the entry's polarity
+  void deliver(unsigned pin);
+  void serve_level(unsigned pin);
+  u32 read_register() const;
+  void write_register(u32 value);
+
+  MsiSink& sink_;
+  u32 wired_low_;
+  u32 requests_ = 0;
+  u8 select_ = 0, id_ = 0;
+  std::array<u64, kPins> entries_{};
+};
+
+}  // namespace trapline::devices

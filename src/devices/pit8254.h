@@ -1,0 +1,94 @@
+// The 8254 interval timer of a PC (Intel 8254 data sheet) and the system control port 0x61 that gates its third counter.
+//
+// Nothing counts: a counter's value is computed from guest time when somebody looks. Counter 0 drives IRQ 0, counter 1 (DRAM
+// refresh) exists for software that reads it, counter 2 has a gate and an output at port 0x61.
+#pragma once
+
+#include <array>
+
+#include "devices/device.h"
+
+namespace trapline::devices {
+
+inline constexpr u64 kPitHz = 1'193'182;
+
+// One counter. Times are absolute ticks of the 1.193182 MHz clock.
+class PitCounter {
+ public:
+  void reset();
+  void write_control(u8 control, u64 now);  // read/load, mode and BCD bits of a control word
+  void latch_count(u64 now);
+  void latch_status(u64 now);
+  void write(u8 byte, u64 now);
+  u8 read(u64 now);
+  void set_gate(bool up, u64 now);
+  bool gate() const { return gate_; }
+  bool output(u64 now) const;
+  bool repeating() const { return periodic() && loaded_; }
+  void settle(u64 now);  // a new count of modes 2 and 3 takes over at the end of the period
+  // The first tick after `after` (settled) at which OUT rises, or kNever.
+  u64 next_rise(u64 after) const;
+
+ private:
+  u64 modulus() const { return bcd_ ? 10000 : 65536; }
+  u64 period() const;
+  u64 elapsed(u64 now) const;
+  u16 count(u64 now) const;
+  void load(u16 value, u64 now);
+  bool periodic() const { return mode_ == 2 || mode_ == 3; }
+  bool triggered_by_gate() const { return mode_ == 1 || mode_ == 5; }
+
+  u8 mode_ = 0, access_ = 3;
+  bool bcd_ = false, gate_ = true;
+  bool programmed_ = false;  // a control word has come
+  bool loaded_ = false;      // a count has come since
+  bool running_ = false;     // loaded, gate up, triggered where the mode wants that
+  u16 reload_ = 0;
+  u64 start_ = 0;     // the tick at which the present run began
+  u64 paused_at_ = 0; // elapsed ticks when the gate went down
+  bool pending_ = false;
+  u16 pending_reload_ = 0;
+  u64 pending_from_ = 0;
+  bool write_high_ = false, read_high_ = false;
+  u8 write_low_ = 0;
+  bool count_latched_ = false, status_latched_ = false;
+  u16 latched_count_ = 0;
+  u8 latched_status_ = 0;
+};
+
+class Pit8254 final : public Device {
+ public:
+  Pit8254(IrqLine& irq0, TimeSource& time);
+
+  const char* name() const override { return "pit"; }
+  u64 read(u64 offset, unsigned size) override;
+  void write(u64 offset, unsigned size, u64 value) override;
+  u64 deadline_ns() const override { return deadline_; }
+  void tick() override;
+  void reset() override;
+
+  Device& control_port() { return port61_; }
+
+ private:
+  // Port 0x61: gate and speaker enable below; refresh toggle (bit 4) and counter 2's output (bit 5) to read.
+  struct Port61 final : Device {
+    explicit Port61(Pit8254& p) : pit{p} {}
+    const char* name() const override { return "port61"; }
+    u64 read(u64, unsigned) override;
+    void write(u64, unsigned, u64 value) override;
+    void reset() override { low_bits = 0; }
+    Pit8254& pit;
+    u8 low_bits = 0;
+  };
+
+  u64 now_ticks() const;
+  void rearm(u64 after);
+
+  IrqLine& irq_;
+  TimeSource& time_;
+  std::array<PitCounter, 3> counters_;
+  Port61 port61_{*this};
+  u64 deadline_ = kNever;
+};
+
+}  // namespace trapline::devices

@@ -1,0 +1,250 @@
+#include "devices/rtc.h"
+
+#include <algorithm>
+
+namespace trapline::devices {
+
+namespace {
+
+constexpr u64 kNsPerSecond = 1'000'000'000;
+constexpr u64 kUpdateWarningNs = 244'000;  // UIP rises this long before the registers change
+constexpr u64 kCrystalHz = 32768;
+
+enum Register : u8 {
+  kSecond = 0, kSecondAlarm = 1, kMinute = 2, kMinuteAlarm = 3, kHour = 4, kHourAlarm = 5, kWeekday = 6, kDay = 7, kMonth = 8,
+  kYear = 9, kA = 10, kB = 11, kC = 12, kD = 13, kCentury = 0x32,
+};
+
+constexpr u8 kUip = 0x80;                                                  // A
+constexpr u8 kSet = 0x80, kBinary = 0x04, k24Hour = 0x02;                  // B
+constexpr u8 kPeriodic = 0x40, kAlarm = 0x20, kUpdate = 0x10, kIrqf = 0x80;  // B and C
+
+bool is_time(u8 index) { return index <= kYear || index == kCentury; }
+bool is_alarm(u8 index) { return index == kSecondAlarm || index == kMinuteAlarm || index == kHourAlarm; }
+
+struct Date {
+  i64 year;
+  unsigned month, day;
+};
+
+// Proleptic Gregorian calendar, counted in 400-year eras that begin on 1 March: the leap day is then the last of its year.
+i64 days_from(Date d) {
+  const i64 y = d.year - (d.month <= 2);
+  const i64 era = (y >= 0 ? y : y - 399) / 400;
+  const i64 yoe = y - era * 400;
+  const i64 doy = (153 * (static_cast<i64>(d.month) + (d.month > 2 ? -3 : 9)) + 2) / 5 + d.day - 1;
+  return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+Date date_from(i64 days) {
+  days += 719468;
+  const i64 era = (days >= 0 ? days : days - 146096) / 146097;
+  const i64 doe = days - era * 146097;
+  const i64 yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+  const i64 doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+  const i64 mp = (5 * doy + 2) / 153;
+  const unsigned month = static_cast<unsigned>(mp < 10 ? mp + 3 : mp - 9);
+  return {yoe + era * 400 + (month <= 2), month, static_cast<unsigned>(doy - (153 * mp + 2) / 5 + 1)};
+}
+
+// Rates 1 and 2 are those of 8 and 9 with this crystal.
+u64 crystal_ticks(u8 rate) { return rate == 0 ? 0 : u64{1} << (rate <= 2 ? rate + 6 : rate - 1); }
+
+i64 floor_div(i64 a, i64 b) { return a / b - (a % b < 0); }
+
+}  // namespace
+
+Rtc::Rtc(IrqLine& irq8, TimeSource& time) : irq_{irq8}, time_{time} {
+  phase_ns_ = time_.now_ns();
+  base_ = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
+  ram_[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
+  ram_[kB] = k24Hour;
+  ram_[kD] = 0x80;  // the battery is good
+  rearm();
+}
+
+// RESET does not stop the clock: it clears the interrupt enables and flags (MC146818 data sheet, "RESET").
+void Rtc::reset() {
+  ram_[kB] &= static_cast<u8>(~(kPeriodic | kAlarm | kUpdate | 0x08));
+  ram_[kC] = 0;
+  index_ = 0;
+  update_irq();
+  rearm();
+}
+
+u64 Rtc::now_ns() const { return std::max(time_.now_ns(), phase_ns_) - phase_ns_; }
+u64 Rtc::seconds() const { return now_ns() / kNsPerSecond; }
+bool Rtc::halted() const { return (ram_[kB] & kSet) || (ram_[kA] & 0x60) == 0x60; }
+
+u64 Rtc::periodic_count() const {
+  const u64 ticks = crystal_ticks(ram_[kA] & 15);
+  if (ticks == 0) return 0;
+  return static_cast<u64>(static_cast<u128>(now_ns()) * kCrystalHz / kNsPerSecond) / ticks;
+}
+
+u8 Rtc::encode(unsigned v) const {
+  return static_cast<u8>(ram_[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10);
+}
+unsigned Rtc::decode(u8 v) const { return ram_[kB] & kBinary ? v : (v >> 4) * 10u + (v & 15); }
+
+u8 Rtc::encode_hour(unsigned h) const {
+  if (ram_[kB] & k24Hour) return encode(h);
+  return encode(h % 12 == 0 ? 12 : h % 12) | (h >= 12 ? 0x80 : 0);
+}
+unsigned Rtc::decode_hour(u8 v) const {
+  if (ram_[kB] & k24Hour) return decode(v);
+  return decode(v & 0x7f) % 12 + (v & 0x80 ? 12 : 0);
+}
+
+void Rtc::fill_time() {
+  if (halted()) return;
+  const i64 t = base_ + static_cast<i64>(seconds());
+  const i64 days = floor_div(t, 86400);
+  const unsigned s = static_cast<unsigned>(t - days * 86400);
+  const Date d = date_from(days);
+  ram_[kSecond] = encode(s % 60);
+  ram_[kMinute] = encode(s / 60 % 60);
+  ram_[kHour] = encode_hour(s / 3600);
+  ram_[kWeekday] = static_cast<u8>(((days + 4) % 7 + 7) % 7 + 1);  // 1970-01-01 was a Thursday; Sunday is 1
+  ram_[kDay] = encode(d.day);
+  ram_[kMonth] = encode(d.month);
+  ram_[kYear] = encode(static_cast<unsigned>((d.year % 100 + 100) % 100));
+  ram_[kCentury] = encode(static_cast<unsigned>(std::clamp<i64>(d.year / 100, 0, 99)));
+}
+
+// Any byte may stand in any register: what is out of range carries over or is clamped. The sub-second phase stays.
+void Rtc::take_time() {
+  const unsigned century = ram_[kB] & kBinary ? ram_[kCentury] : decode(ram_[kCentury]);
+  const Date d{static_cast<i64>(century) * 100 + decode(ram_[kYear]), std::clamp(decode(ram_[kMonth]), 1u, 12u),
+               std::clamp(decode(ram_[kDay]), 1u, 31u)};
+  const i64 t = days_from(d) * 86400 + static_cast<i64>(decode_hour(ram_[kHour])) * 3600 +
+                static_cast<i64>(decode(ram_[kMinute])) * 60 + static_cast<i64>(decode(ram_[kSecond]));
+  base_ = t - static_cast<i64>(seconds());
+}
+
+// The flags say what happened since they were last looked at, however often it did.
+void Rtc::collect_flags() {
+  const u64 updates = seconds(), periods = periodic_count();
+  if (!halted()) {
+    if (updates > updates_seen_) ram_[kC] |= kUpdate;
+    if (updates >= alarm_at_) {
+      ram_[kC] |= kAlarm;
+      alarm_at_ = kNever;  // rearm() finds the next
+    }
+  }
+  if (periods > periods_seen_) ram_[kC] |= kPeriodic;
+  updates_seen_ = updates;
+  periods_seen_ = periods;
+}
+
+void Rtc::update_irq() {
+  const bool up = ram_[kC] & ram_[kB] & (kPeriodic | kAlarm | kUpdate);
+  ram_[kC] = static_cast<u8>((ram_[kC] & ~kIrqf) | (up ? kIrqf : 0));
+  irq_.set(up);
+}
+
+u64 Rtc::next_alarm() const {
+  if (halted()) return kNever;
+  const auto any = [&](u8 r) { return ram_[r] >= 0xc0; };  // "don't care"
+  const auto from = base_ + static_cast<i64>(seconds()) + 1;
+  const i64 midnight = floor_div(from, 86400) * 86400;
+  unsigned start = static_cast<unsigned>(from - midnight);
+  for (unsigned day = 0; day < 2; day++, start = 0) {
+    for (unsigned h = start / 3600; h < 24; h++) {
+      if (!any(kHourAlarm) && decode_hour(ram_[kHourAlarm]) != h) continue;
+      for (unsigned m = h == start / 3600 ? start / 60 % 60 : 0; m < 60; m++) {
+        if (!any(kMinuteAlarm) && decode(ram_[kMinuteAlarm]) != m) continue;
+        const unsigned first = h * 60 + m == start / 60 ? start % 60 : 0;
+        const unsigned s = any(kSecondAlarm) ? first : decode(ram_[kSecondAlarm]);
+        if (s < first || s > 59) continue;
+        const i64 at = midnight + day * i64{86400} + h * 3600 + m * 60 + s - base_;
+        return at < 0 ? kNever : static_cast<u64>(at);
+      }
+    }
+  }
+  return kNever;
+}
+
+void Rtc::rearm() {
+  if (alarm_at_ == kNever || alarm_at_ <= seconds()) alarm_at_ = next_alarm();
+  const u8 waited = ram_[kB] & static_cast<u8>(~ram_[kC]);
+  u64 at = kNever;
+  if (!halted()) {
+    if (waited & kUpdate) at = (seconds() + 1) * kNsPerSecond;
+    if ((waited & kAlarm) && alarm_at_ < kNever / kNsPerSecond) at = std::min(at, alarm_at_ * kNsPerSecond);
+  }
+  if (const u64 ticks = crystal_ticks(ram_[kA] & 15); ticks != 0 && (waited & kPeriodic)) {
+    const u128 next = static_cast<u128>(periodic_count() + 1) * ticks;
+    at = std::min(at, static_cast<u64>((next * kNsPerSecond + kCrystalHz - 1) / kCrystalHz));
+  }
+  deadline_ = at >= kNever - phase_ns_ ? kNever : at + phase_ns_;
+}
+
+void Rtc::tick() {
+  if (time_.now_ns() < deadline_) return;
+  collect_flags();
+  update_irq();
+  rearm();
+}
+
+u64 Rtc::read(u64 offset, unsigned) {
+  if (offset != 1) return 0xff;  // the index is write-only
+  return read_register(index_);
+}
+
+void Rtc::write(u64 offset, unsigned, u64 value) {
+  if (offset == 0)
+    index_ = value & 0x7f;  // bit 7 masks NMIs, of which this machine has none
+  else if (offset == 1)
+    write_register(index_, static_cast<u8>(value));
+}
+
+u8 Rtc::read_register(u8 index) {
+  switch (index) {
+    case kA: {
+      const bool uip = !halted() && now_ns() % kNsPerSecond >= kNsPerSecond - kUpdateWarningNs;
+      return ram_[kA] | (uip ? kUip : 0);
+    }
+    case kC: {
+      collect_flags();
+      update_irq();
+      const u8 flags = ram_[kC];
+      ram_[kC] = 0;
+      update_irq();
+      rearm();
+      return flags;
+    }
+    default:
+      if (is_time(index) && !is_alarm(index)) fill_time();
+      return ram_[index];
+  }
+}
+
+void Rtc::write_register(u8 index, u8 value) {
+  if (index == kC || index == kD) return;
+  if (!is_time(index) && index != kA && index != kB) {
+    ram_[index] = value;
+    return;
+  }
+  collect_flags();
+  fill_time();
+  const bool was_halted = halted(), was_in_reset = (ram_[kA] & 0x60) == 0x60;
+  ram_[index] = value;
+  if (index == kA) {
+    ram_[kA] &= static_cast<u8>(~kUip);
+    periods_seen_ = periodic_count();
+  }
+  if (index == kB && (value & kSet)) ram_[kB] &= static_cast<u8>(~kUpdate);  // SET clears UIE
+  if (was_in_reset && (ram_[kA] & 0x60) != 0x60) {  // the first update comes half a second after the divider starts
+    base_ += static_cast<i64>(seconds());
+    phase_ns_ = std::max(time_.now_ns(), kNsPerSecond / 2) - kNsPerSecond / 2;
+    updates_seen_ = 0;
+    periods_seen_ = periodic_count();
+  }
+  if (was_halted ? !halted() : is_time(index) && !is_alarm(index)) take_time();
+  if (is_time(index) || was_halted != halted()) alarm_at_ = kNever;
+  update_irq();
+  rearm();
+}
+
+}  // namespace trapline::devices

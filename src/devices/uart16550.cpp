@@ -1,0 +1,183 @@
+#include "devices/uart16550.h"
+
+#include <utility>
+
+namespace trapline::devices {
+
+namespace {
+
+enum Register : u64 { kData = 0, kIer = 1, kIir = 2, kLcr = 3, kMcr = 4, kLsr = 5, kMsr = 6, kScratch = 7 };
+
+constexpr u8 kIerReceive = 1, kIerTransmit = 2, kIerLine = 4, kIerModem = 8;
+constexpr u8 kIirNone = 0x01, kIirModem = 0x00, kIirTransmit = 0x02, kIirReceive = 0x04, kIirLine = 0x06,
+             kIirTimeout = 0x0c;
+constexpr u8 kLsrReady = 0x01, kLsrOverrun = 0x02, kLsrEmpty = 0x60;  // THRE and TEMT
+constexpr u8 kMsrIdleLine = 0xb0;  // a terminal that is there and ready: DCD, DSR, CTS
+
+}  // namespace
+
+Uart16550::Uart16550(IrqLine& irq, Send send) : irq_{irq}, send_{std::move(send)} {}
+
+void Uart16550::reset() {
+  head_ = count_ = 0;
+  ier_ = fcr_ = lcr_ = mcr_ = scratch_ = last_received_ = msr_delta_ = 0;
+  divisor_ = 12;
+  overrun_ = thre_pending_ = false;
+  update_irq();
+}
+
+u64 Uart16550::read(u64 offset, unsigned) {
+  switch (offset & 7) {
+    case kData: return dlab() ? divisor_ & 0xff : pop_received();
+    case kIer: return dlab() ? divisor_ >> 8 : ier_;
+    case kIir: return read_iir();
+    case kLcr: return lcr_;
+    case kMcr: return mcr_;
+    case kLsr: return read_lsr();
+    case kMsr: return read_msr();
+    default: return scratch_;
+  }
+}
+
+void Uart16550::write(u64 offset, unsigned, u64 value) {
+  const u8 byte = static_cast<u8>(value);
+  switch (offset & 7) {
+    case kData:
+      if (dlab())
+        divisor_ = static_cast<u16>((divisor_ & 0xff00) | byte);
+      else
+        transmit(byte);
+      break;
+    case kIer:
+      if (dlab())
+        divisor_ = static_cast<u16>((divisor_ & 0x00ff) | byte << 8);
+      else
+        write_ier(byte);
+      break;
+    case kIir: write_fcr(byte); break;
+    case kLcr: lcr_ = byte; break;
+    case kMcr: write_mcr(byte); break;
+    case kLsr:
+    case kMsr: break;  // factory-test and delta bits: not for software
+    default: scratch_ = byte; break;
+  }
+}
+
+// The line is infinitely fast: the holding register is empty again at once, which is a new THRE event.
+void Uart16550::transmit(u8 byte) {
+  if (loopback())
+    push_received(byte);
+  else
+    send_(byte);
+  thre_pending_ = true;
+  update_irq();
+}
+
+u8 Uart16550::pop_received() {
+  if (count_ != 0) {
+    last_received_ = fifo_[head_];
+    head_ = (head_ + 1) % kFifoSize;
+    count_--;
+    update_irq();
+  }
+  return last_received_;
+}
+
+void Uart16550::push_received(u8 byte) {
+  if (count_ == capacity()) {
+    overrun_ = true;
+    if (fifo_enabled()) return;  // the FIFO keeps what it has; without one the new byte replaces the old
+    count_ = 0;
+  }
+  fifo_[(head_ + count_) % kFifoSize] = byte;
+  count_++;
+}
+
+std::size_t Uart16550::room() const {
+  return loopback() ? 0 : capacity() - count_;  // loopback disconnects the input pin
+}
+
+std::size_t Uart16550::receive(const u8* bytes, std::size_t count) {
+  const std::size_t n = count < room() ? count : room();
+  for (std::size_t i = 0; i < n; i++) push_received(bytes[i]);
+  if (n != 0) update_irq();
+  return n;
+}
+
+std::size_t Uart16550::trigger() const {
+  static constexpr std::size_t kLevels[] = {1, 4, 8, 14};
+  return fifo_enabled() ? kLevels[fcr_ >> 6] : 1;
+}
+
+// Priorities: line status, received data or character time-out, transmitter empty, modem status. Fewer bytes than the trigger are
+// reported as a time-out at once: no further byte is on its way, and waiting four character times would only delay the guest.
+// OUT2 does not gate the interrupt, unlike on a PC's board: guests written on virtual machines forget to set it.
+u8 Uart16550::interrupt_id() const {
+  if ((ier_ & kIerLine) && overrun_) return kIirLine;
+  if ((ier_ & kIerReceive) && count_ >= trigger()) return kIirReceive;
+  if ((ier_ & kIerReceive) && count_ != 0) return kIirTimeout;
+  if ((ier_ & kIerTransmit) && thre_pending_) return kIirTransmit;
+  if ((ier_ & kIerModem) && msr_delta_ != 0) return kIirModem;
+  return kIirNone;
+}
+
+u8 Uart16550::read_iir() {
+  const u8 id = interrupt_id();
+  if (id == kIirTransmit) {  // reading is the acknowledgement of this one source
+    thre_pending_ = false;
+    update_irq();
+  }
+  return id | (fifo_enabled() ? 0xc0 : 0);
+}
+
+u8 Uart16550::read_lsr() {
+  u8 value = kLsrEmpty;
+  if (count_ != 0) value |= kLsrReady;
+  if (overrun_) value |= kLsrOverrun;
+  overrun_ = false;
+  update_irq();
+  return value;
+}
+
+// In loopback the four modem inputs are the four outputs: DTR -> DSR, RTS -> CTS, OUT1 -> RI, OUT2 -> DCD.
+u8 Uart16550::modem_inputs() const {
+  if (!loopback()) return kMsrIdleLine;
+  u8 in = 0;
+  if (mcr_ & 1) in |= 0x20;
+  if (mcr_ & 2) in |= 0x10;
+  if (mcr_ & 4) in |= 0x40;
+  if (mcr_ & 8) in |= 0x80;
+  return in;
+}
+
+u8 Uart16550::read_msr() {
+  const u8 value = modem_inputs() | msr_delta_;
+  msr_delta_ = 0;
+  update_irq();
+  return value;
+}
+
+void Uart16550::write_ier(u8 value) {
+  const bool was = ier_ & kIerTransmit;
+  ier_ = value & 0x0f;
+  if (!was && (ier_ & kIerTransmit)) thre_pending_ = true;  // enabling it with an empty transmitter interrupts
+  update_irq();
+}
+
+void Uart16550::write_fcr(u8 value) {
+  const bool toggled = (value ^ fcr_) & 1;
+  if (toggled || ((value & 1) && (value & 2))) head_ = count_ = 0;
+  fcr_ = value & 1 ? value & 0xc9 : 0;  // other bits program only together with the enable bit
+  update_irq();
+}
+
+void Uart16550::write_mcr(u8 value) {
+  const u8 before = modem_inputs();
+  mcr_ = value & 0x1f;
+  const u8 after = modem_inputs(), changed = before ^ after;
+  msr_delta_ |= changed >> 4 & 0x0b;                          // DCTS, DDSR, DDCD
+  if ((before & 0x40) && !(after & 0x40)) msr_delta_ |= 0x04;  // TERI: the trailing edge only
+  update_irq();
+}
+
+}  // namespace trapline::devices

@@ -1,0 +1,60 @@
+// 16550A UART, as National's PC16550D data sheet has it, with an infinitely fast line: a byte written is sent before the write
+// returns, so THRE and TEMT are always set. Eight byte-wide registers.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <functional>
+
+#include "devices/device.h"
+
+namespace trapline::devices {
+
+class Uart16550 final : public Device {
+ public:
+  using Send = std::function<void(u8)>;
+  Uart16550(IrqLine& irq, Send send);
+
+  const char* name() const override { return "uart16550"; }
+  u64 read(u64 offset, unsigned size) override;
+  void write(u64 offset, unsigned size, u64 value) override;
+  void reset() override;
+
+  // Bytes arriving on the line. Takes no more than room(): what does not fit stays with the caller, as with flow control.
+  std::size_t receive(const u8* bytes, std::size_t count);
+  std::size_t room() const;
+
+ private:
+  static constexpr std::size_t kFifoSize = 16;
+
+  bool dlab() const { return lcr_ & 0x80; }
+  bool fifo_enabled() const { return fcr_ & 1; }
+  bool loopback() const { return mcr_ & 0x10; }
+  std::size_t capacity() const { return fifo_enabled() ? kFifoSize : 1; }
+  std::size_t trigger() const;
+  u8 interrupt_id() const;  // IIR bits 3:0
+  u8 modem_inputs() const;  // MSR bits 7:4
+
+  void transmit(u8 byte);
+  u8 pop_received();
+  void push_received(u8 byte);
+  void write_ier(u8 value);
+  void write_fcr(u8 value);
+  void write_mcr(u8 value);
+  u8 read_iir();
+  u8 read_lsr();
+  u8 read_msr();
+  void update_irq() { irq_.set(!(interrupt_id() & 1)); }
+
+  IrqLine& irq_;
+  Send send_;
+  std::array<u8, kFifoSize> fifo_{};
+  std::size_t head_ = 0, count_ = 0;
+  u8 ier_ = 0, fcr_ = 0, lcr_ = 0, mcr_ = 0, scratch_ = 0, last_received_ = 0;
+  u8 msr_delta_ = 0;
+  u16 divisor_ = 12;
+  bool overrun_ = false;
+  bool thre_pending_ = false;  // the "transmitter empty" interrupt has not been told yet
+};
+
+}  // namespace trapline::devices

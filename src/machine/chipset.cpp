@@ -1,0 +1,282 @@
+#include "machine/chipset.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "devices/acpi_pm.h"
+#include "devices/board_ports.h"
+#include "devices/fw_cfg.h"
+#include "devices/i8042.h"
+#include "devices/ioapic.h"
+#include "devices/pic8259.h"
+#include "devices/pit8254.h"
+#include "devices/rtc.h"
+#include "devices/uart16550.h"
+#include "machine/chipset_firmware.h"
+#include "machine/pci.h"
+
+namespace trapline::machine {
+
+namespace {
+
+constexpr u64 kIoApicSize = 0x1000;
+constexpr u32 kPciPins = 0x00ff0000;  // IOAPIC pins 16..23 are PCI INTx wires: active low
+
+// Ones in the low `size` bytes.
+constexpr u64 ones(unsigned size) { return size >= 8 ? ~u64{0} : (u64{1} << 8 * size) - 1; }
+
+}  // namespace
+
+struct Chipset::Impl {
+  explicit Impl(const ChipsetParts& p);
+
+  // A wire that ends at the controllers: ISA IRQs at both, the others at the IOAPIC alone. IRQ 0 is pin 2 there (MADT override).
+  struct GsiLine final : devices::IrqLine {
+    void set(bool up) override {
+      if (up == is_up) return;
+      is_up = up;
+      TRACE(interrupts, "gsi {} {}", gsi, up ? "up" : "down");
+      if (gsi < 16) impl->pic.set_irq(gsi, up);
+      impl->ioapic.set_irq(gsi == 0 ? 2 : gsi, up);
+    }
+    Impl* impl = nullptr;
+    unsigned gsi = 0;
+    bool is_up = false;
+  };
+  // The 8259's INTR: LINT0 of vCPU 0, and pin 0 of the IOAPIC.
+  struct IntrLine final : devices::IrqLine {
+    explicit IntrLine(Impl& i) : impl{i} {}
+    void set(bool up) override {
+      impl.parts.interrupts.extint(up);
+      impl.ioapic.set_irq(0, up);
+    }
+    Impl& impl;
+  };
+  struct MsiOut final : devices::MsiSink {
+    explicit MsiOut(InterruptSink& s) : sink{s} {}
+    void msi(u64 address, u32 data) override { sink.msi(address, data); }
+    InterruptSink& sink;
+  };
+
+  // Who answers at a port. `widest`: accesses up to this size reach the device whole when aligned; wider ones are split.
+  struct Slot {
+    devices::Device* device;
+    u16 first, last;
+    unsigned widest;
+  };
+
+  devices::IrqLine& gsi(unsigned n) { return lines[n]; }
+  void map_ports(u16 first, u16 count, unsigned widest, devices::Device& device);
+  const Slot* find(u16 port) const { return port_table[port] == 0 ? nullptr : &slots[port_table[port] - 1u]; }
+  bool whole(const Slot& slot, u16 port, unsigned size) const {
+    return size <= slot.widest && (port & (size - 1)) == 0 && port + size - 1 <= slot.last;
+  }
+  u32 read_port(u16 port, unsigned size);
+  void write_port(u16 port, unsigned size, u32 value);
+
+  ChipsetParts parts;
+  std::array<GsiLine, devices::IoApic::kPins> lines;
+  MsiOut msi_out;
+  IntrLine intr{*this};
+  devices::IoApic ioapic{msi_out, kPciPins};
+  devices::PicPair pic{intr};
+  devices::Pit8254 pit;
+  devices::Rtc rtc;
+  devices::Uart16550 com1;
+  devices::I8042 i8042;
+  devices::SystemControlA port92;
+  devices::ResetControl reset_control;
+  devices::PostPorts post;
+  devices::DebugExit debug_exit;
+  devices::AcpiPm pm;
+  devices::FwCfg fw_cfg;
+  PciBus pci{reset_control};
+
+  std::vector<Slot> slots;
+  std::vector<u8> port_table = std::vector<u8>(65536, 0);  // slot number + 1
+  std::vector<devices::Device*> resettable;
+};
+
+Chipset::Impl::Impl(const ChipsetParts& p)
+    : parts{p},
+      lines{},
+      msi_out{p.interrupts},
+      pit{gsi(0), p.time},
+      rtc{gsi(8), p.time},
+      com1{gsi(4), [this](u8 byte) { parts.serial.write(byte); }},
+      i8042{gsi(1), gsi(12), [this] { parts.power.reset(); }},
+      port92{[this] { parts.power.reset(); }},
+      reset_control{[this] { parts.power.reset(); }},
+      debug_exit{[this](u32 value) { parts.power.debug_exit(value); }},
+      pm{gsi(map::sci_irq), p.time, [this] { parts.power.power_off(); }} {
+  for (unsigned i = 0; i < lines.size(); i++) {
+    lines[i].impl = this;
+    lines[i].gsi = i;
+  }
+  pci.plug(0, make_host_bridge());
+  fill_cmos(rtc, p.config);
+  fill_fw_cfg(fw_cfg, p.config);
+
+  map_ports(0x20, 2, 1, pic.master());
+  map_ports(0xa0, 2, 1, pic.slave());
+  map_ports(0x4d0, 2, 1, pic.elcr());
+  map_ports(0x40, 4, 1, pit);
+  map_ports(0x60, 1, 1, i8042);
+  map_ports(0x61, 1, 1, pit.control_port());
+  map_ports(0x64, 1, 1, i8042);
+  map_ports(0x70, 2, 1, rtc);
+  map_ports(0x80, 16, 1, post);
+  map_ports(0x92, 1, 1, port92);
+  map_ports(map::debug_exit, 4, 4, debug_exit);
+  map_ports(map::com1, 8, 1, com1);
+  map_ports(map::fw_cfg, 2, 2, fw_cfg);
+  map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
+  map_ports(map::pci_config, 8, 4, pci);
+  resettable = {&pic.master(), &ioapic, &pit, &rtc, &com1, &i8042, &port92, &reset_control, &post, &debug_exit, &pm, &fw_cfg, &pci};
+}
+
+void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
+  INVARIANT(slots.size() < 255, "too many port ranges");
+  const u16 last = static_cast<u16>(first + count - 1);
+  slots.push_back({&device, first, last, widest});
+  for (u32 port = first; port <= last; port++) {
+    INVARIANT(port_table[port] == 0, "port {:#x} of {} is taken", port, device.name());
+    port_table[port] = static_cast<u8>(slots.size());
+  }
+}
+
+// The i8042's two ports are 4 apart: its second slot must keep its distance from 0x60. All others count from their first port.
+static u64 device_offset(const devices::Device* device, const devices::Device* i8042, u16 port, u16 first) {
+  return device == i8042 ? port - 0x60u : static_cast<u64>(port - first);
+}
+
+// A device that is narrower than the access is asked for each half, as the bus of a PC does it; nobody there answers all ones.
+u32 Chipset::Impl::read_port(u16 port, unsigned size) {
+  const Slot* slot = find(port);
+  if (slot != nullptr && whole(*slot, port, size)) {
+    const u32 value = static_cast<u32>(slot->device->read(device_offset(slot->device, &i8042, port, slot->first), size) & ones(size));
+    TRACE(devices, "{} in {:#x}/{} -> {:#x}", slot->device->name(), port, size, value);
+    return value;
+  }
+  if (slot == nullptr) {
+    if (const auto hit = pci.find_io(port, size)) {
+      const u32 value = static_cast<u32>(hit->target->read(hit->offset, size) & ones(size));
+      TRACE(devices, "{} in {:#x}/{} -> {:#x}", hit->target->name(), port, size, value);
+      return value;
+    }
+  }
+  if (size == 1) {
+    TRACE(devices, "nobody in {:#x}/1", port);
+    return 0xff;
+  }
+  const unsigned half = size / 2;
+  const u32 high_port = port + half;
+  const u32 low = read_port(port, half);
+  const u32 high = high_port > 0xffff ? static_cast<u32>(ones(half)) : read_port(static_cast<u16>(high_port), half);
+  return low | high << 8 * half;
+}
+
+void Chipset::Impl::write_port(u16 port, unsigned size, u32 value) {
+  const Slot* slot = find(port);
+  if (slot != nullptr && whole(*slot, port, size)) {
+    TRACE(devices, "{} out {:#x}/{} {:#x}", slot->device->name(), port, size, value);
+    slot->device->write(device_offset(slot->device, &i8042, port, slot->first), size, value);
+    return;
+  }
+  if (slot == nullptr) {
+    if (const auto hit = pci.find_io(port, size)) {
+      TRACE(devices, "{} out {:#x}/{} {:#x}", hit->target->name(), port, size, value);
+      hit->target->write(hit->offset, size, value);
+      return;
+    }
+  }
+  if (size == 1) {
+    TRACE(devices, "nobody out {:#x}/1 {:#x}", port, value);
+    return;
+  }
+  const unsigned half = size / 2;
+  const u32 high_port = port + half;
+  write_port(port, half, value & static_cast<u32>(ones(half)));
+  if (high_port <= 0xffff) write_port(static_cast<u16>(high_port), half, value >> 8 * half);
+}
+
+Chipset::Chipset(const ChipsetParts& parts) : impl_{std::make_unique<Impl>(parts)} {}
+Chipset::~Chipset() = default;
+
+u32 Chipset::port_read(u16 port, unsigned size) {
+  if (size != 1 && size != 2 && size != 4) return ~u32{0};
+  return impl_->read_port(port, size);
+}
+
+void Chipset::port_write(u16 port, unsigned size, u32 value) {
+  if (size != 1 && size != 2 && size != 4) return;
+  impl_->write_port(port, size, value & static_cast<u32>(ones(size)));
+}
+
+u64 Chipset::mmio_read(u64 gpa, unsigned size) {
+  if (size == 0 || size > 8) return ~u64{0};
+  u64 value = ones(size);
+  const char* who = "nobody";
+  if (gpa - map::ioapic < kIoApicSize) {
+    value = impl_->ioapic.read(gpa - map::ioapic, size) & ones(size);
+    who = impl_->ioapic.name();
+  } else if (const auto hit = impl_->pci.find_memory(gpa, size)) {
+    value = hit->target->read(hit->offset, size) & ones(size);
+    who = hit->target->name();
+  }
+  TRACE(devices, "{} read {:#x}/{} -> {:#x}", who, gpa, size, value);
+  return value;
+}
+
+void Chipset::mmio_write(u64 gpa, unsigned size, u64 value) {
+  if (size == 0 || size > 8) return;
+  value &= ones(size);
+  const bool ioapic = gpa - map::ioapic < kIoApicSize;
+  const auto hit = ioapic ? std::nullopt : impl_->pci.find_memory(gpa, size);
+  TRACE(devices, "{} write {:#x}/{} {:#x}", ioapic ? "ioapic" : hit ? hit->target->name() : "nobody", gpa, size, value);
+  if (ioapic)
+    impl_->ioapic.write(gpa - map::ioapic, size, value);
+  else if (hit)
+    hit->target->write(hit->offset, size, value);
+}
+
+u8 Chipset::pic_acknowledge() {
+  const u8 vector = impl_->pic.acknowledge();
+  TRACE(interrupts, "pic acknowledge -> {:#x}", vector);
+  return vector;
+}
+
+void Chipset::ioapic_eoi(u8 vector) {
+  TRACE(interrupts, "ioapic eoi {:#x}", vector);
+  impl_->ioapic.eoi(vector);
+}
+
+std::size_t Chipset::serial_input(const u8* bytes, std::size_t count) {
+  const std::size_t taken = impl_->com1.receive(bytes, count);
+  TRACE(devices, "uart16550 received {} of {}", taken, count);
+  return taken;
+}
+
+std::size_t Chipset::serial_room() const { return impl_->com1.room(); }
+
+void Chipset::press_power_button() { impl_->pm.press_power_button(); }
+
+u64 Chipset::deadline_ns() const {
+  return std::min({impl_->pit.deadline_ns(), impl_->rtc.deadline_ns(), impl_->pm.deadline_ns()});
+}
+
+void Chipset::tick() {
+  TRACE(clock, "chipset tick");
+  impl_->pit.tick();
+  impl_->rtc.tick();
+  impl_->pm.tick();
+}
+
+void Chipset::reset() {
+  for (devices::Device* device : impl_->resettable) device->reset();
+}
+
+}  // namespace trapline::machine

@@ -1,0 +1,97 @@
+// PCI bus 0 behind configuration mechanism #1 (PCI Local Bus 3.0, 3.2.2.3.2), and what a device on it is made of.
+//
+//   port 0xcf8: enable 31 | bus 23:16 | device 15:11 | function 10:8 | register 7:2 | 00        ports 0xcfc..0xcff: that register
+//
+// A device derives from PciDevice, describes its header and BARs in its constructor, and is plugged into the bus. The bus finds the
+// BAR that an access falls into; BARs may be moved by the guest at any time.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/types.h"
+#include "devices/device.h"
+
+namespace trapline::machine {
+
+class PciDevice {
+ public:
+  struct Identity {
+    u16 vendor, device;
+    u32 class_code;  // class, subclass, interface: 24 bits
+    u8 revision = 0;
+    u16 subsystem_vendor = 0, subsystem = 0;
+  };
+  enum class BarKind : u8 { io, memory32, memory64 };
+
+  explicit PciDevice(const Identity& identity);
+  virtual ~PciDevice() = default;
+
+  // Offset 0..255, size 1, 2 or 4, aligned to size (the bus sees to it). Override to notice writes to registers of one's own.
+  virtual u32 config_read(unsigned offset, unsigned size);
+  virtual void config_write(unsigned offset, unsigned size, u32 value);
+  virtual void reset();
+
+  struct Hit {
+    devices::Device* target;
+    u64 offset;
+  };
+  std::optional<Hit> find_io(u16 port, unsigned size) const;
+  std::optional<Hit> find_memory(u64 gpa, unsigned size) const;
+  bool bus_master() const { return command() & 4; }
+  bool intx_disabled() const { return command() & 0x400; }
+
+ protected:
+  // `index` 0..5 (memory64 takes two); `size` a power of two, at least 4 (io) or 16 (memory). `target` gets offsets within the BAR.
+  void add_bar(unsigned index, BarKind kind, u64 size, devices::Device& target);
+  void set_interrupt_pin(u8 pin) { config_[0x3d] = pin; }  // 1: INTA
+  // Appends a capability of `length` bytes (its first two are filled in here) and returns its offset.
+  unsigned add_capability(u8 id, unsigned length);
+  void make_writable(unsigned offset, unsigned length, u8 mask = 0xff);
+  std::array<u8, 256> config_{};
+
+ private:
+  struct Bar {
+    BarKind kind;
+    unsigned index;
+    u64 size;
+    devices::Device* target;
+  };
+  u16 command() const { return static_cast<u16>(config_[4] | config_[5] << 8); }
+  u64 base_of(const Bar& bar) const;
+
+  std::array<u8, 256> writable_{};
+  std::vector<Bar> bars_;
+  unsigned next_capability_ = 0x40;
+  unsigned last_capability_ = 0x34;  // where the pointer to the next one goes
+};
+
+// Ports 0xcf8..0xcff (offsets 0..7). A byte access to offset 1 is the reset control register, as on every chipset since the PIIX3.
+class PciBus final : public devices::Device {
+ public:
+  explicit PciBus(devices::Device& reset_control);
+
+  // `slot` 0..31; function 0 only. False: the slot is taken.
+  bool plug(unsigned slot, std::unique_ptr<PciDevice> device);
+  std::optional<PciDevice::Hit> find_io(u16 port, unsigned size) const;
+  std::optional<PciDevice::Hit> find_memory(u64 gpa, unsigned size) const;
+
+  const char* name() const override { return "pci"; }
+  u64 read(u64 offset, unsigned size) override;
+  void write(u64 offset, unsigned size, u64 value) override;
+  void reset() override;
+
+ private:
+  PciDevice* selected() const;
+
+  devices::Device& reset_control_;
+  u32 address_ = 0;
+  std::array<std::unique_ptr<PciDevice>, 32> slots_;
+};
+
+// Device 0: Intel 440FX, the host bridge that every system knows and asks nothing of.
+std::unique_ptr<PciDevice> make_host_bridge();
+
+}  // namespace trapline::machine
