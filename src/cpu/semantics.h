@@ -36,6 +36,8 @@ Outcome syscall(Vcpu&, const isa::Insn&);
 Outcome sysret(Vcpu&, const isa::Insn&);
 Outcome sysenter(Vcpu&, const isa::Insn&);
 Outcome sysexit(Vcpu&, const isa::Insn&);
+Outcome bound(Vcpu&, const isa::Insn&);
+Outcome undefined(Vcpu&, const isa::Insn&);  // UD0, UD1, UD2
 // segments.cpp
 Outcome mov_to_seg(Vcpu&, const isa::Insn&);
 Outcome mov_from_seg(Vcpu&, const isa::Insn&);
@@ -47,7 +49,7 @@ Outcome rdwr_fsgsbase(Vcpu&, const isa::Insn&);
 // descriptors.cpp: SGDT SIDT SLDT STR SMSW LGDT LIDT LLDT LTR LMSW LAR LSL VERR VERW ARPL
 Outcome descriptor_table(Vcpu&, const isa::Insn&);
 Outcome descriptor_query(Vcpu&, const isa::Insn&);
-// control.cpp: MOV CR, MOV DR, CLTS, INVLPG, INVPCID, INVD, WBINVD, WBNOINVD, HLT, MONITOR, MWAIT, PAUSE-likes, XSETBV, XGETBV, RDPKRU
+// control_registers.cpp: MOV CR; debug_registers.cpp: MOV DR; control.cpp: CLTS, INVLPG, INVPCID, INVD, WBINVD, WBNOINVD, HLT, MONITOR, MWAIT, PAUSE-likes, XSETBV, XGETBV, RDPKRU
 Outcome mov_cr(Vcpu&, const isa::Insn&);
 Outcome mov_dr(Vcpu&, const isa::Insn&);
 Outcome control(Vcpu&, const isa::Insn&);
