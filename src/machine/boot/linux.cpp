@@ -50,9 +50,11 @@ Result<Header, std::string> parse(Bytes image) {
   const u8 sects = load_or_zero<u8>(image, at::setup_sects);
   h.setup_size = (u64{sects ? sects : u8{4}} + 1) * 512;
   h.code_size = u64{load_or_zero<u32>(image, at::syssize)} * 16;
-  if (h.setup_size >= image.size() || h.code_size > image.size() - h.setup_size)
+  // syssize counts whole paragraphs: up to 15 bytes of the last one may be missing (memtest86+).
+  if (h.setup_size >= image.size() || h.code_size > image.size() - h.setup_size + 15)
     return Err{fmt::format("truncated: the setup header announces {} bytes, the file has {}: get a whole copy",
                            h.setup_size + h.code_size, image.size())};
+  h.code_size = std::min<u64>(h.code_size, image.size() - h.setup_size);
   if (h.code_size == 0) return Err{std::string("damaged setup header: no protected-mode code (syssize is 0)")};
   h.code32_start = load_or_zero<u32>(image, at::code32_start);
   h.initrd_max = load_or_zero<u32>(image, at::initrd_addr_max);
