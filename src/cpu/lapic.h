@@ -75,6 +75,8 @@ class Lapic {
   void tsc_adjusted();
 
   u32 id() const;
+  // Of the last start-up IPI: the page number of the code.
+  u8 sipi_vector() const { return static_cast<u8>(inbox_.sipi_vector.load(std::memory_order_acquire)); }
 
  private:
   static constexpr u64 kBaseBsp = 1u << 8, kBaseX2 = 1u << 10, kBaseEnable = 1u << 11;
