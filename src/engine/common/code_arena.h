@@ -14,12 +14,16 @@ class CodeArena {
   explicit CodeArena(u64 bytes);
   ~CodeArena();
   CodeArena(const CodeArena&) = delete;
+  CodeArena& operator=(const CodeArena&) = delete;
 
   // Copies `code` in, aligned to 16. The executable address, or null when full: then flush all users and reset().
   const u8* add(std::span<const u8> code);
   void reset();
   u64 used() const { return used_; }
   u64 capacity() const { return size_; }
+
+  // Does any live arena of this process hold the instruction at `pc`? Async-signal-safe: fault handlers ask.
+  static bool holds(u64 pc);
 
  private:
   u8* write_ = nullptr;

@@ -1,6 +1,6 @@
 // Executes x87, MMX, SSE..AVX-512, AES, SHA, GFNI, and mask-register instructions on the host CPU: exact by construction.
 //
-// prepare() turns a decoded instruction into a thunk: the same instruction with its memory operand replaced by a scratch buffer
+// prepare() turns a decoded instruction into a thunk: the same instruction with its memory operand replaced by a pointer
 // and its general registers by fixed ones, wrapped in loads and stores of exactly the vector registers it names. Equal
 // instructions share a thunk. Decode-time work; execute() is the run-time part.
 #pragma once
@@ -12,13 +12,21 @@
 
 namespace trapline::engine {
 
-// What execute() needs, in the engine's block. Trivially copyable. Filled in by prepare().
+// What execute() needs, in the engine's block. Trivially copyable. Filled in by prepare(). All but `thunk` and `unit` is private
+// to engine/vector.
 struct VectorOp {
   const u8* thunk = nullptr;
-  u8 unit = 0;             // cpu::Unit: what to check first
-  u8 flags = 0;            // private to vector_unit.cpp
-  u16 mem_bytes = 0;
-  u32 info = 0;            // private
+  u8 unit = 0;           // cpu::Unit: what to check first
+  u8 kind = 0;           // vector::Kind: how memory is reached
+  u8 flags = 0;          // vector::Flag
+  u8 align_mask = 0;     // memory operand: #GP(0) unless linear & align_mask == 0
+  u16 mem_bytes = 0;     // whole memory operand
+  u16 fop = 0;           // x87: the opcode register's value
+  u8 element_bytes = 0;  // masked and gathered operands: one element
+  u8 count = 0;          // mask bits that count, or elements gathered
+  u8 mask_reg = 0;       // opmask, or the vector register that masks (VEX)
+  u8 data_reg = 0;       // gathers and scatters: the vector register of the data
+  u8 index_bytes = 0;    // gathers and scatters: size of one index
 };
 
 enum class Prepared : u8 { yes, not_vector /* not this unit's */, undefined /* #UD on this CPU policy */, arena_full /* flush all, try again */ };
@@ -39,7 +47,9 @@ class VectorUnit {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host signal support for #MF: thunks may raise SIGFPE. Installs the handler, once per process (core, tests, fuzzers).
+// Host signal support: a thunk whose instruction raises #XM (SIGFPE), or that this host will not execute after all (SIGILL, SIGSEGV),
+// returns to execute() with a code. Signals from elsewhere go to whoever handled them before. Installs the handlers, once per process
+// (core, tests, fuzzers), before the sandbox closes; install others of one's own before it.
 void install_vector_signal_handler();
 
 }  // namespace trapline::engine

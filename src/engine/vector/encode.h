@@ -1,0 +1,49 @@
+// Rebuilds one decoded vector instruction for the host's 64-bit mode with its memory operand at [rsi] and its general registers in
+// RAX (ModRM.reg) and RCX (ModRM.rm). Everything else (prefixes, lengths, masks, rounding, immediates) is kept.
+#pragma once
+
+#include <Zydis/Zydis.h>
+
+#include <array>
+
+#include "base/types.h"
+
+namespace trapline::engine::vector {
+
+struct Decoded {
+  ZydisDecodedInstruction insn;
+  ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+// Instruction text grows by at most a prefix or two; the wrapper adds loads and stores of some 11 bytes each.
+class Code {
+ public:
+  void byte(unsigned b) {
+    if (size_ < bytes_.size()) bytes_[size_] = static_cast<u8>(b);
+    size_++;
+  }
+  template <class... B>
+  void put(B... b) {
+    (byte(static_cast<unsigned>(b)), ...);
+  }
+  void disp32(u32 v) { put(v & 255, v >> 8 & 255, v >> 16 & 255, v >> 24); }
+  bool overflowed() const { return size_ > bytes_.size(); }
+  const u8* data() const { return bytes_.data(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::array<u8, 256> bytes_{};
+  std::size_t size_ = 0;
+};
+
+// Registers of the host that stand for the guest's by field.
+inline constexpr u8 kRegField = 0, kRmField = 1;  // RAX, RCX
+
+// Appends the instruction. `source` are the guest's bytes that `d` was decoded from. False: this cannot be expressed (a bug in the
+// rebuild or a decoder's misreading, found by decoding the result again): treat it as undefined.
+bool rebuild(const Decoded& d, const u8* source, Code& out);
+
+// The Zydis decoder for a machine mode with the extensions that are never offered switched off. `mode` is a CS size: 2, 4 or 8.
+const ZydisDecoder& decoder_for(u8 code_bytes);
+
+}  // namespace trapline::engine::vector

@@ -1,0 +1,170 @@
+// The run-time half of the vector unit. Memory operands are handed to the thunk as host pointers when the TLB has them whole and
+// plain (page offsets agree, so alignment does too); else they pass through a scratch line.
+#include <immintrin.h>
+
+#include "cpu/fpu.h"
+#include "engine/vector/run.h"
+
+namespace trapline::engine {
+
+namespace vector {
+
+using cpu::Outcome;
+using cpu::Vcpu;
+
+namespace {
+
+constexpr u32 kHostMxcsr = 0x1f80;  // what the rest of the process runs with: all masked, round to nearest
+constexpr u32 kAllMasked = 0x1f80;
+constexpr u32 kNotFlags = 0xffc0;
+
+// What must hold of CR0, CR4 and XCR0 before cpu::check_unit need not be asked. By cpu::Unit.
+struct Requirement {
+  u64 cr0_clear, cr4_set, xcr0_set;
+  bool protected_mode;
+};
+constexpr Requirement kRequirements[] = {
+    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                // x87
+    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                // mmx
+    {cpu::cr0::em | cpu::cr0::ts, cpu::cr4::osfxsr, 0, false},  // sse
+    {cpu::cr0::ts, cpu::cr4::osxsave, 0x6, true},              // avx
+    {cpu::cr0::ts, cpu::cr4::osxsave, 0xe6, true},             // avx512
+    {0, 0, 0, false},                                          // none
+};
+
+inline bool ready(const Vcpu& cpu, u8 unit) {
+  const Requirement& r = kRequirements[unit];
+  return (cpu.cr0 & r.cr0_clear) == 0 && (cpu.cr4 & r.cr4_set) == r.cr4_set && (cpu.xcr0 & r.xcr0_set) == r.xcr0_set &&
+         (!r.protected_mode || cpu.mode >= cpu::Mode::protected16);
+}
+
+inline u16 fnstsw() {
+  u16 sw;
+  asm volatile("fnstsw %0" : "=a"(sw));
+  return sw;
+}
+inline u16 fnstcw() {
+  u16 cw;
+  asm volatile("fnstcw %0" : "=m"(cw));
+  return cw;
+}
+constexpr u16 kErrorSummary = 0x80;
+constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
+
+Outcome load(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  u64 linear;
+  if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::read, linear)) [[unlikely]]
+    return Outcome::fault;
+  if (linear & op.align_mask) [[unlikely]] return cpu.raise_gp();
+  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_read)) [[likely]] return run(cpu, op, host);
+  alignas(64) u8 scratch[64];
+  if (!read_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return Outcome::fault;
+  return run(cpu, op, scratch);
+}
+
+// FST and kin: an unmasked exception other than precision leaves memory alone (SDM Vol. 1 8.5).
+bool x87_stored(const VectorOp& op) {
+  if (!(op.flags & flag::pointers)) return true;
+  return (fnstsw() & ~fnstcw() & kExceptions & ~kPrecision) == 0;
+}
+
+Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  u64 linear;
+  if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::write, linear)) [[unlikely]]
+    return Outcome::fault;
+  if (linear & op.align_mask) [[unlikely]] return cpu.raise_gp();
+  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]] return run(cpu, op, host);
+  // x87 pops and MXCSR flags must not happen when the store faults.
+  if (op.flags & (flag::x87 | flag::mxcsr) && !probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write))
+    return Outcome::fault;
+  alignas(64) u8 scratch[64];
+  const Outcome o = run(cpu, op, scratch);
+  if (o != Outcome::next) return o;
+  if (op.flags & flag::x87 && !x87_stored(op)) return o;
+  return write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes) ? Outcome::next : Outcome::fault;
+}
+
+Outcome dispatch(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  switch (static_cast<Kind>(op.kind)) {
+    case Kind::reg: return run(cpu, op, nullptr);
+    case Kind::load: return load(cpu, insn, op);
+    case Kind::store: return store(cpu, insn, op);
+    case Kind::nothing: return Outcome::next;
+    case Kind::gather: return execute_gather(cpu, insn, op);
+    case Kind::scatter: return execute_scatter(cpu, insn, op);
+    default: return execute_masked(cpu, insn, op);
+  }
+}
+
+void note_pointers(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  cpu.x87.fip = cpu.rip;
+  cpu.x87.fcs = cpu.seg[static_cast<u8>(isa::Seg::cs)].selector;
+  if (op.flags & flag::fdp_on_exception_only && !(fnstsw() & kErrorSummary)) return;
+  cpu.x87.fop = op.fop;
+  if (op.mem_bytes == 0) return;
+  cpu.x87.fdp = effective(cpu, insn);
+  cpu.x87.fds = cpu.seg[static_cast<u8>(insn.mem.seg)].selector;
+}
+
+Outcome dispatch_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const Outcome o = dispatch(cpu, insn, op);
+  if (o == Outcome::next && op.flags & flag::pointers) note_pointers(cpu, insn, op);
+  return o;
+}
+
+// CR0.NE = 0 reports through FERR# and IRQ 13, which no chipset of ours wires: as on a board with IGNNE# held asserted, the
+// instruction runs in spite of the pending exception (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set meanwhile.
+Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const auto control = [&]() -> u16& { return *reinterpret_cast<u16*>(cpu.x87.image); };
+  x87_park(cpu);
+  const u16 guest = control();
+  control() |= kExceptions;
+  const u16 masked = control();
+  x87_unpark(cpu);
+  const Outcome o = dispatch_x87(cpu, insn, op);
+  x87_park(cpu);
+  if (control() == masked) control() = guest;  // else: FLDCW gave it a new one
+  return o;
+}
+
+__attribute__((noinline)) Outcome execute_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  if (!cpu.x87.live) [[unlikely]] x87_unpark(cpu);
+  if (op.flags & flag::waits && fnstsw() & kErrorSummary) [[unlikely]]
+    return cpu.cr0 & cpu::cr0::ne ? cpu.raise(cpu::Vector::mf) : dispatch_ignoring(cpu, insn, op);
+  return dispatch_x87(cpu, insn, op);
+}
+
+}  // namespace
+
+// All exceptions masked: the guest's MXCSR is loaded as it is, sticky flags included, so the result needs no merging. Unmasked ones:
+// the same, and the host raises #XM exactly where the guest's CPU would; the signal handler reports it.
+Outcome run_with_mxcsr(Vcpu& cpu, const VectorOp& op, void* memory) {
+  const u32 guest = cpu.vec.mxcsr & 0xffff;  // a reserved bit would fault here
+  _mm_setcsr(guest);
+  const u64 cause = reinterpret_cast<Thunk>(op.thunk)(&cpu, memory);
+  if (cause != 0) [[unlikely]] {
+    _mm_setcsr(kHostMxcsr);
+    return trapped(cpu, cause);
+  }
+  cpu.vec.mxcsr = _mm_getcsr();
+  if ((guest & kNotFlags) != kAllMasked) _mm_setcsr(kHostMxcsr);
+  return Outcome::next;
+}
+
+Outcome trapped(Vcpu& cpu, u64 cause) {
+  if (static_cast<Trap>(cause & 0xff) == Trap::protection) return cpu.raise_gp();
+  if (static_cast<Trap>(cause & 0xff) == Trap::illegal) return cpu.raise_ud();
+  cpu.vec.mxcsr = static_cast<u32>(cause >> 32);
+  return cpu.raise(cpu.cr4 & cpu::cr4::osxmmexcpt ? cpu::Vector::xm : cpu::Vector::ud);
+}
+
+}  // namespace vector
+
+cpu::Outcome VectorUnit::execute(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  if (!vector::ready(cpu, op.unit)) [[unlikely]]
+    if (!cpu::check_unit(cpu, static_cast<cpu::Unit>(op.unit))) return cpu::Outcome::fault;
+  if (op.flags & vector::flag::x87) return vector::execute_x87(cpu, insn, op);
+  return vector::dispatch(cpu, insn, op);
+}
+
+}  // namespace trapline::engine

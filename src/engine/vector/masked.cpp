@@ -1,0 +1,221 @@
+// Memory operands of which only some elements are accessed. Elements that are masked off cannot fault (SDM Vol. 1 15.6.3). When the
+// whole operand lies in one resident page the host's own masked access works on it; else each active element goes through the MMU.
+#include <cstring>
+
+#include "engine/vector/run.h"
+
+namespace trapline::engine::vector {
+
+using cpu::Access;
+using cpu::Outcome;
+using cpu::Vcpu;
+
+namespace {
+
+u64 low_bits(unsigned n) { return n >= 64 ? ~u64{0} : (u64{1} << n) - 1; }
+
+u64 sign_bits(const u8* vector, unsigned element_bytes, unsigned count) {
+  u64 bits = 0;
+  for (unsigned i = 0; i < count; i++) bits |= static_cast<u64>(vector[(i + 1) * element_bytes - 1] >> 7) << i;
+  return bits;
+}
+
+// Bit j: element j of the memory operand is accessed.
+u64 active_elements(const Vcpu& cpu, const VectorOp& op) {
+  switch (static_cast<Kind>(op.kind)) {
+    case Kind::vmask_load:
+    case Kind::vmask_store: return sign_bits(cpu.vec.zmm[op.mask_reg], op.element_bytes, op.count);
+    default: break;
+  }
+  u64 mask = cpu.vec.k[op.mask_reg] & low_bits(op.count);
+  const unsigned elements = op.mem_bytes / op.element_bytes;
+  if (op.kind == static_cast<u8>(Kind::compress) || op.kind == static_cast<u8>(Kind::expand))
+    return low_bits(static_cast<unsigned>(__builtin_popcountll(mask)));
+  // Broadcasts: an element is wanted by every lane that it is copied to.
+  for (unsigned n = op.count; n > elements; n /= 2) mask |= mask >> n / 2;
+  return mask & low_bits(elements);
+}
+
+struct Place {
+  Vcpu& cpu;
+  isa::Seg seg;
+  u64 offset;
+  u64 offset_mask;
+
+  bool linear(unsigned at, unsigned size, Access access, u64& out) const {
+    return to_linear(cpu, seg, (offset + at) & offset_mask, size, access, out);
+  }
+  bool load(unsigned at, void* out, unsigned size) const {
+    u64 l;
+    return linear(at, size, Access::read, l) && read_slow(cpu, seg, l, out, size);
+  }
+  bool probe_write(unsigned at, unsigned size) const {
+    u64 l;
+    return linear(at, size, Access::write, l) && probe(cpu, seg, l, size, Access::write);
+  }
+  bool store(unsigned at, const void* in, unsigned size) const {
+    u64 l;
+    return linear(at, size, Access::write, l) && write_slow(cpu, seg, l, in, size);
+  }
+};
+
+u64 offset_mask(const isa::MemOperand& m) {
+  return m.address_bytes == 8 ? ~u64{0} : m.address_bytes == 4 ? 0xffffffff : 0xffff;
+}
+
+Outcome masked_load(const Place& at, const VectorOp& op) {
+  alignas(64) u8 scratch[64] = {};
+  const u64 active = active_elements(at.cpu, op);
+  const unsigned n = op.element_bytes;
+  for (u64 left = active; left; left &= left - 1) {
+    const unsigned j = static_cast<unsigned>(__builtin_ctzll(left)) * n;
+    if (!at.load(j, scratch + j, n)) return Outcome::fault;
+  }
+  return run(at.cpu, op, scratch);
+}
+
+Outcome store_active(const Place& at, const VectorOp& op, u64 active, const u8* bytes) {
+  const unsigned n = op.element_bytes;
+  for (u64 left = active; left; left &= left - 1) {
+    const unsigned j = static_cast<unsigned>(__builtin_ctzll(left)) * n;
+    if (!at.store(j, bytes + j, n)) return Outcome::fault;
+  }
+  return Outcome::next;
+}
+
+bool probe_active(const Place& at, const VectorOp& op, u64 active) {
+  for (u64 left = active; left; left &= left - 1)
+    if (!at.probe_write(static_cast<unsigned>(__builtin_ctzll(left)) * op.element_bytes, op.element_bytes)) return false;
+  return true;
+}
+
+Outcome masked_store(const Place& at, const VectorOp& op) {
+  const u64 active = active_elements(at.cpu, op);
+  if (!probe_active(at, op, active)) return Outcome::fault;
+  alignas(64) u8 scratch[64] = {};
+  const Outcome o = run(at.cpu, op, scratch);
+  return o == Outcome::next ? store_active(at, op, active, scratch) : o;
+}
+
+// MASKMOV: which bytes are active shows where two different backgrounds end up equal.
+Outcome mask_move(const Place& at, const VectorOp& op) {
+  alignas(64) u8 zeros[64] = {}, ones[64];
+  std::memset(ones, 0xff, sizeof ones);
+  Outcome o = run(at.cpu, op, zeros);
+  if (o == Outcome::next) o = run(at.cpu, op, ones);
+  if (o != Outcome::next) return o;
+  u64 active = 0;
+  for (unsigned i = 0; i < op.mem_bytes; i++) active |= static_cast<u64>(zeros[i] == ones[i]) << i;
+  return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
+}
+
+bool writes(Kind k) { return k == Kind::masked_store || k == Kind::vmask_store || k == Kind::compress || k == Kind::mask_move; }
+
+i64 index_at(const u8* vector, unsigned i, unsigned bytes) {
+  if (bytes == 4) {
+    i32 v;
+    std::memcpy(&v, vector + i * 4, 4);
+    return v;
+  }
+  i64 v;
+  std::memcpy(&v, vector + i * 8, 8);
+  return v;
+}
+
+// The masks of gathers and scatters: an opmask bit, or the sign of a vector element; cleared as elements complete.
+struct ElementMask {
+  Vcpu& cpu;
+  const VectorOp& op;
+  bool test(unsigned i) const {
+    if (op.flags & flag::evex) return cpu.vec.k[op.mask_reg] >> i & 1;
+    return cpu.vec.zmm[op.mask_reg][(i + 1) * op.element_bytes - 1] & 0x80;
+  }
+  void clear(unsigned i) const {
+    if (op.flags & flag::evex)
+      cpu.vec.k[op.mask_reg] &= ~(u64{1} << i);
+    else
+      std::memset(cpu.vec.zmm[op.mask_reg] + i * op.element_bytes, 0, op.element_bytes);
+  }
+  void clear_all() const {
+    if (op.flags & flag::evex)
+      cpu.vec.k[op.mask_reg] = 0;
+    else
+      std::memset(cpu.vec.zmm[op.mask_reg], 0, 64);
+  }
+};
+
+u64 element_offset(const isa::Insn& insn, const VectorOp& op, u64 base, const u8* indices, unsigned i) {
+  const u64 index = static_cast<u64>(index_at(indices, i, op.index_bytes)) << insn.mem.scale_log2;
+  return (base + index) & offset_mask(insn.mem);
+}
+
+}  // namespace
+
+Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const Kind kind = static_cast<Kind>(op.kind);
+  const bool write = writes(kind);
+  Place at{cpu, insn.mem.seg, 0, offset_mask(insn.mem)};
+  if (kind == Kind::mask_move) {  // the address is implied: rDI
+    at.offset_mask = insn.address_bytes == 8 ? ~u64{0} : insn.address_bytes == 4 ? 0xffffffff : 0xffff;
+    if (at.seg == isa::Seg::none) at.seg = isa::Seg::ds;
+    at.offset = cpu.gpr[isa::rdi] & at.offset_mask;
+  } else {
+    at.offset = effective(cpu, insn);
+  }
+  const cpu::Segment& s = cpu.seg[static_cast<u8>(at.seg)];
+  const u64 linear = (s.linear_base + at.offset) & cpu.linear_mask;
+  if (linear & op.align_mask) return cpu.raise_gp();
+  if (write ? s.flat_write : s.flat_read)
+    if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
+      return run(cpu, op, host);
+  if (kind == Kind::mask_move) return mask_move(at, op);
+  return write ? masked_store(at, op) : masked_load(at, op);
+}
+
+// Elements complete from the least significant on; a fault leaves those before it done and their mask bits clear, so that the
+// instruction can be started again (SDM Vol. 2B VGATHERDPS).
+Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const u64 base = effective(cpu, insn);
+  const u8* indices = cpu.vec.zmm[insn.mem.index & 31];
+  u8* data = cpu.vec.zmm[op.data_reg];
+  const ElementMask mask{cpu, op};
+  for (unsigned i = 0; i < op.count; i++) {
+    if (!mask.test(i)) continue;
+    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
+    u8 element[8];
+    u64 linear;
+    if (!at.linear(0, op.element_bytes, Access::read, linear)) return Outcome::fault;
+    if (const u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_read))
+      std::memcpy(element, host, op.element_bytes);
+    else if (!read_slow(cpu, at.seg, linear, element, op.element_bytes))
+      return Outcome::fault;
+    std::memcpy(data + i * op.element_bytes, element, op.element_bytes);
+    mask.clear(i);
+  }
+  mask.clear_all();
+  const unsigned filled = op.count * op.element_bytes;
+  std::memset(data + filled, 0, 64 - filled);
+  return Outcome::next;
+}
+
+Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const u64 base = effective(cpu, insn);
+  const u8* indices = cpu.vec.zmm[insn.mem.index & 31];
+  const u8* data = cpu.vec.zmm[op.data_reg];
+  const ElementMask mask{cpu, op};
+  for (unsigned i = 0; i < op.count; i++) {
+    if (!mask.test(i)) continue;
+    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
+    u64 linear;
+    if (!at.linear(0, op.element_bytes, Access::write, linear)) return Outcome::fault;
+    if (u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_write))
+      std::memcpy(host, data + i * op.element_bytes, op.element_bytes);
+    else if (!write_slow(cpu, at.seg, linear, data + i * op.element_bytes, op.element_bytes))
+      return Outcome::fault;
+    mask.clear(i);
+  }
+  mask.clear_all();
+  return Outcome::next;
+}
+
+}  // namespace trapline::engine::vector

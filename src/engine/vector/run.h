@@ -1,0 +1,35 @@
+// Running a thunk, and the address of its memory operand: what execute.cpp and masked.cpp share.
+#pragma once
+
+#include "cpu/mmu.h"
+#include "engine/vector/op.h"
+#include "engine/vector/vector_unit.h"
+
+namespace trapline::engine::vector {
+
+// Offset in the segment of insn.mem (for VSIB: without the index).
+inline u64 effective(const cpu::Vcpu& cpu, const isa::Insn& insn) {
+  const isa::MemOperand& m = insn.mem;
+  u64 a = m.base == isa::kRegRip ? cpu.rip + insn.length : cpu.gpr[m.base > 15 ? 16 : m.base];
+  if (!m.vsib) a += cpu.gpr[m.index > 15 ? 16 : m.index] << m.scale_log2;
+  a += static_cast<u64>(m.disp);
+  return m.address_bytes == 8 ? a : m.address_bytes == 4 ? a & 0xffffffff : a & 0xffff;
+}
+
+// With the guest's MXCSR in the host's, unmasked exceptions and all. Not inline: the other path is the hot one.
+cpu::Outcome run_with_mxcsr(cpu::Vcpu& cpu, const VectorOp& op, void* memory);
+// The thunk was ended by a signal.
+cpu::Outcome trapped(cpu::Vcpu& cpu, u64 cause);
+
+inline cpu::Outcome run(cpu::Vcpu& cpu, const VectorOp& op, void* memory) {
+  if (op.flags & flag::mxcsr) return run_with_mxcsr(cpu, op, memory);
+  const u64 cause = reinterpret_cast<Thunk>(op.thunk)(&cpu, memory);
+  return cause == 0 ? cpu::Outcome::next : trapped(cpu, cause);
+}
+
+// Kinds whose memory accesses depend on a mask (masked.cpp).
+cpu::Outcome execute_masked(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op);
+cpu::Outcome execute_gather(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op);
+cpu::Outcome execute_scatter(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op);
+
+}  // namespace trapline::engine::vector

@@ -1,0 +1,68 @@
+// Decode-time half: instruction -> thunk, shared by all equal instructions. The run-time half is execute.cpp.
+#include "engine/vector/vector_unit.h"
+
+#include <string>
+#include <unordered_map>
+
+#include "engine/vector/classify.h"
+#include "engine/vector/features.h"
+#include "engine/vector/thunk.h"
+
+namespace trapline::engine {
+
+struct VectorUnit::Impl {
+  explicit Impl(CodeArena& a) : arena{a} {}
+
+  CodeArena& arena;
+  std::unordered_map<std::string, const u8*> thunks;  // by their bytes
+  const cpu::Cpuid* policy = nullptr;                 // whose features `allowed` holds
+  bool policy_known = false;
+  u64 allowed = 0;
+
+  u64 features(const cpu::Cpuid* p) {
+    if (!policy_known || p != policy) {
+      allowed = vector::guest_features(p);
+      policy = p;
+      policy_known = true;
+    }
+    return allowed;
+  }
+
+  const u8* thunk_for(const vector::Code& code) {
+    std::string key{reinterpret_cast<const char*>(code.data()), code.size()};
+    if (const auto it = thunks.find(key); it != thunks.end()) return it->second;
+    const u8* placed = arena.add({code.data(), code.size()});
+    if (placed) thunks.emplace(std::move(key), placed);
+    return placed;
+  }
+};
+
+VectorUnit::VectorUnit(CodeArena& arena) : impl_{std::make_unique<Impl>(arena)} {}
+VectorUnit::~VectorUnit() = default;
+void VectorUnit::forget_all() { impl_->thunks.clear(); }
+
+Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out) {
+  using namespace vector;
+  Decoded d;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(), insn.length,
+                                           &d.insn, d.op)) ||
+      !is_vector(d))
+    return Prepared::not_vector;
+  out = VectorOp{};
+  const u64 needed = required_features(d.insn.meta.isa_set);
+  const bool prefetch_hint = d.insn.meta.category == ZYDIS_CATEGORY_PREFETCH;  // NOPs where the feature is absent
+  if (!prefetch_hint && (impl_->features(cpu.cpuid) & needed) != needed) return Prepared::undefined;
+  if (!classify(d, out)) return Prepared::undefined;
+  switch (static_cast<Kind>(out.kind)) {
+    case Kind::nothing:
+    case Kind::gather:
+    case Kind::scatter: return Prepared::yes;  // no host instruction needed
+    default: break;
+  }
+  Code code;
+  if (!build_thunk(d, insn.bytes.data(), code)) return Prepared::undefined;
+  out.thunk = impl_->thunk_for(code);
+  return out.thunk ? Prepared::yes : Prepared::arena_full;
+}
+
+}  // namespace trapline::engine
