@@ -1,0 +1,86 @@
+// trapline: the commands, and the hidden one by which the monitor starts its core.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstring>
+#include <exception>
+
+#include "cli/doctor.h"
+#include "cli/options.h"
+#include "core/core_main.h"
+#include "core/exit_codes.h"
+#include "monitor/terminal.h"
+#include "monitor/vm.h"
+#if __has_include("fuzz/fuzz.h")
+#include "cli/fuzz_command.h"
+#endif
+
+namespace {
+
+using namespace trapline;
+
+constexpr const char* kVersion = TRAPLINE_VERSION;
+
+int usage(const std::string& text) {
+  fmt::print(stderr, "trapline: {}\n", text);
+  return static_cast<int>(ExitCode::usage);
+}
+
+// CLI11's message as one line with a remedy.
+int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) {
+    app.exit(error);
+    return 0;
+  }
+  std::string text = error.what();
+  for (char& c : text)
+    if (c == '\n') c = ' ';
+  return usage(text + ": see trapline --help");
+}
+
+int run(const cli::RunOptions& options, bool output_open) {
+  if (!output_open) {
+    fmt::print(stderr, "trapline: standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere\n");
+    return static_cast<int>(ExitCode::console_lost);
+  }
+  const auto config = cli::check(options);
+  return config ? monitor::run_vm(*config) : usage(config.error());
+}
+
+int dispatch(int argc, char** argv, bool output_open) {
+  CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
+  app.name("trapline");
+  app.set_version_flag("--version", fmt::format("trapline {}", kVersion));
+  app.require_subcommand(1);
+  cli::RunOptions options;
+  CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
+  cli::add_run_options(*run_command, options);
+  CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
+#if __has_include("fuzz/fuzz.h")
+  cli::FuzzCommand fuzz{app};
+#endif
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return parse_failed(app, error);
+  }
+  if (doctor_command->parsed()) return cli::run_doctor();
+#if __has_include("fuzz/fuzz.h")
+  if (fuzz.parsed()) return fuzz.run();
+#endif
+  return run(options, output_open);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], core::kCoreCommand) == 0) return core::core_main(argc, argv);
+  const bool output_open = monitor::secure_standard_descriptors();
+  try {
+    return dispatch(argc, argv, output_open);
+  } catch (const std::exception& error) {
+    monitor::restore_terminal();
+    fmt::print(stderr, "trapline: internal error: {}\n", error.what());
+    return static_cast<int>(ExitCode::internal_error);
+  }
+}

@@ -1,0 +1,157 @@
+#include "cli/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+#include "base/trace.h"
+#include "cpu/cpuid.h"
+
+namespace trapline::cli {
+
+namespace {
+
+using machine::ClockChoice;
+using machine::Config;
+using machine::EngineChoice;
+using machine::ParaChoice;
+
+template <class T>
+struct Choice {
+  const char* name;
+  T value;
+};
+
+template <class T, std::size_t N>
+std::optional<T> choose(const Choice<T> (&choices)[N], const std::string& name) {
+  for (const auto& c : choices)
+    if (name == c.name) return c.value;
+  return std::nullopt;
+}
+
+constexpr Choice<EngineChoice> kEngines[] = {{"auto", EngineChoice::automatic},
+                                             {"interpret", EngineChoice::interpret},
+                                             {"translate", EngineChoice::translate},
+                                             {"patch", EngineChoice::patch}};
+constexpr Choice<ParaChoice> kParas[] = {
+    {"none", ParaChoice::none}, {"kvm", ParaChoice::kvm}, {"xen", ParaChoice::xen}, {"auto", ParaChoice::automatic}};
+constexpr Choice<ClockChoice> kClocks[] = {{"real", ClockChoice::real}, {"instructions", ClockChoice::instructions}};
+
+std::string check_engine(const std::string& name, Config& c) {
+  const auto engine = choose(kEngines, name);
+  if (!engine) return fmt::format("--engine {}: no such engine: use interpret or auto", name);
+  if (*engine == EngineChoice::translate || *engine == EngineChoice::patch)
+    return fmt::format("--engine {} is not built into this version: use interpret or auto", name);
+  c.engine = *engine;
+  return {};
+}
+
+std::string check_para(const std::string& name, Config& c) {
+  const auto para = choose(kParas, name);
+  if (!para) return fmt::format("--para {}: no such interface: use none, kvm or auto", name);
+  if (*para == ParaChoice::xen) return "--para xen is not built into this version: use none, kvm or auto";
+  c.para = *para;
+  return {};
+}
+
+std::string check_clock(const std::string& name, Config& c) {
+  const auto clock = choose(kClocks, name);
+  if (!clock) return fmt::format("--clock {}: no such clock: use real or instructions", name);
+  c.clock = *clock;
+  return {};
+}
+
+std::string check_memory(const std::string& text, Config& c) {
+  const auto size = parse_size(text);
+  if (!size) return fmt::format("--memory {}: not a size: write 512M or 4G", text);
+  if (*size < kLeastMemory) return fmt::format("--memory {}: too little: give 64M or more", text);
+  if (*size > kMostMemory) return fmt::format("--memory {}: too much: give 256G or less", text);
+  if (*size % kPageSize != 0) return fmt::format("--memory {}: give a multiple of 4K", text);
+  c.memory = *size;
+  return {};
+}
+
+std::string check_trace(const std::string& areas, Config& c) {
+  std::string bad;
+  const auto mask = trace::parse(areas, &bad);
+  if (!mask) return fmt::format("--trace {}: no such area: use {}", bad, trace::names());
+  c.trace_mask = *mask;
+  if (!c.trace_file.empty() && c.trace_mask == 0) return "--trace-file: nothing is traced: give --trace too";
+  return {};
+}
+
+std::string check_cpus(Config& c) {
+  if (c.cpus < 1 || c.cpus > kMostCpus) return fmt::format("--cpus {}: give 1 to {}", c.cpus, kMostCpus);
+  const auto cpuid = cpu::Cpuid::make({c.cpus, c.para == ParaChoice::kvm, 1'000'000, c.cpu_features});
+  return cpuid ? std::string{} : fmt::format("--cpu-features {}: {}", c.cpu_features, cpuid.error());
+}
+
+std::string check_rest(const RunOptions& o, Config& c) {
+  if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9)) return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
+  if (o.gdb_port != 0 || c.gdb_wait) return "--gdb is not built into this version: use --trace";
+  for (const auto& m : o.modules) {
+    const auto equals = m.find('=');
+    c.modules.push_back({m.substr(0, equals), equals == std::string::npos ? "" : m.substr(equals + 1)});
+    if (c.modules.back().path.empty()) return fmt::format("--module {}: name a file: --module FILE[=ARGUMENTS]", m);
+  }
+  if (c.modules.size() > 64) return fmt::format("--module: {} modules: give 64 or fewer", c.modules.size());
+  return {};
+}
+
+}  // namespace
+
+std::optional<u64> parse_size(const std::string& text) {
+  u64 value = 0;
+  const char* end = text.data() + text.size();
+  const auto [after, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc{} || end - after > 1) return std::nullopt;
+  unsigned shift = 20;
+  switch (after == end ? 'M' : *after) {
+    case 'K': case 'k': shift = 10; break;
+    case 'M': case 'm': shift = 20; break;
+    case 'G': case 'g': shift = 30; break;
+    case 'T': case 't': shift = 40; break;
+    default: return std::nullopt;
+  }
+  if (value > ~u64{0} >> shift) return std::nullopt;
+  return value << shift;
+}
+
+void add_run_options(CLI::App& run, RunOptions& o) {
+  Config& c = o.config;
+  run.add_option("--kernel", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")->required()->type_name("FILE");
+  run.add_option("--initrd", c.initrd, "initial RAM disk")->type_name("FILE");
+  run.add_option("--module", o.modules, "multiboot module, repeatable")->type_name("FILE[=ARGUMENTS]")->expected(1)->take_all();
+  run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
+  run.add_option("--memory", o.memory, "guest RAM, 64M to 256G")->type_name("SIZE")->capture_default_str();
+  run.add_option("--cpus", c.cpus, "virtual CPUs")->type_name("N")->capture_default_str();
+  run.add_option("--engine", o.engine, "interpret, translate, patch or auto")->type_name("ENGINE")->capture_default_str();
+  run.add_option("--para", o.para, "paravirtual interface: none, kvm, xen or auto")->type_name("INTERFACE")->capture_default_str();
+  run.add_option("--cpu-features", c.cpu_features, "CPU features to add or take away, by their /proc/cpuinfo names")->type_name("+X,-Y");
+  run.add_option("--clock", o.clock, "real, or instructions: time counts retired instructions, runs are reproducible")
+      ->type_name("CLOCK")->capture_default_str();
+  run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5")->type_name("SECONDS");
+  run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
+  run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
+  run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");
+  run.add_flag("--stats", c.stats, "print counters at the end");
+  run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")->type_name("FILE");
+  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")->type_name("PORT");
+  run.add_flag("--gdb-wait", c.gdb_wait, "do not start before a debugger says so");
+}
+
+Result<Config, std::string> check(const RunOptions& o) {
+  Config c = o.config;
+  std::string wrong = check_engine(o.engine, c);
+  if (wrong.empty()) wrong = check_para(o.para, c);
+  if (wrong.empty()) wrong = check_clock(o.clock, c);
+  if (wrong.empty()) wrong = check_memory(o.memory, c);
+  if (wrong.empty()) wrong = check_trace(o.trace, c);
+  if (wrong.empty()) wrong = check_cpus(c);
+  if (wrong.empty()) wrong = check_rest(o, c);
+  if (!wrong.empty()) return Err{wrong};
+  return c;
+}
+
+}  // namespace trapline::cli

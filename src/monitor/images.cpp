@@ -1,0 +1,73 @@
+#include "monitor/images.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace trapline::monitor {
+
+namespace {
+
+Result<Fd, std::string> open_trace_file(const machine::Config& config) {
+  if (config.trace_mask == 0) return Fd{};
+  if (config.trace_file.empty()) return Fd{::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)};
+  Fd fd{::open(config.trace_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644)};
+  if (!fd) return Err{fmt::format("--trace-file {}: {}: name a file that can be written", config.trace_file, std::strerror(errno))};
+  return fd;
+}
+
+// Opens into `slot` unless `path` is empty; otherwise the message.
+std::string open_into(Fd& slot, const std::string& path, const char* what) {
+  if (path.empty()) return {};
+  auto fd = open_image(path, what);
+  if (!fd) return fd.error();
+  slot = std::move(*fd);
+  return {};
+}
+
+}  // namespace
+
+Result<Images, std::string> Images::open(const machine::Config& config) {
+  Images images;
+  std::string wrong = open_into(images.kernel, config.kernel, "--kernel");
+  if (wrong.empty()) wrong = open_into(images.initrd, config.initrd, "--initrd");
+  if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map");
+  for (const auto& m : config.modules) {
+    images.modules.emplace_back();
+    if (wrong.empty()) wrong = open_into(images.modules.back(), m.path, "--module");
+  }
+  if (!wrong.empty()) return Err{wrong};
+  auto trace = open_trace_file(config);
+  if (!trace) return Err{trace.error()};
+  images.trace = std::move(*trace);
+  return images;
+}
+
+std::vector<int> Images::inherited() const {
+  std::vector<int> fds{kernel.get()};
+  if (initrd) fds.push_back(initrd.get());
+  if (trace) fds.push_back(trace.get());
+  for (const auto& m : modules) fds.push_back(m.get());
+  return fds;
+}
+
+core::Launch Images::launch(const machine::Config& config) const {
+  core::Launch l;
+  l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
+  l.kernel_name = config.kernel;
+  l.command_line = config.append;
+  l.cpu_features = config.cpu_features;
+  for (std::size_t i = 0; i < modules.size(); i++) l.modules.push_back({modules[i].get(), config.modules[i].arguments});
+  l.memory = config.memory;
+  l.cpus = config.cpus;
+  l.trace_mask = config.trace_mask;
+  l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
+  l.instructions_clock = config.clock == machine::ClockChoice::instructions;
+  l.debugger = config.gdb_port != 0;
+  return l;
+}
+
+}  // namespace trapline::monitor

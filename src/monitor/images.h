@@ -1,0 +1,24 @@
+// All files of a VM, opened once and kept: a reset boots from the same ones.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "core/launch.h"
+#include "machine/config.h"
+#include "monitor/files.h"
+
+namespace trapline::monitor {
+
+struct Images {
+  Fd kernel, initrd, trace, system_map;
+  std::vector<Fd> modules;
+
+  static Result<Images, std::string> open(const machine::Config& config);
+  std::vector<int> inherited() const;  // what the core gets
+  // Without ram_fd, which changes with every start.
+  core::Launch launch(const machine::Config& config) const;
+};
+
+}  // namespace trapline::monitor

@@ -1,0 +1,133 @@
+#include "monitor/input.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include <fmt/format.h>
+
+namespace trapline::monitor {
+
+namespace {
+
+constexpr std::size_t kQueueLimit = 4096;          // a pipe's writer waits beyond this
+constexpr std::size_t kTypeAheadLimit = 64 * 1024;  // a terminal is read on, or Ctrl-A X would not be seen; what is beyond is dropped
+constexpr u8 kEscape = 1;                          // Ctrl-A
+
+bool can_block(int fd) {
+  struct stat st {};
+  return ::fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || ::isatty(fd));
+}
+
+void help() {
+  fmt::print(stderr,
+             "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
+}
+
+}  // namespace
+
+Input::Input(bool terminal, bool deterministic, Hooks hooks)
+    : terminal_{terminal}, synchronous_{deterministic && !can_block(STDIN_FILENO)}, hooks_{std::move(hooks)},
+      wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
+
+Input::~Input() {
+  stop();
+  if (wake_fd_ >= 0) ::close(wake_fd_);
+}
+
+void Input::start() {
+  if (!synchronous_) thread_ = std::thread{[this] { read_loop(); }};
+}
+
+void Input::stop() {
+  {
+    std::lock_guard lock{mutex_};
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  const u64 one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+  if (thread_.joinable()) thread_.join();
+}
+
+void Input::read_loop() {
+  for (u8 bytes[1024];;) {
+    {
+      std::unique_lock lock{mutex_};
+      if (!terminal_) changed_.wait(lock, [&] { return stopping_ || queue_.size() < kQueueLimit; });
+      if (stopping_) return;
+    }
+    pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    if (::poll(p, 2, -1) < 0 && errno != EINTR) return;
+    if (p[1].revents) return;
+    if (!p[0].revents) continue;
+    const ssize_t n = ::read(STDIN_FILENO, bytes, sizeof bytes);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
+    if (n <= 0) return;  // end of input, or none: the guest goes on without
+    accept(bytes, static_cast<std::size_t>(n));
+  }
+}
+
+// True: the byte is for us, not for the guest.
+bool Input::escape(u8 byte) {
+  if (!terminal_) return false;
+  if (!escaped_) return escaped_ = byte == kEscape;
+  escaped_ = false;
+  switch (byte) {
+    case 'x': case 'X': hooks_.quit(); return true;
+    case kEscape: return false;
+    default: help(); return true;
+  }
+}
+
+void Input::accept(const u8* bytes, std::size_t count) {
+  {
+    std::lock_guard lock{mutex_};
+    for (std::size_t i = 0; i < count; i++)
+      if (!escape(bytes[i]) && queue_.size() < kTypeAheadLimit) queue_.push_back(bytes[i]);
+    count_ = queue_.size();
+  }
+  changed_.notify_all();
+  hooks_.arrived();
+}
+
+void Input::refill() {
+  u8 bytes[1024];
+  const ssize_t n = at_end_ ? 0 : ::read(STDIN_FILENO, bytes, sizeof bytes);
+  if (n <= 0) {
+    at_end_ = true;
+    return;
+  }
+  queue_.insert(queue_.end(), bytes, bytes + n);
+  count_ = queue_.size();
+}
+
+void Input::feed(machine::Chipset& chipset) {
+  if (!waiting() && (!synchronous_ || at_end_)) return;
+  if (chipset.serial_room() == 0) return;
+  std::lock_guard lock{mutex_};
+  if (queue_.empty() && synchronous_) refill();
+  while (!queue_.empty()) {
+    u8 some[64];
+    const std::size_t n = std::min({queue_.size(), sizeof some, chipset.serial_room()});
+    if (n == 0) break;
+    std::copy_n(queue_.begin(), n, some);
+    const std::size_t taken = std::min(n, chipset.serial_input(some, n));
+    if (taken == 0) break;
+    queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(taken));
+  }
+  count_ = queue_.size();
+  changed_.notify_all();
+}
+
+void Input::wait() {
+  std::unique_lock lock{mutex_};
+  changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+}
+
+}  // namespace trapline::monitor

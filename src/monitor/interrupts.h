@@ -1,0 +1,29 @@
+// Interrupts on their way from the chipset to the vCPUs' local APICs. Destinations are found by the registers that each vCPU mirrors
+// into the channel. SDM Vol. 3A 10.6.2 (destinations), 10.11 (messages).
+#pragma once
+
+#include "core/channel.h"
+#include "machine/chipset.h"
+
+namespace trapline::monitor {
+
+class Interrupts final : public machine::InterruptSink {
+ public:
+  void attach(const core::Channel& channel) { channel_ = &channel; }  // before the first interrupt, and again after a reset
+
+  void msi(u64 address, u32 data) override;
+  void extint(bool up) override;
+  void nmi() override;
+
+ private:
+  void deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level);
+  const core::Channel* channel_ = nullptr;
+};
+
+// Does an APIC in this state (a checked copy) answer to `destination`?
+struct ApicAddress {
+  u32 id, ldr, dfr, flags;
+};
+bool addressed(const ApicAddress& apic, u8 destination, bool logical);
+
+}  // namespace trapline::monitor

@@ -1,0 +1,127 @@
+#include "monitor/machine_state.h"
+
+#include <chrono>
+
+#include "base/trace.h"
+#include "core/futex.h"
+#include "core/spin.h"
+#include "core/trace_sink.h"
+#include "monitor/service.h"
+
+namespace trapline::monitor {
+
+using core::Turn;
+
+MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal)
+    : deterministic{config.clock == machine::ClockChoice::instructions}, output{output_fd},
+      chipset{machine::ChipsetParts{config, time, interrupts, *this, *this}},
+      input{terminal, deterministic,
+            {.arrived =
+                 [this] {
+                   if (deterministic) return;  // taken at the guest's next request
+                   std::lock_guard guard{lock};
+                   input.feed(chipset);
+                 },
+             .quit = [this] { finish(End::quit); }}} {}
+
+void MachineState::stop_core() {
+  if (channel.vcpus() == 0) return;
+  channel.vm().stop.store(1, std::memory_order_release);
+  for (u32 i = 0; i < channel.vcpus(); i++) core::kick(channel.vcpu(i), cpu::attention::kick);
+}
+
+void MachineState::finish(End end_reason, u32 value) {
+  end.post(end_reason, value);
+  stop_core();
+}
+
+namespace {
+
+class Server {
+ public:
+  Server(MachineState& machine, u32 index)
+      : m_{machine}, pages_{machine.channel.vcpu(index)}, spin_{core::Spin::longest_for(machine.channel.vcpus())} {}
+
+  void run() {
+    while (await_request()) {
+      const core::Request request = pages_.request;  // the one copy that is looked at
+      answer(handle(request));
+      if (m_.output.due()) m_.output.flush();
+      if (m_.output.failed()) m_.finish(End::console_lost);
+    }
+  }
+
+ private:
+  u32 turn() const { return pages_.turn.load(std::memory_order_acquire); }
+  static bool comes(u32 turn) { return turn == static_cast<u32>(Turn::requested) || turn == static_cast<u32>(Turn::closed); }
+
+  // False: the channel has closed.
+  bool await_request() {
+    const bool polled = spin_.wait([&] { return comes(turn()); });
+    if (!polled) sleep();
+    if (turn() == static_cast<u32>(Turn::closed)) return false;
+    // The sender's stamp, not the wake-up, says how soon it came. A lying core only costs polling.
+    const u64 gap = pages_.request.stamp - replied_at_;
+    spin_.observe(gap > (u64{1} << 40) ? 0 : gap);
+    return true;
+  }
+
+  void sleep() {
+    if (!m_.output.empty()) m_.output.flush();
+    pages_.server_sleeps.store(1);
+    for (u32 t; !comes(t = pages_.turn.load());) core::futex_wait(pages_.turn, t);
+    pages_.server_sleeps.store(0, std::memory_order_relaxed);
+  }
+
+  core::Reply handle(const core::Request& r) {
+    if (m_.deterministic && r.kind == static_cast<u32>(core::RequestKind::idle)) m_.input.wait();
+    core::Reply reply;
+    std::lock_guard guard{m_.lock};
+    if (m_.deterministic) {
+      m_.time.advance(r.now_ns);
+      if (m_.chipset.deadline_ns() <= m_.time.now_ns()) m_.chipset.tick();
+    }
+    if (!serve(m_.chipset, r, pages_.bulk, &reply.value))
+      TRACE(channel, "refused: kind {} port {:#x} size {} count {}", r.kind, r.port, r.size, r.count);
+    m_.input.feed(m_.chipset);
+    reply.deadline_ns = m_.chipset.deadline_ns();
+    if (!m_.deterministic && reply.deadline_ns < m_.armed_ns) m_.timer.notify_one();
+    return reply;
+  }
+
+  void answer(const core::Reply& reply) {
+    if (m_.deterministic && trace::mask) core::flush_trace();
+    pages_.reply = reply;
+    u32 expected = static_cast<u32>(Turn::requested);
+    pages_.turn.compare_exchange_strong(expected, static_cast<u32>(Turn::replied));  // not over `closed`
+    if (pages_.client_sleeps.load()) core::futex_wake(pages_.turn);
+    replied_at_ = __rdtsc();
+  }
+
+  MachineState& m_;
+  core::VcpuPages& pages_;
+  core::Spin spin_;
+  u64 replied_at_ = 0;
+};
+
+}  // namespace
+
+void serve_vcpu(MachineState& machine, u32 index) { Server{machine, index}.run(); }
+
+void run_timer(MachineState& m) {
+  std::unique_lock guard{m.lock};
+  while (!m.closing) {
+    const u64 now = m.time.now_ns(), deadline = m.chipset.deadline_ns();
+    if (deadline <= now) {
+      m.chipset.tick();
+      // A device that stays overdue is not asked without pause.
+      if (m.chipset.deadline_ns() <= now) m.timer.wait_for(guard, std::chrono::microseconds{100});
+      continue;
+    }
+    m.armed_ns = deadline;
+    const u64 longest = 10'000'000'000;
+    m.timer.wait_for(guard, std::chrono::nanoseconds{std::min(deadline - now, longest)});
+  }
+}
+
+}  // namespace trapline::monitor

@@ -1,0 +1,52 @@
+// The chipset and what surrounds it in the monitor. Lock order: `lock`, then whatever Output and Input lock inside.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+
+#include "core/channel.h"
+#include "machine/chipset.h"
+#include "monitor/end_event.h"
+#include "monitor/guest_time.h"
+#include "monitor/input.h"
+#include "monitor/interrupts.h"
+#include "monitor/output.h"
+
+namespace trapline::monitor {
+
+struct MachineState final : machine::PowerSink, machine::SerialBackend {
+  MachineState(const machine::Config& config, int output_fd, bool terminal);
+
+  const bool deterministic;
+  std::mutex lock;  // around all use of chipset, time.advance() and interrupts
+  GuestTime time;
+  Interrupts interrupts;
+  Output output;
+  EndEvent end;
+  machine::Chipset chipset;
+  Input input;
+  std::condition_variable timer;  // the chipset's deadline moved, or closing
+  u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
+  core::Channel channel;
+  std::atomic<bool> closing{false};
+
+  // Asks the core to leave the engine and end. Any thread.
+  void stop_core();
+  // The first reason counts; the core is asked to stop.
+  void finish(End end_reason, u32 value = 0);
+
+  // PowerSink, SerialBackend: called by the chipset under `lock`.
+  void power_off() override { finish(End::power_off); }
+  void reset() override { finish(End::reset); }
+  void debug_exit(u32 value) override { finish(End::debug_exit, value); }
+  void write(u8 byte) override { output.put(byte); }
+};
+
+// The service thread of one vCPU: answers its requests until the channel closes.
+void serve_vcpu(MachineState& machine, u32 index);
+// The timer thread (--clock real): ticks the chipset at its deadlines until `closing`.
+void run_timer(MachineState& machine);
+
+}  // namespace trapline::monitor
