@@ -15,14 +15,6 @@ namespace {
 constexpr u8 kTscStable = 1;
 constexpr u64 kNsPerSecond = 1'000'000'000;
 
-// A page that holds decoded code may be written too: the engines must hear of it.
-void tell_code_map(cpu::Vcpu& cpu, Gpa gpa, u64 length) {
-  if (!cpu.code) return;
-  const u64 first = std::min(length, kPageSize - gpa.page_offset());
-  cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()), static_cast<u32>(first));
-  if (first < length) cpu.code->written(gpa.frame() + 1, 0, static_cast<u32>(length - first));
-}
-
 // Publishes `value` at `gpa` the way readers expect: version odd, contents, version even. Version is the first field of both structures.
 // Other vCPUs may be reading (and a hostile guest writing): the version is ours to advance, but nothing here relies on it.
 template <class T>
@@ -40,7 +32,7 @@ bool publish(cpu::Vcpu& cpu, Gpa gpa, T value) {
   std::atomic_thread_fence(std::memory_order_release);
   version++;
   std::memcpy(p, &version, 4);
-  tell_code_map(cpu, gpa, sizeof(T));
+  if (cpu.code) cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()), sizeof(T));  // an engine may have decoded this page
   return true;
 }
 
