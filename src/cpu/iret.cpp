@@ -1,4 +1,4 @@
-// IRET in every mode. Intel SDM Vol. 2A, IRET; virtual-8086 with CR4.VME: Vol. 3B 20.3.
+// IRET in every mode. Intel SDM Vol. 2A, IRET.
 #include "cpu/events.h"
 #include "cpu/far_transfer.h"
 
@@ -53,30 +53,15 @@ Outcome iret_real(Vcpu& cpu, const isa::Insn& insn) {
   return arrive(cpu, ip, (static_cast<u32>(image) & (width > 2 ? 0x257fd5 : 0x7fd5)) | kept);
 }
 
-// IF of a 16-bit IRET below IOPL 3 goes to VIF; what would need the monitor's attention faults (Vol. 3B 20.3.3).
-bool vme_flags(Vcpu& cpu, u32 image, u32& flags) {
-  const u32 old = cpu.rflags();
-  if ((image & flag::tf) || ((image & flag::if_) && (old & flag::vip))) return (void)cpu.raise_gp(0), false;
-  const u32 kept = flag::if_ | flag::iopl;
-  flags = (old & (0xffff0000 | kept) & ~(flag::vif | flag::rf)) | (image & 0x7fd5 & ~kept);
-  if (image & flag::if_) flags |= flag::vif;
-  return true;
-}
-
 Outcome iret_vm86(Vcpu& cpu, const isa::Insn& insn) {
   const unsigned width = insn.operand_bytes;
-  const bool privileged = (cpu.sys_flags & flag::iopl) == flag::iopl;
-  if (!privileged && !((cpu.cr4 & cr4::vme) && width == 2)) return cpu.raise_gp(0);
+  // Virtual-8086 extensions (CR4.VME) are not offered, so IOPL alone decides.
+  if ((cpu.sys_flags & flag::iopl) != flag::iopl) return cpu.raise_gp(0);
   StackReader stack{cpu};
   u64 ip, cs, image;
   if (!stack.pop(ip, width) || !stack.pop(cs, width) || !stack.pop(image, width)) return Outcome::fault;
   if (ip > cs_of(cpu).limit) return cpu.raise_gp(0);
-  u32 flags;
-  if (privileged) {
-    flags = returned_flags(cpu, static_cast<u32>(image), width);  // CPL 3: IOPL, VM, VIF, VIP stay
-  } else if (!vme_flags(cpu, static_cast<u32>(image), flags)) {
-    return Outcome::fault;
-  }
+  const u32 flags = returned_flags(cpu, static_cast<u32>(image), width);  // CPL 3: IOPL, VM, VIF, VIP stay
   unblock_nmi(cpu);
   cs_of(cpu) = vm86_segment(static_cast<u16>(cs));
   cpu.gpr[isa::rsp] = stack.rsp();
