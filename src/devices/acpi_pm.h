@@ -1,5 +1,5 @@
-// The fixed ACPI hardware (ACPI 6.4, 4.8.3): PM1 event and control registers, the 32-bit power-management timer, and an empty GPE0
-// block. The machine is always in ACPI mode: there is no SMI command port, and SCI_EN reads as 1.
+// The fixed ACPI hardware (ACPI 6.4, 4.8.3): PM1 event and control registers, the 32-bit power-management timer, and an
+// empty GPE0 block. The machine is always in ACPI mode: there is no SMI command port, and SCI_EN reads as 1.
 //
 //   0 PM1_STS   2 PM1_EN   4 PM1_CNT   8 PM_TMR   0x20 GPE0_STS   0x22 GPE0_EN
 #pragma once

@@ -1,5 +1,5 @@
-// The small ports of a PC's board: fast A20 and reset (0x92), reset control (0xcf9), POST codes and DMA page registers (0x80..0x8f),
-// and QEMU's isa-debug-exit.
+// The small ports of a PC's board: fast A20 and reset (0x92), reset control (0xcf9), POST codes and DMA page registers
+// (0x80..0x8f), and QEMU's isa-debug-exit.
 #pragma once
 
 #include <array>
@@ -10,7 +10,8 @@
 
 namespace trapline::devices {
 
-// Port 0x92: bit 0 resets the CPU on its rise, bit 1 is A20, which is stored and has no effect: addresses never wrap at 1 MiB.
+// Port 0x92: bit 0 resets the CPU on its rise, bit 1 is A20, which is stored and has no effect: addresses never wrap at
+// 1 MiB.
 class SystemControlA final : public Device {
  public:
   explicit SystemControlA(std::function<void()> reset_cpu) : reset_cpu_{std::move(reset_cpu)} {}

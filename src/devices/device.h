@@ -1,5 +1,6 @@
-// What a device is given and what it offers: a plain state machine on offsets, with its interrupt line, clock and backend handed to
-// the constructor. Its test is three fakes and a register sequence. Callers hold the machine's lock: devices have none.
+// What a device is given and what it offers: a plain state machine on offsets, with its interrupt line, clock and
+// backend handed to the constructor. Its test is three fakes and a register sequence. Callers hold the machine's lock:
+// devices have none.
 #pragma once
 
 #include <limits>

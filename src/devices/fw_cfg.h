@@ -1,5 +1,6 @@
-// QEMU's firmware configuration device, traditional port interface (docs/specs/fw_cfg in QEMU's documentation): a 16-bit selector
-// at offset 0 and an 8-bit data port at offset 1. The contents are fixed when the machine is made; reads beyond an item yield 0.
+// QEMU's firmware configuration device, traditional port interface (docs/specs/fw_cfg in QEMU's documentation): a
+// 16-bit selector at offset 0 and an 8-bit data port at offset 1. The contents are fixed when the machine is made;
+// reads beyond an item yield 0.
 #pragma once
 
 #include <map>
@@ -14,9 +15,22 @@ namespace trapline::devices {
 class FwCfg final : public Device {
  public:
   enum Key : u16 {
-    signature = 0x00, id = 0x01, uuid = 0x02, ram_size = 0x03, nographic = 0x04, nb_cpus = 0x05, machine_id = 0x06,
-    kernel_size = 0x08, initrd_size = 0x0b, numa = 0x0d, boot_menu = 0x0e, max_cpus = 0x0f, cmdline_size = 0x14,
-    cmdline_data = 0x15, file_dir = 0x19, file_first = 0x20,
+    signature = 0x00,
+    id = 0x01,
+    uuid = 0x02,
+    ram_size = 0x03,
+    nographic = 0x04,
+    nb_cpus = 0x05,
+    machine_id = 0x06,
+    kernel_size = 0x08,
+    initrd_size = 0x0b,
+    numa = 0x0d,
+    boot_menu = 0x0e,
+    max_cpus = 0x0f,
+    cmdline_size = 0x14,
+    cmdline_data = 0x15,
+    file_dir = 0x19,
+    file_first = 0x20,
   };
 
   FwCfg();

@@ -64,21 +64,45 @@ void I8042::command(u8 value) {
   }
   if (value >= 0x20 && value <= 0x3f) return answer(ram_[value & 31]);
   switch (value) {
-    case 0xa7: ram_[0] |= kAuxOff; break;
-    case 0xa8: ram_[0] &= static_cast<u8>(~kAuxOff); break;
-    case 0xa9: answer(0x02); break;  // auxiliary interface test: the clock line is stuck high, nothing pulls it
-    case 0xaa: answer(0x55); break;  // self test passed
-    case 0xab: answer(0x00); break;  // keyboard interface test passed
-    case 0xad: ram_[0] |= kKeyboardOff; break;
-    case 0xae: ram_[0] &= static_cast<u8>(~kKeyboardOff); break;
-    case 0xc0: answer(0x80); break;  // input port: keyboard not locked
-    case 0xd0: answer(output_port_); break;
-    case 0xdd: output_port_ &= static_cast<u8>(~kOutputA20); break;
-    case 0xdf: output_port_ |= kOutputA20; break;
+    case 0xa7:
+      ram_[0] |= kAuxOff;
+      break;
+    case 0xa8:
+      ram_[0] &= static_cast<u8>(~kAuxOff);
+      break;
+    case 0xa9:
+      answer(0x02);
+      break;  // auxiliary interface test: the clock line is stuck high, nothing pulls it
+    case 0xaa:
+      answer(0x55);
+      break;  // self test passed
+    case 0xab:
+      answer(0x00);
+      break;  // keyboard interface test passed
+    case 0xad:
+      ram_[0] |= kKeyboardOff;
+      break;
+    case 0xae:
+      ram_[0] &= static_cast<u8>(~kKeyboardOff);
+      break;
+    case 0xc0:
+      answer(0x80);
+      break;  // input port: keyboard not locked
+    case 0xd0:
+      answer(output_port_);
+      break;
+    case 0xdd:
+      output_port_ &= static_cast<u8>(~kOutputA20);
+      break;
+    case 0xdf:
+      output_port_ |= kOutputA20;
+      break;
     case 0xd1:
     case 0xd2:
     case 0xd3:
-    case 0xd4: pending_command_ = value; break;
+    case 0xd4:
+      pending_command_ = value;
+      break;
     default:
       if (value >= 0x60 && value <= 0x7f) pending_command_ = value;
   }
@@ -88,11 +112,19 @@ void I8042::data(u8 value) {
   status_ &= static_cast<u8>(~kCommand);
   const u8 command = std::exchange(pending_command_, 0);
   switch (command) {
-    case 0: answer(kNoDevice, kTimeout); break;  // for the keyboard
-    case 0xd1: write_output_port(value); break;
+    case 0:
+      answer(kNoDevice, kTimeout);
+      break;  // for the keyboard
+    case 0xd1:
+      write_output_port(value);
+      break;
     case 0xd2:
-    case 0xd3: answer(value); break;  // the auxiliary loop comes back as keyboard data: there is no such port
-    case 0xd4: answer(kNoDevice, kTimeout | kAux); break;
+    case 0xd3:
+      answer(value);
+      break;  // the auxiliary loop comes back as keyboard data: there is no such port
+    case 0xd4:
+      answer(kNoDevice, kTimeout | kAux);
+      break;
     default:  // 0x60..0x7f
       ram_[command & 31] = value;
       update_irq();

@@ -1,5 +1,6 @@
-// i8042 keyboard controller with nothing plugged in: self test, controller RAM, output port, CPU reset. A byte sent to either absent
-// device is answered at once by a time-out, so that no probe waits. Offsets: 0 = port 0x60, 4 = port 0x64.
+// i8042 keyboard controller with nothing plugged in: self test, controller RAM, output port, CPU reset. A byte sent to
+// either absent device is answered at once by a time-out, so that no probe waits. Offsets: 0 = port 0x60, 4 = port
+// 0x64.
 #pragma once
 
 #include <functional>
@@ -27,7 +28,7 @@ class I8042 final : public Device {
   IrqLine& irq1_;
   IrqLine& irq12_;
   std::function<void()> reset_cpu_;
-  u8 ram_[32] = {};      // [0] is the command byte
+  u8 ram_[32] = {};  // [0] is the command byte
   u8 status_ = 0, output_ = 0, output_port_ = 3;
   u8 pending_command_ = 0;  // waits for its data byte; 0: none
 };

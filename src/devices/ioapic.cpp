@@ -69,27 +69,40 @@ void IoApic::eoi(u8 vector) {
 
 u64 IoApic::read(u64 offset, unsigned) {
   switch (offset) {
-    case kSelect: return select_;
-    case kWindow: return read_register();
-    default: return 0;
+    case kSelect:
+      return select_;
+    case kWindow:
+      return read_register();
+    default:
+      return 0;
   }
 }
 
 void IoApic::write(u64 offset, unsigned, u64 value) {
   switch (offset) {
-    case kSelect: select_ = static_cast<u8>(value); break;
-    case kWindow: write_register(static_cast<u32>(value)); break;
-    case kEoi: eoi(static_cast<u8>(value)); break;
-    default: break;
+    case kSelect:
+      select_ = static_cast<u8>(value);
+      break;
+    case kWindow:
+      write_register(static_cast<u32>(value));
+      break;
+    case kEoi:
+      eoi(static_cast<u8>(value));
+      break;
+    default:
+      break;
   }
 }
 
 u32 IoApic::read_register() const {
   switch (select_) {
     case 0:
-    case 2: return static_cast<u32>(id_) << 24;
-    case 1: return kVersion | (kPins - 1) << 16;
-    default: break;
+    case 2:
+      return static_cast<u32>(id_) << 24;
+    case 1:
+      return kVersion | (kPins - 1) << 16;
+    default:
+      break;
   }
   const unsigned index = select_ - 0x10u, pin = index / 2;
   if (select_ < 0x10 || pin >= kPins) return 0;
@@ -101,8 +114,8 @@ void IoApic::write_register(u32 value) {
   const unsigned index = select_ - 0x10u, pin = index / 2;
   if (select_ < 0x10 || pin >= kPins) return;
   u64& entry = entries_[pin];
-  const u64 merged = index & 1 ? (entry & 0xffffffff) | static_cast<u64>(value) << 32
-                               : (entry & ~u64{0xffffffff}) | value;
+  const u64 merged =
+      index & 1 ? (entry & 0xffffffff) | static_cast<u64>(value) << 32 : (entry & ~u64{0xffffffff}) | value;
   entry = (merged & kWritable) | (entry & kReadOnly);
   if (!level_triggered(entry)) entry &= ~kRemoteIrr;  // edge mode has none: systems clear a stuck one this way
   serve_level(pin);

@@ -1,5 +1,5 @@
-// I/O APIC with 24 pins (Intel 82093AA data sheet; EOI register as from version 0x20 on). Interrupts leave as the messages that an
-// MSI would be: Intel SDM Vol. 3A 10.11.
+// I/O APIC with 24 pins (Intel 82093AA data sheet; EOI register as from version 0x20 on). Interrupts leave as the
+// messages that an MSI would be: Intel SDM Vol. 3A 10.11.
 #pragma once
 
 #include <array>

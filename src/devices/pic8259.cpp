@@ -47,7 +47,7 @@ int Pic8259::pending() const {
   const int ir = highest(irr_ & static_cast<u8>(~imr_));
   if (ir < 0) return -1;
   u8 blocking = isr_;
-  if (special_mask_) blocking &= static_cast<u8>(~imr_);         // masked levels in service block nothing
+  if (special_mask_) blocking &= static_cast<u8>(~imr_);                    // masked levels in service block nothing
   if (special_nested_ && master_) blocking &= static_cast<u8>(~(1u << 2));  // the slave may interrupt its own service
   const int serving = highest(blocking);
   if (serving >= 0 && rank(static_cast<unsigned>(serving)) <= rank(static_cast<unsigned>(ir))) return -1;
@@ -113,7 +113,8 @@ void Pic8259::write_data(u8 value) {
       special_nested_ = value & 0x10;
       icw_expected_ = 0;
       break;
-    default: imr_ = value;
+    default:
+      imr_ = value;
   }
 }
 
@@ -197,7 +198,9 @@ void PicPair::ChipPort::write(u64 offset, unsigned, u64 value) {
   pair.update();
 }
 
-u64 PicPair::ElcrPort::read(u64 offset, unsigned) { return offset & 1 ? pair.slave_.level_mode() : pair.master_.level_mode(); }
+u64 PicPair::ElcrPort::read(u64 offset, unsigned) {
+  return offset & 1 ? pair.slave_.level_mode() : pair.master_.level_mode();
+}
 
 void PicPair::ElcrPort::write(u64 offset, unsigned, u64 value) {
   const u8 byte = static_cast<u8>(value);

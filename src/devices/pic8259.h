@@ -1,5 +1,5 @@
-// The PC's pair of 8259A interrupt controllers (Intel 8259A data sheet), the slave on the master's IR2, and the edge/level control
-// registers of PCI chipsets (ports 0x4d0 and 0x4d1).
+// The PC's pair of 8259A interrupt controllers (Intel 8259A data sheet), the slave on the master's IR2, and the
+// edge/level control registers of PCI chipsets (ports 0x4d0 and 0x4d1).
 #pragma once
 
 #include "devices/device.h"
@@ -16,12 +16,12 @@ class Pic8259 {
   void reset();
 
   void set_line(unsigned ir, bool up);
-  void set_cascade(bool up);           // the slave's INT, on the master's IR2
+  void set_cascade(bool up);     // the slave's INT, on the master's IR2
   void set_level_mode(u8 mask);  // ELCR: 1 bits are level-triggered
   u8 level_mode() const { return elcr_; }
 
-  int pending() const;             // the request that INT stands for, or -1
-  void acknowledge(unsigned ir);   // in service from now on
+  int pending() const;            // the request that INT stands for, or -1
+  void acknowledge(unsigned ir);  // in service from now on
   u8 vector_base() const { return vector_base_; }
   static constexpr unsigned kSpurious = 7;
 

@@ -7,7 +7,8 @@ namespace trapline::devices {
 namespace {
 
 constexpr u64 kNsPerSecond = 1'000'000'000;
-// A guest may ask for over half a million interrupts per second. It gets no more than this: the rest would only be lost anyway.
+// A guest may ask for over half a million interrupts per second. It gets no more than this: the rest would only be lost
+// anyway.
 constexpr u64 kMinInterruptGapNs = 50'000;
 constexpr u64 kRefreshToggleNs = 15'085;
 
@@ -20,9 +21,7 @@ u16 from_bcd(u16 v) {
   // Digits above 9 are undefined; they count as what they say.
   return static_cast<u16>((v >> 12) * 1000 + (v >> 8 & 15) * 100 + (v >> 4 & 15) * 10 + (v & 15));
 }
-u16 to_bcd(u16 v) {
-  return static_cast<u16>(v / 1000 % 10 << 12 | v / 100 % 10 << 8 | v / 10 % 10 << 4 | v % 10);
-}
+u16 to_bcd(u16 v) { return static_cast<u16>(v / 1000 % 10 << 12 | v / 100 % 10 << 8 | v / 10 % 10 << 4 | v % 10); }
 
 }  // namespace
 
@@ -128,11 +127,16 @@ bool PitCounter::output(u64 now) const {
   if (!programmed_) return false;
   const u64 n = period(), t = elapsed(now);
   switch (mode_) {
-    case 0: return loaded_ && t >= n;
-    case 1: return !running_ || t >= n;
-    case 2: return !running_ || t % n != n - 1;
-    case 3: return !running_ || t % n < (n + 1) / 2;
-    default: return !running_ || t != n;  // 4, 5: a strobe of one clock
+    case 0:
+      return loaded_ && t >= n;
+    case 1:
+      return !running_ || t >= n;
+    case 2:
+      return !running_ || t % n != n - 1;
+    case 3:
+      return !running_ || t % n < (n + 1) / 2;
+    default:
+      return !running_ || t != n;  // 4, 5: a strobe of one clock
   }
 }
 
@@ -158,17 +162,22 @@ void PitCounter::latch_status(u64 now) {
   settle(now);
   status_latched_ = true;
   const bool null_count = !loaded_ || pending_ || (running_ && now < start_);
-  latched_status_ = static_cast<u8>((output(now) ? 0x80 : 0) | (null_count ? 0x40 : 0) | access_ << 4 | mode_ << 1 |
-                                    (bcd_ ? 1 : 0));
+  latched_status_ =
+      static_cast<u8>((output(now) ? 0x80 : 0) | (null_count ? 0x40 : 0) | access_ << 4 | mode_ << 1 | (bcd_ ? 1 : 0));
 }
 
 void PitCounter::write(u8 byte, u64 now) {
   settle(now);
   if (!programmed_) return;
   switch (access_) {
-    case 1: load(byte, now); return;
-    case 2: load(static_cast<u16>(byte << 8), now); return;
-    default: break;
+    case 1:
+      load(byte, now);
+      return;
+    case 2:
+      load(static_cast<u16>(byte << 8), now);
+      return;
+    default:
+      break;
   }
   if (!write_high_) {
     write_low_ = byte;

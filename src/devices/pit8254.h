@@ -1,7 +1,8 @@
-// The 8254 interval timer of a PC (Intel 8254 data sheet) and the system control port 0x61 that gates its third counter.
+// The 8254 interval timer of a PC (Intel 8254 data sheet) and the system control port 0x61 that gates its third
+// counter.
 //
-// Nothing counts: a counter's value is computed from guest time when somebody looks. Counter 0 drives IRQ 0, counter 1 (DRAM
-// refresh) exists for software that reads it, counter 2 has a gate and an output at port 0x61.
+// Nothing counts: a counter's value is computed from guest time when somebody looks. Counter 0 drives IRQ 0, counter 1
+// (DRAM refresh) exists for software that reads it, counter 2 has a gate and an output at port 0x61.
 #pragma once
 
 #include <array>
@@ -44,8 +45,8 @@ class PitCounter {
   bool loaded_ = false;      // a count has come since
   bool running_ = false;     // loaded, gate up, triggered where the mode wants that
   u16 reload_ = 0;
-  u64 start_ = 0;     // the tick at which the present run began
-  u64 paused_at_ = 0; // elapsed ticks when the gate went down
+  u64 start_ = 0;      // the tick at which the present run began
+  u64 paused_at_ = 0;  // elapsed ticks when the gate went down
   bool pending_ = false;
   u16 pending_reload_ = 0;
   u64 pending_from_ = 0;

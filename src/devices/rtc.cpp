@@ -11,12 +11,25 @@ constexpr u64 kUpdateWarningNs = 244'000;  // UIP rises this long before the reg
 constexpr u64 kCrystalHz = 32768;
 
 enum Register : u8 {
-  kSecond = 0, kSecondAlarm = 1, kMinute = 2, kMinuteAlarm = 3, kHour = 4, kHourAlarm = 5, kWeekday = 6, kDay = 7, kMonth = 8,
-  kYear = 9, kA = 10, kB = 11, kC = 12, kD = 13, kCentury = 0x32,
+  kSecond = 0,
+  kSecondAlarm = 1,
+  kMinute = 2,
+  kMinuteAlarm = 3,
+  kHour = 4,
+  kHourAlarm = 5,
+  kWeekday = 6,
+  kDay = 7,
+  kMonth = 8,
+  kYear = 9,
+  kA = 10,
+  kB = 11,
+  kC = 12,
+  kD = 13,
+  kCentury = 0x32,
 };
 
-constexpr u8 kUip = 0x80;                                                  // A
-constexpr u8 kSet = 0x80, kBinary = 0x04, k24Hour = 0x02;                  // B
+constexpr u8 kUip = 0x80;                                                    // A
+constexpr u8 kSet = 0x80, kBinary = 0x04, k24Hour = 0x02;                    // B
 constexpr u8 kPeriodic = 0x40, kAlarm = 0x20, kUpdate = 0x10, kIrqf = 0x80;  // B and C
 
 bool is_time(u8 index) { return index <= kYear || index == kCentury; }
@@ -27,7 +40,8 @@ struct Date {
   unsigned month, day;
 };
 
-// Proleptic Gregorian calendar, counted in 400-year eras that begin on 1 March: the leap day is then the last of its year.
+// Proleptic Gregorian calendar, counted in 400-year eras that begin on 1 March: the leap day is then the last of its
+// year.
 i64 days_from(Date d) {
   const i64 y = d.year - (d.month <= 2);
   const i64 era = (y >= 0 ? y : y - 399) / 400;
@@ -82,9 +96,7 @@ u64 Rtc::periodic_count() const {
   return static_cast<u64>(static_cast<u128>(now_ns()) * kCrystalHz / kNsPerSecond) / ticks;
 }
 
-u8 Rtc::encode(unsigned v) const {
-  return static_cast<u8>(ram_[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10);
-}
+u8 Rtc::encode(unsigned v) const { return static_cast<u8>(ram_[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10); }
 unsigned Rtc::decode(u8 v) const { return ram_[kB] & kBinary ? v : (v >> 4) * 10u + (v & 15); }
 
 u8 Rtc::encode_hour(unsigned h) const {

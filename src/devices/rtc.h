@@ -1,7 +1,8 @@
-// Motorola MC146818 real-time clock with the 128 bytes of battery-backed RAM of a PC, at ports 0x70 (index) and 0x71 (data).
+// Motorola MC146818 real-time clock with the 128 bytes of battery-backed RAM of a PC, at ports 0x70 (index) and 0x71
+// (data).
 //
-// Time is computed from guest time when somebody looks. A source that has set its flag has no further deadline until register C was
-// read: a guest that does not answer costs nothing.
+// Time is computed from guest time when somebody looks. A source that has set its flag has no further deadline until
+// register C was read: a guest that does not answer costs nothing.
 #pragma once
 
 #include <array>
@@ -27,15 +28,15 @@ class Rtc final : public Device {
 
  private:
   u64 now_ns() const;
-  u64 seconds() const;          // whole seconds that have passed on the divider chain
-  u64 periodic_count() const;   // periods that have passed; 0 when the rate is 0
-  bool halted() const;          // SET, or the divider chain in reset
-  void fill_time();             // brings the time registers up to date
-  void take_time();             // the time registers were written: they are the time now
+  u64 seconds() const;         // whole seconds that have passed on the divider chain
+  u64 periodic_count() const;  // periods that have passed; 0 when the rate is 0
+  bool halted() const;         // SET, or the divider chain in reset
+  void fill_time();            // brings the time registers up to date
+  void take_time();            // the time registers were written: they are the time now
   void collect_flags();
   void update_irq();
   void rearm();
-  u64 next_alarm() const;       // in seconds(), or kNever
+  u64 next_alarm() const;  // in seconds(), or kNever
   u8 encode(unsigned v) const;
   unsigned decode(u8 v) const;
   u8 encode_hour(unsigned h) const;
@@ -47,10 +48,10 @@ class Rtc final : public Device {
   TimeSource& time_;
   std::array<u8, 128> ram_{};
   u8 index_ = 0;
-  u64 phase_ns_ = 0;        // guest time at which the divider chain started
-  i64 base_ = 0;            // Unix time at phase_ns_
+  u64 phase_ns_ = 0;  // guest time at which the divider chain started
+  i64 base_ = 0;      // Unix time at phase_ns_
   u64 updates_seen_ = 0, periods_seen_ = 0;
-  u64 alarm_at_ = kNever;   // in seconds()
+  u64 alarm_at_ = kNever;  // in seconds()
   u64 deadline_ = kNever;
 };
 

@@ -28,14 +28,22 @@ void Uart16550::reset() {
 
 u64 Uart16550::read(u64 offset, unsigned) {
   switch (offset & 7) {
-    case kData: return dlab() ? divisor_ & 0xff : pop_received();
-    case kIer: return dlab() ? divisor_ >> 8 : ier_;
-    case kIir: return read_iir();
-    case kLcr: return lcr_;
-    case kMcr: return mcr_;
-    case kLsr: return read_lsr();
-    case kMsr: return read_msr();
-    default: return scratch_;
+    case kData:
+      return dlab() ? divisor_ & 0xff : pop_received();
+    case kIer:
+      return dlab() ? divisor_ >> 8 : ier_;
+    case kIir:
+      return read_iir();
+    case kLcr:
+      return lcr_;
+    case kMcr:
+      return mcr_;
+    case kLsr:
+      return read_lsr();
+    case kMsr:
+      return read_msr();
+    default:
+      return scratch_;
   }
 }
 
@@ -54,12 +62,21 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
       else
         write_ier(byte);
       break;
-    case kIir: write_fcr(byte); break;
-    case kLcr: lcr_ = byte; break;
-    case kMcr: write_mcr(byte); break;
+    case kIir:
+      write_fcr(byte);
+      break;
+    case kLcr:
+      lcr_ = byte;
+      break;
+    case kMcr:
+      write_mcr(byte);
+      break;
     case kLsr:
-    case kMsr: break;  // factory-test and delta bits: not for software
-    default: scratch_ = byte; break;
+    case kMsr:
+      break;  // factory-test and delta bits: not for software
+    default:
+      scratch_ = byte;
+      break;
   }
 }
 
@@ -109,9 +126,10 @@ std::size_t Uart16550::trigger() const {
   return fifo_enabled() ? kLevels[fcr_ >> 6] : 1;
 }
 
-// Priorities: line status, received data or character time-out, transmitter empty, modem status. Fewer bytes than the trigger are
-// reported as a time-out at once: no further byte is on its way, and waiting four character times would only delay the guest.
-// OUT2 does not gate the interrupt, unlike on a PC's board: guests written on virtual machines forget to set it.
+// Priorities: line status, received data or character time-out, transmitter empty, modem status. Fewer bytes than the
+// trigger are reported as a time-out at once: no further byte is on its way, and waiting four character times would
+// only delay the guest. OUT2 does not gate the interrupt, unlike on a PC's board: guests written on virtual machines
+// forget to set it.
 u8 Uart16550::interrupt_id() const {
   if ((ier_ & kIerLine) && overrun_) return kIirLine;
   if ((ier_ & kIerReceive) && count_ >= trigger()) return kIirReceive;
@@ -175,7 +193,7 @@ void Uart16550::write_mcr(u8 value) {
   const u8 before = modem_inputs();
   mcr_ = value & 0x1f;
   const u8 after = modem_inputs(), changed = before ^ after;
-  msr_delta_ |= changed >> 4 & 0x0b;                          // DCTS, DDSR, DDCD
+  msr_delta_ |= changed >> 4 & 0x0b;                           // DCTS, DDSR, DDCD
   if ((before & 0x40) && !(after & 0x40)) msr_delta_ |= 0x04;  // TERI: the trailing edge only
   update_irq();
 }

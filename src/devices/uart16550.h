@@ -1,5 +1,5 @@
-// 16550A UART, as National's PC16550D data sheet has it, with an infinitely fast line: a byte written is sent before the write
-// returns, so THRE and TEMT are always set. Eight byte-wide registers.
+// 16550A UART, as National's PC16550D data sheet has it, with an infinitely fast line: a byte written is sent before
+// the write returns, so THRE and TEMT are always set. Eight byte-wide registers.
 #pragma once
 
 #include <array>
@@ -20,7 +20,8 @@ class Uart16550 final : public Device {
   void write(u64 offset, unsigned size, u64 value) override;
   void reset() override;
 
-  // Bytes arriving on the line. Takes no more than room(): what does not fit stays with the caller, as with flow control.
+  // Bytes arriving on the line. Takes no more than room(): what does not fit stays with the caller, as with flow
+  // control.
   std::size_t receive(const u8* bytes, std::size_t count);
   std::size_t room() const;
 

@@ -33,7 +33,8 @@ constexpr u64 ones(unsigned size) { return size >= 8 ? ~u64{0} : (u64{1} << 8 * 
 struct Chipset::Impl {
   explicit Impl(const ChipsetParts& p);
 
-  // A wire that ends at the controllers: ISA IRQs at both, the others at the IOAPIC alone. IRQ 0 is pin 2 there (MADT override).
+  // A wire that ends at the controllers: ISA IRQs at both, the others at the IOAPIC alone. IRQ 0 is pin 2 there (MADT
+  // override).
   struct GsiLine final : devices::IrqLine {
     void set(bool up) override {
       if (up == is_up) return;
@@ -61,7 +62,8 @@ struct Chipset::Impl {
     InterruptSink& sink;
   };
 
-  // Who answers at a port. `widest`: accesses up to this size reach the device whole when aligned; wider ones are split.
+  // Who answers at a port. `widest`: accesses up to this size reach the device whole when aligned; wider ones are
+  // split.
   struct Slot {
     devices::Device* device;
     u16 first, last;
@@ -135,7 +137,8 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   map_ports(map::fw_cfg, 2, 2, fw_cfg);
   map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
   map_ports(map::pci_config, 8, 4, pci);
-  resettable = {&pic.master(), &ioapic, &pit, &rtc, &com1, &i8042, &port92, &reset_control, &post, &debug_exit, &pm, &fw_cfg, &pci};
+  resettable = {&pic.master(),  &ioapic, &pit,        &rtc, &com1,   &i8042, &port92,
+                &reset_control, &post,   &debug_exit, &pm,  &fw_cfg, &pci};
 }
 
 void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
@@ -148,16 +151,19 @@ void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::De
   }
 }
 
-// The i8042's two ports are 4 apart: its second slot must keep its distance from 0x60. All others count from their first port.
+// The i8042's two ports are 4 apart: its second slot must keep its distance from 0x60. All others count from their
+// first port.
 static u64 device_offset(const devices::Device* device, const devices::Device* i8042, u16 port, u16 first) {
   return device == i8042 ? port - 0x60u : static_cast<u64>(port - first);
 }
 
-// A device that is narrower than the access is asked for each half, as the bus of a PC does it; nobody there answers all ones.
+// A device that is narrower than the access is asked for each half, as the bus of a PC does it; nobody there answers
+// all ones.
 u32 Chipset::Impl::read_port(u16 port, unsigned size) {
   const Slot* slot = find(port);
   if (slot != nullptr && whole(*slot, port, size)) {
-    const u32 value = static_cast<u32>(slot->device->read(device_offset(slot->device, &i8042, port, slot->first), size) & ones(size));
+    const u32 value =
+        static_cast<u32>(slot->device->read(device_offset(slot->device, &i8042, port, slot->first), size) & ones(size));
     TRACE(devices, "{} in {:#x}/{} -> {:#x}", slot->device->name(), port, size, value);
     return value;
   }

@@ -1,5 +1,6 @@
-// The PC's devices, wired together: what answers at every port and device address. Runs in the monitor; every call carries values
-// that the sandboxed core chose, so nothing here trusts an argument. The caller holds one lock around all calls.
+// The PC's devices, wired together: what answers at every port and device address. Runs in the monitor; every call
+// carries values that the sandboxed core chose, so nothing here trusts an argument. The caller holds one lock around
+// all calls.
 #pragma once
 
 #include <memory>
@@ -11,7 +12,8 @@
 
 namespace trapline::machine {
 
-// Where interrupts go. The IOAPIC sends messages as an MSI would (SDM Vol. 3A 10.11); the 8259's INTR is a level to vCPU 0's LINT0.
+// Where interrupts go. The IOAPIC sends messages as an MSI would (SDM Vol. 3A 10.11); the 8259's INTR is a level to
+// vCPU 0's LINT0.
 struct InterruptSink {
   virtual ~InterruptSink() = default;
   virtual void msi(u64 address, u32 data) = 0;
@@ -46,14 +48,15 @@ class Chipset {
   explicit Chipset(const ChipsetParts& parts);
   ~Chipset();
 
-  u32 port_read(u16 port, unsigned size);   // size 1, 2, 4; anything else reads all ones
+  u32 port_read(u16 port, unsigned size);  // size 1, 2, 4; anything else reads all ones
   void port_write(u16 port, unsigned size, u32 value);
-  u64 mmio_read(u64 gpa, unsigned size);    // size 1..8
+  u64 mmio_read(u64 gpa, unsigned size);  // size 1..8
   void mmio_write(u64 gpa, unsigned size, u64 value);
   u8 pic_acknowledge();
   void ioapic_eoi(u8 vector);
 
-  // Bytes for the guest's COM1. Takes as many as the UART has room for and returns how many; the rest waits for serial_room().
+  // Bytes for the guest's COM1. Takes as many as the UART has room for and returns how many; the rest waits for
+  // serial_room().
   std::size_t serial_input(const u8* bytes, std::size_t count);
   std::size_t serial_room() const;
 

@@ -41,7 +41,8 @@ std::vector<u8> e820(const Config& config) {
 
 }  // namespace
 
-// The layout that PC BIOSes share (Ralf Brown's CMOS memory map; the sizes above 16 MiB and 4 GiB as Bochs and QEMU have them).
+// The layout that PC BIOSes share (Ralf Brown's CMOS memory map; the sizes above 16 MiB and 4 GiB as Bochs and QEMU
+// have them).
 void fill_cmos(devices::Rtc& rtc, const Config& config) {
   const u64 low = ram_below_4g(config), high = ram_above_4g(config);
   const u64 extended_kib = low > MiB ? (low - MiB) / KiB : 0;

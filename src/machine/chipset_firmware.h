@@ -1,4 +1,5 @@
-// What a PC's firmware would have left in CMOS, and what QEMU's would offer through fw_cfg: memory sizes, CPUs, command line.
+// What a PC's firmware would have left in CMOS, and what QEMU's would offer through fw_cfg: memory sizes, CPUs, command
+// line.
 #pragma once
 
 #include "devices/fw_cfg.h"

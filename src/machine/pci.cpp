@@ -38,8 +38,8 @@ void PciDevice::make_writable(unsigned offset, unsigned length, u8 mask) {
 
 void PciDevice::add_bar(unsigned index, BarKind kind, u64 size, devices::Device& target) {
   const bool wide = kind == BarKind::memory64;
-  INVARIANT(std::has_single_bit(size) && index + wide < 6 && size >= (kind == BarKind::io ? 4u : 16u), "BAR {} of {:#x} bytes",
-            index, size);
+  INVARIANT(std::has_single_bit(size) && index + wide < 6 && size >= (kind == BarKind::io ? 4u : 16u),
+            "BAR {} of {:#x} bytes", index, size);
   INVARIANT(wide || size <= u64{1} << 31, "BAR {} of {:#x} bytes does not fit 32 bits", index, size);
   // The address bits above the size can be written; a guest finds the size by writing ones.
   const u64 mask = ~(size - 1);
@@ -63,7 +63,8 @@ unsigned PciDevice::add_capability(u8 id, unsigned length) {
 u64 PciDevice::base_of(const Bar& bar) const {
   u64 base = 0;
   const unsigned at = kBar0 + 4 * bar.index;
-  for (unsigned i = 0; i < (bar.kind == BarKind::memory64 ? 8u : 4u); i++) base |= static_cast<u64>(config_[at + i]) << 8 * i;
+  for (unsigned i = 0; i < (bar.kind == BarKind::memory64 ? 8u : 4u); i++)
+    base |= static_cast<u64>(config_[at + i]) << 8 * i;
   return base & ~(bar.size - 1);
 }
 
@@ -87,7 +88,8 @@ std::optional<PciDevice::Hit> PciDevice::find_memory(u64 gpa, unsigned size) con
 
 u32 PciDevice::config_read(unsigned offset, unsigned size) {
   u32 value = 0;
-  for (unsigned i = 0; i < size && offset + i < config_.size(); i++) value |= static_cast<u32>(config_[offset + i]) << 8 * i;
+  for (unsigned i = 0; i < size && offset + i < config_.size(); i++)
+    value |= static_cast<u32>(config_[offset + i]) << 8 * i;
   return value;
 }
 
@@ -103,7 +105,8 @@ void PciDevice::reset() {
   config_write(kCommand, 2, 0);
   config_write(kInterruptLine, 1, 0);
   for (const Bar& bar : bars_)
-    for (unsigned i = 0; i < (bar.kind == BarKind::memory64 ? 2u : 1u); i++) config_write(kBar0 + 4 * (bar.index + i), 4, 0);
+    for (unsigned i = 0; i < (bar.kind == BarKind::memory64 ? 2u : 1u); i++)
+      config_write(kBar0 + 4 * (bar.index + i), 4, 0);
 }
 
 PciBus::PciBus(devices::Device& reset_control) : reset_control_{reset_control} {}
@@ -159,7 +162,8 @@ std::optional<PciDevice::Hit> PciBus::find_memory(u64 gpa, unsigned size) const 
 }
 
 std::unique_ptr<PciDevice> make_host_bridge() {
-  return std::make_unique<PciDevice>(PciDevice::Identity{.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
+  return std::make_unique<PciDevice>(
+      PciDevice::Identity{.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
 }
 
 }  // namespace trapline::machine

@@ -1,9 +1,10 @@
 // PCI bus 0 behind configuration mechanism #1 (PCI Local Bus 3.0, 3.2.2.3.2), and what a device on it is made of.
 //
-//   port 0xcf8: enable 31 | bus 23:16 | device 15:11 | function 10:8 | register 7:2 | 00        ports 0xcfc..0xcff: that register
+//   port 0xcf8: enable 31 | bus 23:16 | device 15:11 | function 10:8 | register 7:2 | 00        ports 0xcfc..0xcff:
+//   that register
 //
-// A device derives from PciDevice, describes its header and BARs in its constructor, and is plugged into the bus. The bus finds the
-// BAR that an access falls into; BARs may be moved by the guest at any time.
+// A device derives from PciDevice, describes its header and BARs in its constructor, and is plugged into the bus. The
+// bus finds the BAR that an access falls into; BARs may be moved by the guest at any time.
 #pragma once
 
 #include <array>
@@ -29,7 +30,8 @@ class PciDevice {
   explicit PciDevice(const Identity& identity);
   virtual ~PciDevice() = default;
 
-  // Offset 0..255, size 1, 2 or 4, aligned to size (the bus sees to it). Override to notice writes to registers of one's own.
+  // Offset 0..255, size 1, 2 or 4, aligned to size (the bus sees to it). Override to notice writes to registers of
+  // one's own.
   virtual u32 config_read(unsigned offset, unsigned size);
   virtual void config_write(unsigned offset, unsigned size, u32 value);
   virtual void reset();
@@ -44,7 +46,8 @@ class PciDevice {
   bool intx_disabled() const { return command() & 0x400; }
 
  protected:
-  // `index` 0..5 (memory64 takes two); `size` a power of two, at least 4 (io) or 16 (memory). `target` gets offsets within the BAR.
+  // `index` 0..5 (memory64 takes two); `size` a power of two, at least 4 (io) or 16 (memory). `target` gets offsets
+  // within the BAR.
   void add_bar(unsigned index, BarKind kind, u64 size, devices::Device& target);
   void set_interrupt_pin(u8 pin) { config_[0x3d] = pin; }  // 1: INTA
   // Appends a capability of `length` bytes (its first two are filled in here) and returns its offset.
@@ -68,7 +71,8 @@ class PciDevice {
   unsigned last_capability_ = 0x34;  // where the pointer to the next one goes
 };
 
-// Ports 0xcf8..0xcff (offsets 0..7). A byte access to offset 1 is the reset control register, as on every chipset since the PIIX3.
+// Ports 0xcf8..0xcff (offsets 0..7). A byte access to offset 1 is the reset control register, as on every chipset since
+// the PIIX3.
 class PciBus final : public devices::Device {
  public:
   explicit PciBus(devices::Device& reset_control);

@@ -8,11 +8,13 @@ namespace trapline::machine::aml {
 
 namespace {
 
-constexpr u8 kNameOp = 0x08, kBytePrefix = 0x0a, kWordPrefix = 0x0b, kDwordPrefix = 0x0c, kStringPrefix = 0x0d, kQwordPrefix = 0x0e,
-             kScopeOp = 0x10, kBufferOp = 0x11, kPackageOp = 0x12, kExtPrefix = 0x5b, kDeviceOp = 0x82, kDualName = 0x2e,
-             kMultiName = 0x2f;
+constexpr u8 kNameOp = 0x08, kBytePrefix = 0x0a, kWordPrefix = 0x0b, kDwordPrefix = 0x0c, kStringPrefix = 0x0d,
+             kQwordPrefix = 0x0e, kScopeOp = 0x10, kBufferOp = 0x11, kPackageOp = 0x12, kExtPrefix = 0x5b,
+             kDeviceOp = 0x82, kDualName = 0x2e, kMultiName = 0x2f;
 
-void append(Bytes& out, const Bytes& more) { out.insert(out.end(), more.begin(), more.end()); }
+void append(Bytes& out, const Bytes& more) {
+  for (const u8 byte : more) out.push_back(byte);  // GCC 12 warns falsely about a range insert here
+}
 
 void put(Bytes& out, u64 value, unsigned bytes) {
   for (unsigned i = 0; i < bytes; i++) out.push_back(static_cast<u8>(value >> 8 * i));
@@ -113,7 +115,7 @@ Bytes integer(u64 value) {
 
 Bytes string(std::string_view text) {
   Bytes out{kStringPrefix};
-  out.insert(out.end(), text.begin(), text.end());
+  for (const char c : text) out.push_back(static_cast<u8>(c));
   out.push_back(0);
   return out;
 }
@@ -123,7 +125,8 @@ Bytes eisa_id(std::string_view id) {
   INVARIANT(id.size() == 7, "EISA id '{}'", id);
   const auto letter = [&](unsigned i) { return static_cast<u32>(id[i] - '@') & 31; };
   const auto digit = [&](unsigned i) { return static_cast<u32>(id[i] <= '9' ? id[i] - '0' : id[i] - 'A' + 10) & 15; };
-  const u32 value = letter(0) << 26 | letter(1) << 21 | letter(2) << 16 | digit(3) << 12 | digit(4) << 8 | digit(5) << 4 | digit(6);
+  const u32 value =
+      letter(0) << 26 | letter(1) << 21 | letter(2) << 16 | digit(3) << 12 | digit(4) << 8 | digit(5) << 4 | digit(6);
   Bytes out{kDwordPrefix};
   put(out, __builtin_bswap32(value), 4);
   return out;
@@ -171,7 +174,11 @@ Bytes irq(u8 number) {
 }
 
 Bytes bus_window(u16 first, u16 last) { return window(kWordSpace, 2, 0, 2, first, last); }
-Bytes io_window(u16 first, u16 last) { return window(kWordSpace, 1, 3, 2, first, last); }  // the entire range, ISA and not
-Bytes memory_window(u32 first, u32 last) { return window(kDwordSpace, 0, 1, 4, first, last); }  // read-write, non-cacheable
+Bytes io_window(u16 first, u16 last) {
+  return window(kWordSpace, 1, 3, 2, first, last);
+}  // the entire range, ISA and not
+Bytes memory_window(u32 first, u32 last) {
+  return window(kDwordSpace, 0, 1, 4, first, last);
+}  // read-write, non-cacheable
 
 }  // namespace trapline::machine::aml

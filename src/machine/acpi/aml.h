@@ -1,4 +1,5 @@
-// A small assembler for ACPI Machine Language (ACPI 6.4 chapter 20): functions return encoded terms, callers concatenate them.
+// A small assembler for ACPI Machine Language (ACPI 6.4 chapter 20): functions return encoded terms, callers
+// concatenate them.
 //
 //   aml::scope("\\_SB_", aml::device("RTC0", aml::name("_HID", aml::eisa_id("PNP0B00"))))
 #pragma once
@@ -21,8 +22,8 @@ Bytes scope(std::string_view path, const Bytes& body);
 Bytes device(std::string_view path, const Bytes& body);
 
 Bytes integer(u64 value);
-Bytes string(std::string_view text);  // ASCII without NUL
-Bytes eisa_id(std::string_view id);   // "PNP0A03"
+Bytes string(std::string_view text);                // ASCII without NUL
+Bytes eisa_id(std::string_view id);                 // "PNP0A03"
 Bytes package(const std::vector<Bytes>& elements);  // at most 255
 Bytes buffer(const Bytes& contents);
 

@@ -41,11 +41,12 @@ Bytes pci_root() {
 }
 
 Bytes isa_devices() {
-  const Bytes com1 = aml::device("COM1", aml::join({
-                                             aml::name("_HID", aml::eisa_id("PNP0501")),
-                                             aml::name("_UID", aml::integer(1)),
-                                             aml::name("_CRS", aml::resources({aml::io_port(map::com1, 8), aml::irq(4)})),
-                                         }));
+  const Bytes com1 =
+      aml::device("COM1", aml::join({
+                              aml::name("_HID", aml::eisa_id("PNP0501")),
+                              aml::name("_UID", aml::integer(1)),
+                              aml::name("_CRS", aml::resources({aml::io_port(map::com1, 8), aml::irq(4)})),
+                          }));
   const Bytes rtc = aml::device("RTC0", aml::join({
                                             aml::name("_HID", aml::eisa_id("PNP0B00")),
                                             aml::name("_CRS", aml::resources({aml::io_port(0x70, 2), aml::irq(8)})),
@@ -57,8 +58,9 @@ Bytes isa_devices() {
 Bytes processors(u32 cpus) {
   Bytes out;
   for (u32 i = 0; i < cpus; i++) {
-    const Bytes cpu = aml::device(fmt::format("C{:03X}", i), aml::join({aml::name("_HID", aml::string("ACPI0007")),
-                                                                        aml::name("_UID", aml::integer(i))}));
+    const Bytes cpu =
+        aml::device(fmt::format("C{:03X}", i),
+                    aml::join({aml::name("_HID", aml::string("ACPI0007")), aml::name("_UID", aml::integer(i))}));
     out.insert(out.end(), cpu.begin(), cpu.end());
   }
   return out;

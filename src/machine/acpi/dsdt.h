@@ -1,4 +1,5 @@
-// The DSDT's definition block (without the table header): what ACPI must be told about this machine because it cannot be probed.
+// The DSDT's definition block (without the table header): what ACPI must be told about this machine because it cannot
+// be probed.
 #pragma once
 
 #include "base/types.h"

@@ -24,7 +24,9 @@ constexpr std::size_t kHeaderSize = 36, kChecksumAt = 9;
 void put(Table& t, u64 value, unsigned bytes) {
   for (unsigned i = 0; i < bytes; i++) t.push_back(static_cast<u8>(value >> 8 * i));
 }
-void put(Table& t, std::string_view text) { t.insert(t.end(), text.begin(), text.end()); }
+void put(Table& t, std::string_view text) {
+  for (const char c : text) t.push_back(static_cast<u8>(c));
+}
 void patch(Table& t, std::size_t at, u64 value, unsigned bytes) {
   for (unsigned i = 0; i < bytes; i++) t[at + i] = static_cast<u8>(value >> 8 * i);
 }
@@ -67,46 +69,47 @@ void put_no_port(Table& t) { put(t, 0, 8), put(t, 0, 4); }
 
 // ACPI 6.4 table 5.9. SMI_CMD is 0: the machine is in ACPI mode for good.
 Table fadt(u64 facs, u64 dsdt) {
-  constexpr u32 kWbinvd = 1u << 0, kProcC1 = 1u << 2, kNoFixedSleepButton = 1u << 5, kNoFixedRtcWake = 1u << 6, kTimer32 = 1u << 8,
-                kResetRegister = 1u << 10, kHeadless = 1u << 12;
-  constexpr u16 kLegacyDevices = 1u << 0, kNoVga = 1u << 2, kNoAspm = 1u << 4;  // bit 1, the 8042, is clear: no keyboard to probe
+  constexpr u32 kWbinvd = 1u << 0, kProcC1 = 1u << 2, kNoFixedSleepButton = 1u << 5, kNoFixedRtcWake = 1u << 6,
+                kTimer32 = 1u << 8, kResetRegister = 1u << 10, kHeadless = 1u << 12;
+  constexpr u16 kLegacyDevices = 1u << 0, kNoVga = 1u << 2,
+                kNoAspm = 1u << 4;  // bit 1, the 8042, is clear: no keyboard to probe
   Table t = begin("FACP", 6);
   put(t, facs, 4);
   put(t, dsdt, 4);
-  put(t, 0, 1);             // was INT_MODEL
-  put(t, 0, 1);             // preferred profile: unspecified
+  put(t, 0, 1);  // was INT_MODEL
+  put(t, 0, 1);  // preferred profile: unspecified
   put(t, map::sci_irq, 2);
-  put(t, 0, 4);             // SMI_CMD
-  put(t, 0, 4);             // ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT
+  put(t, 0, 4);  // SMI_CMD
+  put(t, 0, 4);  // ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT
   put(t, map::acpi_pm + Pm::kPm1Event, 4);
   put(t, 0, 4);
   put(t, map::acpi_pm + Pm::kPm1Control, 4);
   put(t, 0, 4);
-  put(t, 0, 4);             // PM2
+  put(t, 0, 4);  // PM2
   put(t, map::acpi_pm + Pm::kTimer, 4);
   put(t, map::acpi_pm + Pm::kGpe0, 4);
-  put(t, 0, 4);             // GPE1
-  put(t, 4, 1);             // lengths: PM1_EVT, PM1_CNT, PM2_CNT, PM_TMR, GPE0, GPE1; GPE1 base
+  put(t, 0, 4);  // GPE1
+  put(t, 4, 1);  // lengths: PM1_EVT, PM1_CNT, PM2_CNT, PM_TMR, GPE0, GPE1; GPE1 base
   put(t, 2, 1);
   put(t, 0, 1);
   put(t, 4, 1);
   put(t, 4, 1);
   put(t, 0, 1);
   put(t, 0, 1);
-  put(t, 0, 1);             // CST_CNT
-  put(t, 0xfff, 2);         // latencies that say: no C2, no C3
+  put(t, 0, 1);      // CST_CNT
+  put(t, 0xfff, 2);  // latencies that say: no C2, no C3
   put(t, 0xfff, 2);
-  put(t, 0, 4);             // FLUSH_SIZE, FLUSH_STRIDE: WBINVD works
-  put(t, 0, 4);             // DUTY_OFFSET, DUTY_WIDTH, DAY_ALRM, MON_ALRM
-  put(t, 0x32, 1);          // CENTURY: CMOS index
+  put(t, 0, 4);     // FLUSH_SIZE, FLUSH_STRIDE: WBINVD works
+  put(t, 0, 4);     // DUTY_OFFSET, DUTY_WIDTH, DAY_ALRM, MON_ALRM
+  put(t, 0x32, 1);  // CENTURY: CMOS index
   put(t, kLegacyDevices | kNoVga | kNoAspm, 2);
   put(t, 0, 1);
   put(t, kWbinvd | kProcC1 | kNoFixedSleepButton | kNoFixedRtcWake | kTimer32 | kResetRegister | kHeadless, 4);
   put_port(t, 0xcf9, 8, 1);  // RESET_REG
-  put(t, 6, 1);             // RESET_VALUE: hard reset
-  put(t, 0, 2);             // ARM_BOOT_ARCH
-  put(t, 4, 1);             // minor version
-  put(t, 0, 8);             // X_FIRMWARE_CTRL: the 32-bit one counts
+  put(t, 6, 1);              // RESET_VALUE: hard reset
+  put(t, 0, 2);              // ARM_BOOT_ARCH
+  put(t, 4, 1);              // minor version
+  put(t, 0, 8);              // X_FIRMWARE_CTRL: the 32-bit one counts
   put(t, dsdt, 8);
   put_port(t, map::acpi_pm + Pm::kPm1Event, 32, 2);
   put_no_port(t);
@@ -116,9 +119,9 @@ Table fadt(u64 facs, u64 dsdt) {
   put_port(t, map::acpi_pm + Pm::kTimer, 32, 3);
   put_port(t, map::acpi_pm + Pm::kGpe0, 32, 1);
   put_no_port(t);
-  put_no_port(t);           // sleep control, sleep status: hardware-reduced machines only
+  put_no_port(t);  // sleep control, sleep status: hardware-reduced machines only
   put_no_port(t);
-  put(t, 0, 8);             // hypervisor vendor
+  put(t, 0, 8);  // hypervisor vendor
   INVARIANT(t.size() == 276, "FADT of {} bytes", t.size());
   return finish(std::move(t));
 }
@@ -219,7 +222,8 @@ class Placer {
     std::memcpy(bytes->data(), table.data(), table.size());
     next_ = (at + table.size() + 63) & ~u64{63};  // the FACS must be aligned so; it hurts nobody else
     if (table.size() >= kHeaderSize)
-      TRACE(boot, "acpi {} at {:#x}, {} bytes", std::string_view(reinterpret_cast<const char*>(table.data()), 4), at, table.size());
+      TRACE(boot, "acpi {} at {:#x}, {} bytes", std::string_view(reinterpret_cast<const char*>(table.data()), 4), at,
+            table.size());
     return at;
   }
 

@@ -1,4 +1,5 @@
-// ACPI tables for the machine in machine/chipset.h: RSDP, RSDT/XSDT, FADT, FACS, MADT, DSDT (PCI root, S5, COM1, RTC). ACPI 6.4.
+// ACPI tables for the machine in machine/chipset.h: RSDP, RSDT/XSDT, FADT, FACS, MADT, DSDT (PCI root, S5, COM1, RTC).
+// ACPI 6.4.
 #pragma once
 
 #include "base/guest_memory.h"
@@ -6,7 +7,8 @@
 
 namespace trapline::machine {
 
-inline constexpr u64 kAcpiTablesStart = 0xe0000, kAcpiTablesEnd = 0x100000;  // found by the legacy scan; reserved in the memory map
+inline constexpr u64 kAcpiTablesStart = 0xe0000,
+                     kAcpiTablesEnd = 0x100000;  // found by the legacy scan; reserved in the memory map
 
 // Writes the tables into guest memory below 1 MiB. Returns the RSDP's address.
 Gpa write_acpi_tables(GuestMemory& ram, u32 cpus);
