@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "unit/machine/boot_images.h"
+#include "unit/machine/boot_fixture.h"
 
 namespace trapline::machine::testing {
 namespace {

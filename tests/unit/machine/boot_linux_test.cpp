@@ -4,7 +4,7 @@
 
 #include "cpu/mmu.h"
 #include "machine/acpi/tables.h"
-#include "unit/machine/boot_images.h"
+#include "unit/machine/boot_fixture.h"
 
 namespace trapline::machine::testing {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <map>
 
-#include "unit/machine/boot_images.h"
+#include "unit/machine/boot_fixture.h"
 
 namespace trapline::machine::testing {
 namespace {
