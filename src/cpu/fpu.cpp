@@ -1,0 +1,180 @@
+// Checks before x87 and vector instructions, MXCSR, and the table of semantics.
+#include "cpu/fpu.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/fpu_state.h"
+
+namespace trapline::cpu {
+
+namespace {
+
+bool deny(Vcpu& cpu, Vector v) {
+  cpu.fault = Fault{v, 0, 0, 0};
+  return false;
+}
+
+bool check_avx(Vcpu& cpu, u64 states) {
+  if (cpu.mode == Mode::real || cpu.mode == Mode::vm86) return deny(cpu, Vector::ud);
+  if (!(cpu.cr4 & cr4::osxsave) || (cpu.xcr0 & states) != states) return deny(cpu, Vector::ud);
+  return !(cpu.cr0 & cr0::ts) || deny(cpu, Vector::nm);
+}
+
+}  // namespace
+
+bool check_unit(Vcpu& cpu, Unit unit) {
+  switch (unit) {
+    case Unit::x87: return !(cpu.cr0 & (cr0::em | cr0::ts)) || deny(cpu, Vector::nm);
+    case Unit::sse:
+      if (!(cpu.cr4 & cr4::osfxsr)) return deny(cpu, Vector::ud);
+      [[fallthrough]];
+    case Unit::mmx:
+      if (cpu.cr0 & cr0::em) return deny(cpu, Vector::ud);
+      return !(cpu.cr0 & cr0::ts) || deny(cpu, Vector::nm);
+    case Unit::avx: return check_avx(cpu, 0x06);     // SSE, AVX
+    case Unit::avx512: return check_avx(cpu, 0xe6);  // and opmask, ZMM_Hi256, Hi16_ZMM
+    case Unit::none: break;
+  }
+  return true;
+}
+
+// SDM Vol. 3A table 10-1, RESET column.
+void reset_fpu(Vcpu& cpu) {
+  cpu.vec = VectorState{};
+  x87_initialize(cpu, true);
+  cpu.x87.image[0] = 0x40, cpu.x87.image[1] = 0;  // FCW
+  cpu.x87.image[4] = 0xff;                        // every register +0.0, tagged as zero: not empty
+}
+
+u32 mxcsr_mask(const Vcpu& cpu) {
+  const u32 mask = cpu.cpuid ? cpu.cpuid->mxcsr_mask() : 0xffff;
+  return mask & 0xffff;
+}
+
+// -- Area ---------------------------------------------------------------------------------------------------------------
+
+bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
+  const u64 mask = insn.mem.address_bytes == 8 ? ~u64{0} : insn.mem.address_bytes == 4 ? 0xffffffff : 0xffff;
+  return to_linear(cpu, insn.mem.seg, (offset + at) & mask, size, access, out);
+}
+
+bool Area::read(u64 at, void* out, unsigned size) const {
+  for (u8* to = static_cast<u8*>(out); size;) {
+    const unsigned n = std::min(size, 64u);
+    u64 l;
+    if (!linear(at, n, Access::read, l)) return false;
+    if (const u8* host = tlb_lookup(cpu, l, n, cpu.need_read))
+      std::memcpy(to, host, n);
+    else if (!read_slow(cpu, insn.mem.seg, l, to, n))
+      return false;
+    at += n, to += n, size -= n;
+  }
+  return true;
+}
+
+bool Area::write(u64 at, const void* in, unsigned size) const {
+  for (const u8* from = static_cast<const u8*>(in); size;) {
+    const unsigned n = std::min(size, 64u);
+    u64 l;
+    if (!linear(at, n, Access::write, l)) return false;
+    if (u8* host = tlb_lookup(cpu, l, n, cpu.need_write))
+      std::memcpy(host, from, n);
+    else if (!write_slow(cpu, insn.mem.seg, l, from, n))
+      return false;
+    at += n, from += n, size -= n;
+  }
+  return true;
+}
+
+bool Area::probe_write(u64 at, unsigned size) const {
+  while (size) {
+    const unsigned n = std::min(size, 64u);
+    u64 l;
+    if (!linear(at, n, Access::write, l)) return false;
+    if (!tlb_lookup(cpu, l, n, cpu.need_write) && !probe(cpu, insn.mem.seg, l, n, Access::write)) return false;
+    at += n, size -= n;
+  }
+  return true;
+}
+
+bool Area::aligned(u64 alignment, Access access) const {
+  u64 l;
+  if (!linear(0, 1, access, l)) return false;
+  if (l & (alignment - 1)) return cpu.raise_gp() == Outcome::next;
+  return true;
+}
+
+// -- MXCSR and VZERO* ---------------------------------------------------------------------------------------------------
+
+namespace {
+
+bool is_vex(const isa::Insn& insn) {
+  return insn.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR || insn.mnemonic == ZYDIS_MNEMONIC_VSTMXCSR;
+}
+
+}  // namespace
+
+namespace sem {
+
+Outcome ldmxcsr(Vcpu& cpu, const isa::Insn& insn) {
+  if (!check_unit(cpu, is_vex(insn) ? Unit::avx : Unit::sse)) return Outcome::fault;
+  u32 value;
+  if (!Area{cpu, insn}.read(0, &value, 4)) return Outcome::fault;
+  if (value & ~mxcsr_mask(cpu)) return cpu.raise_gp();
+  cpu.vec.mxcsr = value;
+  return Outcome::next;
+}
+
+Outcome stmxcsr(Vcpu& cpu, const isa::Insn& insn) {
+  if (!check_unit(cpu, is_vex(insn) ? Unit::avx : Unit::sse)) return Outcome::fault;
+  return Area{cpu, insn}.write(0, &cpu.vec.mxcsr, 4) ? Outcome::next : Outcome::fault;
+}
+
+// VZEROUPPER, VZEROALL: registers 0..15, or 0..7 outside 64-bit mode; 16..31 are untouched.
+Outcome vzero(Vcpu& cpu, const isa::Insn& insn) {
+  if (!check_unit(cpu, Unit::avx)) return Outcome::fault;
+  const unsigned from = insn.mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0 : 16;
+  for (unsigned i = 0; i < vector_registers(cpu); i++) std::memset(cpu.vec.zmm[i] + from, 0, 64 - from);
+  return Outcome::next;
+}
+
+}  // namespace sem
+
+Semantic find_fpu_semantic(const isa::Insn& insn) {
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR: return sem::ldmxcsr;
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR: return sem::stmxcsr;
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL: return sem::vzero;
+    case ZYDIS_MNEMONIC_FNINIT: return sem::fninit;
+    case ZYDIS_MNEMONIC_FNCLEX: return sem::fnclex;
+    case ZYDIS_MNEMONIC_FWAIT: return sem::fwait;
+    case ZYDIS_MNEMONIC_EMMS: return sem::emms;
+    case ZYDIS_MNEMONIC_FNSTENV: return sem::fnstenv;
+    case ZYDIS_MNEMONIC_FLDENV: return sem::fldenv;
+    case ZYDIS_MNEMONIC_FNSAVE: return sem::fnsave;
+    case ZYDIS_MNEMONIC_FRSTOR: return sem::frstor;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64: return sem::fxsave;
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64: return sem::fxrstor;
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVES:
+    case ZYDIS_MNEMONIC_XSAVES64: return sem::xsave;
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTORS:
+    case ZYDIS_MNEMONIC_XRSTORS64: return sem::xrstor;
+    default: return nullptr;
+  }
+}
+
+}  // namespace trapline::cpu

@@ -1,0 +1,66 @@
+// FXSAVE, FXRSTOR and their 64-bit forms. Intel SDM Vol. 1 section 10.5; the area: table 10-2.
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/fpu_state.h"
+
+namespace trapline::cpu {
+
+namespace {
+
+constexpr unsigned kMxcsr = 24, kMxcsrMask = 28, kXmm = 160;
+constexpr unsigned kWritten = 416;  // bytes 416..511 are left to software
+
+bool is_wide(const isa::Insn& insn) {
+  return insn.mnemonic == ZYDIS_MNEMONIC_FXSAVE64 || insn.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
+}
+
+bool may_execute(Vcpu& cpu, const Area& area, Access access) {
+  if (cpu.cr0 & (cr0::em | cr0::ts)) return cpu.raise(Vector::nm) == Outcome::next;
+  return area.aligned(16, access);
+}
+
+template <class T>
+void put(u8* area, unsigned at, T v) {
+  std::memcpy(area + at, &v, sizeof v);
+}
+
+}  // namespace
+
+namespace sem {
+
+Outcome fxsave(Vcpu& cpu, const isa::Insn& insn) {
+  const Area area{cpu, insn};
+  if (!may_execute(cpu, area, Access::write)) return Outcome::fault;
+  const unsigned registers = vector_registers(cpu);
+  const unsigned bytes = kXmm + registers * 16;  // XMM8..15 do not exist outside 64-bit mode: their place is not written
+  if (!area.probe_write(0, kWritten)) return Outcome::fault;
+  u8 out[kWritten] = {};
+  u8 x87[kX87ImageBytes] = {};
+  x87_store_image(cpu, x87, is_wide(insn));
+  std::memcpy(out, x87, sizeof x87);
+  put(out, kMxcsr, cpu.vec.mxcsr);
+  put(out, kMxcsrMask, mxcsr_mask(cpu));
+  for (unsigned i = 0; i < registers; i++) std::memcpy(out + kXmm + i * 16, cpu.vec.zmm[i], 16);
+  return area.write(0, out, bytes) ? Outcome::next : Outcome::fault;
+}
+
+Outcome fxrstor(Vcpu& cpu, const isa::Insn& insn) {
+  const Area area{cpu, insn};
+  if (!may_execute(cpu, area, Access::read)) return Outcome::fault;
+  u8 in[kWritten];
+  if (!area.read(0, in, kWritten)) return Outcome::fault;
+  u32 mxcsr;
+  std::memcpy(&mxcsr, in + kMxcsr, 4);
+  if (mxcsr & ~mxcsr_mask(cpu)) return cpu.raise_gp();
+  u8 x87[kX87ImageBytes];
+  std::memcpy(x87, in, sizeof x87);
+  x87_load_image(cpu, x87, is_wide(insn));
+  cpu.vec.mxcsr = mxcsr;
+  for (unsigned i = 0; i < vector_registers(cpu); i++) std::memcpy(cpu.vec.zmm[i], in + kXmm + i * 16, 16);
+  return Outcome::next;
+}
+
+}  // namespace sem
+
+}  // namespace trapline::cpu

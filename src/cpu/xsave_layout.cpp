@@ -1,0 +1,92 @@
+#include <cpuid.h>
+
+#include <cstring>
+
+#include "cpu/xsave.h"
+
+namespace trapline::cpu::xsave {
+
+namespace {
+
+struct Place {
+  u32 size = 0, offset = 0;
+  bool align64 = false;
+};
+
+// Architectural sizes: what the registers hold. Hosts that report others do not exist, and would be misread.
+constexpr u32 kSizes[] = {0, 0, 256, 0, 0, 64, 512, 1024};
+constexpr u32 kUsualOffsets[] = {0, 0, 576, 0, 0, 1088, 1152, 1664};
+
+struct Layout {
+  Place place[8];
+  Layout() {
+    for (const Component c : kExtended) {
+      u32 size = 0, offset = 0, flags = 0, unused = 0;
+      const bool known = __get_cpuid_count(0xd, c, &size, &offset, &flags, &unused) && size == kSizes[c];
+      place[c] = {kSizes[c], known ? offset : kUsualOffsets[c], known && (flags & 2) != 0};
+    }
+  }
+};
+
+const Place& place_of(Component c) {
+  static const Layout layout;
+  return layout.place[c];
+}
+
+// The part of a vector register that a component holds.
+struct Slice {
+  unsigned first, from, bytes;
+};
+Slice slice_of(Component c) {
+  switch (c) {
+    case avx: return {0, 16, 16};
+    case zmm_hi256: return {0, 32, 32};
+    default: return {16, 0, 64};
+  }
+}
+
+}  // namespace
+
+unsigned size_of(Component c) { return place_of(c).size; }
+unsigned standard_offset(Component c) { return place_of(c).offset; }
+
+// SDM Vol. 1 13.4.3.
+unsigned compacted_offset(Component c, u64 xcomp_bv) {
+  unsigned at = kFirstExtended;
+  for (const Component i : kExtended) {
+    if (!(xcomp_bv & bit(i))) continue;
+    if (place_of(i).align64) at = (at + 63) & ~63u;
+    if (i == c) break;
+    at += place_of(i).size;
+  }
+  return at;
+}
+
+unsigned present_bytes(const Vcpu& cpu, Component c) {
+  if (c == opmask || cpu.in_long64()) return size_of(c);
+  return c == hi16_zmm ? 0 : size_of(c) / 2;
+}
+
+void gather(const Vcpu& cpu, Component c, u8* out) {
+  if (c == opmask) {
+    std::memcpy(out, cpu.vec.k, 64);
+    return;
+  }
+  const Slice s = slice_of(c);
+  for (unsigned i = 0, n = present_bytes(cpu, c) / s.bytes; i < n; i++)
+    std::memcpy(out + i * s.bytes, cpu.vec.zmm[s.first + i] + s.from, s.bytes);
+}
+
+void scatter(Vcpu& cpu, Component c, const u8* in) {
+  if (c == opmask) {
+    in ? std::memcpy(cpu.vec.k, in, 64) : std::memset(cpu.vec.k, 0, 64);
+    return;
+  }
+  const Slice s = slice_of(c);
+  for (unsigned i = 0, n = present_bytes(cpu, c) / s.bytes; i < n; i++) {
+    u8* to = cpu.vec.zmm[s.first + i] + s.from;
+    in ? std::memcpy(to, in + i * s.bytes, s.bytes) : std::memset(to, 0, s.bytes);
+  }
+}
+
+}  // namespace trapline::cpu::xsave
