@@ -22,7 +22,7 @@ struct CpuidConfig {
   u32 cpus = 1;
   bool para_kvm = true;
   u64 tsc_khz = 0;
-  std::string features;  // --cpu-features "+x,-y": Linux's /proc/cpuinfo names
+  std::string features = {};  // --cpu-features "+x,-y": Linux's /proc/cpuinfo names
 };
 
 // The registers that hold feature bits: l1_edx is leaf 1's EDX, e1 stands for 80000001H.
