@@ -33,7 +33,6 @@ Bytes pci_root() {
   return aml::device("PCI0", aml::join({
                                  aml::name("_HID", aml::eisa_id("PNP0A03")),
                                  aml::name("_UID", aml::integer(0)),
-                                 aml::name("_ADR", aml::integer(0)),
                                  aml::name("_BBN", aml::integer(0)),
                                  aml::name("_CRS", windows),
                                  aml::name("_PRT", interrupt_routing()),
