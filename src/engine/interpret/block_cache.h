@@ -1,0 +1,31 @@
+// Where blocks live: one region of memory, filled from its start and emptied as a whole, and a hash table by (gpa, key).
+#pragma once
+
+#include <vector>
+
+#include "engine/interpret/op.h"
+
+namespace trapline::engine::interpret {
+
+class BlockCache {
+ public:
+  explicit BlockCache(u64 bytes);
+  ~BlockCache();
+  BlockCache(const BlockCache&) = delete;
+
+  Block* find(u64 gpa, u32 key) const;
+  void insert(Block* block);
+  void remove(Block* block);  // from the table; its memory stays until clear(), as links may point to it
+  // 32-byte aligned, zeroed or not; null when the region is full.
+  void* allocate(u64 bytes);
+  void clear();
+
+ private:
+  static constexpr u64 kBuckets = 1 << 16;
+  static u64 bucket(u64 gpa, u32 key) { return (gpa ^ gpa >> 14 ^ u64{key} << 9) & (kBuckets - 1); }
+  std::vector<Block*> buckets_;
+  u8* region_ = nullptr;
+  u64 size_ = 0, used_ = 0;
+};
+
+}  // namespace trapline::engine::interpret

@@ -1,0 +1,288 @@
+#include "engine/interpret/interpreter.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "cpu/code_map.h"
+#include "cpu/events.h"
+#include "cpu/fpu.h"
+#include "engine/interpret/build.h"
+#include "engine/interpret/chain.h"
+#include "engine/interpret/tracer.h"
+
+namespace trapline::engine {
+
+namespace interpret {
+
+namespace {
+
+constexpr u64 kCacheBytes = 64 * MiB;
+constexpr u64 kLookEvery = 4096;  // instructions between looks at the clock: some 20 us
+
+u64 saturating_add(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
+
+bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write && s.linear_base == 0; }
+
+u32 mode_key(const Vcpu& cpu) {
+  using cpu::Mode;
+  if (cpu.mode == Mode::long64) return 2 | key::flat_data | key::flat_code;
+  const auto seg = [&](Seg s) -> const cpu::Segment& { return cpu.seg[static_cast<u8>(s)]; };
+  u32 k = cpu.code_size() == isa::CodeSize::bits32 ? 1 : 0;
+  if (seg(Seg::ss).big()) k |= key::ss_big;
+  if (flat(seg(Seg::ds)) && flat(seg(Seg::es)) && flat(seg(Seg::ss))) k |= key::flat_data;
+  if (seg(Seg::cs).linear_base == 0 && seg(Seg::cs).limit == 0xffffffff) k |= key::flat_code;
+  return k;
+}
+
+}  // namespace
+
+class Interpreter final : public Engine {
+ public:
+  Interpreter(Vcpu& vcpu, CodeArena& arena) : arena_{arena}, vector_{arena}, cache_{kCacheBytes}, builder_{cache_, vector_} {
+    vcpu.engine_state = &run_;
+  }
+  Exit run(Vcpu& cpu, u64 budget) override;
+  Exit step(Vcpu& cpu) override;
+  void flush() override;
+
+ private:
+  using MaybeExit = std::optional<Exit>;  // empty: go on
+
+  Exit loop(Vcpu& cpu, u64 end);
+  MaybeExit at_boundary(Vcpu& cpu, bool* delivered);
+  MaybeExit one(Vcpu& cpu);
+  MaybeExit after_one(Vcpu& cpu, const Block& block, u32 flags_before, u64 retired_before);
+  MaybeExit handle(Vcpu& cpu);
+  MaybeExit deliver(Vcpu& cpu);
+  static MaybeExit stopped(const Vcpu& cpu);
+  Block* lookup(Vcpu& cpu, u32 key);
+  Block* usable(Vcpu& cpu, Block* block, const Source& source);
+  void remember(const Vcpu& cpu, Block* block, u64 linear);
+  void set_limit(const Vcpu& cpu, u64 end);
+  void execute(Vcpu& cpu, Block* block);
+  static bool one_at_a_time(const Vcpu& cpu);
+
+  Run run_;
+  CodeArena& arena_;
+  VectorUnit vector_;
+  BlockCache cache_;
+  Builder builder_;
+};
+
+// -- Finding blocks --------------------------------------------------------------------------------------------------------
+// The block at cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
+Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
+  const cpu::Segment& cs = cpu.seg[static_cast<u8>(Seg::cs)];
+  const u64 linear = (cs.linear_base + cpu.rip) & cpu.linear_mask;
+  if (!(key & key::flat_code) && cpu.rip > cs.limit) {
+    (void)cpu.raise_gp();
+    return nullptr;
+  }
+  for (unsigned attempt = 0;; attempt++) {
+    const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
+    if (!page) return nullptr;
+    const u64 gpa = page->gpa | (linear & (kPageSize - 1));
+    const Source source{linear, cpu.rip, gpa, reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa})), key};
+    if (Block* found = cache_.find(gpa, key)) {
+      // A segment limit is no part of the key: near it, go one by one, and decoding anew raises the fault.
+      if (!(key & key::flat_code) && cpu.rip + found->bytes - 1 > cs.limit) {
+        if (!(key & key::single)) return lookup(cpu, key | key::single);
+        cache_.remove(found);
+      } else if (Block* block = usable(cpu, found, source)) {
+        remember(cpu, block, linear);
+        return block;
+      }
+    }
+    Block* block = nullptr;
+    switch (builder_.build(cpu, source, &block)) {
+      case Built::yes: remember(cpu, block, linear); return block;
+      case Built::fault: return nullptr;
+      case Built::full:
+        INVARIANT(attempt < 2, "a block at {:#x} fits in no cache", linear);
+        flush();
+        vector_.forget_all();
+        arena_.reset();
+    }
+  }
+}
+
+// Is the found block still what memory holds? A write beside it, or of the same bytes, costs only a comparison.
+Block* Interpreter::usable(Vcpu& cpu, Block* block, const Source& source) {
+  if (block->crosses) {
+    const cpu::TlbEntry* second = cpu::fetch_lookup(cpu, ((source.linear & kPageMask) + kPageSize) & cpu.linear_mask);
+    if (!second || second->gpa != block->gpa2) {
+      cache_.remove(block);  // decoding anew raises the fault or sees the other page
+      return nullptr;
+    }
+  }
+  if (block->fresh() || seal(cpu, *block)) return block;
+  TRACE(blocks, "stale {:#x} (gpa {:#x})", source.linear, block->gpa);
+  cpu.count.blocks_invalidated++;
+  cache_.remove(block);
+  return nullptr;
+}
+
+// Lets the next visit come without the run loop: by the branch that led here, and by address.
+void Interpreter::remember(const Vcpu& cpu, Block* block, u64 linear) {
+  Block** link = run_.pending_link;
+  run_.pending_link = nullptr;
+  if (block->crosses || !(block->key & key::flat_code) || (block->key & key::single)) return;
+  run_.jump[jump_slot(linear)] = {linear, block};
+  if (!link || run_.pending_rip != cpu.rip || run_.pending_key != block->key) return;
+  if (run_.pending_cross || run_.pending_page == (block->gpa & kPageMask)) *link = block;
+}
+
+void Interpreter::flush() {
+  cache_.clear();
+  std::fill(std::begin(run_.jump), std::end(run_.jump), JumpEntry{});
+  run_.pending_link = nullptr;
+}
+
+// -- Running ---------------------------------------------------------------------------------------------------------------
+void Interpreter::execute(Vcpu& cpu, Block* block) {
+  run_.leave = Leave::boundary;
+  run_.pending_link = nullptr;
+  cpu.retired += block->count;
+  for (const Op* op = block->first(); op;) op = op->fn(cpu, op);
+}
+
+void Interpreter::set_limit(const Vcpu& cpu, u64 end) {
+  run_.deadline = cpu.timer_deadline;
+  if (!cpu.clock->instructions) {
+    run_.limit = std::min(end, saturating_add(cpu.retired, kLookEvery));
+    return;
+  }
+  const u64 now = cpu.vm_tsc();
+  const u64 until = cpu.timer_deadline > now ? cpu.timer_deadline - now : 0;
+  run_.limit = std::min(end, saturating_add(cpu.retired, until));
+}
+
+Interpreter::MaybeExit Interpreter::stopped(const Vcpu& cpu) {
+  return cpu.activity == cpu::Activity::shutdown ? Exit::shutdown : Exit::kicked;
+}
+
+// Interrupts, timer, requests of other threads. Empty: there are instructions to run.
+Interpreter::MaybeExit Interpreter::at_boundary(Vcpu& cpu, bool* delivered) {
+  using cpu::Activity;
+  const bool due = cpu.timer_deadline != ~u64{0} && cpu.vm_tsc() >= cpu.timer_deadline;
+  if (cpu.attention->load(std::memory_order_acquire) == 0 && !due && cpu.activity == Activity::running) [[likely]] return {};
+  switch (cpu::service_events(cpu)) {
+    case Outcome::halt: return cpu.activity == Activity::wait_for_sipi ? Exit::waiting : Exit::halted;
+    case Outcome::stop: return stopped(cpu);
+    case Outcome::jumped: *delivered = true; return {};
+    default: return {};
+  }
+}
+
+Interpreter::MaybeExit Interpreter::deliver(Vcpu& cpu) {
+  cpu.debug_hits = 0;
+  return cpu::deliver_fault(cpu) == Outcome::stop ? stopped(cpu) : MaybeExit{};
+}
+
+Interpreter::MaybeExit Interpreter::handle(Vcpu& cpu) {
+  switch (run_.leave) {
+    case Leave::fault: return deliver(cpu);
+    case Leave::stop: return stopped(cpu);
+    case Leave::breakpoint: return Exit::breakpoint;
+    default: return {};  // halted: at_boundary sees it
+  }
+}
+
+bool Interpreter::one_at_a_time(const Vcpu& cpu) {
+  return (cpu.sys_flags & cpu::flag::tf) || cpu.interrupt_shadow || (cpu.debug.dr7 & 0xff) || (trace::mask & trace::cpu);
+}
+
+Exit Interpreter::loop(Vcpu& cpu, u64 end) {
+  for (;;) {
+    bool delivered = false;
+    if (const MaybeExit e = at_boundary(cpu, &delivered)) return *e;
+    if (cpu.retired >= end) return Exit::budget_spent;
+    if (one_at_a_time(cpu)) [[unlikely]] {
+      if (const MaybeExit e = one(cpu)) return *e;
+      continue;
+    }
+    run_.key = mode_key(cpu);
+    set_limit(cpu, end);
+    Block* block = lookup(cpu, run_.key);
+    if (!block) {
+      if (const MaybeExit e = deliver(cpu)) return *e;
+      continue;
+    }
+    if (cpu.clock->instructions && saturating_add(cpu.retired, block->count) > run_.limit) {
+      if (const MaybeExit e = one(cpu)) return *e;
+      continue;
+    }
+    execute(cpu, block);
+    if (const MaybeExit e = handle(cpu)) return *e;
+  }
+}
+
+// -- One instruction, with everything that is looked at between two of them -------------------------------------------------------
+Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
+  const u32 before = cpu.sys_flags;
+  if (cpu::resume_flag_matters(cpu) && !(before & cpu::flag::rf)) {
+    if (const u64 bits = cpu::instruction_breakpoints(cpu)) {
+      cpu.fault = cpu::Fault{cpu::Vector::db, 0, 0, bits};
+      return deliver(cpu);
+    }
+  }
+  run_.key = mode_key(cpu) | key::single;
+  run_.limit = ~u64{0};
+  run_.deadline = cpu.timer_deadline;
+  Block* block = lookup(cpu, run_.key);
+  if (!block) {
+    cpu.interrupt_shadow = false;
+    return deliver(cpu);
+  }
+  const u64 retired = cpu.retired;
+  cpu.interrupt_shadow = false;  // it covered this instruction only
+  cpu.debug_hits = 0;
+  Tracer tracer{cpu, *block};
+  execute(cpu, block);
+  tracer.print(cpu);
+  return after_one(cpu, *block, before, retired);
+}
+
+Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32 before, u64 retired) {
+  if (run_.leave != Leave::boundary && run_.leave != Leave::halt) return handle(cpu);
+  const auto mnemonic = static_cast<ZydisMnemonic>(block.mnemonic);
+  const bool iret = mnemonic == ZYDIS_MNEMONIC_IRET || mnemonic == ZYDIS_MNEMONIC_IRETD || mnemonic == ZYDIS_MNEMONIC_IRETQ;
+  if ((before & cpu::flag::rf) && !iret && cpu.retired != retired) cpu.sys_flags &= ~cpu::flag::rf;
+  u64 bits = cpu.debug_hits;
+  cpu.debug_hits = 0;
+  // Single-step: TF as it was before the instruction. Interrupts through a gate cleared it for good; a load of SS holds it off.
+  const bool gate = mnemonic == ZYDIS_MNEMONIC_INT || mnemonic == ZYDIS_MNEMONIC_INT3 || mnemonic == ZYDIS_MNEMONIC_INTO ||
+                    mnemonic == ZYDIS_MNEMONIC_INT1 || (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
+  const bool held = cpu.interrupt_shadow && mnemonic != ZYDIS_MNEMONIC_STI;
+  if ((before & cpu::flag::tf) && !gate && !held) bits |= cpu::dr6::bs;
+  if (bits == 0) return {};
+  if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
+  return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : MaybeExit{};
+}
+
+// -- Engine -----------------------------------------------------------------------------------------------------------------
+Exit Interpreter::run(Vcpu& cpu, u64 budget) {
+  cpu.engine_state = &run_;
+  const Exit exit = loop(cpu, saturating_add(cpu.retired, budget));
+  cpu::x87_park(cpu);
+  return exit;
+}
+
+Exit Interpreter::step(Vcpu& cpu) {
+  cpu.engine_state = &run_;
+  bool delivered = false;
+  MaybeExit exit = at_boundary(cpu, &delivered);
+  if (!exit && !delivered) exit = one(cpu);
+  cpu::x87_park(cpu);
+  return exit.value_or(Exit::breakpoint);
+}
+
+}  // namespace interpret
+
+std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena) {
+  return std::make_unique<interpret::Interpreter>(cpu, arena);
+}
+
+}  // namespace trapline::engine

@@ -1,0 +1,218 @@
+// MOVS, STOS, LODS, CMPS, SCAS with REP, every address size, segment and direction. Forward MOVS and STOS go page by page in bulk.
+// A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs it again.
+#include <algorithm>
+
+#include "engine/interpret/complex.h"
+
+namespace trapline::engine::interpret {
+
+namespace {
+
+// RSI, RDI and RCX as the address size sees them.
+class Cursor {
+ public:
+  Cursor(Vcpu& cpu, const Insn& insn)
+      : cpu_{cpu}, bytes_{insn.address_bytes}, mask_{bytes_ == 8 ? ~u64{0} : bytes_ == 4 ? 0xffffffff : 0xffff} {}
+  u64 value(unsigned reg) const { return cpu_.gpr[reg] & mask_; }
+  void advance(unsigned reg, u64 by) {
+    u64& r = cpu_.gpr[reg];
+    r = bytes_ == 2 ? (r & ~mask_) | ((r + by) & mask_) : (r + by) & mask_;
+  }
+  // Elements of `size` that fit from the register's offset before the address wraps.
+  u64 before_wrap(unsigned reg, unsigned size) const { return bytes_ == 8 ? ~u64{0} : (mask_ - value(reg) + 1) / size; }
+
+ private:
+  Vcpu& cpu_;
+  unsigned bytes_;
+  u64 mask_;
+};
+
+u64 in_page(u64 linear, unsigned size) { return (kPageSize - (linear & (kPageSize - 1))) / size; }
+
+bool flat(const Vcpu& cpu, Seg seg, bool write) {
+  const cpu::Segment& s = cpu.seg[static_cast<u8>(seg)];
+  return write ? s.flat_write : s.flat_read;
+}
+u64 linear_of(const Vcpu& cpu, Seg seg, u64 offset) {
+  return (cpu.seg[static_cast<u8>(seg)].linear_base + offset) & cpu.linear_mask;
+}
+
+// As the hardware's element-by-element copy: a destination just above the source repeats the pattern.
+template <class T>
+void copy_forward(u8* to, const u8* from, u64 count) {
+  if (to <= from || to >= from + count * sizeof(T)) {
+    std::memmove(to, from, count * sizeof(T));
+    return;
+  }
+  for (u64 i = 0; i < count; i++) std::memcpy(to + i * sizeof(T), from + i * sizeof(T), sizeof(T));
+}
+
+template <class T>
+void fill_forward(u8* to, T value, u64 count) {
+  if constexpr (sizeof(T) == 1)
+    asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+  else if constexpr (sizeof(T) == 2)
+    asm volatile("rep stosw" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+  else if constexpr (sizeof(T) == 4)
+    asm volatile("rep stosl" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+  else
+    asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
+}
+
+// Each operation: bulk() moves up to `most` elements at once and says how many (0: do one the slow way); one() does one,
+// false: fault; again(): does REPE or REPNE go on?
+template <class T>
+struct Movs {
+  static constexpr bool source = true, destination = true;
+  static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
+    if (!flat(cpu, insn.mem.seg, false) || !flat(cpu, Seg::es, true)) return 0;
+    const u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    u64 n = std::min({most, in_page(from, sizeof(T)), in_page(to, sizeof(T)), c.before_wrap(isa::rsi, sizeof(T)),
+                      c.before_wrap(isa::rdi, sizeof(T))});
+    if (n == 0) return 0;
+    const unsigned bytes = static_cast<unsigned>(n * sizeof(T));
+    const u8* source_host = cpu::tlb_lookup(cpu, from, bytes, cpu.need_read);
+    u8* target_host = cpu::tlb_lookup(cpu, to, bytes, cpu.need_write);
+    if (!source_host || !target_host) return 0;
+    copy_forward<T>(target_host, source_host, n);
+    return n;
+  }
+  static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
+    T v;
+    return cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), v) && cpu::write(cpu, Seg::es, c.value(isa::rdi), v);
+  }
+};
+
+template <class T>
+struct Stos {
+  static constexpr bool source = false, destination = true;
+  static u64 bulk(Vcpu& cpu, const Insn&, const Cursor& c, u64 most) {
+    if (!flat(cpu, Seg::es, true)) return 0;
+    const u64 to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const u64 n = std::min({most, in_page(to, sizeof(T)), c.before_wrap(isa::rdi, sizeof(T))});
+    u8* host = n ? cpu::tlb_lookup(cpu, to, static_cast<unsigned>(n * sizeof(T)), cpu.need_write) : nullptr;
+    if (!host) return 0;
+    fill_forward<T>(host, low<T>(cpu, isa::rax), n);
+    return n;
+  }
+  static bool one(Vcpu& cpu, const Insn&, const Cursor& c) {
+    return cpu::write(cpu, Seg::es, c.value(isa::rdi), low<T>(cpu, isa::rax));
+  }
+};
+
+template <class T>
+struct Lods {
+  static constexpr bool source = true, destination = false;
+  static u64 bulk(Vcpu&, const Insn&, const Cursor&, u64) { return 0; }
+  static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
+    T v;
+    if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), v)) return false;
+    set_low<T>(cpu, isa::rax, v);
+    return true;
+  }
+};
+
+template <class T>
+struct Cmps {
+  static constexpr bool source = true, destination = true, compares = true;
+  static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
+    T a, b;
+    if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a) || !cpu::read(cpu, Seg::es, c.value(isa::rdi), b)) return false;
+    u16 f = 0;
+    (void)Cmp::apply<T>(f, a, b);
+    cpu.arith = f;
+    return true;
+  }
+};
+
+template <class T>
+struct Scas {
+  static constexpr bool source = false, destination = true, compares = true;
+  static bool one(Vcpu& cpu, const Insn&, const Cursor& c) {
+    T b;
+    if (!cpu::read(cpu, Seg::es, c.value(isa::rdi), b)) return false;
+    u16 f = 0;
+    (void)Cmp::apply<T>(f, low<T>(cpu, isa::rax), b);
+    cpu.arith = f;
+    return true;
+  }
+};
+
+template <template <class> class Op, class T>
+Outcome run(Vcpu& cpu, const Insn& insn) {
+  constexpr bool compares = requires { Op<T>::compares; };
+  Cursor c{cpu, insn};
+  const bool back = cpu.sys_flags & cpu::flag::df;
+  const u64 step = back ? ~u64{sizeof(T)} + 1 : sizeof(T);
+  const auto move = [&](u64 n) {
+    if constexpr (Op<T>::source) c.advance(isa::rsi, step * n);
+    if constexpr (Op<T>::destination) c.advance(isa::rdi, step * n);
+  };
+  if (!insn.rep && !insn.repne) {
+    if (!Op<T>::one(cpu, insn, c)) return Outcome::fault;
+    move(1);
+    return Outcome::next;
+  }
+  // A trap after every element when single-stepping; breakpoint hits likewise.
+  const bool single = (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff);
+  for (u64 left = c.value(isa::rcx), slow = 0; left != 0;) {
+    u64 n = 0;
+    if constexpr (!compares)
+      if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
+    if (n == 0) {
+      if (!Op<T>::one(cpu, insn, c)) return Outcome::fault;
+      n = 1;
+      slow++;
+    }
+    move(n);
+    c.advance(isa::rcx, 0 - n);
+    left = c.value(isa::rcx);
+    if constexpr (compares)
+      if (((cpu.arith & 0x4000) != 0) != insn.rep) break;
+    if (left == 0) break;
+    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || slow >= 1024) return Outcome::repeat;
+  }
+  return Outcome::next;
+}
+
+template <template <class> class Op>
+cpu::Semantic sized(unsigned bytes) {
+  switch (bytes) {
+    case 1: return run<Op, u8>;
+    case 2: return run<Op, u16>;
+    case 4: return run<Op, u32>;
+    default: return run<Op, u64>;
+  }
+}
+
+}  // namespace
+
+cpu::Semantic find_string(const Insn& insn) {
+  // MOVSD and CMPSD are also names of SSE2 instructions: those have operands.
+  if (insn.operand_count != 0) return nullptr;
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ: return sized<Movs>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ: return sized<Stos>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_LODSB:
+    case ZYDIS_MNEMONIC_LODSW:
+    case ZYDIS_MNEMONIC_LODSD:
+    case ZYDIS_MNEMONIC_LODSQ: return sized<Lods>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ: return sized<Cmps>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ: return sized<Scas>(insn.mem.bytes);
+    default: return nullptr;
+  }
+}
+
+}  // namespace trapline::engine::interpret
