@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <thread>
 
 #include "bare_vm.h"
@@ -86,6 +87,27 @@ TEST(CodeMap, MoreRequestsThanTheRingHoldsDropEverything) {
   for (u64 i = 0; i < 100; i++) vm.code.mark(a, kFrame + i, 0, 16);
   vm.code.unpark(b);
   for (u64 i = 0; i < 100; i++) EXPECT_EQ(tlb_lookup(b, (kFrame + i) * kPageSize, 1, b.need_write), nullptr) << i;
+}
+
+TEST(CodeMap, MarkReturnsOnlyAfterEveryRunningVcpuHasAnswered) {
+  Smp vm(3);
+  Vcpu &a = *vm.cpus[0], &b = *vm.cpus[1];
+  vm.code.park(*vm.cpus[2]);
+  const u64 page = kFrame * kPageSize;
+  ASSERT_TRUE(write(b, Seg::ds, page, u8{1}));
+  std::atomic<bool> returned{false};
+  std::thread marker{[&] {
+    vm.code.mark(a, kFrame, 0, 16);
+    returned = true;
+  }};
+  while (!(b.attention->load() & attention::smp_request)) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_FALSE(returned);
+  EXPECT_NE(tlb_lookup(b, page, 1, b.need_write), nullptr) << "only its own thread takes it away";
+  vm.code.serve(b);
+  marker.join();
+  EXPECT_EQ(tlb_lookup(b, page, 1, b.need_write), nullptr);
+  EXPECT_FALSE(b.attention->load() & attention::smp_request);
 }
 
 // Two vCPUs count in frames that a third one decodes, all at full speed. What the code map promises: as long as the
