@@ -91,7 +91,6 @@ struct alignas(kPageSize) VmPage {
   std::atomic<u32> clock_ready{0};    // tsc_khz and tsc_offset are valid; a futex
   u64 tsc_khz = 0, tsc_offset = 0;    // host TSC + offset = guest TSC
   u64 start_ns = 0;                   // --clock instructions: guest time at which the core starts (not 0 after a reset)
-  u64 wall_clock_base = 0;            // --clock instructions: seconds since 1970 at guest time 0
   u32 vcpus = 0;
   u32 launch_length = 0;
   alignas(64) DebugMailbox debug;

@@ -1,8 +1,9 @@
 #include "core/vm.h"
 
-#include "cpu/fpu.h"
 #include "cpu/mmu.h"
+#include "cpu/msr_memory_type.h"
 #include "engine/interpret/interpreter.h"
+#include "para/kvm/kvm.h"
 
 namespace trapline::core {
 
@@ -38,7 +39,7 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index)
   lapic = std::make_unique<cpu::Lapic>(cpu, pages.inbox, pages.mirror);
   cpu.lapic = lapic.get();
   cpu::reset(cpu, false);
-  cpu::reset_fpu(cpu);
+  cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
   cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
   v.code->add_vcpu(&cpu);
   engine = engine::make_interpreter(cpu, arena);
@@ -63,6 +64,10 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   if (!cpuid) return Err{cpuid.error()};
   vm->cpuid = std::move(*cpuid);
   vm->code = std::make_unique<cpu::CodeMap>(vm->ram);
+  if (vm->launch.para_kvm) {
+    const u64 wall = vm->clock.instructions ? para::Kvm::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
+    vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
+  }
   for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i));
   connect_lapics(*vm);
   return vm;

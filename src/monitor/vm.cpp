@@ -28,6 +28,7 @@
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
 #include "monitor/terminal.h"
+#include "para/kvm/kvm.h"
 
 namespace trapline::monitor {
 
@@ -35,7 +36,7 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr u64 kDeterministicEpoch = 1'700'000'000;  // the wall clock of --clock instructions at power-on
+constexpr u64 kDeterministicEpoch = para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
 constexpr int kStopPatienceMs = 1000;
 
 void complain(const std::string& text) { fmt::print(stderr, "trapline: {}\n", text); }
@@ -173,7 +174,6 @@ Result<void, std::string> VmRun::power_on() {
   }
   page.tsc_khz = tsc_khz_;
   page.tsc_offset = ~m.time.origin() + 1;
-  page.wall_clock_base = kDeterministicEpoch;
   page.clock_ready.store(1, std::memory_order_release);
   core::futex_wake(page.clock_ready);
   return {};

@@ -1,0 +1,89 @@
+// What the processes of a VM ask of the host, as strace sees it: the core nothing but its allow-list once the filter stands, neither
+// of them /dev/kvm.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "support/process.h"
+#include "support/tiny_guest.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+
+bool can_trace() { return run({"strace", "-o", "/dev/null", "true"}).code == 0; }
+
+struct Line {
+  std::string pid, call;
+};
+
+// "1234  openat(...": resumed and signal lines carry no new call.
+std::vector<Line> parse(const std::string& path) {
+  std::vector<Line> lines;
+  std::ifstream in{path};
+  for (std::string text; std::getline(in, text);) {
+    std::istringstream words{text};
+    Line l;
+    words >> l.pid;
+    std::getline(words >> std::ws, l.call);
+    if (l.call.empty() || l.call[0] == '<' || l.call[0] == '-' || l.call[0] == '+') continue;
+    lines.push_back(l);
+  }
+  return lines;
+}
+
+std::string name_of(const std::string& call) { return call.substr(0, call.find('(')); }
+
+TEST(Traced, TheCoreKeepsToItsListAndNobodyOpensKvm) {
+  if (!can_trace()) GTEST_SKIP() << "not proven here: strace is missing, or this host forbids ptrace";
+  const TempFile kernel{multiboot(prints("hello", exits_with(4)))}, log{""};
+  const Finished f = run({"strace", "-f", "-qq", "-o", log.path(), TRAPLINE_EXECUTABLE, "run", "--cpus", "2", "--stats", "--kernel", kernel.path()});
+  ASSERT_EQ(f.code, 9) << f.output;
+
+  const auto lines = parse(log.path());
+  ASSERT_FALSE(lines.empty());
+  std::size_t locked_at = lines.size();
+  std::set<std::string> core;
+  for (std::size_t i = 0; i < lines.size(); i++) {
+    EXPECT_EQ(lines[i].call.find("/dev/kvm"), std::string::npos) << lines[i].call;
+    if (name_of(lines[i].call) == "seccomp" && lines[i].call.find("SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, {len=") != std::string::npos) {
+      locked_at = i;
+      core.insert(lines[i].pid);
+    }
+  }
+  ASSERT_LT(locked_at, lines.size()) << "no filter was installed";
+  // The core's threads: those whose calls follow from the pid that installed the filter.
+  for (const Line& l : lines)
+    if (core.contains(l.pid) && name_of(l.call).starts_with("clone"))
+      if (const auto at = l.call.rfind("= "); at != std::string::npos) core.insert(l.call.substr(at + 2));
+
+  const std::set<std::string> allowed{"futex", "exit", "exit_group", "sched_yield", "restart_syscall", "membarrier", "rt_sigreturn", "rt_sigprocmask",
+                                      "gettid", "getpid", "tgkill", "clock_gettime", "gettimeofday", "time", "brk", "munmap", "madvise", "mremap", "mmap",
+                                      "mprotect"};
+  std::size_t after = 0;
+  for (std::size_t i = locked_at + 1; i < lines.size(); i++) {
+    if (!core.contains(lines[i].pid)) continue;
+    after++;
+    EXPECT_TRUE(allowed.contains(name_of(lines[i].call))) << lines[i].call;
+    EXPECT_EQ(lines[i].call.find("PROT_EXEC"), std::string::npos) << lines[i].call;
+  }
+  EXPECT_GT(after, 0u);
+}
+
+TEST(Traced, WorksAsAnOrdinaryUser) {
+  if (::geteuid() != 0) GTEST_SKIP() << "this is an ordinary user already";
+  const TempFile kernel{multiboot(exits_with(4))};
+  ::system(("chmod 644 " + kernel.path()).c_str());
+  const Finished f = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs", TRAPLINE_EXECUTABLE, "run", "--kernel",
+                          kernel.path()});
+  if (f.code == 127 || f.output.find("Permission denied") != std::string::npos) GTEST_SKIP() << "the executable lies where others cannot read it";
+  EXPECT_EQ(f.code, 9) << f.output;
+}
+
+}  // namespace
+}  // namespace trapline::test

@@ -1,0 +1,96 @@
+// Whatever the user gets wrong: one clear line on standard error that names the thing, and the documented exit code.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "support/process.h"
+#include "support/tiny_guest.h"
+
+namespace trapline::test {
+namespace {
+
+using testing::HasSubstr;
+using std::chrono::seconds;
+
+Finished trapline(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), TRAPLINE_EXECUTABLE);
+  Process::Options options;
+  options.merge_stderr = false;
+  return run(arguments, {}, seconds{30}, options);
+}
+
+void expect_refusal(const std::vector<std::string>& arguments, int code, const std::string& words) {
+  const Finished f = trapline(arguments);
+  EXPECT_EQ(f.code, code) << f.errors;
+  EXPECT_EQ(f.output, "");
+  EXPECT_EQ(std::count(f.errors.begin(), f.errors.end(), '\n'), 1) << f.errors;
+  EXPECT_THAT(f.errors, HasSubstr(words));
+  EXPECT_TRUE(f.errors.starts_with("trapline: ")) << f.errors;
+}
+
+TEST(Usage, WrongOptions) {
+  const TempFile kernel{multiboot(exits_with(0))};
+  expect_refusal({}, 2, "subcommand");
+  expect_refusal({"fly"}, 2, "fly");
+  expect_refusal({"run"}, 2, "--kernel");
+  expect_refusal({"run", "--kernel", kernel.path(), "--nonsense"}, 2, "--nonsense");
+  expect_refusal({"run", "--kernel", kernel.path(), "--memory", "lots"}, 2, "--memory lots");
+  expect_refusal({"run", "--kernel", kernel.path(), "--memory", "8M"}, 2, "too little");
+  expect_refusal({"run", "--kernel", kernel.path(), "--memory", "4096G"}, 2, "too much");
+  expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "0"}, 2, "--cpus 0");
+  expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "two"}, 2, "two");
+  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "translate"}, 2, "--engine translate is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "patch"}, 2, "--engine patch is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--para", "xen"}, 2, "--para xen is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--trace", "everything"}, 2, "everything");
+  expect_refusal({"run", "--kernel", kernel.path(), "--timeout", "-1"}, 2, "--timeout");
+  expect_refusal({"run", "--kernel", kernel.path(), "--cpu-features", "+warp"}, 2, "warp");
+}
+
+TEST(Usage, WrongFiles) {
+  const TempFile kernel{multiboot(exits_with(0))}, empty{""}, text{"this is no kernel\n"};
+  expect_refusal({"run", "--kernel", "/nonexistent/vmlinuz"}, 3, "/nonexistent/vmlinuz");
+  expect_refusal({"run", "--kernel", "/tmp"}, 3, "is a directory");
+  expect_refusal({"run", "--kernel", empty.path()}, 3, "is empty");
+  expect_refusal({"run", "--kernel", text.path()}, 3, "kernel");
+  expect_refusal({"run", "--kernel", kernel.path(), "--initrd", "/nonexistent/initrd"}, 3, "--initrd /nonexistent/initrd");
+  expect_refusal({"run", "--kernel", kernel.path(), "--module", "/nonexistent/m=args"}, 3, "--module /nonexistent/m");
+  expect_refusal({"run", "--kernel", kernel.path(), "--system-map", "/nonexistent/map"}, 3, "--system-map");
+  expect_refusal({"run", "--kernel", kernel.path(), "--trace", "boot", "--trace-file", "/nonexistent/t"}, 3, "--trace-file /nonexistent/t");
+  if (::geteuid() != 0) {
+    ::chmod(kernel.path().c_str(), 0);
+    expect_refusal({"run", "--kernel", kernel.path()}, 3, "Permission denied");
+  }
+}
+
+TEST(Usage, TruncatedKernelsAreRefusedAtEveryLength) {
+  const std::string whole = multiboot(exits_with(0));
+  for (std::size_t n : {1u, 3u, 4u, 11u, 12u, 31u}) {
+    const TempFile part{whole.substr(0, n)};
+    expect_refusal({"run", "--kernel", part.path()}, 3, "kernel");
+  }
+}
+
+TEST(Usage, HelpAndVersion) {
+  const Finished version = trapline({"--version"}), help = trapline({"--help"}), run_help = trapline({"run", "--help"});
+  EXPECT_EQ(version.code, 0);
+  EXPECT_THAT(version.output, HasSubstr("trapline "));
+  EXPECT_EQ(help.code, 0);
+  EXPECT_THAT(help.output, HasSubstr("doctor"));
+  EXPECT_EQ(run_help.code, 0);
+  for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para", "--cpu-features", "--clock",
+                             "--timeout", "--no-reboot", "--trace", "--trace-file", "--stats", "--system-map", "--gdb", "--gdb-wait"})
+    EXPECT_THAT(run_help.output, HasSubstr(option));
+}
+
+TEST(Usage, DoctorNamesTheEngine) {
+  const Finished f = trapline({"doctor"});
+  EXPECT_EQ(f.code, 0) << f.output;
+  for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count", "auto takes interpret"})
+    EXPECT_THAT(f.output, HasSubstr(line));
+}
+
+}  // namespace
+}  // namespace trapline::test

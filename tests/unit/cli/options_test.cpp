@@ -1,0 +1,75 @@
+#include "cli/options.h"
+
+#include <gtest/gtest.h>
+
+namespace trapline::cli {
+namespace {
+
+TEST(ParseSize, TakesUnitsAndRefusesTheRest) {
+  EXPECT_EQ(parse_size("512M"), 512 * MiB);
+  EXPECT_EQ(parse_size("4G"), 4 * GiB);
+  EXPECT_EQ(parse_size("65536k"), 64 * MiB);
+  EXPECT_EQ(parse_size("128"), 128 * MiB);
+  for (const char* bad : {"", "M", "-1G", "1.5G", "4GB", "12X", "99999999999999999999G", "18446744073709551615T", " 1G"})
+    EXPECT_FALSE(parse_size(bad)) << bad;
+}
+
+RunOptions valid() {
+  RunOptions o;
+  o.config.kernel = "kernel";
+  return o;
+}
+
+std::string complaint(const RunOptions& o) {
+  const auto c = check(o);
+  return c ? "" : c.error();
+}
+
+TEST(Check, RefusesEnginesByName) {
+  RunOptions o = valid();
+  EXPECT_EQ(complaint(o), "");
+  o.engine = "translate";
+  EXPECT_EQ(complaint(o), "--engine translate is not built into this version: use interpret or auto");
+  o.engine = "jit";
+  EXPECT_EQ(complaint(o), "--engine jit: no such engine: use interpret or auto");
+  o = valid();
+  o.para = "xen";
+  EXPECT_EQ(complaint(o), "--para xen is not built into this version: use none, kvm or auto");
+}
+
+TEST(Check, KeepsWithinLimits) {
+  RunOptions o = valid();
+  o.memory = "63M";
+  EXPECT_EQ(complaint(o), "--memory 63M: too little: give 64M or more");
+  o.memory = "16G";
+  EXPECT_EQ(complaint(o), "");
+  o.memory = "257G";
+  EXPECT_EQ(complaint(o), "--memory 257G: too much: give 256G or less");
+  o = valid();
+  o.config.cpus = 0;
+  EXPECT_EQ(complaint(o), "--cpus 0: give 1 to 64");
+  o.config.cpus = 64;
+  EXPECT_EQ(complaint(o), "");
+  o = valid();
+  o.trace = "mmu,nonsense";
+  EXPECT_NE(complaint(o).find("--trace nonsense: no such area"), std::string::npos);
+  o = valid();
+  o.config.cpu_features = "+nonsense";
+  EXPECT_NE(complaint(o).find("nonsense"), std::string::npos);
+}
+
+TEST(Check, SplitsModules) {
+  RunOptions o = valid();
+  o.modules = {"a.bin=x=1 y", "b.bin"};
+  const auto c = check(o);
+  ASSERT_TRUE(c);
+  ASSERT_EQ(c->modules.size(), 2u);
+  EXPECT_EQ(c->modules[0].path, "a.bin");
+  EXPECT_EQ(c->modules[0].arguments, "x=1 y");
+  EXPECT_EQ(c->modules[1].arguments, "");
+  o.modules = {"=args"};
+  EXPECT_NE(complaint(o), "");
+}
+
+}  // namespace
+}  // namespace trapline::cli
