@@ -386,12 +386,12 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
 bool seal(Vcpu& cpu, Block& block) {
   const u32 offset = static_cast<u32>(block.gpa & (kPageSize - 1));
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
+  block.generation_seen = block.generation->load(std::memory_order_acquire);  // before mark(): see cpu/code_map.h
   cpu.code->mark(cpu, block.gpa / kPageSize, offset, first);
-  block.generation_seen = block.generation->load(std::memory_order_acquire);
   bool same = std::memcmp(cpu.ram->host(Gpa{block.gpa}), block.code, first) == 0;
   if (block.crosses) {
-    cpu.code->mark(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
     block.generation2_seen = block.generation2->load(std::memory_order_acquire);
+    cpu.code->mark(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
     same = same && std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) == 0;
   }
   return same;
