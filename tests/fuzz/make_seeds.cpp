@@ -22,7 +22,7 @@ void write(const fs::path& folder, const std::string& name, const void* head, st
 }
 
 void write_boot(const fs::path& root, const char* fuzzer, const std::string& name, const Image& kernel) {
-  const fuzz::BootHead head{2, 1, 0, 1, 3, 40};
+  const fuzz::BootHead head{2, 1, name.starts_with("mb2"), 1, 3, 40};
   write(root / fuzzer, name, &head, sizeof head, kernel);
 }
 
