@@ -12,6 +12,12 @@ struct RegisterFiles {
   bool x87_or_mmx = false, mmx = false, vec = false, mask = false;
 };
 
+// By encoding: the decoder counts FISTTP among SSE3.
+bool is_x87(const Decoded& d) {
+  return d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && d.insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+         (d.insn.opcode & 0xF8) == 0xD8;
+}
+
 RegisterFiles files_of(const Decoded& d) {
   RegisterFiles f;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
@@ -25,14 +31,14 @@ RegisterFiles files_of(const Decoded& d) {
       default: break;
     }
   }
-  f.x87_or_mmx = f.mmx || d.insn.meta.isa_ext == ZYDIS_ISA_EXT_X87;
+  f.x87_or_mmx = f.mmx || is_x87(d);
   return f;
 }
 
 cpu::Unit unit_of(const Decoded& d, const RegisterFiles& f) {
   if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) return cpu::Unit::avx512;
   if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) return f.mask ? cpu::Unit::avx512 : cpu::Unit::avx;
-  if (d.insn.meta.isa_ext == ZYDIS_ISA_EXT_X87) return cpu::Unit::x87;
+  if (is_x87(d)) return cpu::Unit::x87;
   return f.vec ? cpu::Unit::sse : f.mmx ? cpu::Unit::mmx : cpu::Unit::none;
 }
 
@@ -125,6 +131,13 @@ bool suppresses_faults(const Decoded& d) {
     case ZYDIS_EXCEPTION_CLASS_E9NF:
     case ZYDIS_EXCEPTION_CLASS_E10NF:
     case ZYDIS_EXCEPTION_CLASS_E11NF: return false;
+    default: break;
+  }
+  switch (d.insn.mnemonic) {
+    // E4NF by the manual, E4 in the decoder's tables.
+    case ZYDIS_MNEMONIC_VDBPSADBW:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB: return false;
     default: return true;
   }
 }
@@ -283,7 +296,16 @@ bool classify_memory(const Decoded& d, VectorOp& out) {
 }
 
 // x87 instructions that do not look at pending exceptions first (SDM Vol. 1 8.3.12).
-bool is_nonwaiting(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_FNSTCW || m == ZYDIS_MNEMONIC_FNSTSW; }
+bool is_nonwaiting(ZydisMnemonic m) {
+  switch (m) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FENI8087_NOP:
+    case ZYDIS_MNEMONIC_FDISI8087_NOP:
+    case ZYDIS_MNEMONIC_FSETPM287_NOP: return true;
+    default: return false;
+  }
+}
 // Control instructions leave FIP, FDP and FOP alone.
 bool is_control(ZydisMnemonic m) { return is_nonwaiting(m) || m == ZYDIS_MNEMONIC_FLDCW; }
 
@@ -300,7 +322,7 @@ void classify_x87(const Decoded& d, const RegisterFiles& f, VectorOp& out) {
   if (!f.x87_or_mmx && d.insn.mnemonic != ZYDIS_MNEMONIC_CVTPI2PS) return;
   out.flags |= flag::x87;
   if (!is_nonwaiting(d.insn.mnemonic)) out.flags |= flag::waits;
-  if (d.insn.meta.isa_ext != ZYDIS_ISA_EXT_X87 || is_control(d.insn.mnemonic)) return;
+  if (!is_x87(d) || is_control(d.insn.mnemonic)) return;
   out.flags |= flag::pointers;
   if (fdp_on_exception_only()) out.flags |= flag::fdp_on_exception_only;
   const auto& m = d.insn.raw.modrm;

@@ -68,19 +68,33 @@ bool x87_stored(const VectorOp& op) {
   return (fnstsw() & ~fnstcw() & kExceptions & ~kPrecision) == 0;
 }
 
+// With an exception unmasked only the execution tells whether there will be a store that can fault: have a way back.
+Outcome store_x87_unmasked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op, u64 linear) {
+  x87_park(cpu);
+  const cpu::X87State before = cpu.x87;
+  x87_unpark(cpu);
+  alignas(64) u8 scratch[64];
+  const Outcome o = run(cpu, op, scratch);
+  if (o != Outcome::next || !x87_stored(op)) return o;
+  if (write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return o;
+  x87_park(cpu);
+  cpu.x87 = before;
+  return Outcome::fault;
+}
+
 Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   u64 linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::write, linear)) [[unlikely]]
     return Outcome::fault;
   if (linear & op.align_mask) [[unlikely]] return cpu.raise_gp();
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]] return run(cpu, op, host);
+  if (op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions) return store_x87_unmasked(cpu, insn, op, linear);
   // x87 pops and MXCSR flags must not happen when the store faults.
   if (op.flags & (flag::x87 | flag::mxcsr) && !probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write))
     return Outcome::fault;
   alignas(64) u8 scratch[64];
   const Outcome o = run(cpu, op, scratch);
   if (o != Outcome::next) return o;
-  if (op.flags & flag::x87 && !x87_stored(op)) return o;
   return write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes) ? Outcome::next : Outcome::fault;
 }
 

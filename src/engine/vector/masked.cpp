@@ -164,8 +164,9 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   }
   const cpu::Segment& s = cpu.seg[static_cast<u8>(at.seg)];
   const u64 linear = (s.linear_base + at.offset) & cpu.linear_mask;
-  if (linear & op.align_mask) return cpu.raise_gp();
-  if (write ? s.flat_write : s.flat_read)
+  const bool misaligned = linear & op.align_mask;
+  if (misaligned && active_elements(cpu, op) != 0) return cpu.raise_gp();  // with none active the host does not mind
+  if (!misaligned && (write ? s.flat_write : s.flat_read))
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
   if (kind == Kind::mask_move) return mask_move(at, op);
