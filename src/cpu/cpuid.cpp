@@ -46,6 +46,7 @@ void Cpuid::build_leaves(const HostCpu& host) {
   build_basic(host);
   build_caches(host);
   build_extended(host);
+  build_xsave(host);
   if (config_.para_kvm) build_kvm();
 }
 
@@ -113,6 +114,16 @@ void Cpuid::build_kvm() {
   add(kKvmTiming, kAnySubleaf, {khz, khz / lapic_prescale(config_.tsc_khz), 0, 0});
 }
 
+void Cpuid::build_xsave(const HostCpu& host) {
+  if (host.cpuid(0, 0).eax < 0xd) return;
+  for (XsaveComponent& c : xsave_components_) {
+    const CpuidRegs r = host.cpuid(0xd, c.number);
+    if (r.eax != c.size) continue;  // not there
+    c.offset = r.ebx;
+    c.align64 = r.ecx & 2;
+  }
+}
+
 // Leaves 0BH and 1FH: a level of threads (one), a level of cores.
 CpuidRegs Cpuid::topology(u32 subleaf, u32 apic_id) const {
   const u32 number = subleaf & 0xff;
@@ -123,16 +134,16 @@ CpuidRegs Cpuid::topology(u32 subleaf, u32 apic_id) const {
 
 CpuidRegs Cpuid::xsave(u32 subleaf, u64 xcr0, u64 xss) const {
   if (!has(Feature::xsave)) return {};
-  const auto standard_size = [](u64 components) {
+  const auto standard_size = [this](u64 components) {
     u32 size = 576;
-    for (const XsaveComponent& c : kXsaveComponents)
+    for (const XsaveComponent& c : xsave_components_)
       if (components >> c.number & 1) size = std::max(size, c.offset + c.size);
     return size;
   };
-  const auto compacted_size = [](u64 components) {
+  const auto compacted_size = [this](u64 components) {
     u32 size = 576;
-    for (const XsaveComponent& c : kXsaveComponents)
-      if (components >> c.number & 1) size += c.size;
+    for (const XsaveComponent& c : xsave_components_)
+      if (components >> c.number & 1) size = (c.align64 ? (size + 63) & ~63u : size) + c.size;
     return size;
   };
   if (subleaf == 0) return {static_cast<u32>(xcr0_allowed_), standard_size(xcr0), standard_size(xcr0_allowed_), 0};
@@ -140,8 +151,8 @@ CpuidRegs Cpuid::xsave(u32 subleaf, u64 xcr0, u64 xss) const {
     const u32 features = word(FeatureWord::ld_1_eax);
     return {features, features & 0xa ? compacted_size(xcr0 | xss) : 0, static_cast<u32>(xss_allowed()), 0};
   }
-  for (const XsaveComponent& c : kXsaveComponents)
-    if (c.number == subleaf && xcr0_allowed_ >> c.number & 1) return {c.size, c.offset, 0, 0};
+  for (const XsaveComponent& c : xsave_components_)
+    if (c.number == subleaf && xcr0_allowed_ >> c.number & 1) return {c.size, c.offset, c.align64 ? 2u : 0u, 0};
   return {};
 }
 

@@ -55,17 +55,11 @@ struct HostCpu {
   static HostCpu real();
 };
 
-// XSAVE components 2, 5, 6 and 7 in the standard format: the same places on every host, since the XSAVE family is virtualized in
-// software. The compacted format packs them in order behind byte 576.
+// An XSAVE component beyond x87 and SSE: its place in the standard format. The compacted format packs those in use behind byte 576.
 struct XsaveComponent {
   u32 number, size, offset;
+  bool align64 = false;
 };
-inline constexpr std::array<XsaveComponent, 4> kXsaveComponents = {{
-    {2, 256, 576},     // upper halves of YMM0-15
-    {5, 64, 1088},     // K0-7
-    {6, 512, 1152},    // upper halves of ZMM0-15
-    {7, 1024, 1664},   // ZMM16-31
-}};
 
 class Cpuid {
  public:
@@ -108,6 +102,7 @@ class Cpuid {
   void build_caches(const HostCpu& host);
   void build_extended(const HostCpu& host);
   void build_kvm();
+  void build_xsave(const HostCpu& host);
   void add(u32 leaf, u32 subleaf, CpuidRegs regs);
   CpuidRegs topology(u32 subleaf, u32 apic_id) const;
   CpuidRegs xsave(u32 subleaf, u64 xcr0, u64 xss) const;
@@ -120,6 +115,8 @@ class Cpuid {
   u8 physical_bits_ = 40;
   bool intel_ = true;
   u32 mxcsr_mask_ = 0xffff;
+  // Sizes are the architecture's; places are Intel's unless the host has others (AMD's do not leave MPX's gap), as xsave_layout.cpp does.
+  std::array<XsaveComponent, 4> xsave_components_ = {{{2, 256, 576}, {5, 64, 1088}, {6, 512, 1152}, {7, 1024, 1664}}};
   CpuidConfig config_;
 };
 

@@ -189,6 +189,19 @@ TEST(Cpuid, XsaveLeaves) {
   EXPECT_EQ(make(full_host(false), {.features = "-xsave"}).query(0xd, 0, 0, 1, 0, 0).eax, 0u);
 }
 
+TEST(Cpuid, XsavePlacesAreTheHosts) {
+  HostCpu h = full_host(true);
+  h.cpuid = [inner = h.cpuid](u32 leaf, u32 subleaf) {
+    const std::map<u32, CpuidRegs> zen4 = {{2, {256, 576, 0, 0}}, {5, {64, 832, 0, 0}}, {6, {512, 896, 2, 0}}, {7, {1024, 1408, 2, 0}}};
+    return leaf == 0xd && zen4.contains(subleaf) ? zen4.at(subleaf) : inner(leaf, subleaf);
+  };
+  const Cpuid c = make(h);
+  EXPECT_EQ(c.query(0xd, 5, 0, 7, 0, 0).ebx, 832u);
+  EXPECT_EQ(c.query(0xd, 0, 0, 7, 0, 0).ecx, 2432u);
+  EXPECT_EQ(c.query(0xd, 6, 0, 7, 0, 0).ecx, 2u);
+  EXPECT_EQ(c.query(0xd, 1, 0, 0xe7, 0, 0).ebx, 576u + 256 + 64 + 512 + 1024);
+}
+
 // Linux computes crystal_khz * ratio in 32 bits and takes the crystal for the local APIC timer's clock.
 TEST(Cpuid, FrequencyLeavesAreExactInThirtyTwoBits) {
   for (const u64 khz : {1'000'000ull, 2'299'998ull, 4'294'967ull, 5'100'002ull}) {
