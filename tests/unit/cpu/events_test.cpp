@@ -10,7 +10,8 @@ namespace {
 
 constexpr u32 kIf = flag::if_;
 
-// -- Real-address mode ----------------------------------------------------------------------------------------------------
+// -- Real-address mode
+// ----------------------------------------------------------------------------------------------------
 
 struct RealVm : BareVm {
   RealVm() {
@@ -59,7 +60,8 @@ TEST(RealMode, BeyondTheTableEscalatesToShutdown) {
   EXPECT_EQ(vm.cpu.activity, Activity::shutdown);
 }
 
-// -- Protected mode ----------------------------------------------------------------------------------------------------------
+// -- Protected mode
+// ----------------------------------------------------------------------------------------------------------
 
 TEST(ProtectedMode, InterruptGateFromRing3SwitchesStacks) {
   RingVm vm{false};
@@ -221,7 +223,8 @@ TEST(ProtectedMode, BenignThenContributoryIsNoDoubleFault) {
   EXPECT_EQ(vm.stack(0), 6 * 8 + 3u);
 }
 
-// -- IA-32e mode ---------------------------------------------------------------------------------------------------------------
+// -- IA-32e mode
+// ---------------------------------------------------------------------------------------------------------------
 
 TEST(LongMode, FrameFromRing3) {
   RingVm vm{true};
@@ -326,7 +329,8 @@ TEST(LongMode, HandlersThatFaultForEverEndInShutdown) {
   EXPECT_EQ(vm.cpu.activity, Activity::shutdown);
 }
 
-// -- Debug exceptions -------------------------------------------------------------------------------------------------------------
+// -- Debug exceptions
+// -------------------------------------------------------------------------------------------------------------
 
 TEST(Debug, SingleStepIsATrap) {
   RingVm vm{true};
@@ -353,7 +357,8 @@ TEST(Debug, InstructionBreakpoints) {
   EXPECT_EQ(instruction_breakpoints(vm.cpu), 0u);
 }
 
-// -- Instruction boundary ------------------------------------------------------------------------------------------------------------
+// -- Instruction boundary
+// ------------------------------------------------------------------------------------------------------------
 
 struct Boundary : testing::Test {
   struct Pic : RecordingBus {
@@ -482,8 +487,8 @@ TEST_F(Boundary, InitThenSipi) {
 }
 
 TEST_F(Boundary, TimerDeadline) {
-  apic->mmio_write(0x320, 0x40);   // one-shot, vector 0x40
-  apic->mmio_write(0x3e0, 0xb);    // divide by 1
+  apic->mmio_write(0x320, 0x40);  // one-shot, vector 0x40
+  apic->mmio_write(0x3e0, 0xb);   // divide by 1
   apic->mmio_write(0x380, 1000);
   ASSERT_NE(cpu.timer_deadline, ~u64{0});
   cpu.sys_flags |= kIf;

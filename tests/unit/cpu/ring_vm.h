@@ -1,4 +1,5 @@
-// A machine with a GDT, an IDT and a TSS, in legacy protected or 64-bit mode, for tests of what crosses segments and rings.
+// A machine with a GDT, an IDT and a TSS, in legacy protected or 64-bit mode, for tests of what crosses segments and
+// rings.
 #pragma once
 
 #include <string>
@@ -11,9 +12,10 @@ namespace trapline::cpu::test {
 
 // Selectors of the GDT. Task segments and gates leave room for 16-byte descriptors.
 namespace sel {
-constexpr u16 code0 = 0x08, data0 = 0x10, code64_0 = 0x18, code64_3 = 0x20 | 3, data3 = 0x28 | 3, code3 = 0x30 | 3, tss = 0x38,
-              tss2 = 0x48, tss16 = 0x58, conforming = 0x60, gate = 0x68, ldt = 0x78, absent = 0x88, task_gate = 0x90,
-              read_only = 0x98, execute_only = 0xa0, code16 = 0xa8, data16 = 0xb0, small = 0xb8, end = 0xc0;
+constexpr u16 code0 = 0x08, data0 = 0x10, code64_0 = 0x18, code64_3 = 0x20 | 3, data3 = 0x28 | 3, code3 = 0x30 | 3,
+              tss = 0x38, tss2 = 0x48, tss16 = 0x58, conforming = 0x60, gate = 0x68, ldt = 0x78, absent = 0x88,
+              task_gate = 0x90, read_only = 0x98, execute_only = 0xa0, code16 = 0xa8, data16 = 0xb0, small = 0xb8,
+              end = 0xc0;
 }
 
 struct RingVm : BareVm {
