@@ -77,6 +77,12 @@ struct BareVm {
   T& at(u64 gpa) {
     return *reinterpret_cast<T*>(ram.host(Gpa{gpa}));
   }
+  template <class T>
+  T get(u64 gpa) {  // at any alignment
+    T v;
+    std::memcpy(&v, ram.host(Gpa{gpa}), sizeof v);
+    return v;
+  }
   u64 new_table() {
     const u64 t = next_table;
     next_table += kPageSize;

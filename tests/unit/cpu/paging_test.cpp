@@ -372,7 +372,7 @@ TEST_F(LongMode, EveryAliasLosesWritePermission) {
 TEST_F(LongMode, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
   u64& e = vm.map64(kUser, kPage, pte::p);
   vm.map64(kUser + 0x1000, 0x300000, pte::p);
-  vm.at<u32>(kPage + 0xffe) = 0xffff1234;
+  vm.at<u16>(kPage + 0xffe) = 0x1234;
   vm.at<u16>(0x300000) = 0x5678;
   u32 v = 0;
   ASSERT_TRUE(peek(vm.cpu, kUser + 0xffe, &v, 4));

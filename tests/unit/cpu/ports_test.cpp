@@ -69,7 +69,7 @@ TEST_F(Ports, RepInsStopsAtThePageAndCanBeRepeated) {
   EXPECT_EQ(progress, (std::vector<u64>{7, 6}));
   EXPECT_EQ(vm.cpu.gpr[isa::rcx], 0u);
   EXPECT_EQ(vm.cpu.gpr[isa::rdi], start + 4 * kItems);
-  for (u32 i = 0; i < kItems; i++) EXPECT_EQ(vm.at<u32>(start + 4 * i), 0x1000 + i);
+  for (u32 i = 0; i < kItems; i++) EXPECT_EQ(vm.get<u32>(start + 4 * i), 0x1000 + i);
 }
 
 TEST_F(Ports, RepInsFaultsBeforeTheDeviceIsRead) {
