@@ -135,6 +135,7 @@ bool suppresses_faults(const Decoded& d) {
   }
   switch (d.insn.mnemonic) {
     // E4NF by the manual, E4 in the decoder's tables.
+    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
     case ZYDIS_MNEMONIC_VDBPSADBW:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB: return false;
@@ -245,7 +246,8 @@ bool classify_opmasked(const Decoded& d, const ZydisDecodedOperand& mem, bool st
   out.element_bytes = static_cast<u8>(mask_by_dword(d.insn.mnemonic) && mem.size >= 32 ? 4 : mem.element_size / 8);
   if (out.element_bytes == 0 || out.mem_bytes % out.element_bytes != 0) return false;
   out.count = static_cast<u8>(out.mem_bytes / out.element_bytes * broadcast_factor(d.insn.avx.broadcast.mode));
-  if (out.mask_reg == 0 || !suppresses_faults(d)) return true;
+  if (out.mask_reg == 0 || (!store && !suppresses_faults(d))) return true;
+  if (!suppresses_faults(d)) out.flags |= flag::no_suppression;
   switch (d.insn.meta.category) {
     case ZYDIS_CATEGORY_COMPRESS: set(Kind::compress); break;
     case ZYDIS_CATEGORY_EXPAND: set(Kind::expand); break;

@@ -91,6 +91,7 @@ bool probe_active(const Place& at, const VectorOp& op, u64 active) {
 
 Outcome masked_store(const Place& at, const VectorOp& op) {
   const u64 active = active_elements(at.cpu, op);
+  if (op.flags & flag::no_suppression && !at.probe_write(0, op.mem_bytes)) return Outcome::fault;
   if (!probe_active(at, op, active)) return Outcome::fault;
   alignas(64) u8 scratch[64] = {};
   const Outcome o = run(at.cpu, op, scratch);

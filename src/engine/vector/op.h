@@ -29,6 +29,7 @@ inline constexpr u8 waits = 4;      // raises #MF for a pending unmasked x87 exc
 inline constexpr u8 pointers = 8;   // non-control x87: updates FIP, FOP, FDP
 inline constexpr u8 evex = 16;
 inline constexpr u8 fdp_on_exception_only = 32;  // CPUID.7:EBX[6]
+inline constexpr u8 no_suppression = 64;         // masked store whose inactive elements fault as well
 }  // namespace flag
 
 // Thunks: u64 (cpu, memory). 0, or the cause that the signal handler left: in the low byte one of these, MXCSR in the upper half.
