@@ -1,5 +1,5 @@
-// The leaves: identity and caches from the host, topology from the number of vCPUs (one package, one thread per core), features as
-// chosen in cpuid_features.cpp.
+// The leaves: identity and caches from the host, topology from the number of vCPUs (one package, one thread per core),
+// features as chosen in cpuid_features.cpp.
 #include "cpu/cpuid.h"
 
 #include <algorithm>
@@ -56,7 +56,8 @@ void Cpuid::build_basic(const HostCpu& host) {
   add(0, kAnySubleaf, vendor);
   // Family, model and stepping are the host's. EBX: CLFLUSH line of 8 quadwords, number of addressable ids.
   const u32 ids = std::min(1u << core_bits(config_.cpus), 255u);
-  add(1, kAnySubleaf, {host.cpuid(1, 0).eax & 0x0fff3fff, ids << 16 | 8 << 8, word(FeatureWord::l1_ecx), word(FeatureWord::l1_edx)});
+  add(1, kAnySubleaf,
+      {host.cpuid(1, 0).eax & 0x0fff3fff, ids << 16 | 8 << 8, word(FeatureWord::l1_ecx), word(FeatureWord::l1_edx)});
   if (intel_) add(2, kAnySubleaf, {0x00feff01, 0xf0, 0, 0});  // "see leaves 4 and 18H"; 64-byte prefetch
   add(6, kAnySubleaf, {word(FeatureWord::l6_eax), 0, 0, 0});
   add(7, 0, {1, word(FeatureWord::l7_ebx), word(FeatureWord::l7_ecx), word(FeatureWord::l7_edx)});
@@ -69,7 +70,8 @@ void Cpuid::build_basic(const HostCpu& host) {
   }
 }
 
-// Deterministic cache parameters: Intel leaf 4, AMD 8000001DH; the same layout. Level 3 is shared by the package, the rest by nobody.
+// Deterministic cache parameters: Intel leaf 4, AMD 8000001DH; the same layout. Level 3 is shared by the package, the
+// rest by nobody.
 void Cpuid::build_caches(const HostCpu& host) {
   const u32 leaf = intel_ ? 4 : 0x8000001d;
   if ((intel_ ? host.cpuid(0, 0) : host.cpuid(0x80000000, 0)).eax < leaf) return;
@@ -164,12 +166,16 @@ CpuidRegs Cpuid::query(u32 leaf, u32 subleaf, u32 apic_id, u64 xcr0, u64 xss, u6
     leaf = max_basic_;  // Intel answers as for the highest basic leaf (SDM Vol. 2A, CPUID)
   }
   switch (leaf) {
-    case 0xb: case 0x1f: return topology(subleaf, apic_id);
-    case 0xd: return xsave(subleaf, xcr0, xss);
+    case 0xb:
+    case 0x1f:
+      return topology(subleaf, apic_id);
+    case 0xd:
+      return xsave(subleaf, xcr0, xss);
     case 0x8000001e:
       if (intel_ || !has(Feature::topoext)) return {};
       return {apic_id, apic_id & 0xff, 0, 0};  // core id, one thread per core; one node
-    default: break;
+    default:
+      break;
   }
   for (const Entry& e : entries_) {
     if (e.leaf != leaf || (e.subleaf != kAnySubleaf && e.subleaf != subleaf)) continue;

@@ -1,6 +1,7 @@
-// The CPUID policy: the host's answers, filtered to what is truly virtualized (design, section 4), as a table made once per VM.
-// Manual: Intel SDM Vol. 2A CPUID; AMD APM Vol. 3 appendix E. KVM leaves: Linux Documentation/virt/kvm/x86/cpuid.rst.
-// Immutable after make(): any thread may query. What is offered and why: docs/cpu-model.md.
+// The CPUID policy: the host's answers, filtered to what is truly virtualized (design, section 4), as a table made once
+// per VM. Manual: Intel SDM Vol. 2A CPUID; AMD APM Vol. 3 appendix E. KVM leaves: Linux
+// Documentation/virt/kvm/x86/cpuid.rst. Immutable after make(): any thread may query. What is offered and why:
+// docs/cpu-model.md.
 #pragma once
 
 #include <array>
@@ -27,7 +28,21 @@ struct CpuidConfig {
 
 // The registers that hold feature bits: l1_edx is leaf 1's EDX, e1 stands for 80000001H.
 enum class FeatureWord : u8 {
-  l1_edx, l1_ecx, l6_eax, l7_ebx, l7_ecx, l7_edx, l7_1_eax, ld_1_eax, e1_ecx, e1_edx, e7_edx, e8_ebx, e21_eax, e21_ecx, count,
+  l1_edx,
+  l1_ecx,
+  l6_eax,
+  l7_ebx,
+  l7_ecx,
+  l7_edx,
+  l7_1_eax,
+  ld_1_eax,
+  e1_ecx,
+  e1_edx,
+  e7_edx,
+  e8_ebx,
+  e21_eax,
+  e21_ecx,
+  count,
 };
 
 enum class Feature : u8 {
@@ -55,7 +70,8 @@ struct HostCpu {
   static HostCpu real();
 };
 
-// An XSAVE component beyond x87 and SSE: its place in the standard format. The compacted format packs those in use behind byte 576.
+// An XSAVE component beyond x87 and SSE: its place in the standard format. The compacted format packs those in use
+// behind byte 576.
 struct XsaveComponent {
   u32 number, size, offset;
   bool align64 = false;
@@ -115,19 +131,22 @@ class Cpuid {
   u8 physical_bits_ = 40;
   bool intel_ = true;
   u32 mxcsr_mask_ = 0xffff;
-  // Sizes are the architecture's; places are Intel's unless the host has others (AMD's do not leave MPX's gap), as xsave_layout.cpp does.
+  // Sizes are the architecture's; places are Intel's unless the host has others (AMD's do not leave MPX's gap), as
+  // xsave_layout.cpp does.
   std::array<XsaveComponent, 4> xsave_components_ = {{{2, 256, 576}, {5, 64, 1088}, {6, 512, 1152}, {7, 1024, 1664}}};
   CpuidConfig config_;
 };
 
-// IA32_ARCH_CAPABILITIES: what the guest need not defend against. Speculation across the guest's own boundaries is real, but its
-// defences sit in the host: a mitigation in emulated kernel code would cost and protect nothing (design, section 4).
+// IA32_ARCH_CAPABILITIES: what the guest need not defend against. Speculation across the guest's own boundaries is
+// real, but its defences sit in the host: a mitigation in emulated kernel code would cost and protect nothing (design,
+// section 4).
 namespace arch_cap {
-inline constexpr u64 rdcl_no = 1, ibrs_all = 2, skip_l1dfl = 1u << 3, ssb_no = 1u << 4, mds_no = 1u << 5, pschange_mc_no = 1u << 6,
-                     taa_no = 1u << 8, sbdr_no = 1u << 13, fbsdp_no = 1u << 14, psdp_no = 1u << 15, bhi_no = 1u << 20, pbrsb_no = 1u << 24,
-                     gds_no = 1u << 26, rfds_no = 1u << 27, its_no = u64{1} << 62;
-inline constexpr u64 offered = rdcl_no | ibrs_all | skip_l1dfl | ssb_no | mds_no | pschange_mc_no | taa_no | sbdr_no | fbsdp_no | psdp_no |
-                               bhi_no | pbrsb_no | gds_no | rfds_no | its_no;
+inline constexpr u64 rdcl_no = 1, ibrs_all = 2, skip_l1dfl = 1u << 3, ssb_no = 1u << 4, mds_no = 1u << 5,
+                     pschange_mc_no = 1u << 6, taa_no = 1u << 8, sbdr_no = 1u << 13, fbsdp_no = 1u << 14,
+                     psdp_no = 1u << 15, bhi_no = 1u << 20, pbrsb_no = 1u << 24, gds_no = 1u << 26, rfds_no = 1u << 27,
+                     its_no = u64{1} << 62;
+inline constexpr u64 offered = rdcl_no | ibrs_all | skip_l1dfl | ssb_no | mds_no | pschange_mc_no | taa_no | sbdr_no |
+                               fbsdp_no | psdp_no | bhi_no | pbrsb_no | gds_no | rfds_no | its_no;
 }  // namespace arch_cap
 
 }  // namespace trapline::cpu

@@ -1,4 +1,5 @@
-// Which feature bits the guest sees: the host's and the virtualized ones, then what --cpu-features asks for, then dependencies.
+// Which feature bits the guest sees: the host's and the virtualized ones, then what --cpu-features asks for, then
+// dependencies.
 #include <cpuid.h>
 #include <fmt/format.h>
 
@@ -22,14 +23,15 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-#define FEATURE(id, name, word, bit, source, needs) {Feature::id, name, {FeatureWord::word, bit}, Source::source, Feature::needs},
+#define FEATURE(id, name, word, bit, source, needs) \
+  {Feature::id, name, {FeatureWord::word, bit}, Source::source, Feature::needs},
 #include "cpu/cpuid_features.inc"
 #undef FEATURE
 };
 
 struct WordPlace {
   u32 leaf, subleaf;
-  u32 CpuidRegs::* reg;
+  u32 CpuidRegs::*reg;
 };
 constexpr WordPlace kPlaces[] = {
     {1, 0, &CpuidRegs::edx},          {1, 0, &CpuidRegs::ecx},          {6, 0, &CpuidRegs::eax},
@@ -75,11 +77,16 @@ Words host_words(const HostCpu& host) {
 
 bool available(const Row& r, const Words& host, bool intel) {
   switch (r.source) {
-    case Source::host: return get(host, r.at);
-    case Source::soft: return true;
-    case Source::intel: return intel;
-    case Source::amd: return !intel;
-    default: return false;
+    case Source::host:
+      return get(host, r.at);
+    case Source::soft:
+      return true;
+    case Source::intel:
+      return intel;
+    case Source::amd:
+      return !intel;
+    default:
+      return false;
   }
 }
 
@@ -97,10 +104,14 @@ void drop_dependants(Words& words) {
 
 std::string why_unavailable(const Row& r) {
   switch (r.source) {
-    case Source::host: return fmt::format("--cpu-features: this host's CPU has no '{}'", r.name);
-    case Source::intel: return fmt::format("--cpu-features: '{}' belongs to Intel processors, and this host's is none", r.name);
-    case Source::amd: return fmt::format("--cpu-features: '{}' belongs to AMD processors, and this host's is none", r.name);
-    default: return fmt::format("--cpu-features: '{}' is not virtualized", r.name);
+    case Source::host:
+      return fmt::format("--cpu-features: this host's CPU has no '{}'", r.name);
+    case Source::intel:
+      return fmt::format("--cpu-features: '{}' belongs to Intel processors, and this host's is none", r.name);
+    case Source::amd:
+      return fmt::format("--cpu-features: '{}' belongs to AMD processors, and this host's is none", r.name);
+    default:
+      return fmt::format("--cpu-features: '{}' is not virtualized", r.name);
   }
 }
 
@@ -148,7 +159,8 @@ Result<void, std::string> Cpuid::choose_features(const HostCpu& host) {
   }
   drop_dependants(words_);
   for (const Row* r : wanted)
-    if (!get(words_, r->at)) return Err{fmt::format("--cpu-features: '{}' needs '{}', which is off", r->name, row(r->needs).name)};
+    if (!get(words_, r->at))
+      return Err{fmt::format("--cpu-features: '{}' needs '{}', which is off", r->name, row(r->needs).name)};
   return {};
 }
 
@@ -159,13 +171,13 @@ bool Cpuid::has(std::string_view feature) const {
 
 void Cpuid::derive_register_bits() {
   const auto bit = [this](Feature f, u64 value) { return has(f) ? value : 0; };
-  cr4_allowed_ = cr4::tsd | cr4::pce | bit(Feature::de, cr4::de) | bit(Feature::pse, cr4::pse) | bit(Feature::pae, cr4::pae) |
-                 bit(Feature::mce, cr4::mce) | bit(Feature::pge, cr4::pge) | bit(Feature::fxsr, cr4::osfxsr) |
-                 bit(Feature::sse, cr4::osxmmexcpt) | bit(Feature::umip, cr4::umip) | bit(Feature::fsgsbase, cr4::fsgsbase) |
-                 bit(Feature::pcid, cr4::pcide) | bit(Feature::xsave, cr4::osxsave) | bit(Feature::smep, cr4::smep) |
-                 bit(Feature::smap, cr4::smap);
-  efer_allowed_ = bit(Feature::syscall, efer::sce) | bit(Feature::lm, efer::lme | efer::lma) | bit(Feature::nx, efer::nxe) |
-                  bit(Feature::autoibrs, u64{1} << 21);
+  cr4_allowed_ = cr4::tsd | cr4::pce | bit(Feature::de, cr4::de) | bit(Feature::pse, cr4::pse) |
+                 bit(Feature::pae, cr4::pae) | bit(Feature::mce, cr4::mce) | bit(Feature::pge, cr4::pge) |
+                 bit(Feature::fxsr, cr4::osfxsr) | bit(Feature::sse, cr4::osxmmexcpt) | bit(Feature::umip, cr4::umip) |
+                 bit(Feature::fsgsbase, cr4::fsgsbase) | bit(Feature::pcid, cr4::pcide) |
+                 bit(Feature::xsave, cr4::osxsave) | bit(Feature::smep, cr4::smep) | bit(Feature::smap, cr4::smap);
+  efer_allowed_ = bit(Feature::syscall, efer::sce) | bit(Feature::lm, efer::lme | efer::lma) |
+                  bit(Feature::nx, efer::nxe) | bit(Feature::autoibrs, u64{1} << 21);
   xcr0_allowed_ = 3 | bit(Feature::avx, 4) | bit(Feature::avx512f, 0xe0);
 }
 

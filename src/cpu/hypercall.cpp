@@ -1,5 +1,5 @@
-// VMCALL and VMMCALL. A guest that was offered a paravirtual interface may use either, whatever the host's vendor; for others neither
-// instruction exists.
+// VMCALL and VMMCALL. A guest that was offered a paravirtual interface may use either, whatever the host's vendor; for
+// others neither instruction exists.
 #include "base/trace.h"
 #include "cpu/para.h"
 #include "cpu/semantics.h"

@@ -16,7 +16,8 @@ Outcome cpuid(Vcpu& cpu) {
   const u32 leaf = static_cast<u32>(cpu.gpr[isa::rax]), subleaf = static_cast<u32>(cpu.gpr[isa::rcx]);
   CpuidRegs r = cpu.cpuid->query(leaf, subleaf, cpu.index, cpu.xcr0, cpu.msr.xss, cpu.cr4);
   if (leaf == 1 && cpu.lapic && !cpu.lapic->enabled()) r.edx &= ~(1u << 9);  // SDM Vol. 3A 10.4.3
-  TRACE(msr, "vcpu{} cpuid {:#x}.{:#x} -> {:#010x} {:#010x} {:#010x} {:#010x}", cpu.index, leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
+  TRACE(msr, "vcpu{} cpuid {:#x}.{:#x} -> {:#010x} {:#010x} {:#010x} {:#010x}", cpu.index, leaf, subleaf, r.eax, r.ebx,
+        r.ecx, r.edx);
   cpu.gpr[isa::rax] = r.eax;
   cpu.gpr[isa::rbx] = r.ebx;
   cpu.gpr[isa::rcx] = r.ecx;
@@ -48,7 +49,8 @@ bool host_random(bool seed, u64* value) {
   return ok;
 }
 
-// --clock instructions: the number is a function of where in the run it was asked for (splitmix64 over vCPU and instant).
+// --clock instructions: the number is a function of where in the run it was asked for (splitmix64 over vCPU and
+// instant).
 u64 reproducible_random(const Vcpu& cpu) {
   u64 z = cpu.vm_tsc() * 0x9e3779b97f4a7c15 + (u64{cpu.index} + 1) * 0xd1342543de82ef95;
   z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
@@ -73,14 +75,22 @@ Outcome random(Vcpu& cpu, const isa::Insn& insn, bool seed) {
 
 Outcome sem::identity(Vcpu& cpu, const isa::Insn& insn) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_CPUID: return cpuid(cpu);
-    case ZYDIS_MNEMONIC_RDTSC: return rdtsc(cpu, false);
-    case ZYDIS_MNEMONIC_RDTSCP: return rdtsc(cpu, true);
-    case ZYDIS_MNEMONIC_RDPID: return rdpid(cpu, insn);
-    case ZYDIS_MNEMONIC_RDPMC: return cpu.raise_gp();  // there are no counters, whoever asks
-    case ZYDIS_MNEMONIC_RDRAND: return random(cpu, insn, false);
-    case ZYDIS_MNEMONIC_RDSEED: return random(cpu, insn, true);
-    default: return cpu.raise_ud();
+    case ZYDIS_MNEMONIC_CPUID:
+      return cpuid(cpu);
+    case ZYDIS_MNEMONIC_RDTSC:
+      return rdtsc(cpu, false);
+    case ZYDIS_MNEMONIC_RDTSCP:
+      return rdtsc(cpu, true);
+    case ZYDIS_MNEMONIC_RDPID:
+      return rdpid(cpu, insn);
+    case ZYDIS_MNEMONIC_RDPMC:
+      return cpu.raise_gp();  // there are no counters, whoever asks
+    case ZYDIS_MNEMONIC_RDRAND:
+      return random(cpu, insn, false);
+    case ZYDIS_MNEMONIC_RDSEED:
+      return random(cpu, insn, true);
+    default:
+      return cpu.raise_ud();
   }
 }
 

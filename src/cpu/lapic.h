@@ -1,7 +1,7 @@
 // The local APIC with x2APIC mode and TSC-deadline timer. Intel SDM Vol. 3A chapter 10.
 //
-// Register state belongs to the vCPU thread. Other threads only post: to `inbox` (interrupts; any process that maps the page) and
-// the attention word. The inbox may live in a page shared with the monitor, so its contents are checked here.
+// Register state belongs to the vCPU thread. Other threads only post: to `inbox` (interrupts; any process that maps the
+// page) and the attention word. The inbox may live in a page shared with the monitor, so its contents are checked here.
 #pragma once
 
 #include <array>
@@ -15,7 +15,8 @@ namespace trapline::cpu {
 
 struct Vcpu;
 
-// Posted interrupts: one bit per vector, taken into IRR by the vCPU thread. After setting bits: attention::interrupt, then wake.
+// Posted interrupts: one bit per vector, taken into IRR by the vCPU thread. After setting bits: attention::interrupt,
+// then wake.
 struct LapicInbox {
   std::atomic<u64> fixed[4];  // requests by vector
   std::atomic<u64> level[4];  // of those, the level-triggered ones (set before `fixed`)
@@ -25,17 +26,17 @@ struct LapicInbox {
 
 // What the monitor's IOAPIC needs to find destinations; written by the vCPU thread, only read elsewhere.
 struct LapicMirror {
-  std::atomic<u32> id;          // APIC id (8 bits in xAPIC mode, 32 in x2APIC)
+  std::atomic<u32> id;  // APIC id (8 bits in xAPIC mode, 32 in x2APIC)
   std::atomic<u32> ldr, dfr;
-  std::atomic<u32> flags;       // bit 0: enabled by APIC_BASE; bit 1: x2APIC; bit 2: software-enabled (SVR.8)
+  std::atomic<u32> flags;  // bit 0: enabled by APIC_BASE; bit 1: x2APIC; bit 2: software-enabled (SVR.8)
 };
 
 class Lapic {
  public:
   Lapic(Vcpu& cpu, LapicInbox& inbox, LapicMirror& mirror);
 
-  // All local APICs of the VM, by vCPU index, for IPIs; set before threads start. `wake` is called after attention bits were set on a
-  // target other than the sender.
+  // All local APICs of the VM, by vCPU index, for IPIs; set before threads start. `wake` is called after attention bits
+  // were set on a target other than the sender.
   struct Peer {
     Lapic* lapic;
     LapicInbox* inbox;
@@ -45,11 +46,12 @@ class Lapic {
   using Wake = void (*)(void* context, u32 vcpu_index);
   void connect(std::vector<Peer> peers, Wake wake, void* context);
 
-  // RESET, or INIT (keeps IA32_APIC_BASE and the id). vCPU 0 leaves RESET with LINT0 passing the 8259's INTR on, as firmware would
-  // have left it ("virtual wire mode").
+  // RESET, or INIT (keeps IA32_APIC_BASE and the id). vCPU 0 leaves RESET with LINT0 passing the 8259's INTR on, as
+  // firmware would have left it ("virtual wire mode").
   void reset(bool init);
 
-  // MMIO at (APIC_BASE & ~0xfff); offset 0..0xfff. Sizes other than aligned 4 bytes behave as hardware commonly does (read 0, ignored).
+  // MMIO at (APIC_BASE & ~0xfff); offset 0..0xfff. Sizes other than aligned 4 bytes behave as hardware commonly does
+  // (read 0, ignored).
   u32 mmio_read(u32 offset);
   void mmio_write(u32 offset, u32 value);
   bool owns(u64 gpa) const;  // is this page mine, in xAPIC mode?
@@ -59,7 +61,7 @@ class Lapic {
   bool msr_write(u32 index, u64 value);
   bool enabled() const { return apic_base_ & kBaseEnable; }  // by IA32_APIC_BASE: CPUID.1:EDX.APIC shows it
 
-  u32 tpr() const;          // CR8 is bits 7:4
+  u32 tpr() const;  // CR8 is bits 7:4
   void set_tpr(u32 value);
 
   // Moves posted interrupts into IRR. Then the highest vector above PPR, if any.
@@ -129,10 +131,10 @@ class Lapic {
   std::vector<Peer> peers_;
   Wake wake_ = nullptr;
   void* wake_context_ = nullptr;
-  std::array<u32, 64> reg_{};   // by offset / 16; IRR, ISR, TMR in place
+  std::array<u32, 64> reg_{};  // by offset / 16; IRR, ISR, TMR in place
   u64 apic_base_ = 0xfee00900;
   int highest_irr_ = -1, highest_isr_ = -1;  // vectors; -1: none
-  u32 pending_errors_ = 0;      // shown in ESR after the next write to it (SDM 10.5.3)
+  u32 pending_errors_ = 0;                   // shown in ESR after the next write to it (SDM 10.5.3)
   u32 next_lowest_priority_ = 0;
   bool lint0_was_up_ = false;
   bool timer_running_ = false;  // one-shot and periodic

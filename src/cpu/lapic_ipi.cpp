@@ -32,7 +32,8 @@ bool Lapic::addressed(const Message& m, u32 peer) const {
   if (!m.logical) return m.destination == id;
   if (flags & 2) return m.destination >> 16 == ldr >> 16 && (m.destination & ldr & 0xffff) != 0;
   const u32 logical_id = ldr >> 24;
-  if (target.dfr.load(std::memory_order_relaxed) >> 28 == 0xf) return (m.destination & logical_id & 0xff) != 0;  // flat model
+  if (target.dfr.load(std::memory_order_relaxed) >> 28 == 0xf)
+    return (m.destination & logical_id & 0xff) != 0;                                        // flat model
   return m.destination >> 4 == logical_id >> 4 && (m.destination & logical_id & 0xf) != 0;  // cluster model
 }
 
@@ -44,17 +45,23 @@ void Lapic::deliver(const Message& m, u32 peer) {
   const Peer& target = peers_[peer];
   u32 bits = 0;
   switch (m.mode) {
-    case fixed: case lowest:
+    case fixed:
+    case lowest:
       target.inbox->fixed[m.vector / 64].fetch_or(u64{1} << (m.vector % 64), std::memory_order_release);
       bits = attention::interrupt;
       break;
-    case nmi: bits = attention::nmi; break;
-    case init: bits = attention::init; break;
+    case nmi:
+      bits = attention::nmi;
+      break;
+    case init:
+      bits = attention::init;
+      break;
     case startup:
       target.inbox->sipi_vector.store(m.vector, std::memory_order_relaxed);
       bits = attention::sipi;
       break;
-    default: return;  // SMI: there is no system management mode to enter
+    default:
+      return;  // SMI: there is no system management mode to enter
   }
   target.attention->fetch_or(bits, std::memory_order_release);
   if (peer != cpu_.index && wake_) wake_(wake_context_, peer);
@@ -72,9 +79,14 @@ void Lapic::deliver_lowest_priority(const Message& m) {
 }
 
 void Lapic::send_ipi(u32 icr_low, u32 destination) {
-  Message m{delivery_mode(icr_low), static_cast<u8>(icr_low), (icr_low & 1u << 11) != 0, icr_low >> 18 & 3, destination, x2apic()};
-  TRACE(interrupts, "vcpu{} ipi mode {} vector {:#x} shorthand {} to {:#x}{}", cpu_.index, static_cast<u32>(m.mode), m.vector, m.shorthand,
-        destination, m.logical ? " logical" : "");
+  Message m{delivery_mode(icr_low),
+            static_cast<u8>(icr_low),
+            (icr_low & 1u << 11) != 0,
+            icr_low >> 18 & 3,
+            destination,
+            x2apic()};
+  TRACE(interrupts, "vcpu{} ipi mode {} vector {:#x} shorthand {} to {:#x}{}", cpu_.index, static_cast<u32>(m.mode),
+        m.vector, m.shorthand, destination, m.logical ? " logical" : "");
   // INIT level de-assert only ever synchronized arbitration ids, which no longer exist (SDM 10.6.1).
   const bool level_trigger = icr_low & 1u << 15, assert_level = icr_low & 1u << 14;
   if (m.mode == init && level_trigger && !assert_level) return;

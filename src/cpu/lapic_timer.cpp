@@ -1,7 +1,7 @@
 // The local APIC timer: one-shot, periodic and TSC-deadline. SDM Vol. 3A 10.5.4.
 //
-// It counts at the TSC's rate (see lapic_prescale), divided by the divide register. Nothing ticks: counts are computed from the clock
-// when read, and Vcpu::timer_deadline says when on_timer() is due.
+// It counts at the TSC's rate (see lapic_prescale), divided by the divide register. Nothing ticks: counts are computed
+// from the clock when read, and Vcpu::timer_deadline says when on_timer() is due.
 //
 //   timer_start_          timer_start_ + period
 //   |-- initial count ... 0|-- periodic: next --
@@ -64,9 +64,15 @@ void Lapic::fire() {
 void Lapic::on_timer(u64 vm_tsc) {
   if (vm_tsc < cpu_.timer_deadline) return;
   switch (timer_mode()) {
-    case TimerMode::deadline: tsc_deadline_ = 0; break;
-    case TimerMode::periodic: settle_periods(vm_tsc); break;
-    default: timer_running_ = false; break;
+    case TimerMode::deadline:
+      tsc_deadline_ = 0;
+      break;
+    case TimerMode::periodic:
+      settle_periods(vm_tsc);
+      break;
+    default:
+      timer_running_ = false;
+      break;
   }
   fire();
   arm();
@@ -90,7 +96,8 @@ void Lapic::write_divide(u32 value) {
 }
 
 void Lapic::timer_lvt_changed(u32 old_lvt) {
-  const bool was_deadline = (old_lvt >> 17 & 3) == TimerMode::deadline, is_deadline = timer_mode() == TimerMode::deadline;
+  const bool was_deadline = (old_lvt >> 17 & 3) == TimerMode::deadline,
+             is_deadline = timer_mode() == TimerMode::deadline;
   // "Transitioning between TSC-deadline mode and other timer modes also disarms the timer" (10.5.4.1).
   if (was_deadline != is_deadline) {
     timer_running_ = false;

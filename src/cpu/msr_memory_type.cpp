@@ -33,7 +33,8 @@ std::optional<u64> read_memory_type_msr(const Vcpu& cpu, u32 index) {
   if (!cpu.cpuid->has(Feature::mtrr)) return std::nullopt;
   if (index == kCap) return kVariableCount | 1u << 8 | 1u << 10;  // fixed ranges, write-combining
   if (index == kDefType) return cpu.msr.mtrr_def_type;
-  if (const u32 n = index - kVariableFirst; n < kVariableCount * 2) return n & 1 ? cpu.msr.mtrr_mask[n / 2] : cpu.msr.mtrr_base[n / 2];
+  if (const u32 n = index - kVariableFirst; n < kVariableCount * 2)
+    return n & 1 ? cpu.msr.mtrr_mask[n / 2] : cpu.msr.mtrr_base[n / 2];
   if (const int slot = fixed_slot(index); slot >= 0) return cpu.msr.mtrr_fixed[slot];
   return std::nullopt;
 }

@@ -1,5 +1,6 @@
-// What a paravirtual interface (para/) adds to the CPU. The cpu module knows no such interface: it asks whatever the VM installed as
-// Vcpu::para. One object serves all vCPUs and is called on their threads; what is per vCPU lives in the Vcpu.
+// What a paravirtual interface (para/) adds to the CPU. The cpu module knows no such interface: it asks whatever the VM
+// installed as Vcpu::para. One object serves all vCPUs and is called on their threads; what is per vCPU lives in the
+// Vcpu.
 #pragma once
 
 #include <array>
@@ -12,7 +13,8 @@ struct Vcpu;
 
 struct Para {
   virtual ~Para() = default;
-  // RDMSR and WRMSR of indices that the architecture does not define. False: not one of the interface's, or refused: #GP(0).
+  // RDMSR and WRMSR of indices that the architecture does not define. False: not one of the interface's, or refused:
+  // #GP(0).
   virtual bool msr_read(Vcpu& cpu, u32 index, u64* value) = 0;
   virtual bool msr_write(Vcpu& cpu, u32 index, u64 value) = 0;
   // VMCALL or VMMCALL at CPL 0; returns what the guest finds in RAX (EAX outside 64-bit mode).

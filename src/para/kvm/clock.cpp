@@ -1,5 +1,5 @@
-// kvmclock. All vCPUs are given the same line through the same origin: at VM TSC 0 the system time is 0. So readings on different vCPUs
-// agree to the nanosecond and the pages are written once, not on every scheduling.
+// kvmclock. All vCPUs are given the same line through the same origin: at VM TSC 0 the system time is 0. So readings on
+// different vCPUs agree to the nanosecond and the pages are written once, not on every scheduling.
 #include <time.h>
 
 #include <cstring>
@@ -15,8 +15,9 @@ namespace {
 constexpr u8 kTscStable = 1;
 constexpr u64 kNsPerSecond = 1'000'000'000;
 
-// Publishes `value` at `gpa` the way readers expect: version odd, contents, version even. Version is the first field of both structures.
-// Other vCPUs may be reading (and a hostile guest writing): the version is ours to advance, but nothing here relies on it.
+// Publishes `value` at `gpa` the way readers expect: version odd, contents, version even. Version is the first field of
+// both structures. Other vCPUs may be reading (and a hostile guest writing): the version is ours to advance, but
+// nothing here relies on it.
 template <class T>
 bool publish(cpu::Vcpu& cpu, Gpa gpa, T value) {
   const auto bytes = cpu.ram->bytes(gpa, sizeof(T));
@@ -32,7 +33,9 @@ bool publish(cpu::Vcpu& cpu, Gpa gpa, T value) {
   std::atomic_thread_fence(std::memory_order_release);
   version++;
   std::memcpy(p, &version, 4);
-  if (cpu.code) cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()), sizeof(T));  // an engine may have decoded this page
+  if (cpu.code)
+    cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()),
+                      sizeof(T));  // an engine may have decoded this page
   return true;
 }
 

@@ -13,29 +13,41 @@ constexpr u64 kNoSuchCall = static_cast<u64>(-1000), kNotPermitted = static_cast
 
 bool Kvm::msr_read(cpu::Vcpu& cpu, u32 index, u64* value) {
   switch (index) {
-    case wall_clock: case wall_clock_old: *value = cpu.msr.kvm_wall_clock; return true;
-    case system_time: case system_time_old: *value = cpu.msr.kvm_system_time; return true;
-    default: return false;
+    case wall_clock:
+    case wall_clock_old:
+      *value = cpu.msr.kvm_wall_clock;
+      return true;
+    case system_time:
+    case system_time_old:
+      *value = cpu.msr.kvm_system_time;
+      return true;
+    default:
+      return false;
   }
 }
 
 // An address that is not RAM is accepted and gets nothing, as on KVM: the guest finds out by reading.
 bool Kvm::msr_write(cpu::Vcpu& cpu, u32 index, u64 value) {
   switch (index) {
-    case wall_clock: case wall_clock_old:
+    case wall_clock:
+    case wall_clock_old:
       cpu.msr.kvm_wall_clock = value;
       write_wall_clock(cpu, Gpa{value});
       return true;
-    case system_time: case system_time_old:
+    case system_time:
+    case system_time_old:
       cpu.msr.kvm_system_time = value;
       write_system_time(cpu);
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 
 u64 Kvm::hypercall(cpu::Vcpu&, u64 number, const std::array<u64, 4>&) {
-  return number == vapic_poll_irq ? 0 : kNoSuchCall;  // a chance to notice interrupts: they are, at every instruction boundary
+  return number == vapic_poll_irq
+             ? 0
+             : kNoSuchCall;  // a chance to notice interrupts: they are, at every instruction boundary
 }
 
 u64 Kvm::hypercall_denied(cpu::Vcpu&) { return kNotPermitted; }

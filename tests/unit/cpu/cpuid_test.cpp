@@ -20,17 +20,26 @@ HostCpu full_host(bool amd) {
   h.mxcsr_mask = 0x2ffff;
   h.cpuid = [amd](u32 leaf, u32 subleaf) -> CpuidRegs {
     switch (leaf) {
-      case 0: return amd ? CpuidRegs{0x20, 0x68747541, 0x444d4163, 0x69746e65} : CpuidRegs{0x20, 0x756e6547, 0x6c65746e, 0x49656e69};
-      case 1: return {amd ? 0x00a20f12u : 0x000c06f2u, 0x07400800, ~0u, ~0u};
-      case 4: case 0x8000001d:
+      case 0:
+        return amd ? CpuidRegs{0x20, 0x68747541, 0x444d4163, 0x69746e65}
+                   : CpuidRegs{0x20, 0x756e6547, 0x6c65746e, 0x49656e69};
+      case 1:
+        return {amd ? 0x00a20f12u : 0x000c06f2u, 0x07400800, ~0u, ~0u};
+      case 4:
+      case 0x8000001d:
         if (amd != (leaf == 0x8000001d)) return {};
         if (subleaf < 3) return {0x0c000121 | (subleaf + (subleaf == 0)) << 5, 0x02c0003f, 0x3f, 0};
         return subleaf == 3 ? CpuidRegs{0xfc1fc163, 0x04c0003f, 0x33fff, 4} : CpuidRegs{};
-      case 7: return subleaf == 0 ? CpuidRegs{2, ~0u, ~0u, ~0u} : CpuidRegs{~0u, ~0u, ~0u, ~0u};
-      case 0xd: return {~0u, ~0u, ~0u, ~0u};
-      case 0x80000000: return {0x80000028, 0, 0, 0};
-      case 0x80000008: return {0x00303934, ~0u, ~0u, ~0u};
-      default: return {~0u, ~0u, ~0u, ~0u};
+      case 7:
+        return subleaf == 0 ? CpuidRegs{2, ~0u, ~0u, ~0u} : CpuidRegs{~0u, ~0u, ~0u, ~0u};
+      case 0xd:
+        return {~0u, ~0u, ~0u, ~0u};
+      case 0x80000000:
+        return {0x80000028, 0, 0, 0};
+      case 0x80000008:
+        return {0x00303934, ~0u, ~0u, ~0u};
+      default:
+        return {~0u, ~0u, ~0u, ~0u};
     }
   };
   return h;
@@ -42,11 +51,16 @@ HostCpu old_host() {
   h.xcr0 = 3;
   h.cpuid = [](u32 leaf, u32) -> CpuidRegs {
     switch (leaf) {
-      case 0: return {5, 0x756e6547, 0x6c65746e, 0x49656e69};
-      case 1: return {0xf41, 0x800, 1, 0x0783fbff};
-      case 0x80000000: return {0x80000004, 0, 0, 0};
-      case 0x80000001: return {0, 0, 1, 1u << 29 | 1u << 11};
-      default: return {};
+      case 0:
+        return {5, 0x756e6547, 0x6c65746e, 0x49656e69};
+      case 1:
+        return {0xf41, 0x800, 1, 0x0783fbff};
+      case 0x80000000:
+        return {0x80000004, 0, 0, 0};
+      case 0x80000001:
+        return {0, 0, 1, 1u << 29 | 1u << 11};
+      default:
+        return {};
     }
   };
   return h;
@@ -65,9 +79,12 @@ std::string error(const HostCpu& host, std::string features) {
 TEST(Cpuid, NothingThatIsNotVirtualizedIsOffered) {
   for (const bool amd : {false, true}) {
     const Cpuid c = make(full_host(amd));
-    for (const char* name : {"vme",  "vmx",     "svm",  "hle",      "rtm",      "sgx", "mpx",      "pku",     "la57", "user_shstk", "ibt",
-                             "amx_tile", "amx_bf16", "intel_pt", "monitor", "waitpkg", "uintr", "dca", "smx", "est", "pdcm", "arch_lbr",
-                             "tsxldtrk", "xfd", "lam", "mwaitx", "xop", "fma4", "perfctr_core", "bus_lock_detect", "dtes64", "rdt_a"})
+    for (const char* name : {"vme",      "vmx",      "svm",     "hle",        "rtm",          "sgx",
+                             "mpx",      "pku",      "la57",    "user_shstk", "ibt",          "amx_tile",
+                             "amx_bf16", "intel_pt", "monitor", "waitpkg",    "uintr",        "dca",
+                             "smx",      "est",      "pdcm",    "arch_lbr",   "tsxldtrk",     "xfd",
+                             "lam",      "mwaitx",   "xop",     "fma4",       "perfctr_core", "bus_lock_detect",
+                             "dtes64",   "rdt_a"})
       EXPECT_FALSE(c.has(name)) << name;
     for (u32 leaf : {5u, 9u, 0xau, 0x12u, 0x14u, 0x1du, 0x1eu}) {
       const CpuidRegs r = c.query(leaf, 0, 0, 1, 0, 0);
@@ -82,15 +99,18 @@ TEST(Cpuid, NothingThatIsNotVirtualizedIsOffered) {
 TEST(Cpuid, EveryBitGivenToTheGuestHasARow) {
   // The tables hold each bit once; two rows for one bit would make -x ineffective.
   std::set<std::pair<u8, u8>> seen;
-  for (const FeatureBit& f : kFeatureBits) EXPECT_TRUE(seen.insert({static_cast<u8>(f.word), f.bit}).second) << int{f.bit};
+  for (const FeatureBit& f : kFeatureBits)
+    EXPECT_TRUE(seen.insert({static_cast<u8>(f.word), f.bit}).second) << int{f.bit};
 }
 
 TEST(Cpuid, SoftwareFeaturesNeedNoHost) {
   const Cpuid c = make(old_host());
-  for (const char* name : {"smep", "smap", "umip", "pcid", "invpcid", "fsgsbase", "x2apic", "tsc_deadline_timer", "xsave", "xsaves", "pdpe1gb", "nx",
-                           "rdtscp", "rdpid", "arat", "nonstop_tsc", "erms", "hypervisor"})
+  for (const char* name :
+       {"smep", "smap", "umip", "pcid", "invpcid", "fsgsbase", "x2apic", "tsc_deadline_timer", "xsave", "xsaves",
+        "pdpe1gb", "nx", "rdtscp", "rdpid", "arat", "nonstop_tsc", "erms", "hypervisor"})
     EXPECT_TRUE(c.has(name)) << name;
-  for (const char* name : {"avx", "sse4_1", "popcnt", "rdrand", "clwb", "serialize", "bmi1"}) EXPECT_FALSE(c.has(name)) << name;
+  for (const char* name : {"avx", "sse4_1", "popcnt", "rdrand", "clwb", "serialize", "bmi1"})
+    EXPECT_FALSE(c.has(name)) << name;
   EXPECT_EQ(c.xcr0_allowed(), 3u);
   EXPECT_EQ(c.physical_bits(), 36);
   EXPECT_EQ(c.query(0xd, 0, 0, 3, 0, 0).ecx, 576u);
@@ -111,7 +131,8 @@ TEST(Cpuid, VectorStateTheHostKernelDidNotEnableIsNotThere) {
 TEST(Cpuid, FeatureOptions) {
   const HostCpu h = full_host(false);
   const Cpuid c = make(h, {.features = "-avx,-rdrand"});
-  for (const char* name : {"avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_fp16", "vaes", "avx_vnni", "rdrand"})
+  for (const char* name :
+       {"avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_fp16", "vaes", "avx_vnni", "rdrand"})
     EXPECT_FALSE(c.has(name)) << name;
   EXPECT_TRUE(c.has("sse4_2"));
   EXPECT_EQ(c.xcr0_allowed(), 3u);
@@ -192,7 +213,8 @@ TEST(Cpuid, XsaveLeaves) {
 TEST(Cpuid, XsavePlacesAreTheHosts) {
   HostCpu h = full_host(true);
   h.cpuid = [inner = h.cpuid](u32 leaf, u32 subleaf) {
-    const std::map<u32, CpuidRegs> zen4 = {{2, {256, 576, 0, 0}}, {5, {64, 832, 0, 0}}, {6, {512, 896, 2, 0}}, {7, {1024, 1408, 2, 0}}};
+    const std::map<u32, CpuidRegs> zen4 = {
+        {2, {256, 576, 0, 0}}, {5, {64, 832, 0, 0}}, {6, {512, 896, 2, 0}}, {7, {1024, 1408, 2, 0}}};
     return leaf == 0xd && zen4.contains(subleaf) ? zen4.at(subleaf) : inner(leaf, subleaf);
   };
   const Cpuid c = make(h);
@@ -242,7 +264,8 @@ TEST(Cpuid, MitigationsAreNotNeeded) {
   EXPECT_FALSE(intel.has("md_clear"));
   EXPECT_EQ(arch_cap::offered & 1u << 2, 0u) << "RSBA would ask for return-stack stuffing";
   EXPECT_FALSE(amd.has(Feature::arch_capabilities)) << "no AMD processor has it";
-  for (const char* name : {"autoibrs", "srso_no", "btc_no", "amd_ssb_no", "tsa_sq_no", "tsa_l1_no"}) EXPECT_TRUE(amd.has(name)) << name;
+  for (const char* name : {"autoibrs", "srso_no", "btc_no", "amd_ssb_no", "tsa_sq_no", "tsa_l1_no"})
+    EXPECT_TRUE(amd.has(name)) << name;
   EXPECT_TRUE(amd.efer_allowed() & 1u << 21);
 }
 

@@ -11,9 +11,9 @@ namespace trapline::cpu {
 namespace {
 
 // Register offsets.
-constexpr u32 kId = 0x20, kTpr = 0x80, kPpr = 0xa0, kEoi = 0xb0, kLdr = 0xd0, kDfr = 0xe0, kSvr = 0xf0, kIsr = 0x100, kTmr = 0x180,
-              kIrr = 0x200, kEsr = 0x280, kIcrLow = 0x300, kIcrHigh = 0x310, kTimer = 0x320, kLint0 = 0x350, kLint1 = 0x360, kError = 0x370,
-              kInitial = 0x380, kCurrent = 0x390, kDivide = 0x3e0;
+constexpr u32 kId = 0x20, kTpr = 0x80, kPpr = 0xa0, kEoi = 0xb0, kLdr = 0xd0, kDfr = 0xe0, kSvr = 0xf0, kIsr = 0x100,
+              kTmr = 0x180, kIrr = 0x200, kEsr = 0x280, kIcrLow = 0x300, kIcrHigh = 0x310, kTimer = 0x320,
+              kLint0 = 0x350, kLint1 = 0x360, kError = 0x370, kInitial = 0x380, kCurrent = 0x390, kDivide = 0x3e0;
 constexpr u32 kMasked = 1u << 16, kPeriodic = 1u << 17, kDeadline = 1u << 18;
 constexpr u32 kX2 = 0x800, kApicBase = 0x1b, kDeadlineMsr = 0x6e0;
 
@@ -55,7 +55,8 @@ struct LapicTest : testing::Test {
     std::vector<Lapic::Peer> peers;
     for (auto& u : units) peers.push_back({u->apic.get(), &u->inbox, &u->mirror, u->cpu.attention});
     for (auto& u : units) {
-      u->apic->connect(peers, [](void* self, u32 index) { static_cast<LapicTest*>(self)->woken.push_back(index); }, this);
+      u->apic->connect(
+          peers, [](void* self, u32 index) { static_cast<LapicTest*>(self)->woken.push_back(index); }, this);
       u->apic->mmio_write(kSvr, 0x1ff);
     }
   }
@@ -168,7 +169,7 @@ TEST_F(LapicTest, IllegalVectorsInTheInboxBecomeErrors) {
 
 TEST_F(LapicTest, ErrorsInterruptOnce) {
   write(kError, 0x33);
-  ipi(0x5, 1);  // illegal vector
+  ipi(0x5, 1);      // illegal vector
   write(0x3f0, 0);  // no such register in xAPIC mode
   EXPECT_EQ(take(), 0x33);
   write(kEsr, 0);
@@ -369,7 +370,8 @@ TEST_F(LapicTest, X2ApicIpis) {
   EXPECT_FALSE(apic().msr_write(kX2 + 0x30, 0x100000)) << "reserved ICR bit";
 }
 
-// -- Timer: the clock's TSC runs at 1 GHz here, one count per tick with divide by 1 --------------------------------------------
+// -- Timer: the clock's TSC runs at 1 GHz here, one count per tick with divide by 1
+// --------------------------------------------
 
 TEST_F(LapicTest, OneShot) {
   write(kDivide, 0xb);

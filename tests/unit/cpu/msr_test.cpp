@@ -4,7 +4,8 @@
 namespace trapline::cpu {
 namespace {
 
-constexpr u32 kTsc = 0x10, kTscAdjust = 0x3b, kEfer = 0xc0000080, kLstar = 0xc0000082, kFsBase = 0xc0000100, kTscAux = 0xc0000103;
+constexpr u32 kTsc = 0x10, kTscAdjust = 0x3b, kEfer = 0xc0000080, kLstar = 0xc0000082, kFsBase = 0xc0000100,
+              kTscAux = 0xc0000103;
 
 using MsrTest = PlatformTest;
 

@@ -1,4 +1,5 @@
-// One vCPU with a policy, a local APIC, RAM and a clock that stands still: for tests of instructions that need no memory operand.
+// One vCPU with a policy, a local APIC, RAM and a clock that stands still: for tests of instructions that need no
+// memory operand.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -44,7 +44,8 @@ TEST_F(KvmTest, SystemTimeFollowsTheTsc) {
     EXPECT_EQ(t.flags, 1) << "TSC stable";
     for (const u64 seconds : {1ull, 3600ull, 86'400ull * 100}) {
       const u64 ns = seconds * 1'000'000'000;
-      EXPECT_NEAR(static_cast<double>(guest_time(t, clock.ns_to_tsc(ns))), static_cast<double>(ns), 1.0 + static_cast<double>(ns) / (u64{1} << 31))
+      EXPECT_NEAR(static_cast<double>(guest_time(t, clock.ns_to_tsc(ns))), static_cast<double>(ns),
+                  1.0 + static_cast<double>(ns) / (u64{1} << 31))
           << khz;
     }
   }
@@ -114,7 +115,8 @@ TEST_F(KvmTest, DisabledOrOutsideRamWritesNothing) {
   Kvm kvm{clock, Kvm::kFixedWallNs};
   ASSERT_TRUE(kvm.msr_write(cpu, kSystemTime, 0x5000));  // bit 0 clear: off
   EXPECT_EQ(guest<u32>(0x5000), 0u);
-  for (const u64 gpa : {u64{2 * MiB}, 2 * MiB - 16, u64{0xa0000}, u64{0xfee00000}, ~u64{0}, ~u64{0} - 8, u64{1} << 52}) {
+  for (const u64 gpa :
+       {u64{2 * MiB}, 2 * MiB - 16, u64{0xa0000}, u64{0xfee00000}, ~u64{0}, ~u64{0} - 8, u64{1} << 52}) {
     EXPECT_TRUE(kvm.msr_write(cpu, kSystemTime, gpa | 1));
     EXPECT_TRUE(kvm.msr_write(cpu, kWallClock, gpa));
   }
@@ -123,7 +125,8 @@ TEST_F(KvmTest, DisabledOrOutsideRamWritesNothing) {
 TEST_F(KvmTest, Hypercalls) {
   Kvm kvm{clock, 0};
   EXPECT_EQ(kvm.hypercall(cpu, 1, {}), 0u) << "VAPIC_POLL_IRQ";
-  for (u64 number : {0ull, 2ull, 5ull, 9ull, 12ull, ~0ull}) EXPECT_EQ(kvm.hypercall(cpu, number, {}), static_cast<u64>(-1000));
+  for (u64 number : {0ull, 2ull, 5ull, 9ull, 12ull, ~0ull})
+    EXPECT_EQ(kvm.hypercall(cpu, number, {}), static_cast<u64>(-1000));
   EXPECT_EQ(kvm.hypercall_denied(cpu), static_cast<u64>(-1));
 }
 
