@@ -12,12 +12,12 @@ namespace {
 constexpr u64 kUser = 0x400000, kKernel = 0xffffffff80000000, kPage = 0x200000;
 constexpr u64 kLapicless = 0xd0000000;  // in the PCI hole
 
-struct LongMode : testing::Test {
+struct LongModePaging : testing::Test {
   BareVm vm;
   void SetUp() override { vm.enter_long64(); }
 };
 
-TEST_F(LongMode, ReadsThroughFourLevelsAndSetsAccessedBits) {
+TEST_F(LongModePaging, ReadsThroughFourLevelsAndSetsAccessedBits) {
   u64& e = vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   vm.at<u32>(kPage + 8) = 0x12345678;
   u32 v = 0;
@@ -28,7 +28,7 @@ TEST_F(LongMode, ReadsThroughFourLevelsAndSetsAccessedBits) {
   EXPECT_FALSE(vm.at<u64>(vm.entry64(kUser, 1)) & pte::d);
 }
 
-TEST_F(LongMode, FirstWriteAfterReadSetsDirty) {
+TEST_F(LongModePaging, FirstWriteAfterReadSetsDirty) {
   u64& e = vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   EXPECT_EQ(vm.try_read(kUser), "ok");
   EXPECT_FALSE(e & pte::d);
@@ -37,14 +37,14 @@ TEST_F(LongMode, FirstWriteAfterReadSetsDirty) {
   EXPECT_EQ(vm.at<u8>(kPage), 0x5a);
 }
 
-TEST_F(LongMode, FaultingAccessLeavesTheEntriesAlone) {
+TEST_F(LongModePaging, FaultingAccessLeavesTheEntriesAlone) {
   u64& e = vm.map64(kUser, kPage, pte::p | pte::u);
   vm.set_cpl(3);
   EXPECT_EQ(vm.try_write(kUser), "#PF(0x7) at 0x400000");
   EXPECT_EQ(e, kPage | pte::p | pte::u);
 }
 
-TEST_F(LongMode, ErrorCodesByCause) {
+TEST_F(LongModePaging, ErrorCodesByCause) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u | pte::nx);
   vm.map64(kKernel, kPage, pte::p | pte::w);
   EXPECT_EQ(vm.try_read(0x7000), "#PF(0x0) at 0x7000");
@@ -60,7 +60,7 @@ TEST_F(LongMode, ErrorCodesByCause) {
   EXPECT_EQ(vm.try_fetch(kUser), "#PF(0xd) at 0x400000");
 }
 
-TEST_F(LongMode, ReservedBitsFault) {
+TEST_F(LongModePaging, ReservedBitsFault) {
   vm.map64(kUser, kPage | u64{1} << 50, pte::p | pte::w | pte::u);
   EXPECT_EQ(vm.try_read(kUser), "#PF(0x9) at 0x400000");
   vm.map64(0x600000, 0x200000 | 1u << 14, pte::p | pte::w, 1);
@@ -69,7 +69,7 @@ TEST_F(LongMode, ReservedBitsFault) {
   EXPECT_EQ(vm.try_write(u64{1} << 39), "#PF(0xb) at 0x8000000000");
 }
 
-TEST_F(LongMode, LargePages) {
+TEST_F(LongModePaging, LargePages) {
   vm.map64(0x600000, 0x400000, pte::p | pte::w, 1);
   vm.at<u8>(0x400000 + 0x12345) = 77;
   u8 b = 0;
@@ -80,7 +80,7 @@ TEST_F(LongMode, LargePages) {
   EXPECT_EQ(b, 77);
 }
 
-TEST_F(LongMode, InvlpgDropsEveryFragmentOfALargePage) {
+TEST_F(LongModePaging, InvlpgDropsEveryFragmentOfALargePage) {
   u64& e = vm.map64(0x600000, 0x400000, pte::p | pte::w, 1);
   for (u64 a = 0; a < 0x200000; a += 0x10000) ASSERT_EQ(vm.try_read(0x600000 + a), "ok");
   e = 0;
@@ -89,7 +89,7 @@ TEST_F(LongMode, InvlpgDropsEveryFragmentOfALargePage) {
   for (u64 a = 0; a < 0x200000; a += 0x10000) EXPECT_NE(vm.try_read(0x600000 + a), "ok") << a;
 }
 
-TEST_F(LongMode, WriteProtectAppliesToTheKernelOnlyWithWp) {
+TEST_F(LongModePaging, WriteProtectAppliesToTheKernelOnlyWithWp) {
   vm.map64(kUser, kPage, pte::p | pte::u);
   EXPECT_EQ(vm.try_write(kUser), "#PF(0x3) at 0x400000");
   ASSERT_TRUE(write_cr0(vm.cpu, vm.cpu.cr0 & ~cr0::wp));
@@ -101,7 +101,7 @@ TEST_F(LongMode, WriteProtectAppliesToTheKernelOnlyWithWp) {
   EXPECT_EQ(vm.try_write(kUser), "#PF(0x3) at 0x400000");
 }
 
-TEST_F(LongMode, SmepForbidsFetchingUserPages) {
+TEST_F(LongModePaging, SmepForbidsFetchingUserPages) {
   vm.map64(kUser, kPage, pte::p | pte::u);
   EXPECT_EQ(vm.try_fetch(kUser), "ok");
   ASSERT_TRUE(write_cr4(vm.cpu, vm.cpu.cr4 | cr4::smep));
@@ -110,7 +110,7 @@ TEST_F(LongMode, SmepForbidsFetchingUserPages) {
   EXPECT_EQ(vm.try_fetch(kUser), "ok");
 }
 
-TEST_F(LongMode, SmapYieldsToAcButNotForImplicitAccesses) {
+TEST_F(LongModePaging, SmapYieldsToAcButNotForImplicitAccesses) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   vm.map64(kKernel, kPage, pte::p | pte::w);
   ASSERT_TRUE(write_cr4(vm.cpu, vm.cpu.cr4 | cr4::smap));
@@ -127,7 +127,7 @@ TEST_F(LongMode, SmapYieldsToAcButNotForImplicitAccesses) {
   EXPECT_EQ(vm.outcome(read_system(vm.cpu, kKernel, &b, 1)), "ok") << "descriptor loads at CPL 3 are the supervisor's";
 }
 
-TEST_F(LongMode, NonCanonicalAddresses) {
+TEST_F(LongModePaging, NonCanonicalAddresses) {
   u64 v;
   EXPECT_EQ(vm.outcome(vm.load<u64>(0x800000000000, &v)), "#GP(0x0)");
   EXPECT_EQ(vm.outcome(vm.load<u64>(0x800000000000, &v, Seg::ss)), "#SS(0x0)");
@@ -136,7 +136,7 @@ TEST_F(LongMode, NonCanonicalAddresses) {
   EXPECT_EQ(vm.try_fetch(0x8000000000000000), "#GP(0x0)");
 }
 
-TEST_F(LongMode, AnAccessAcrossPagesIsCheckedWholeBeforeItWrites) {
+TEST_F(LongModePaging, AnAccessAcrossPagesIsCheckedWholeBeforeItWrites) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   vm.at<u32>(kPage + 0xffc) = 0;
   EXPECT_EQ(vm.outcome(vm.store<u64>(kUser + 0xffc, ~u64{0})), "#PF(0x2) at 0x401000");
@@ -151,7 +151,7 @@ TEST_F(LongMode, AnAccessAcrossPagesIsCheckedWholeBeforeItWrites) {
   EXPECT_EQ(wide[35], 0x11);
 }
 
-TEST_F(LongMode, TheTopOfTheAddressSpaceWraps) {
+TEST_F(LongModePaging, TheTopOfTheAddressSpaceWraps) {
   vm.map64(0xfffffffffffff000, kPage, pte::p | pte::w);
   vm.map64(0, 0x300000, pte::p | pte::w);
   EXPECT_TRUE(vm.store<u32>(0xfffffffffffffffe, 0xaabbccdd));
@@ -159,7 +159,7 @@ TEST_F(LongMode, TheTopOfTheAddressSpaceWraps) {
   EXPECT_EQ(vm.at<u16>(0x300000), 0xaabb);
 }
 
-TEST_F(LongMode, GlobalPagesSurviveMovToCr3) {
+TEST_F(LongModePaging, GlobalPagesSurviveMovToCr3) {
   u64& g = vm.map64(kKernel, kPage, pte::p | pte::w | pte::g);
   u64& n = vm.map64(kKernel + 0x1000, kPage, pte::p | pte::w);
   u64& low = vm.map64(kUser, kPage, pte::p | pte::w | pte::g);
@@ -173,7 +173,7 @@ TEST_F(LongMode, GlobalPagesSurviveMovToCr3) {
   EXPECT_EQ(vm.try_read(kKernel), "#PF(0x0) at 0xffffffff80000000");
 }
 
-TEST_F(LongMode, ManyEntriesAreFlushedToo) {
+TEST_F(LongModePaging, ManyEntriesAreFlushedToo) {
   for (u64 i = 0; i < 600; i++) vm.map64(kUser + i * kPageSize, kPage, pte::p | pte::w | (i % 3 ? 0 : pte::g));
   for (u64 i = 0; i < 600; i++) ASSERT_EQ(vm.try_read(kUser + i * kPageSize), "ok");
   for (u64 i = 0; i < 600; i++) vm.at<u64>(vm.entry64(kUser + i * kPageSize, 0)) = 0;
@@ -181,7 +181,7 @@ TEST_F(LongMode, ManyEntriesAreFlushedToo) {
   for (u64 i = 0; i < 600; i++) EXPECT_EQ(vm.try_read(kUser + i * kPageSize) == "ok", i % 3 == 0) << i;
 }
 
-TEST_F(LongMode, PcidsKeepTheirEntriesApart) {
+TEST_F(LongModePaging, PcidsKeepTheirEntriesApart) {
   const u64 first = vm.cpu.cr3;
   vm.map64(kUser, kPage, pte::p | pte::w);
   ASSERT_TRUE(write_cr4(vm.cpu, vm.cpu.cr4 | cr4::pcide));
@@ -218,7 +218,7 @@ TEST_F(LongMode, PcidsKeepTheirEntriesApart) {
   EXPECT_EQ(value(), 255);
 }
 
-TEST_F(LongMode, NonGlobalKernelEntriesDoNotLeakIntoAnotherPcid) {
+TEST_F(LongModePaging, NonGlobalKernelEntriesDoNotLeakIntoAnotherPcid) {
   ASSERT_TRUE(write_cr4(vm.cpu, vm.cpu.cr4 | cr4::pcide));
   const u64 first = vm.cpu.cr3;
   vm.map64(kKernel, kPage, pte::p | pte::w);
@@ -229,7 +229,7 @@ TEST_F(LongMode, NonGlobalKernelEntriesDoNotLeakIntoAnotherPcid) {
   EXPECT_EQ(vm.try_read(kKernel), "ok");
 }
 
-TEST_F(LongMode, InvpcidTypes) {
+TEST_F(LongModePaging, InvpcidTypes) {
   ASSERT_TRUE(write_cr4(vm.cpu, vm.cpu.cr4 | cr4::pcide));
   vm.map64(0x10000, 0x10000, pte::p | pte::w);  // the descriptor
   u64& e = vm.map64(kUser, kPage, pte::p | pte::w);
@@ -270,7 +270,7 @@ TEST_F(LongMode, InvpcidTypes) {
   EXPECT_EQ(vm.run({0x66, 0x0f, 0x38, 0x82, 0x01}), "#GP(0x0)");
 }
 
-TEST_F(LongMode, DeviceMemoryIsSplitIntoAlignedCyclesAndNeverCached) {
+TEST_F(LongModePaging, DeviceMemoryIsSplitIntoAlignedCyclesAndNeverCached) {
   vm.map64(kUser, kLapicless, pte::p | pte::w);
   vm.bus.mmio[kLapicless + 4] = 0xcafe;
   u32 v;
@@ -289,7 +289,7 @@ TEST_F(LongMode, DeviceMemoryIsSplitIntoAlignedCyclesAndNeverCached) {
   EXPECT_EQ(vm.try_fetch(kUser), "#GP(0x0)");
 }
 
-TEST_F(LongMode, TablesOutsideRamReadAsAllOnes) {
+TEST_F(LongModePaging, TablesOutsideRamReadAsAllOnes) {
   vm.at<u64>(vm.entry64(kUser, 1)) = kLapicless | pte::p | pte::w | pte::u;
   EXPECT_EQ(vm.try_read(kUser), "#PF(0x9) at 0x400000");
   vm.cpu.cr3 = 0xffffff000;
@@ -297,7 +297,7 @@ TEST_F(LongMode, TablesOutsideRamReadAsAllOnes) {
   EXPECT_EQ(vm.try_write(kUser), "#PF(0xb) at 0x400000");
 }
 
-TEST_F(LongMode, AlignmentCheckNeedsAmAcAndRing3) {
+TEST_F(LongModePaging, AlignmentCheckNeedsAmAcAndRing3) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   vm.cpu.cr0 |= cr0::am;
   vm.set_flag(flag::ac, true);
@@ -313,7 +313,7 @@ TEST_F(LongMode, AlignmentCheckNeedsAmAcAndRing3) {
   EXPECT_EQ(vm.outcome(vm.load(kUser + 1, &v)), "ok");
 }
 
-TEST_F(LongMode, DataBreakpointsAreRecorded) {
+TEST_F(LongModePaging, DataBreakpointsAreRecorded) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   vm.cpu.debug.dr[0] = kUser + 8;
   vm.cpu.debug.dr[2] = kUser + 16;
@@ -336,7 +336,7 @@ TEST_F(LongMode, DataBreakpointsAreRecorded) {
   EXPECT_EQ(vm.cpu.debug_hits, 0u);
 }
 
-TEST_F(LongMode, WritesToCodeTakeTheSlowPathUntilItIsGone) {
+TEST_F(LongModePaging, WritesToCodeTakeTheSlowPathUntilItIsGone) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   ASSERT_EQ(vm.try_write(kUser), "ok");
   ASSERT_NE(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
@@ -356,7 +356,7 @@ TEST_F(LongMode, WritesToCodeTakeTheSlowPathUntilItIsGone) {
   EXPECT_NE(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
 }
 
-TEST_F(LongMode, EveryAliasLosesWritePermission) {
+TEST_F(LongModePaging, EveryAliasLosesWritePermission) {
   for (u64 i = 0; i < 5; i++) {
     vm.map64(kUser + i * kPageSize, kPage, pte::p | pte::w);
     ASSERT_EQ(vm.try_write(kUser + i * kPageSize), "ok");
@@ -369,7 +369,7 @@ TEST_F(LongMode, EveryAliasLosesWritePermission) {
   EXPECT_NE(tlb_lookup(vm.cpu, kKernel, 1, vm.cpu.need_read), nullptr);
 }
 
-TEST_F(LongMode, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
+TEST_F(LongModePaging, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
   u64& e = vm.map64(kUser, kPage, pte::p);
   vm.map64(kUser + 0x1000, 0x300000, pte::p);
   vm.at<u16>(kPage + 0xffe) = 0x1234;
@@ -384,12 +384,12 @@ TEST_F(LongMode, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
   EXPECT_EQ(vm.code.generation(kPage / kPageSize), 1u);
 }
 
-struct Pae : testing::Test {
+struct PaePaging : testing::Test {
   BareVm vm;
   void SetUp() override { vm.enter_pae(); }
 };
 
-TEST_F(Pae, WalksThreeLevels) {
+TEST_F(PaePaging, WalksThreeLevels) {
   vm.map_pae(0xc0001000, kPage, pte::p | pte::w);
   vm.at<u8>(kPage + 3) = 9;
   u8 b = 0;
@@ -402,7 +402,7 @@ TEST_F(Pae, WalksThreeLevels) {
   EXPECT_EQ(vm.try_read(0x80000000), "#PF(0x0) at 0x80000000");
 }
 
-TEST_F(Pae, AddressesWrapAtFourGigabytes) {
+TEST_F(PaePaging, AddressesWrapAtFourGigabytes) {
   vm.map_pae(0xfffff000, kPage, pte::p | pte::w);
   vm.map_pae(0, 0x300000, pte::p | pte::w);
   ASSERT_TRUE(vm.store<u32>(0xfffffffe, 0xaabbccdd));
@@ -410,7 +410,7 @@ TEST_F(Pae, AddressesWrapAtFourGigabytes) {
   EXPECT_EQ(vm.at<u16>(0x300000), 0xaabb);
 }
 
-TEST_F(Pae, MovToCr3ChecksThePdptes) {
+TEST_F(PaePaging, MovToCr3ChecksThePdptes) {
   const u64 table = vm.new_table() + 0x20;
   vm.at<u64>(table) = kPage | pte::p;
   ASSERT_TRUE(write_cr3(vm.cpu, table));
@@ -423,17 +423,17 @@ TEST_F(Pae, MovToCr3ChecksThePdptes) {
   EXPECT_TRUE(write_cr3(vm.cpu, table));
 }
 
-TEST_F(Pae, Bits62To52AreReserved) {
+TEST_F(PaePaging, Bits62To52AreReserved) {
   vm.map_pae(0x1000, kPage | u64{1} << 60, pte::p | pte::w);
   EXPECT_EQ(vm.try_read(0x1000), "#PF(0x9) at 0x1000");
 }
 
-struct TwoLevel : testing::Test {
+struct TwoLevelPaging : testing::Test {
   BareVm vm;
   void SetUp() override { vm.enter_32(); }
 };
 
-TEST_F(TwoLevel, SmallAndLargePages) {
+TEST_F(TwoLevelPaging, SmallAndLargePages) {
   u32& e = vm.map_32(0xc0000000, kPage, pte::p | pte::w);
   EXPECT_EQ(vm.try_write(0xc0000010), "ok");
   EXPECT_EQ(vm.at<u8>(kPage + 0x10), 0x5a);
@@ -449,7 +449,7 @@ TEST_F(TwoLevel, SmallAndLargePages) {
   EXPECT_EQ(vm.try_read(0x800000 + kPage), "#PF(0x0) at 0xa00000");
 }
 
-TEST_F(TwoLevel, WithoutPseTheSizeBitIsIgnored) {
+TEST_F(TwoLevelPaging, WithoutPseTheSizeBitIsIgnored) {
   vm.map_32(0x400000, kPage, pte::p | pte::w);
   vm.at<u32>(vm.cpu.cr3 + 4) |= pte::ps;
   EXPECT_EQ(vm.try_read(0x400000), "ok");
@@ -459,7 +459,7 @@ TEST_F(TwoLevel, WithoutPseTheSizeBitIsIgnored) {
   EXPECT_EQ(vm.bus.log.size(), 1u);
 }
 
-TEST_F(TwoLevel, Pse36ReachesAboveFourGigabytes) {
+TEST_F(TwoLevelPaging, Pse36ReachesAboveFourGigabytes) {
   vm.map_32(0x400000, 0x2000, pte::p | pte::w, 1);  // bit 13: address bit 32
   EXPECT_EQ(vm.try_read(0x400123), "ok");
   EXPECT_EQ(vm.bus.log, std::vector<std::string>{"r1 0x100000123"});
@@ -467,9 +467,9 @@ TEST_F(TwoLevel, Pse36ReachesAboveFourGigabytes) {
   EXPECT_EQ(vm.try_read(0x800000), "#PF(0x9) at 0x800000");
 }
 
-TEST_F(TwoLevel, NoFetchBitWithoutNxOrSmep) { EXPECT_EQ(vm.try_fetch(0x1000), "#PF(0x0) at 0x1000"); }
+TEST_F(TwoLevelPaging, NoFetchBitWithoutNxOrSmep) { EXPECT_EQ(vm.try_fetch(0x1000), "#PF(0x0) at 0x1000"); }
 
-struct Segments : testing::Test {
+struct SegmentChecks : testing::Test {
   BareVm vm;
   void SetUp() override {
     vm.seg(Seg::cs) = BareVm::flat(0xc09b);
@@ -488,7 +488,7 @@ struct Segments : testing::Test {
   }
 };
 
-TEST_F(Segments, LimitsAndTypes) {
+TEST_F(SegmentChecks, LimitsAndTypes) {
   set(Seg::es, 0x4093, 0xfff);
   EXPECT_EQ(read_at(Seg::es, 0xffc, 4), "ok");
   EXPECT_EQ(read_at(Seg::es, 0xffd, 4), "#GP(0x0)");
@@ -507,7 +507,7 @@ TEST_F(Segments, LimitsAndTypes) {
   EXPECT_EQ(read_at(Seg::gs, 0), "#GP(0x0)");
 }
 
-TEST_F(Segments, ExpandDown) {
+TEST_F(SegmentChecks, ExpandDown) {
   set(Seg::ds, 0x4097, 0xfff);  // valid: 0x1000..0xffffffff
   EXPECT_EQ(read_at(Seg::ds, 0xfff), "#GP(0x0)");
   EXPECT_EQ(read_at(Seg::ds, 0x1000, 4), "ok");
@@ -517,7 +517,7 @@ TEST_F(Segments, ExpandDown) {
   EXPECT_EQ(read_at(Seg::ds, 0xfffd, 4), "#GP(0x0)");
 }
 
-TEST_F(Segments, RealModeHasLimitsUnlessUnreal) {
+TEST_F(SegmentChecks, RealModeHasLimitsUnlessUnreal) {
   vm.cpu.cr0 = cr0::et;
   set(Seg::ds, 0x93, 0xffff, 0x12340);
   EXPECT_EQ(vm.cpu.mode, Mode::real);
@@ -529,7 +529,7 @@ TEST_F(Segments, RealModeHasLimitsUnlessUnreal) {
   EXPECT_EQ(read_at(Seg::ds, 0x500000, 4), "ok");
 }
 
-TEST_F(Segments, SixteenBitStacksWrapAndKeepTheUpperHalf) {
+TEST_F(SegmentChecks, SixteenBitStacksWrapAndKeepTheUpperHalf) {
   set(Seg::ss, 0x0093, 0xffff, 0x20000);
   vm.cpu.gpr[isa::rsp] = 0xabcd0000;
   ASSERT_TRUE(push(vm.cpu, 0x1234, 2));
