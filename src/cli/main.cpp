@@ -11,7 +11,7 @@
 #include "core/exit_codes.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
-#if __has_include("fuzz/fuzz.h")
+#ifdef TRAPLINE_FUZZ
 #include "cli/fuzz_command.h"
 #endif
 
@@ -56,7 +56,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
   cli::add_run_options(*run_command, options);
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
-#if __has_include("fuzz/fuzz.h")
+#ifdef TRAPLINE_FUZZ
   cli::FuzzCommand fuzz{app};
 #endif
   try {
@@ -65,7 +65,7 @@ int dispatch(int argc, char** argv, bool output_open) {
     return parse_failed(app, error);
   }
   if (doctor_command->parsed()) return cli::run_doctor();
-#if __has_include("fuzz/fuzz.h")
+#ifdef TRAPLINE_FUZZ
   if (fuzz.parsed()) return fuzz.run();
 #endif
   return run(options, output_open);
