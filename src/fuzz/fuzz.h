@@ -1,5 +1,5 @@
-// The differential tester: random instruction sequences run on the host CPU (in a sandboxed child process) and in an engine, and
-// every register, flag, byte of memory and fault compared. What `trapline fuzz` does.
+// The differential tester: random instruction sequences run on the host CPU (in a sandboxed child process) and in an
+// engine, and every register, flag, byte of memory and fault compared. What `trapline fuzz` does.
 #pragma once
 
 #include <cstdio>

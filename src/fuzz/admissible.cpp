@@ -1,0 +1,151 @@
+// Which instructions sequences may hold. The rest is tested by hand-written guests: their outcome depends on the host's
+// kernel.
+#include "fuzz/forms.h"
+
+namespace trapline::fuzz {
+
+namespace {
+
+bool known_extension(ZydisISAExt ext) {
+  switch (ext) {
+    case ZYDIS_ISA_EXT_ADOX_ADCX:
+    case ZYDIS_ISA_EXT_AES:
+    case ZYDIS_ISA_EXT_AVX:
+    case ZYDIS_ISA_EXT_AVX2:
+    case ZYDIS_ISA_EXT_AVX2GATHER:
+    case ZYDIS_ISA_EXT_AVX512EVEX:
+    case ZYDIS_ISA_EXT_AVX512VEX:
+    case ZYDIS_ISA_EXT_AVXAES:
+    case ZYDIS_ISA_EXT_AVX_VNNI:
+    case ZYDIS_ISA_EXT_BASE:
+    case ZYDIS_ISA_EXT_BMI1:
+    case ZYDIS_ISA_EXT_BMI2:
+    case ZYDIS_ISA_EXT_CLFLUSHOPT:
+    case ZYDIS_ISA_EXT_CLFSH:
+    case ZYDIS_ISA_EXT_CLWB:
+    case ZYDIS_ISA_EXT_F16C:
+    case ZYDIS_ISA_EXT_FMA:
+    case ZYDIS_ISA_EXT_GFNI:
+    case ZYDIS_ISA_EXT_LONGMODE:
+    case ZYDIS_ISA_EXT_LZCNT:
+    case ZYDIS_ISA_EXT_MMX:
+    case ZYDIS_ISA_EXT_MOVBE:
+    case ZYDIS_ISA_EXT_MOVDIR:
+    case ZYDIS_ISA_EXT_PAUSE:
+    case ZYDIS_ISA_EXT_PCLMULQDQ:
+    case ZYDIS_ISA_EXT_RDWRFSGS:
+    case ZYDIS_ISA_EXT_SHA:
+    case ZYDIS_ISA_EXT_SMAP:
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_SSSE3:
+    case ZYDIS_ISA_EXT_VAES:
+    case ZYDIS_ISA_EXT_VPCLMULQDQ:
+    case ZYDIS_ISA_EXT_X87:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool host_business(ZydisMnemonic m) {
+  switch (m) {
+    // Ways out: to the host's kernel, to the hypervisor below it, to another privilege level.
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_SYSENTER:
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_SYSEXIT:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_RSM:
+    case ZYDIS_MNEMONIC_VMCALL:
+    // Identity and time; what Linux answers itself under UMIP; the descriptor tables' contents.
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_SGDT:
+    case ZYDIS_MNEMONIC_SIDT:
+    case ZYDIS_MNEMONIC_SLDT:
+    case ZYDIS_MNEMONIC_STR:
+    case ZYDIS_MNEMONIC_SMSW:
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+    // The FS base is the C library's; a changed GS base would outlive the sequence.
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The environment images hold the host's segment selectors, and 32-bit halves of pointers.
+bool loads_segment(const Decoded& d) {
+  for (unsigned i = 0; i < d.insn.operand_count; i++) {
+    const ZydisDecodedOperand& op = d.operands[i];
+    if (op.type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(op.reg.value) == ZYDIS_REGCLASS_SEGMENT &&
+        (op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool admissible(const Decoded& d) {
+  const ZydisDecodedInstruction& i = d.insn;
+  if (!known_extension(i.meta.isa_ext) || host_business(i.mnemonic) || loads_segment(d)) return false;
+  if (i.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR) return false;
+  if (i.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS) return false;
+  for (unsigned p = 0; p < i.raw.prefix_count; p++)
+    if (i.raw.prefixes[p].value == 0x64) return false;
+  // INT 0x80 is a system call; the others are gates that user code may not pass.
+  if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.raw.imm[0].value.u == 0x80) return false;
+  return true;
+}
+
+std::string extension_of(const ZydisDecodedInstruction& insn) {
+  switch (insn.meta.isa_ext) {
+    case ZYDIS_ISA_EXT_BASE:
+    case ZYDIS_ISA_EXT_LONGMODE:
+    case ZYDIS_ISA_EXT_PAUSE:
+    case ZYDIS_ISA_EXT_SMAP:
+    case ZYDIS_ISA_EXT_RDWRFSGS:
+    case ZYDIS_ISA_EXT_CLFLUSHOPT:
+    case ZYDIS_ISA_EXT_CLFSH:
+    case ZYDIS_ISA_EXT_CLWB:
+    case ZYDIS_ISA_EXT_MOVDIR:
+      return "integer";
+    case ZYDIS_ISA_EXT_ADOX_ADCX:
+      return "ADX";
+    case ZYDIS_ISA_EXT_AVX2GATHER:
+      return "AVX2 gather";
+    case ZYDIS_ISA_EXT_AVXAES:
+      return "AES";
+    case ZYDIS_ISA_EXT_AVX512EVEX:
+    case ZYDIS_ISA_EXT_AVX512VEX: {
+      const std::string set = ZydisISASetGetString(insn.meta.isa_set);
+      // "AVX512BW_256" -> "AVX512BW"; "AVX512_VBMI2_128" -> "AVX512_VBMI2"
+      const auto cut = set.find_last_of('_');
+      const bool width = cut != std::string::npos && cut + 1 < set.size() && set[cut + 1] >= '0' && set[cut + 1] <= '9';
+      const auto kind = set.find("_KOP");
+      if (kind != std::string::npos) return set.substr(0, kind);
+      const auto scalar = set.find("_SCALAR");
+      if (scalar != std::string::npos) return set.substr(0, scalar);
+      return width ? set.substr(0, cut) : set;
+    }
+    default:
+      return ZydisISAExtGetString(insn.meta.isa_ext);
+  }
+}
+
+}  // namespace trapline::fuzz

@@ -1,0 +1,178 @@
+#include "fuzz/fuzz.h"
+
+#include <signal.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "base/trace.h"
+#include "fuzz/guest.h"
+#include "fuzz/native.h"
+#include "fuzz/report.h"
+
+namespace trapline::fuzz {
+
+namespace {
+
+u64 draw_seed() {
+  u64 seed = 0;
+  if (::getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = static_cast<u64>(::getpid());
+  return seed & 0xffff'ffff;  // short enough to type
+}
+
+// A crash of the engine in this process must still name its sequence.
+char crash_line[256];
+void on_crash(int signal) {
+  [[maybe_unused]] const auto n = ::write(2, crash_line, std::strlen(crash_line));
+  ::signal(signal, SIG_DFL);
+  ::raise(signal);
+}
+
+class Run {
+ public:
+  Run(const FuzzOptions& options, u64 seed, Native& native, Guest& guest)
+      : options_{options},
+        seed_{seed},
+        native_{native},
+        guest_{guest},
+        extent_{Extent::of_host()},
+        report_{options, extent_, forms_} {}
+
+  int go() {
+    const auto start = std::chrono::steady_clock::now();
+    fmt::print(options_.out, "fuzz: engine {}, seed {}, {} encodings of {} extensions\n", options_.engine, seed_,
+               forms_.form_count(), forms_.extensions().size());
+    std::fflush(options_.out);
+    generate(0);
+    native_.submit(pointers(0));
+    for (unsigned turn = 0; !done_; turn ^= 1) {
+      generate(turn ^ 1);  // while the child runs the batch before
+      native_.collect();
+      judge(turn);
+      if (!done_) native_.submit(pointers(turn ^ 1));
+      report_.progress(start, guest_.instructions(), sequences_);
+    }
+    report_.summary(start, guest_.instructions(), sequences_, native_.restarts());
+    return report_.differing() ? 1 : 0;
+  }
+
+ private:
+  void generate(unsigned turn) {
+    std::vector<Program>& batch = batches_[turn];
+    batch.resize(place::batch);
+    u64 count = place::batch;
+    if (options_.sequences) count = std::min(count, options_.sequences - std::min(options_.sequences, generated_));
+    batch.resize(count);
+    for (Program& p : batch) make_program(forms_, seed_ + generated_++, extent_, p);
+  }
+
+  std::vector<const Program*> pointers(unsigned turn) const {
+    std::vector<const Program*> out;
+    for (const Program& p : batches_[turn]) out.push_back(&p);
+    return out;
+  }
+
+  // Runs the batch in the engine, compares, and looks closer at what differs.
+  void judge(unsigned turn) {
+    const auto programs = pointers(turn);
+    guest_.load(programs);
+    std::vector<std::size_t> failed;
+    for (std::size_t i = 0; i < programs.size() && !done_; i++) {
+      const std::string line =
+          fmt::format("fuzz: the engine crashed: run again with: {}\n", report_.rerun(*programs[i]));
+      std::strncpy(crash_line, line.c_str(), sizeof crash_line - 1);
+      if (options_.verbose) report_.show(*programs[i], i);
+      guest_.run(*programs[i], i, engine_out_);
+      sequences_++;
+      const Outcome& native = native_.outcome(i);
+      report_.count(*programs[i], native, i);
+      if (!equal(native, engine_out_, extent_) && !both_looped(native, engine_out_)) {
+        report_.difference(*programs[i], i, native, engine_out_);
+        failed.push_back(i);
+      }
+      if (guest_.instructions() >= options_.count && !options_.sequences) done_ = true;
+      if (report_.differing() >= options_.differences) done_ = true;
+    }
+    if (programs.empty()) done_ = true;
+    if (options_.minimize)
+      for (const std::size_t i : failed) minimize(*programs[i]);
+  }
+
+  static bool both_looped(const Outcome& a, const Outcome& b) {
+    return a.ending.kind == Ending::Kind::timeout && b.ending.kind == Ending::Kind::timeout;
+  }
+
+  // Alone, in slot 0: does it differ?
+  bool differs(const Program& program, Outcome& native, Outcome& engine) {
+    const std::vector<const Program*> one{&program};
+    native_.submit(one);
+    native_.collect();
+    guest_.load(one);
+    guest_.run(program, 0, engine);
+    native = native_.outcome(0);
+    return !equal(native, engine, extent_) && !both_looped(native, engine);
+  }
+
+  // Drops instructions, last first, until each one left is needed.
+  void minimize(const Program& failing) {
+    Program small = failing;
+    auto native = std::make_unique<Outcome>(), engine = std::make_unique<Outcome>();
+    if (!differs(small, *native, *engine)) {
+      fmt::print(options_.out, "fuzz: seed {} does not differ when run alone\n", failing.seed);
+      return;
+    }
+    for (bool shrunk = true; shrunk;) {
+      shrunk = false;
+      for (std::size_t i = small.items.size(); i-- > 0 && small.items.size() > 1;) {
+        Program candidate = small;
+        candidate.items.erase(candidate.items.begin() + static_cast<std::ptrdiff_t>(i));
+        for (Item& item : candidate.items)
+          if (item.fix == Item::Fix::branch && item.target > i) item.target--;
+        if (!differs(candidate, *native, *engine)) continue;
+        small = std::move(candidate);
+        shrunk = true;
+      }
+    }
+    differs(small, *native, *engine);
+    report_.minimized(small, *native, *engine);
+  }
+
+  const FuzzOptions& options_;
+  u64 seed_;
+  Native& native_;
+  Guest& guest_;
+  Extent extent_;
+  Forms forms_;
+  Report report_;
+  std::vector<Program> batches_[2];
+  Outcome engine_out_{};
+  u64 generated_ = 0, sequences_ = 0;
+  bool done_ = false;
+};
+
+}  // namespace
+
+int run_fuzz(const FuzzOptions& options) {
+  auto native = Native::start();  // forks: before the engine starts anything
+  if (!native) {
+    fmt::print(options.out, "{}\n", native.error());
+    return 2;
+  }
+  for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT})
+    ::signal(s, on_crash);  // before the vector unit's own, which pass on to these
+  auto guest = Guest::make(options.engine);
+  if (!guest) {
+    fmt::print(options.out, "{}\n", guest.error());
+    return 2;
+  }
+  auto run = std::make_unique<Run>(options, options.seed_given ? options.seed : draw_seed(), **native, **guest);
+  const int code = run->go();
+  for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT}) ::signal(s, SIG_DFL);
+  return code;
+}
+
+}  // namespace trapline::fuzz

@@ -1,0 +1,159 @@
+#include "fuzz/native_child.h"
+
+#include <asm/prctl.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace trapline::fuzz {
+
+// Entered by the kernel with the sequence's flags: AC would make this code's own accesses trap, NT and ID would be
+// inherited by the next sequence, since sigreturn does not restore them.
+extern "C" void trapline_fuzz_signal(int signal, siginfo_t* info, void* context);
+asm(R"(
+  .text
+  .type trapline_fuzz_entry, @function
+trapline_fuzz_entry:
+  pushfq
+  andq $~0x244000, (%rsp)
+  popfq
+  jmp trapline_fuzz_signal
+  .size trapline_fuzz_entry, . - trapline_fuzz_entry
+)");
+extern "C" void trapline_fuzz_entry(int, siginfo_t*, void*);
+
+namespace {
+
+constexpr suseconds_t kWatchdogMicroseconds = 50'000;
+
+struct Child {
+  Native::Shared* shared = nullptr;
+  FrameLayout layout;
+  bool running = false;  // a sequence is under way
+  u64 index = 0;
+  u64 seen_by_watchdog = ~u64{0};
+  gregset_t home;  // where run_batch() waits
+  Registers home_registers;
+};
+Child child;  // one per process; the signal handler has no other way to it
+
+void load_next(ucontext_t& context) {
+  Native::Shared& s = *child.shared;
+  if (child.index == s.count) {
+    child.running = false;
+    load_frame(context, child.home_registers, 0, child.layout);
+    std::memcpy(context.uc_mcontext.gregs, child.home, sizeof child.home);
+    return;
+  }
+  s.current = child.index;
+  const Snapshot& start = s.initial[child.index];
+  std::memcpy(reinterpret_cast<void*>(place::data), start.memory.data, place::data_size);
+  std::memcpy(reinterpret_cast<void*>(place::stack), start.memory.stack, place::stack_size);
+  load_frame(context, start.regs, place::code + child.index * place::slot, child.layout);
+}
+
+void finish(const ucontext_t& context, Ending::Kind kind) {
+  Outcome& out = child.shared->outcome[child.index];
+  const auto& g = context.uc_mcontext.gregs;
+  save_frame(context, out.state.regs, child.layout);
+  std::memcpy(out.state.memory.data, reinterpret_cast<const void*>(place::data), place::data_size);
+  std::memcpy(out.state.memory.stack, reinterpret_cast<const void*>(place::stack), place::stack_size);
+  out.ending = {kind, static_cast<u8>(g[REG_TRAPNO]), static_cast<u32>(g[REG_ERR]), static_cast<u64>(g[REG_CR2])};
+  child.index++;
+}
+
+[[noreturn]] void die(const char* step) {
+  [[maybe_unused]] const auto n = ::write(2, step, std::strlen(step));
+  _exit(99);
+}
+
+void map_fixed(u64 at, u64 size, int protection, int fd) {
+  const int flags = MAP_FIXED_NOREPLACE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+  if (::mmap(reinterpret_cast<void*>(at), size, protection, flags, fd, 0) != reinterpret_cast<void*>(at))
+    die("fuzz child: mmap failed\n");
+}
+
+void install_signals() {
+  const u64 size = std::max<u64>(getauxval(AT_MINSIGSTKSZ), 16 * KiB) + 64 * KiB;
+  stack_t stack{};
+  stack.ss_sp = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  stack.ss_size = size;
+  if (stack.ss_sp == MAP_FAILED || sigaltstack(&stack, nullptr) != 0) die("fuzz child: sigaltstack failed\n");
+  struct sigaction action {};
+  action.sa_sigaction = trapline_fuzz_entry;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigfillset(&action.sa_mask);
+  for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGVTALRM})
+    if (sigaction(s, &action, nullptr) != 0) die("fuzz child: sigaction failed\n");
+}
+
+// A sequence that computes a system call gets nothing from it.
+void close_sandbox() {
+  scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+  if (!filter) die("fuzz child: seccomp_init failed\n");
+  for (const int call : {SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(rt_sigreturn), SCMP_SYS(exit_group)})
+    if (seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0) != 0) die("fuzz child: seccomp_rule_add failed\n");
+  if (seccomp_load(filter) != 0) die("fuzz child: seccomp_load failed\n");
+}
+
+void run_batch() {
+  child.index = child.shared->first;
+  child.seen_by_watchdog = ~u64{0};
+  asm volatile("int3" ::: "memory", "cc");  // the handler goes through all sequences and comes back here
+}
+
+}  // namespace
+
+extern "C" void trapline_fuzz_signal(int signal, siginfo_t*, void* where) {
+  auto& context = *static_cast<ucontext_t*>(where);
+  if (signal == SIGVTALRM) {
+    // Two ticks within one sequence: it loops.
+    if (!child.running) return;
+    if (child.seen_by_watchdog != child.index) {
+      child.seen_by_watchdog = child.index;
+      return;
+    }
+    finish(context, Ending::Kind::timeout);
+  } else if (!child.running) {
+    if (signal != SIGTRAP) die("fuzz child: fault outside of a sequence\n");
+    child.running = true;
+    std::memcpy(child.home, context.uc_mcontext.gregs, sizeof child.home);
+    save_frame(context, child.home_registers, child.layout);
+  } else {
+    finish(context, Ending::Kind::event);
+  }
+  load_next(context);
+}
+
+void run_child(Native::Shared& shared, int code_fd, int channel) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  child.shared = &shared;
+  child.layout = FrameLayout::of_host();
+  map_fixed(place::code, place::code_size, PROT_READ | PROT_EXEC, code_fd);
+  map_fixed(place::data, place::data_size, PROT_READ | PROT_WRITE, -1);
+  map_fixed(place::stack, place::stack_size, PROT_READ | PROT_WRITE, -1);
+  map_fixed(place::read_only, place::read_only_size, PROT_READ | PROT_WRITE, -1);
+  std::memcpy(reinterpret_cast<void*>(place::read_only), shared.read_only, place::read_only_size);
+  ::mprotect(reinterpret_cast<void*>(place::read_only), place::read_only_size, PROT_READ);
+  ::syscall(SYS_arch_prctl, ARCH_SET_GS, place::gs_base);
+  install_signals();
+  const itimerval tick{{0, kWatchdogMicroseconds}, {0, kWatchdogMicroseconds}};
+  ::setitimer(ITIMER_VIRTUAL, &tick, nullptr);
+  close_sandbox();
+  for (;;) {
+    char c;
+    if (::read(channel, &c, 1) != 1) _exit(0);
+    run_batch();
+    if (::write(channel, &c, 1) != 1) _exit(0);
+  }
+}
+
+}  // namespace trapline::fuzz

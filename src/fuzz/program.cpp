@@ -1,0 +1,275 @@
+#include "fuzz/program.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/vcpu.h"
+#include "fuzz/encode.h"
+
+namespace trapline::fuzz {
+
+namespace {
+
+constexpr u8 kGeneral[] = {0, 1, 2, 8, 9, 10, 11};  // registers free to be written
+
+unsigned gpr_number(ZydisRegister reg) {
+  const ZydisRegister full = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+  return ZydisRegisterGetClass(full) == ZYDIS_REGCLASS_GPR64 ? static_cast<unsigned>(ZydisRegisterGetId(full)) : 16;
+}
+
+// Would it destroy a pointer, by a visible operand? The memory operands after it would then fault.
+bool destroys_pointer(const Decoded& d) {
+  for (unsigned i = 0; i < d.insn.operand_count; i++) {
+    const ZydisDecodedOperand& op = d.operands[i];
+    if (op.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || op.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
+    if (!(op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) continue;
+    const unsigned gpr = gpr_number(op.reg.value);
+    if (gpr < 16 && (is_pointer(gpr) || gpr == 4 || gpr == kSmallIndex)) return true;
+  }
+  return false;
+}
+
+const ZydisDecodedOperand* memory_operand(const Decoded& d) {
+  for (unsigned i = 0; i < d.insn.operand_count; i++)
+    if (d.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+        d.operands[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+      return &d.operands[i];
+  return nullptr;
+}
+
+bool locked(const Decoded& d) {
+  return (d.insn.attributes & ZYDIS_ATTRIB_HAS_LOCK) || (d.insn.mnemonic == ZYDIS_MNEMONIC_XCHG && memory_operand(d));
+}
+
+// Where a memory operand of `size` bytes should lie: mostly in the window; sometimes across its end, on the read-only
+// page, nowhere.
+u64 aim(Rng& rng, u64 size, bool atomic) {
+  size = size ? size : 1;
+  const u64 room = place::data_size > size ? place::data_size - size : 1;
+  const u64 inside = place::data + rng.below(room);
+  // An atomic access across a cache line is the host's business: it may trap there (split-lock detection).
+  if (atomic) return inside & ~u64{63};
+  const u64 kind = rng.below(100);
+  if (kind < 68) return inside & ~u64{63};
+  if (kind < 90) return inside;
+  if (kind < 93) return place::data + place::data_size - rng.below(size + 1);
+  if (kind < 95) return place::data - 1 - rng.below(size);
+  if (kind < 97) return place::data + kPageSize - rng.below(size + 1);
+  if (kind < 99) return place::read_only + (rng.below(kPageSize - 64) & ~u64{15});
+  return rng.next();
+}
+
+class Generator {
+ public:
+  Generator(const Forms& forms, Rng& rng, const Registers& start) : forms_{forms}, rng_{rng}, start_{start} {}
+
+  bool item(std::size_t extension, Item& out) {
+    for (unsigned attempt = 0; attempt < 24; attempt++) {
+      const Form& form = forms_.draw(rng_, extension);
+      if (try_form(form, extension, out)) return true;
+    }
+    return false;
+  }
+
+ private:
+  u8 general() { return rng_.percent(88) ? rng_.pick(kGeneral) : static_cast<u8>(rng_.below(16)); }
+
+  Choices choose(const Form& f) {
+    Choices c;
+    const bool vector = f.encoding != Encoding::legacy;
+    const unsigned registers = f.encoding == Encoding::evex ? 32 : 16;
+    c.keep_modrm_reg = rng_.percent(20);
+    c.keep_modrm_rm = rng_.percent(20);
+    c.reg = vector && rng_.percent(70) ? static_cast<u8>(rng_.below(registers)) : general();
+    c.rm = vector && rng_.percent(70) ? static_cast<u8>(rng_.below(registers)) : general();
+    c.vvvv = rng_.percent(50) ? 0 : static_cast<u8>(rng_.below(registers));
+    c.rex = rng_.percent(10);
+    c.short_vex = rng_.percent(50);
+    if (rng_.percent(3)) c.address32 = true;
+    if (rng_.percent(7)) c.segment = rng_.percent(60) ? 0x65 : any_of({0x26, 0x2e, 0x36, 0x3e});
+    if (f.encoding == Encoding::legacy && f.memory() && rng_.percent(8)) c.lock = true;
+    if (f.encoding == Encoding::evex) {
+      c.mask = rng_.percent(40) ? 0 : static_cast<u8>(1 + rng_.below(7));
+      c.zeroing = rng_.percent(30);
+      c.broadcast = rng_.percent(20);
+    }
+    choose_memory(c);
+    return c;
+  }
+  u8 any_of(std::initializer_list<u8> items) { return std::data(items)[rng_.below(items.size())]; }
+
+  void choose_memory(Choices& c) {
+    using Kind = MemoryForm::Kind;
+    MemoryForm& m = c.memory;
+    const u64 kind = rng_.below(100);
+    m.kind = kind < 62   ? Kind::base_disp32
+             : kind < 77 ? Kind::base_disp8
+             : kind < 85 ? Kind::base_only
+             : kind < 94 ? Kind::rip
+                         : Kind::absolute;
+    m.base = rng_.pick(kPointers);
+    m.has_index = rng_.percent(40);
+    m.index = rng_.percent(95) ? kSmallIndex : static_cast<u8>(rng_.below(16));
+    m.scale = static_cast<u8>(rng_.below(4));
+    if (gather_) {
+      m.has_index = true;
+      if (m.kind == Kind::rip) m.kind = Kind::base_disp32;
+      m.index = evex_ ? any_of({7, 15, 23, 31}) : any_of({7, 15});
+      c.mask = evex_ ? static_cast<u8>(1 + rng_.below(7)) : 0;
+      if (evex_) c.vvvv = 0;
+    }
+  }
+
+  bool try_form(const Form& form, std::size_t extension, Item& out) {
+    const char* name = ZydisMnemonicGetString(form.mnemonic);
+    gather_ = std::strstr(name, "gather") || std::strstr(name, "scatter");
+    evex_ = form.encoding == Encoding::evex;
+    Encoder encoder(form, choose(form));
+    for (std::size_t i = encoder.size(); i < encoder.size() + 9; i++) encoder.bytes()[i] = static_cast<u8>(rng_.next());
+    Decoded d;
+    if (!decode(encoder.bytes(), 15, d) || !admissible(d) || d.insn.mnemonic != form.mnemonic) return false;
+    if (destroys_pointer(d) && !rng_.percent(4)) return false;
+    out = Item{};
+    out.length = d.insn.length;
+    std::memcpy(out.bytes.data(), encoder.bytes(), d.insn.length);
+    out.extension = extension;
+    return fix(d, out);
+  }
+
+  // Immediates and displacements that must not be any number: branch targets, addresses.
+  bool fix(const Decoded& d, Item& out) {
+    if (d.insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && d.insn.raw.imm[0].is_relative) {
+      if (d.insn.raw.imm[0].size != 8 && d.insn.raw.imm[0].size != 32) return false;  // 66: vendors differ
+      out.fix = Item::Fix::branch;
+      out.fix_offset = d.insn.raw.imm[0].offset;
+      out.fix_bytes = static_cast<u8>(d.insn.raw.imm[0].size / 8);
+      return true;
+    }
+    if (d.insn.mnemonic == ZYDIS_MNEMONIC_ENTER && rng_.percent(90))
+      out.bytes[1] &= 0x7f, out.bytes[2] = 0, out.bytes[3] &= 7;
+    const ZydisDecodedOperand* m = memory_operand(d);
+    return !m || aim_operand(d, *m, out);
+  }
+
+  u64 value_of(ZydisRegister reg) const {
+    const unsigned n = gpr_number(reg);
+    return n < 16 ? start_.gpr[n] : 0;
+  }
+
+  bool aim_operand(const Decoded& d, const ZydisDecodedOperand& m, Item& out) {
+    const bool atomic = locked(d);
+    const u64 target = aim(rng_, m.size / 8, atomic) - (m.mem.segment == ZYDIS_REGISTER_GS ? place::gs_base : 0);
+    const unsigned size = d.insn.raw.disp.size;
+    if (m.mem.base == ZYDIS_REGISTER_RIP || m.mem.base == ZYDIS_REGISTER_EIP) {
+      out.fix = Item::Fix::rip;
+      out.fix_offset = d.insn.raw.disp.offset;
+      out.fix_bytes = 4;
+      out.target = target;
+      return true;
+    }
+    if (size < 32) return !atomic;  // as the registers and disp8 have it; nothing is known of its alignment
+    const bool vector_index = m.mem.index != ZYDIS_REGISTER_NONE && gpr_number(m.mem.index) == 16;
+    const u64 index = vector_index ? 0 : value_of(m.mem.index) * m.mem.scale;
+    const u64 disp = target - value_of(m.mem.base) - index;
+    std::memcpy(out.bytes.data() + d.insn.raw.disp.offset, &disp, size / 8);
+    return true;
+  }
+
+  const Forms& forms_;
+  Rng& rng_;
+  const Registers& start_;
+  bool gather_ = false, evex_ = false;
+};
+
+// Now and then one flipped bit: what the decoder then refuses must be #UD on the host too.
+bool mutate(Rng& rng, Item& item) {
+  Item changed = item;
+  changed.bytes[rng.below(item.length)] ^= static_cast<u8>(1 << rng.below(8));
+  for (unsigned i = 0; i < changed.length; i++)
+    if (changed.bytes[i] == 0x64) return false;
+  Decoded d;
+  u8 padded[32] = {};
+  std::memcpy(padded, changed.bytes.data(), changed.length);
+  if (decode(padded, 15, d)) {
+    if (!admissible(d) || d.insn.length > changed.length || d.insn.raw.imm[0].is_relative || locked(d)) return false;
+    changed.length = d.insn.length;
+  }
+  changed.fix = Item::Fix::none;
+  item = changed;
+  return true;
+}
+
+}  // namespace
+
+void make_program(const Forms& forms, u64 seed, const Extent& extent, Program& out) {
+  Rng rng(seed);
+  out.seed = seed;
+  out.items.clear();
+  make_initial(rng, extent, out.initial);
+  Generator generator(forms, rng, out.initial.regs);
+  // A few extensions per sequence, so that their instructions meet.
+  std::size_t themes[3];
+  for (std::size_t& t : themes) t = forms.draw_extension(rng);
+  const std::size_t count = 1 + rng.below(kMaxItems - 1);
+  while (out.items.size() < count) {
+    Item item;
+    const std::size_t extension = rng.percent(20) ? forms.draw_extension(rng) : rng.pick(themes);
+    if (!generator.item(extension, item)) continue;
+    if (item.fix == Item::Fix::none && rng.percent(1)) mutate(rng, item);
+    if (item.fix == Item::Fix::branch) {
+      const u64 from = out.items.size() + 1;
+      item.target = from + rng.below(4);
+      if (item.target > count) item.target = count;
+    }
+    out.items.push_back(item);
+  }
+}
+
+std::vector<u8> layout(const std::vector<Item>& items, u64 address, std::vector<u64>* offsets) {
+  std::vector<u64> starts;
+  u64 size = 0;
+  for (const Item& i : items) {
+    starts.push_back(size);
+    size += i.length;
+  }
+  starts.push_back(size);
+  std::vector<u8> code;
+  for (std::size_t n = 0; n < items.size(); n++) {
+    Item i = items[n];
+    if (i.fix != Item::Fix::none) {
+      const u64 next = starts[n + 1];
+      const u64 to =
+          i.fix == Item::Fix::rip ? i.target - address : starts[std::min<std::size_t>(i.target, items.size())];
+      const u64 displacement = to - next;
+      std::memcpy(i.bytes.data() + i.fix_offset, &displacement, i.fix_bytes);
+    }
+    code.insert(code.end(), i.bytes.begin(), i.bytes.begin() + i.length);
+  }
+  code.push_back(0xcc);
+  if (offsets) *offsets = starts;
+  return code;
+}
+
+std::string listing(const std::vector<Item>& items, u64 address) {
+  ZydisFormatter formatter;
+  ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+  std::vector<u64> offsets;
+  const std::vector<u8> code = layout(items, address, &offsets);
+  std::string out;
+  for (std::size_t n = 0; n < items.size(); n++) {
+    Decoded d;
+    char text[256] = "(bad)";
+    const u8* at = code.data() + offsets[n];
+    if (decode(at, items[n].length, d))
+      ZydisFormatterFormatInstruction(&formatter, &d.insn, d.operands.data(), d.insn.operand_count_visible, text,
+                                      sizeof text, address + offsets[n], nullptr);
+    std::string bytes;
+    for (unsigned i = 0; i < items[n].length; i++) bytes += fmt::format("{:02x} ", at[i]);
+    out += fmt::format("  {:#x}: {:<34} {}\n", address + offsets[n], bytes, text);
+  }
+  return out;
+}
+
+}  // namespace trapline::fuzz

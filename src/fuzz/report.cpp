@@ -1,0 +1,91 @@
+#include "fuzz/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace trapline::fuzz {
+
+namespace {
+
+double seconds_since(Report::Start start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Report::Report(const FuzzOptions& options, const Extent& extent, const Forms& forms)
+    : options_{options}, extent_{extent}, forms_{forms}, by_extension_(forms.extensions().size()) {}
+
+std::string Report::rerun(const Program& program) const {
+  return fmt::format("trapline fuzz --engine={} --seed={}", options_.engine, program.seed);
+}
+
+void Report::show(const Program& program, std::size_t slot) const {
+  fmt::print(options_.out, "sequence {}\n{}", program.seed, listing(program.items, place::code + slot * place::slot));
+  std::fflush(options_.out);
+}
+
+void Report::count(const Program& program, const Outcome& native, std::size_t slot) {
+  const u64 end = native.state.regs.rip - (place::code + slot * place::slot);
+  u64 at = 0;
+  for (const Item& i : program.items) {
+    if (at >= end) break;
+    by_extension_[i.extension]++;
+    at += i.length;
+  }
+  Ending ending = native.ending;
+  ending.error = 0;
+  ending.address = 0;
+  const std::string name = name_of(ending);
+  by_ending_[name.substr(0, name.find('('))]++;
+}
+
+void Report::print_case(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) const {
+  fmt::print(options_.out, "{}", listing(program.items, place::code + slot * place::slot));
+  fmt::print(options_.out, "  ended: host {} at {:#x}, engine {} at {:#x}\n", name_of(native.ending),
+             native.state.regs.rip, name_of(engine.ending), engine.state.regs.rip);
+  for (const std::string& line : differences(native, engine, extent_)) fmt::print(options_.out, "  {}\n", line);
+}
+
+void Report::difference(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) {
+  differing_++;
+  fmt::print(options_.out, "\nDIFFERENCE in sequence {}\n", program.seed);
+  print_case(program, slot, native, engine);
+  fmt::print(options_.out, "  again: {}\n", rerun(program));
+  std::fflush(options_.out);
+}
+
+void Report::minimized(const Program& program, const Outcome& native, const Outcome& engine) const {
+  fmt::print(options_.out, "\nminimized, from seed {}:\n", program.seed);
+  print_case(program, 0, native, engine);
+  std::fflush(options_.out);
+}
+
+void Report::progress(Start start, u64 instructions, u64 sequences) {
+  if (seconds_since(last_progress_) < 10) return;
+  last_progress_ = std::chrono::steady_clock::now();
+  fmt::print(options_.out, "fuzz: {} instructions, {} sequences, {} differences, {:.0f} instructions/s\n", instructions,
+             sequences, differing_, static_cast<double>(instructions) / seconds_since(start));
+  std::fflush(options_.out);
+}
+
+void Report::summary(Start start, u64 instructions, u64 sequences, u64 restarts) const {
+  const double seconds = seconds_since(start);
+  std::string extensions, endings;
+  std::vector<std::pair<u64, std::string>> sorted;
+  for (std::size_t i = 0; i < by_extension_.size(); i++)
+    sorted.emplace_back(by_extension_[i], forms_.extensions()[i].name);
+  std::sort(sorted.rbegin(), sorted.rend());
+  for (const auto& [n, name] : sorted) extensions += fmt::format("{}{} {}", extensions.empty() ? "" : ", ", name, n);
+  for (const auto& [name, n] : by_ending_)
+    endings += fmt::format("{}{} {}", endings.empty() ? "" : ", ", name == "#BP" ? "whole" : name, n);
+  fmt::print(options_.out, "fuzz: {} instructions, {} sequences in {:.1f} s ({:.0f} instructions/s)\n", instructions,
+             sequences, seconds, static_cast<double>(instructions) / seconds);
+  fmt::print(options_.out, "fuzz: by extension: {}\nfuzz: by ending: {}\n", extensions, endings);
+  if (restarts) fmt::print(options_.out, "fuzz: the host's process had to be started again {} times\n", restarts);
+  fmt::print(options_.out, "fuzz: {} differences\n", differing_);
+  std::fflush(options_.out);
+}
+
+}  // namespace trapline::fuzz

@@ -1,0 +1,69 @@
+// What a sequence starts from and what it leaves: registers, memory and the event that ended it. Both sides fill in the
+// same structure; it lies in memory shared with the native child, so it is plain data.
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+
+namespace trapline::fuzz {
+
+// The address space, the same for the host process and the guest. Everything else near by is unmapped.
+namespace place {
+inline constexpr u64 code = 0x10000000, data = 0x10100000, read_only = 0x10200000, stack = 0x10300000;
+inline constexpr u64 data_size = 2 * kPageSize, read_only_size = kPageSize, stack_size = kPageSize;
+inline constexpr u64 slot = 320;   // bytes of code per sequence; not a divisor of a page, so that some cross one
+inline constexpr u64 batch = 256;  // sequences handed to the child at once
+inline constexpr u64 code_size = (batch * slot + kPageSize - 1) / kPageSize * kPageSize;
+inline constexpr u64 gs_base = 0x40;  // small: a GS override shifts an address, it does not leave the window
+}  // namespace place
+
+struct Registers {
+  u64 gpr[16];
+  u64 rip, rflags;
+  alignas(64) u8 zmm[32][64];
+  u64 k[8];
+  alignas(16) u8 x87[160];  // FXSAVE64 layout: control words, pointers, then eight 16-byte registers. MXCSR is apart
+  u32 mxcsr;
+};
+
+// How a sequence ended. Its last instruction is INT3, so a whole run ends with vector 3.
+struct Ending {
+  enum class Kind : u8 { event, timeout, lost };  // lost: the process died
+  Kind kind = Kind::event;
+  u8 vector = 0;
+  u32 error = 0;    // for the vectors that have one
+  u64 address = 0;  // #PF: CR2
+};
+
+struct Memory {
+  u8 data[place::data_size];
+  u8 stack[place::stack_size];
+};
+
+struct Snapshot {
+  Registers regs;
+  Memory memory;
+};
+
+struct Outcome {
+  Snapshot state;
+  Ending ending;
+};
+
+// Which vector state the host has, and so which is compared.
+struct Extent {
+  bool avx = false, avx512 = false, intel = true;
+  static Extent of_host();
+};
+
+// Everything that differs, one line each; empty: equal. `memory_limit`: how many differing memory bytes to name.
+std::vector<std::string> differences(const Outcome& native, const Outcome& engine, const Extent& extent);
+// The cheap question.
+bool equal(const Outcome& native, const Outcome& engine, const Extent& extent);
+
+std::string name_of(const Ending& ending);  // "#PF(0x7) at 0x10200000"
+
+}  // namespace trapline::fuzz
