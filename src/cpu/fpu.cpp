@@ -25,16 +25,20 @@ bool check_avx(Vcpu& cpu, u64 states) {
 
 bool check_unit(Vcpu& cpu, Unit unit) {
   switch (unit) {
-    case Unit::x87: return !(cpu.cr0 & (cr0::em | cr0::ts)) || deny(cpu, Vector::nm);
+    case Unit::x87:
+      return !(cpu.cr0 & (cr0::em | cr0::ts)) || deny(cpu, Vector::nm);
     case Unit::sse:
       if (!(cpu.cr4 & cr4::osfxsr)) return deny(cpu, Vector::ud);
       [[fallthrough]];
     case Unit::mmx:
       if (cpu.cr0 & cr0::em) return deny(cpu, Vector::ud);
       return !(cpu.cr0 & cr0::ts) || deny(cpu, Vector::nm);
-    case Unit::avx: return check_avx(cpu, 0x06);     // SSE, AVX
-    case Unit::avx512: return check_avx(cpu, 0xe6);  // and opmask, ZMM_Hi256, Hi16_ZMM
-    case Unit::none: break;
+    case Unit::avx:
+      return check_avx(cpu, 0x06);  // SSE, AVX
+    case Unit::avx512:
+      return check_avx(cpu, 0xe6);  // and opmask, ZMM_Hi256, Hi16_ZMM
+    case Unit::none:
+      break;
   }
   return true;
 }
@@ -52,7 +56,8 @@ u32 mxcsr_mask(const Vcpu& cpu) {
   return mask & 0xffff;
 }
 
-// -- Area ---------------------------------------------------------------------------------------------------------------
+// -- Area
+// ---------------------------------------------------------------------------------------------------------------
 
 bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
   const u64 mask = insn.mem.address_bytes == 8 ? ~u64{0} : insn.mem.address_bytes == 4 ? 0xffffffff : 0xffff;
@@ -105,7 +110,8 @@ bool Area::aligned(u64 alignment, Access access) const {
   return true;
 }
 
-// -- MXCSR and VZERO* ---------------------------------------------------------------------------------------------------
+// -- MXCSR and VZERO*
+// ---------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -144,23 +150,36 @@ Outcome vzero(Vcpu& cpu, const isa::Insn& insn) {
 Semantic find_fpu_semantic(const isa::Insn& insn) {
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR: return sem::ldmxcsr;
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+      return sem::ldmxcsr;
     case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR: return sem::stmxcsr;
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+      return sem::stmxcsr;
     case ZYDIS_MNEMONIC_VZEROUPPER:
-    case ZYDIS_MNEMONIC_VZEROALL: return sem::vzero;
-    case ZYDIS_MNEMONIC_FNINIT: return sem::fninit;
-    case ZYDIS_MNEMONIC_FNCLEX: return sem::fnclex;
-    case ZYDIS_MNEMONIC_FWAIT: return sem::fwait;
-    case ZYDIS_MNEMONIC_EMMS: return sem::emms;
-    case ZYDIS_MNEMONIC_FNSTENV: return sem::fnstenv;
-    case ZYDIS_MNEMONIC_FLDENV: return sem::fldenv;
-    case ZYDIS_MNEMONIC_FNSAVE: return sem::fnsave;
-    case ZYDIS_MNEMONIC_FRSTOR: return sem::frstor;
+    case ZYDIS_MNEMONIC_VZEROALL:
+      return sem::vzero;
+    case ZYDIS_MNEMONIC_FNINIT:
+      return sem::fninit;
+    case ZYDIS_MNEMONIC_FNCLEX:
+      return sem::fnclex;
+    case ZYDIS_MNEMONIC_FWAIT:
+      return sem::fwait;
+    case ZYDIS_MNEMONIC_EMMS:
+      return sem::emms;
+    case ZYDIS_MNEMONIC_FNSTENV:
+      return sem::fnstenv;
+    case ZYDIS_MNEMONIC_FLDENV:
+      return sem::fldenv;
+    case ZYDIS_MNEMONIC_FNSAVE:
+      return sem::fnsave;
+    case ZYDIS_MNEMONIC_FRSTOR:
+      return sem::frstor;
     case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64: return sem::fxsave;
+    case ZYDIS_MNEMONIC_FXSAVE64:
+      return sem::fxsave;
     case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64: return sem::fxrstor;
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+      return sem::fxrstor;
     case ZYDIS_MNEMONIC_XSAVE:
     case ZYDIS_MNEMONIC_XSAVE64:
     case ZYDIS_MNEMONIC_XSAVEOPT:
@@ -168,12 +187,15 @@ Semantic find_fpu_semantic(const isa::Insn& insn) {
     case ZYDIS_MNEMONIC_XSAVEC:
     case ZYDIS_MNEMONIC_XSAVEC64:
     case ZYDIS_MNEMONIC_XSAVES:
-    case ZYDIS_MNEMONIC_XSAVES64: return sem::xsave;
+    case ZYDIS_MNEMONIC_XSAVES64:
+      return sem::xsave;
     case ZYDIS_MNEMONIC_XRSTOR:
     case ZYDIS_MNEMONIC_XRSTOR64:
     case ZYDIS_MNEMONIC_XRSTORS:
-    case ZYDIS_MNEMONIC_XRSTORS64: return sem::xrstor;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_XRSTORS64:
+      return sem::xrstor;
+    default:
+      return nullptr;
   }
 }
 

@@ -1,5 +1,5 @@
-// FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in its four formats (Intel SDM Vol. 1 figures 8-9 to 8-12). The host computes
-// the full tag word; the pointers are the guest's.
+// FNSTENV, FLDENV, FNSAVE, FRSTOR: the x87 environment in its four formats (Intel SDM Vol. 1 figures 8-9 to 8-12). The
+// host computes the full tag word; the pointers are the guest's.
 #include <cstring>
 
 #include "cpu/fpu_state.h"

@@ -33,7 +33,8 @@ Outcome fxsave(Vcpu& cpu, const isa::Insn& insn) {
   const Area area{cpu, insn};
   if (!may_execute(cpu, area, Access::write)) return Outcome::fault;
   const unsigned registers = vector_registers(cpu);
-  const unsigned bytes = kXmm + registers * 16;  // XMM8..15 do not exist outside 64-bit mode: their place is not written
+  const unsigned bytes =
+      kXmm + registers * 16;  // XMM8..15 do not exist outside 64-bit mode: their place is not written
   if (!area.probe_write(0, kWritten)) return Outcome::fault;
   u8 out[kWritten] = {};
   u8 x87[kX87ImageBytes] = {};

@@ -23,13 +23,15 @@ struct Area {
   bool linear(u64 at, unsigned size, Access access, u64& out) const;
 };
 
-inline constexpr unsigned kX87ImageBytes = 160;  // FXSAVE layout: control and pointers 0..23, MXCSR 24..31, registers 32..159
+inline constexpr unsigned kX87ImageBytes =
+    160;  // FXSAVE layout: control and pointers 0..23, MXCSR 24..31, registers 32..159
 
-// A current FXSAVE image of control words and registers, with the guest's FOP, FIP and FDP: 64-bit pointers, or 32-bit ones
-// with selectors. Bytes 24..31 are left alone.
+// A current FXSAVE image of control words and registers, with the guest's FOP, FIP and FDP: 64-bit pointers, or 32-bit
+// ones with selectors. Bytes 24..31 are left alone.
 void x87_store_image(Vcpu& cpu, u8 (&out)[kX87ImageBytes], bool wide);
 void x87_load_image(Vcpu& cpu, const u8 (&in)[kX87ImageBytes], bool wide);
-void x87_initialize(Vcpu& cpu, bool clear_registers);  // the initial configuration of XRSTOR, or FNINIT's (registers stay)
+void x87_initialize(Vcpu& cpu,
+                    bool clear_registers);  // the initial configuration of XRSTOR, or FNINIT's (registers stay)
 bool x87_is_initial(Vcpu& cpu);
 bool x87_pending(Vcpu& cpu);  // an unmasked exception waits: FSW.ES
 

@@ -1,4 +1,5 @@
-// The x87 and MMX registers: in the host's x87 unit while `live`, in an FXSAVE image otherwise. Intel SDM Vol. 1 chapter 8, 10.5.1.
+// The x87 and MMX registers: in the host's x87 unit while `live`, in an FXSAVE image otherwise. Intel SDM Vol. 1
+// chapter 8, 10.5.1.
 //
 // FIP, FDP and FOP of the host are never shown to the guest: they would be host addresses. The guest's are in X87State.
 #include <cpuid.h>

@@ -1,7 +1,7 @@
 // XSAVE, XSAVEOPT, XSAVEC, XSAVES. Intel SDM Vol. 1 sections 13.7, 13.9 to 13.11.
 //
-// XINUSE is exact: a component is in use when it differs from its initial configuration. The "modified" optimization is not made;
-// the manual leaves it to the processor.
+// XINUSE is exact: a component is in use when it differs from its initial configuration. The "modified" optimization is
+// not made; the manual leaves it to the processor.
 #include "cpu/xsave.h"
 
 #include <cstring>
@@ -21,14 +21,22 @@ struct Form {
 
 Form form_of(ZydisMnemonic m) {
   switch (m) {
-    case ZYDIS_MNEMONIC_XSAVE64: return {.wide = true};
-    case ZYDIS_MNEMONIC_XSAVEOPT: return {.optimized = true};
-    case ZYDIS_MNEMONIC_XSAVEOPT64: return {.optimized = true, .wide = true};
-    case ZYDIS_MNEMONIC_XSAVEC: return {.optimized = true, .compacted = true};
-    case ZYDIS_MNEMONIC_XSAVEC64: return {.optimized = true, .compacted = true, .wide = true};
-    case ZYDIS_MNEMONIC_XSAVES: return {.optimized = true, .compacted = true, .supervisor = true};
-    case ZYDIS_MNEMONIC_XSAVES64: return {.optimized = true, .compacted = true, .supervisor = true, .wide = true};
-    default: return {};
+    case ZYDIS_MNEMONIC_XSAVE64:
+      return {.wide = true};
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+      return {.optimized = true};
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+      return {.optimized = true, .wide = true};
+    case ZYDIS_MNEMONIC_XSAVEC:
+      return {.optimized = true, .compacted = true};
+    case ZYDIS_MNEMONIC_XSAVEC64:
+      return {.optimized = true, .compacted = true, .wide = true};
+    case ZYDIS_MNEMONIC_XSAVES:
+      return {.optimized = true, .compacted = true, .supervisor = true};
+    case ZYDIS_MNEMONIC_XSAVES64:
+      return {.optimized = true, .compacted = true, .supervisor = true, .wide = true};
+    default:
+      return {};
   }
 }
 
@@ -126,13 +134,15 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   }
   const u64 saved = f.optimized ? requested & in_use : requested;
 
-  // In the standard format MXCSR goes with SSE or AVX, asked for is enough; compacted, it is a part of the SSE component.
+  // In the standard format MXCSR goes with SSE or AVX, asked for is enough; compacted, it is a part of the SSE
+  // component.
   const bool mxcsr = f.compacted ? (saved & bit(sse)) != 0 : (requested & (bit(sse) | bit(avx))) != 0;
   add_legacy(cpu, f, saved, mxcsr, image, out);
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
     if (saved & bit(c))
-      out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), image.extended[i], present_bytes(cpu, c));
+      out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), image.extended[i],
+              present_bytes(cpu, c));
   }
   if (f.compacted) {
     image.header.xstate_bv = requested & in_use;

@@ -11,7 +11,7 @@ constexpr u64 bit(Component c) { return u64{1} << c; }
 
 inline constexpr u64 kCompacted = u64{1} << 63;  // in XCOMP_BV
 inline constexpr unsigned kMxcsr = 24, kMxcsrMask = 28, kXmm = 160, kHeader = 512, kFirstExtended = 576;
-inline constexpr unsigned kLargest = 1024;       // of the components above
+inline constexpr unsigned kLargest = 1024;  // of the components above
 
 struct Header {
   u64 xstate_bv, xcomp_bv;
@@ -24,8 +24,8 @@ unsigned size_of(Component c);
 unsigned standard_offset(Component c);
 unsigned compacted_offset(Component c, u64 xcomp_bv);  // of a component in an area with these components
 
-// The registers of an extended component as its bytes in the area. Outside 64-bit mode only what the mode can name is copied:
-// `present` bytes from the start.
+// The registers of an extended component as its bytes in the area. Outside 64-bit mode only what the mode can name is
+// copied: `present` bytes from the start.
 unsigned present_bytes(const Vcpu& cpu, Component c);
 void gather(const Vcpu& cpu, Component c, u8* out);
 void scatter(Vcpu& cpu, Component c, const u8* in);  // null: initial values

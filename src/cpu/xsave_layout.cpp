@@ -39,9 +39,12 @@ struct Slice {
 };
 Slice slice_of(Component c) {
   switch (c) {
-    case avx: return {0, 16, 16};
-    case zmm_hi256: return {0, 32, 32};
-    default: return {16, 0, 64};
+    case avx:
+      return {0, 16, 16};
+    case zmm_hi256:
+      return {0, 32, 32};
+    default:
+      return {16, 0, 64};
   }
 }
 

@@ -1,4 +1,5 @@
-// XRSTOR, XRSTORS. Intel SDM Vol. 1 sections 13.8 and 13.12. Everything is read and checked before any register changes.
+// XRSTOR, XRSTORS. Intel SDM Vol. 1 sections 13.8 and 13.12. Everything is read and checked before any register
+// changes.
 #include <cstring>
 
 #include "cpu/xsave.h"
@@ -60,7 +61,7 @@ void commit(Vcpu& cpu, const Form& f, u64 requested, u64 loaded, const Loaded& i
     x87_initialize(cpu, true);
   if (requested & bit(sse))
     for (unsigned i = 0; i < vector_registers(cpu); i++)
-      loaded & bit(sse) ? std::memcpy(cpu.vec.zmm[i], in.xmm + i * 16, 16) : std::memset(cpu.vec.zmm[i], 0, 16);
+      loaded& bit(sse) ? std::memcpy(cpu.vec.zmm[i], in.xmm + i * 16, 16) : std::memset(cpu.vec.zmm[i], 0, 16);
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
     if (requested & bit(c)) scatter(cpu, c, loaded & bit(c) ? in.extended[i] : nullptr);

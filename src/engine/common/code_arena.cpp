@@ -13,7 +13,8 @@ namespace trapline::engine {
 
 namespace {
 
-// Executable ranges of the live arenas, for CodeArena::holds(). A slot is free while `begin` is 0; `end` is written first.
+// Executable ranges of the live arenas, for CodeArena::holds(). A slot is free while `begin` is 0; `end` is written
+// first.
 struct Range {
   std::atomic<u64> begin{0}, end{0};
 };

@@ -23,12 +23,19 @@ RegisterFiles files_of(const Decoded& d) {
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     if (d.op[i].type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
     switch (ZydisRegisterGetClass(d.op[i].reg.value)) {
-      case ZYDIS_REGCLASS_MMX: f.mmx = true; break;
+      case ZYDIS_REGCLASS_MMX:
+        f.mmx = true;
+        break;
       case ZYDIS_REGCLASS_XMM:
       case ZYDIS_REGCLASS_YMM:
-      case ZYDIS_REGCLASS_ZMM: f.vec = true; break;
-      case ZYDIS_REGCLASS_MASK: f.mask = true; break;
-      default: break;
+      case ZYDIS_REGCLASS_ZMM:
+        f.vec = true;
+        break;
+      case ZYDIS_REGCLASS_MASK:
+        f.mask = true;
+        break;
+      default:
+        break;
     }
   }
   f.x87_or_mmx = f.mmx || is_x87(d);
@@ -54,8 +61,10 @@ bool uses_mxcsr(const Decoded& d) {
     case ZYDIS_EXCEPTION_CLASS_E3:
     case ZYDIS_EXCEPTION_CLASS_E3NF:
     case ZYDIS_EXCEPTION_CLASS_E11:
-    case ZYDIS_EXCEPTION_CLASS_E11NF: return true;
-    default: break;
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+      return true;
+    default:
+      break;
   }
   switch (d.insn.mnemonic) {
     // MMX conversions have no exception class of their own.
@@ -91,8 +100,10 @@ bool uses_mxcsr(const Decoded& d) {
     case ZYDIS_MNEMONIC_VFMADDCPH:
     case ZYDIS_MNEMONIC_VFMADDCSH:
     case ZYDIS_MNEMONIC_VFCMADDCPH:
-    case ZYDIS_MNEMONIC_VFCMADDCSH: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_VFCMADDCSH:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -101,8 +112,10 @@ u8 alignment(const Decoded& d, u16 bytes) {
   switch (d.insn.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
     case ZYDIS_EXCEPTION_CLASS_E1:
-    case ZYDIS_EXCEPTION_CLASS_E1NF: return static_cast<u8>(bytes - 1);
-    default: break;
+    case ZYDIS_EXCEPTION_CLASS_E1NF:
+      return static_cast<u8>(bytes - 1);
+    default:
+      break;
   }
   if (d.insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || bytes != 16) return 0;
   switch (d.insn.mnemonic) {
@@ -114,8 +127,10 @@ u8 alignment(const Decoded& d, u16 bytes) {
     case ZYDIS_MNEMONIC_PCMPESTRM:
     case ZYDIS_MNEMONIC_PCMPISTRI:
     case ZYDIS_MNEMONIC_PCMPISTRM:
-    case ZYDIS_MNEMONIC_MASKMOVDQU: return 0;
-    default: return 15;
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+      return 0;
+    default:
+      return 15;
   }
 }
 
@@ -130,16 +145,20 @@ bool suppresses_faults(const Decoded& d) {
     case ZYDIS_EXCEPTION_CLASS_E6NF:
     case ZYDIS_EXCEPTION_CLASS_E9NF:
     case ZYDIS_EXCEPTION_CLASS_E10NF:
-    case ZYDIS_EXCEPTION_CLASS_E11NF: return false;
-    default: break;
+    case ZYDIS_EXCEPTION_CLASS_E11NF:
+      return false;
+    default:
+      break;
   }
   switch (d.insn.mnemonic) {
     // E4NF by the manual, E4 in the decoder's tables.
     case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
     case ZYDIS_MNEMONIC_VDBPSADBW:
     case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
-    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB: return false;
-    default: return true;
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -150,8 +169,10 @@ bool mask_by_dword(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_VPDPBUSDS:
     case ZYDIS_MNEMONIC_VPDPWSSD:
     case ZYDIS_MNEMONIC_VPDPWSSDS:
-    case ZYDIS_MNEMONIC_VDPBF16PS: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_VDPBF16PS:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -160,16 +181,23 @@ u8 broadcast_factor(ZydisBroadcastMode mode) {
     case ZYDIS_BROADCAST_MODE_1_TO_2:
     case ZYDIS_BROADCAST_MODE_2_TO_4:
     case ZYDIS_BROADCAST_MODE_4_TO_8:
-    case ZYDIS_BROADCAST_MODE_8_TO_16: return 2;
+    case ZYDIS_BROADCAST_MODE_8_TO_16:
+      return 2;
     case ZYDIS_BROADCAST_MODE_1_TO_4:
     case ZYDIS_BROADCAST_MODE_2_TO_8:
-    case ZYDIS_BROADCAST_MODE_4_TO_16: return 4;
+    case ZYDIS_BROADCAST_MODE_4_TO_16:
+      return 4;
     case ZYDIS_BROADCAST_MODE_1_TO_8:
-    case ZYDIS_BROADCAST_MODE_2_TO_16: return 8;
-    case ZYDIS_BROADCAST_MODE_1_TO_16: return 16;
-    case ZYDIS_BROADCAST_MODE_1_TO_32: return 32;
-    case ZYDIS_BROADCAST_MODE_1_TO_64: return 64;
-    default: return 1;
+    case ZYDIS_BROADCAST_MODE_2_TO_16:
+      return 8;
+    case ZYDIS_BROADCAST_MODE_1_TO_16:
+      return 16;
+    case ZYDIS_BROADCAST_MODE_1_TO_32:
+      return 32;
+    case ZYDIS_BROADCAST_MODE_1_TO_64:
+      return 64;
+    default:
+      return 1;
   }
 }
 
@@ -205,20 +233,29 @@ bool classify_vsib(const Decoded& d, const ZydisDecodedOperand& mem, VectorOp& o
     case ZYDIS_MNEMONIC_VGATHERDPD:
     case ZYDIS_MNEMONIC_VGATHERDPS:
     case ZYDIS_MNEMONIC_VPGATHERDD:
-    case ZYDIS_MNEMONIC_VPGATHERDQ: out.kind = static_cast<u8>(Kind::gather), out.index_bytes = 4; break;
+    case ZYDIS_MNEMONIC_VPGATHERDQ:
+      out.kind = static_cast<u8>(Kind::gather), out.index_bytes = 4;
+      break;
     case ZYDIS_MNEMONIC_VGATHERQPD:
     case ZYDIS_MNEMONIC_VGATHERQPS:
     case ZYDIS_MNEMONIC_VPGATHERQD:
-    case ZYDIS_MNEMONIC_VPGATHERQQ: out.kind = static_cast<u8>(Kind::gather), out.index_bytes = 8; break;
+    case ZYDIS_MNEMONIC_VPGATHERQQ:
+      out.kind = static_cast<u8>(Kind::gather), out.index_bytes = 8;
+      break;
     case ZYDIS_MNEMONIC_VSCATTERDPD:
     case ZYDIS_MNEMONIC_VSCATTERDPS:
     case ZYDIS_MNEMONIC_VPSCATTERDD:
-    case ZYDIS_MNEMONIC_VPSCATTERDQ: out.kind = static_cast<u8>(Kind::scatter), out.index_bytes = 4; break;
+    case ZYDIS_MNEMONIC_VPSCATTERDQ:
+      out.kind = static_cast<u8>(Kind::scatter), out.index_bytes = 4;
+      break;
     case ZYDIS_MNEMONIC_VSCATTERQPD:
     case ZYDIS_MNEMONIC_VSCATTERQPS:
     case ZYDIS_MNEMONIC_VPSCATTERQD:
-    case ZYDIS_MNEMONIC_VPSCATTERQQ: out.kind = static_cast<u8>(Kind::scatter), out.index_bytes = 8; break;
-    default: return false;  // gather prefetches: Xeon Phi alone
+    case ZYDIS_MNEMONIC_VPSCATTERQQ:
+      out.kind = static_cast<u8>(Kind::scatter), out.index_bytes = 8;
+      break;
+    default:
+      return false;  // gather prefetches: Xeon Phi alone
   }
   const ZydisDecodedOperand* data = register_by(d, ZYDIS_OPERAND_ENCODING_MODRM_REG);
   if (!data) return false;
@@ -249,11 +286,18 @@ bool classify_opmasked(const Decoded& d, const ZydisDecodedOperand& mem, bool st
   if (out.mask_reg == 0 || (!store && !suppresses_faults(d))) return true;
   if (!suppresses_faults(d)) out.flags |= flag::no_suppression;
   switch (d.insn.meta.category) {
-    case ZYDIS_CATEGORY_COMPRESS: set(Kind::compress); break;
-    case ZYDIS_CATEGORY_EXPAND: set(Kind::expand); break;
-    default: set(store ? Kind::masked_store : Kind::masked_load); break;
+    case ZYDIS_CATEGORY_COMPRESS:
+      set(Kind::compress);
+      break;
+    case ZYDIS_CATEGORY_EXPAND:
+      set(Kind::expand);
+      break;
+    default:
+      set(store ? Kind::masked_store : Kind::masked_load);
+      break;
   }
-  if (d.insn.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB || d.insn.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW) set(Kind::compress);
+  if (d.insn.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSB || d.insn.mnemonic == ZYDIS_MNEMONIC_VPCOMPRESSW)
+    set(Kind::compress);
   if (d.insn.mnemonic == ZYDIS_MNEMONIC_VPEXPANDB || d.insn.mnemonic == ZYDIS_MNEMONIC_VPEXPANDW) set(Kind::expand);
   return true;
 }
@@ -261,10 +305,15 @@ bool classify_opmasked(const Decoded& d, const ZydisDecodedOperand& mem, bool st
 bool classify_vmask(const Decoded& d, bool store, VectorOp& out) {
   switch (d.insn.mnemonic) {
     case ZYDIS_MNEMONIC_VMASKMOVPS:
-    case ZYDIS_MNEMONIC_VPMASKMOVD: out.element_bytes = 4; break;
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+      out.element_bytes = 4;
+      break;
     case ZYDIS_MNEMONIC_VMASKMOVPD:
-    case ZYDIS_MNEMONIC_VPMASKMOVQ: out.element_bytes = 8; break;
-    default: return false;
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+      out.element_bytes = 8;
+      break;
+    default:
+      return false;
   }
   const ZydisDecodedOperand* mask = register_by(d, ZYDIS_OPERAND_ENCODING_NDSNDD);
   if (!mask) return false;
@@ -304,8 +353,10 @@ bool is_nonwaiting(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FENI8087_NOP:
     case ZYDIS_MNEMONIC_FDISI8087_NOP:
-    case ZYDIS_MNEMONIC_FSETPM287_NOP: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_FSETPM287_NOP:
+      return true;
+    default:
+      return false;
   }
 }
 // Control instructions leave FIP, FDP and FOP alone.
@@ -361,12 +412,15 @@ bool is_vector(const Decoded& d) {
     case ZYDIS_ISA_EXT_VAES:
     case ZYDIS_ISA_EXT_VPCLMULQDQ:
     case ZYDIS_ISA_EXT_AVX512EVEX:
-    case ZYDIS_ISA_EXT_AVX512VEX: break;
+    case ZYDIS_ISA_EXT_AVX512VEX:
+      break;
     // Vector sets that are never offered: prepare() answers undefined.
     case ZYDIS_ISA_EXT_AMD3DNOW:
     case ZYDIS_ISA_EXT_FMA4:
-    case ZYDIS_ISA_EXT_XOP: return true;
-    default: return false;
+    case ZYDIS_ISA_EXT_XOP:
+      return true;
+    default:
+      return false;
   }
   switch (d.insn.mnemonic) {
     case ZYDIS_MNEMONIC_SFENCE:
@@ -392,8 +446,10 @@ bool is_vector(const Decoded& d) {
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_VZEROUPPER:
-    case ZYDIS_MNEMONIC_VZEROALL: return false;
-    default: return true;
+    case ZYDIS_MNEMONIC_VZEROALL:
+      return false;
+    default:
+      return true;
   }
 }
 

@@ -1,5 +1,5 @@
-// What execute() must know of an instruction beside its thunk: the unit to check, how its memory operand is reached and masked,
-// alignment, MXCSR and x87 duties. Intel SDM Vol. 2A sections 2.4 ff (exception types).
+// What execute() must know of an instruction beside its thunk: the unit to check, how its memory operand is reached and
+// masked, alignment, MXCSR and x87 duties. Intel SDM Vol. 2A sections 2.4 ff (exception types).
 #pragma once
 
 #include "engine/vector/encode.h"

@@ -19,8 +19,10 @@ bool is_gpr(const ZydisDecodedOperand& op) {
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64: return true;
-    default: return false;
+    case ZYDIS_REGCLASS_GPR64:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -80,8 +82,7 @@ void put_immediates(const Decoded& d, const u8* source, Code& out) {
   if (d.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) at++;
   at += raw.disp.size / 8;
   bool register_in_immediate = false;
-  for (u8 i = 0; i < d.insn.operand_count; i++)
-    register_in_immediate |= d.op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4;
+  for (u8 i = 0; i < d.insn.operand_count; i++) register_in_immediate |= d.op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4;
   // Outside 64-bit mode bit 7 of a register in the immediate is ignored.
   const bool narrow = register_in_immediate && d.insn.machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
   for (; at < d.insn.length; at++) out.byte(narrow ? source[at] & 0x7f : source[at]);
@@ -89,9 +90,12 @@ void put_immediates(const Decoded& d, const u8* source, Code& out) {
 
 bool w_bit(const Decoded& d) {
   switch (d.insn.encoding) {
-    case ZYDIS_INSTRUCTION_ENCODING_VEX: return d.insn.raw.vex.W;
-    case ZYDIS_INSTRUCTION_ENCODING_EVEX: return d.insn.raw.evex.W;
-    default: return d.insn.attributes & ZYDIS_ATTRIB_HAS_REX && d.insn.raw.rex.W;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+      return d.insn.raw.vex.W;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX:
+      return d.insn.raw.evex.W;
+    default:
+      return d.insn.attributes & ZYDIS_ATTRIB_HAS_REX && d.insn.raw.rex.W;
   }
 }
 
@@ -125,7 +129,8 @@ bool same_instruction(const Decoded& d, const u8* bytes, std::size_t size) {
     return false;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     // FLAGS and EFLAGS differ in size between modes.
-    if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(d.op[i].reg.value) == ZYDIS_REGCLASS_FLAGS) continue;
+    if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(d.op[i].reg.value) == ZYDIS_REGCLASS_FLAGS)
+      continue;
     if (!same_operand(d.op[i], n.op[i])) return false;
   }
   return true;
@@ -150,7 +155,8 @@ const ZydisDecoder& decoder_for(u8 code_bytes) {
 }
 
 bool rebuild(const Decoded& d, const u8* source, Code& out) {
-  // Outside 64-bit mode W is ignored where it would select a 64-bit general register, and an opcode bit elsewhere: the second try.
+  // Outside 64-bit mode W is ignored where it would select a 64-bit general register, and an opcode bit elsewhere: the
+  // second try.
   for (const bool wide : {w_bit(d), false}) {
     Code attempt;
     put_all(d, source, wide, attempt);

@@ -1,5 +1,6 @@
-// Rebuilds one decoded vector instruction for the host's 64-bit mode with its memory operand at [rsi] and its general registers in
-// RAX (ModRM.reg) and RCX (ModRM.rm). Everything else (prefixes, lengths, masks, rounding, immediates) is kept.
+// Rebuilds one decoded vector instruction for the host's 64-bit mode with its memory operand at [rsi] and its general
+// registers in RAX (ModRM.reg) and RCX (ModRM.rm). Everything else (prefixes, lengths, masks, rounding, immediates) is
+// kept.
 #pragma once
 
 #include <Zydis/Zydis.h>
@@ -39,11 +40,12 @@ class Code {
 // Registers of the host that stand for the guest's by field.
 inline constexpr u8 kRegField = 0, kRmField = 1;  // RAX, RCX
 
-// Appends the instruction. `source` are the guest's bytes that `d` was decoded from. False: this cannot be expressed (a bug in the
-// rebuild or a decoder's misreading, found by decoding the result again): treat it as undefined.
+// Appends the instruction. `source` are the guest's bytes that `d` was decoded from. False: this cannot be expressed (a
+// bug in the rebuild or a decoder's misreading, found by decoding the result again): treat it as undefined.
 bool rebuild(const Decoded& d, const u8* source, Code& out);
 
-// The Zydis decoder for a machine mode with the extensions that are never offered switched off. `mode` is a CS size: 2, 4 or 8.
+// The Zydis decoder for a machine mode with the extensions that are never offered switched off. `mode` is a CS size: 2,
+// 4 or 8.
 const ZydisDecoder& decoder_for(u8 code_bytes);
 
 }  // namespace trapline::engine::vector

@@ -1,5 +1,5 @@
-// The run-time half of the vector unit. Memory operands are handed to the thunk as host pointers when the TLB has them whole and
-// plain (page offsets agree, so alignment does too); else they pass through a scratch line.
+// The run-time half of the vector unit. Memory operands are handed to the thunk as host pointers when the TLB has them
+// whole and plain (page offsets agree, so alignment does too); else they pass through a scratch line.
 #include <immintrin.h>
 
 #include "cpu/fpu.h"
@@ -24,12 +24,12 @@ struct Requirement {
   bool protected_mode;
 };
 constexpr Requirement kRequirements[] = {
-    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                // x87
-    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                // mmx
+    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                 // x87
+    {cpu::cr0::em | cpu::cr0::ts, 0, 0, false},                 // mmx
     {cpu::cr0::em | cpu::cr0::ts, cpu::cr4::osfxsr, 0, false},  // sse
-    {cpu::cr0::ts, cpu::cr4::osxsave, 0x6, true},              // avx
-    {cpu::cr0::ts, cpu::cr4::osxsave, 0xe6, true},             // avx512
-    {0, 0, 0, false},                                          // none
+    {cpu::cr0::ts, cpu::cr4::osxsave, 0x6, true},               // avx
+    {cpu::cr0::ts, cpu::cr4::osxsave, 0xe6, true},              // avx512
+    {0, 0, 0, false},                                           // none
 };
 
 inline bool ready(const Vcpu& cpu, u8 unit) {
@@ -55,8 +55,10 @@ Outcome load(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   u64 linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::read, linear)) [[unlikely]]
     return Outcome::fault;
-  if (linear & op.align_mask) [[unlikely]] return cpu.raise_gp();
-  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_read)) [[likely]] return run(cpu, op, host);
+  if (linear & op.align_mask) [[unlikely]]
+    return cpu.raise_gp();
+  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_read)) [[likely]]
+    return run(cpu, op, host);
   alignas(64) u8 scratch[64];
   if (!read_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return Outcome::fault;
   return run(cpu, op, scratch);
@@ -86,27 +88,39 @@ Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   u64 linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::write, linear)) [[unlikely]]
     return Outcome::fault;
-  if (linear & op.align_mask) [[unlikely]] return cpu.raise_gp();
-  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]] return run(cpu, op, host);
-  if (op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions) return store_x87_unmasked(cpu, insn, op, linear);
-  // x87 pops and MXCSR flags must not happen when the store faults.
-  if (op.flags & (flag::x87 | flag::mxcsr) && !probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write))
+  if (linear & op.align_mask) [[unlikely]]
+    return cpu.raise_gp();
+  if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]]
+    return run(cpu, op, host);
+  if (op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions)
+    return store_x87_unmasked(cpu, insn, op, linear);
+  // x87 pops must not happen when the store faults.
+  if (op.flags & flag::x87 && !probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write))
     return Outcome::fault;
+  const u32 mxcsr = cpu.vec.mxcsr;
   alignas(64) u8 scratch[64];
   const Outcome o = run(cpu, op, scratch);
-  if (o != Outcome::next) return o;
-  return write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes) ? Outcome::next : Outcome::fault;
+  if (o != Outcome::next || write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return o;
+  cpu.vec.mxcsr = mxcsr;  // VCVTPS2PH: #XM comes before the store's faults, flags come after
+  return Outcome::fault;
 }
 
 Outcome dispatch(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   switch (static_cast<Kind>(op.kind)) {
-    case Kind::reg: return run(cpu, op, nullptr);
-    case Kind::load: return load(cpu, insn, op);
-    case Kind::store: return store(cpu, insn, op);
-    case Kind::nothing: return Outcome::next;
-    case Kind::gather: return execute_gather(cpu, insn, op);
-    case Kind::scatter: return execute_scatter(cpu, insn, op);
-    default: return execute_masked(cpu, insn, op);
+    case Kind::reg:
+      return run(cpu, op, nullptr);
+    case Kind::load:
+      return load(cpu, insn, op);
+    case Kind::store:
+      return store(cpu, insn, op);
+    case Kind::nothing:
+      return Outcome::next;
+    case Kind::gather:
+      return execute_gather(cpu, insn, op);
+    case Kind::scatter:
+      return execute_scatter(cpu, insn, op);
+    default:
+      return execute_masked(cpu, insn, op);
   }
 }
 
@@ -126,8 +140,9 @@ Outcome dispatch_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   return o;
 }
 
-// CR0.NE = 0 reports through FERR# and IRQ 13, which no chipset of ours wires: as on a board with IGNNE# held asserted, the
-// instruction runs in spite of the pending exception (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set meanwhile.
+// CR0.NE = 0 reports through FERR# and IRQ 13, which no chipset of ours wires: as on a board with IGNNE# held asserted,
+// the instruction runs in spite of the pending exception (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set
+// meanwhile.
 Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const auto control = [&]() -> u16& { return *reinterpret_cast<u16*>(cpu.x87.image); };
   x87_park(cpu);
@@ -142,7 +157,8 @@ Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) 
 }
 
 __attribute__((noinline)) Outcome execute_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
-  if (!cpu.x87.live) [[unlikely]] x87_unpark(cpu);
+  if (!cpu.x87.live) [[unlikely]]
+    x87_unpark(cpu);
   if (op.flags & flag::waits && fnstsw() & kErrorSummary) [[unlikely]]
     return cpu.cr0 & cpu::cr0::ne ? cpu.raise(cpu::Vector::mf) : dispatch_ignoring(cpu, insn, op);
   return dispatch_x87(cpu, insn, op);
@@ -150,8 +166,8 @@ __attribute__((noinline)) Outcome execute_x87(Vcpu& cpu, const isa::Insn& insn, 
 
 }  // namespace
 
-// All exceptions masked: the guest's MXCSR is loaded as it is, sticky flags included, so the result needs no merging. Unmasked ones:
-// the same, and the host raises #XM exactly where the guest's CPU would; the signal handler reports it.
+// All exceptions masked: the guest's MXCSR is loaded as it is, sticky flags included, so the result needs no merging.
+// Unmasked ones: the same, and the host raises #XM exactly where the guest's CPU would; the signal handler reports it.
 Outcome run_with_mxcsr(Vcpu& cpu, const VectorOp& op, void* memory) {
   const u32 guest = cpu.vec.mxcsr & 0xffff;  // a reserved bit would fault here
   _mm_setcsr(guest);

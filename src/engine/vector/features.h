@@ -14,8 +14,8 @@ u64 guest_features(const cpu::Cpuid* policy);  // null: all of the host's
 // The bits an instruction of this set needs; ~0 for sets that are never offered.
 u64 required_features(ZydisISASet set);
 
-bool host_has_avx512();      // registers and opmasks enabled by the host's OS
-bool host_has_avx512bw();    // 64-bit opmasks
+bool host_has_avx512();    // registers and opmasks enabled by the host's OS
+bool host_has_avx512bw();  // 64-bit opmasks
 bool host_has_avx();
 
 }  // namespace trapline::engine::vector

@@ -1,5 +1,6 @@
-// Memory operands of which only some elements are accessed. Elements that are masked off cannot fault (SDM Vol. 1 15.6.3). When the
-// whole operand lies in one resident page the host's own masked access works on it; else each active element goes through the MMU.
+// Memory operands of which only some elements are accessed. Elements that are masked off cannot fault (SDM Vol.
+// 1 15.6.3). When the whole operand lies in one resident page the host's own masked access works on it; else each
+// active element goes through the MMU.
 #include <cstring>
 
 #include "engine/vector/run.h"
@@ -24,8 +25,10 @@ u64 sign_bits(const u8* vector, unsigned element_bytes, unsigned count) {
 u64 active_elements(const Vcpu& cpu, const VectorOp& op) {
   switch (static_cast<Kind>(op.kind)) {
     case Kind::vmask_load:
-    case Kind::vmask_store: return sign_bits(cpu.vec.zmm[op.mask_reg], op.element_bytes, op.count);
-    default: break;
+    case Kind::vmask_store:
+      return sign_bits(cpu.vec.zmm[op.mask_reg], op.element_bytes, op.count);
+    default:
+      break;
   }
   u64 mask = cpu.vec.k[op.mask_reg] & low_bits(op.count);
   const unsigned elements = op.mem_bytes / op.element_bytes;
@@ -85,17 +88,24 @@ Outcome store_active(const Place& at, const VectorOp& op, u64 active, const u8* 
 
 bool probe_active(const Place& at, const VectorOp& op, u64 active) {
   for (u64 left = active; left; left &= left - 1)
-    if (!at.probe_write(static_cast<unsigned>(__builtin_ctzll(left)) * op.element_bytes, op.element_bytes)) return false;
+    if (!at.probe_write(static_cast<unsigned>(__builtin_ctzll(left)) * op.element_bytes, op.element_bytes))
+      return false;
   return true;
 }
 
+// The instruction itself changes nothing but scratch and MXCSR; its #XM comes before the store's faults.
 Outcome masked_store(const Place& at, const VectorOp& op) {
   const u64 active = active_elements(at.cpu, op);
-  if (op.flags & flag::no_suppression && !at.probe_write(0, op.mem_bytes)) return Outcome::fault;
-  if (!probe_active(at, op, active)) return Outcome::fault;
+  const u32 mxcsr = at.cpu.vec.mxcsr;
   alignas(64) u8 scratch[64] = {};
   const Outcome o = run(at.cpu, op, scratch);
-  return o == Outcome::next ? store_active(at, op, active, scratch) : o;
+  if (o != Outcome::next) return o;
+  const bool whole = op.flags & flag::no_suppression;
+  if ((!whole || at.probe_write(0, op.mem_bytes)) && probe_active(at, op, active) &&
+      store_active(at, op, active, scratch) == Outcome::next)
+    return Outcome::next;
+  at.cpu.vec.mxcsr = mxcsr;
+  return Outcome::fault;
 }
 
 // MASKMOV: which bytes are active shows where two different backgrounds end up equal.
@@ -110,7 +120,9 @@ Outcome mask_move(const Place& at, const VectorOp& op) {
   return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
 }
 
-bool writes(Kind k) { return k == Kind::masked_store || k == Kind::vmask_store || k == Kind::compress || k == Kind::mask_move; }
+bool writes(Kind k) {
+  return k == Kind::masked_store || k == Kind::vmask_store || k == Kind::compress || k == Kind::mask_move;
+}
 
 i64 index_at(const u8* vector, unsigned i, unsigned bytes) {
   if (bytes == 4) {
@@ -174,8 +186,8 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   return write ? masked_store(at, op) : masked_load(at, op);
 }
 
-// Elements complete from the least significant on; a fault leaves those before it done and their mask bits clear, so that the
-// instruction can be started again (SDM Vol. 2B VGATHERDPS).
+// Elements complete from the least significant on; a fault leaves those before it done and their mask bits clear, so
+// that the instruction can be started again (SDM Vol. 2B VGATHERDPS).
 Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const u64 base = effective(cpu, insn);
   const u8* indices = cpu.vec.zmm[insn.mem.index & 31];

@@ -1,7 +1,7 @@
 // A thunk is a leaf that has changed nothing before its instruction retires: ending it there is "mov rax, cause; ret".
 //
-// #XM arrives as SIGFPE when the guest has unmasked an SSE exception. The other two should not happen: they keep a guest from
-// crashing its core should an encoding pass the decoder that this host rejects.
+// #XM arrives as SIGFPE when the guest has unmasked an SSE exception. The other two should not happen: they keep a
+// guest from crashing its core should an encoding pass the decoder that this host rejects.
 #include <signal.h>
 #include <ucontext.h>
 

@@ -32,9 +32,9 @@ struct Use {
 
 // Everything that an instruction touches outside its own encoding.
 struct Uses {
-  Use vector[32];     // kind: log2 of the bytes to load (4, 5, 6)
+  Use vector[32];  // kind: log2 of the bytes to load (4, 5, 6)
   Use mask[8];
-  Use gpr[3];         // RAX, RCX, RDX of the host
+  Use gpr[3];  // RAX, RCX, RDX of the host
   u8 guest_gpr[3] = {};
   bool high8[3] = {};
   bool flags_read = false, flags_written = false;
@@ -55,7 +55,8 @@ bool note_gpr(Uses& u, const ZydisDecodedOperand& op, bool read, bool written) {
   u8 host = number;  // implicit ones (PCMPESTRI, FNSTSW AX) are fixed by the opcode
   if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) host = kRegField;
   if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) host = kRmField;
-  if (host > 2) return op.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && !written;  // an address register: not ours to load
+  if (host > 2)
+    return op.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN && !written;  // an address register: not ours to load
   Use& use = u.gpr[host];
   if ((use.read || use.written) && u.guest_gpr[host] != number) return false;
   u.guest_gpr[host] = number;
@@ -80,9 +81,12 @@ bool note_register(Uses& u, const ZydisDecodedOperand& op, bool legacy) {
     return true;
   };
   switch (ZydisRegisterGetClass(op.reg.value)) {
-    case ZYDIS_REGCLASS_XMM: return vector(4);
-    case ZYDIS_REGCLASS_YMM: return !legacy && vector(5);
-    case ZYDIS_REGCLASS_ZMM: return !legacy && vector(6);
+    case ZYDIS_REGCLASS_XMM:
+      return vector(4);
+    case ZYDIS_REGCLASS_YMM:
+      return !legacy && vector(5);
+    case ZYDIS_REGCLASS_ZMM:
+      return !legacy && vector(6);
     case ZYDIS_REGCLASS_MASK:
       if (id >= 8) return false;
       if (op.encoding == ZYDIS_OPERAND_ENCODING_MASK && id == 0) return true;  // k0 there means "no mask"
@@ -92,8 +96,10 @@ bool note_register(Uses& u, const ZydisDecodedOperand& op, bool legacy) {
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64: return note_gpr(u, op, read, written);
-    default: return true;  // x87 and MMX live in the host; flags are taken from the flag masks
+    case ZYDIS_REGCLASS_GPR64:
+      return note_gpr(u, op, read, written);
+    default:
+      return true;  // x87 and MMX live in the host; flags are taken from the flag masks
   }
 }
 

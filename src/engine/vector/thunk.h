@@ -1,9 +1,11 @@
-// The wrapper around a rebuilt instruction: loads of the registers it reads, the instruction, stores of those it writes.
+// The wrapper around a rebuilt instruction: loads of the registers it reads, the instruction, stores of those it
+// writes.
 //
-//   thunk(cpu in RDI, memory in RSI):  [flags in] [GPRs in] [vectors, opmasks in]  instruction  [out, the same]  xor eax,eax; ret
+//   thunk(cpu in RDI, memory in RSI):  [flags in] [GPRs in] [vectors, opmasks in]  instruction  [out, the same]  xor
+//   eax,eax; ret
 //
-// A leaf that never moves RSP and stores nothing before the instruction has retired: the signal handler may end it at the
-// instruction as if it had not begun.
+// A leaf that never moves RSP and stores nothing before the instruction has retired: the signal handler may end it at
+// the instruction as if it had not begun.
 #pragma once
 
 #include "engine/vector/encode.h"

@@ -44,8 +44,8 @@ void VectorUnit::forget_all() { impl_->thunks.clear(); }
 Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out) {
   using namespace vector;
   Decoded d;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(), insn.length,
-                                           &d.insn, d.op)) ||
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(),
+                                           insn.length, &d.insn, d.op)) ||
       !is_vector(d))
     return Prepared::not_vector;
   out = VectorOp{};
@@ -56,8 +56,10 @@ Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, Vector
   switch (static_cast<Kind>(out.kind)) {
     case Kind::nothing:
     case Kind::gather:
-    case Kind::scatter: return Prepared::yes;  // no host instruction needed
-    default: break;
+    case Kind::scatter:
+      return Prepared::yes;  // no host instruction needed
+    default:
+      break;
   }
   Code code;
   if (!build_thunk(d, insn.bytes.data(), code)) return Prepared::undefined;

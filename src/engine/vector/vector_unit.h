@@ -1,8 +1,9 @@
-// Executes x87, MMX, SSE..AVX-512, AES, SHA, GFNI, and mask-register instructions on the host CPU: exact by construction.
+// Executes x87, MMX, SSE..AVX-512, AES, SHA, GFNI, and mask-register instructions on the host CPU: exact by
+// construction.
 //
-// prepare() turns a decoded instruction into a thunk: the same instruction with its memory operand replaced by a pointer
-// and its general registers by fixed ones, wrapped in loads and stores of exactly the vector registers it names. Equal
-// instructions share a thunk. Decode-time work; execute() is the run-time part.
+// prepare() turns a decoded instruction into a thunk: the same instruction with its memory operand replaced by a
+// pointer and its general registers by fixed ones, wrapped in loads and stores of exactly the vector registers it
+// names. Equal instructions share a thunk. Decode-time work; execute() is the run-time part.
 #pragma once
 
 #include <memory>
@@ -12,8 +13,8 @@
 
 namespace trapline::engine {
 
-// What execute() needs, in the engine's block. Trivially copyable. Filled in by prepare(). All but `thunk` and `unit` is private
-// to engine/vector.
+// What execute() needs, in the engine's block. Trivially copyable. Filled in by prepare(). All but `thunk` and `unit`
+// is private to engine/vector.
 struct VectorOp {
   const u8* thunk = nullptr;
   u8 unit = 0;           // cpu::Unit: what to check first
@@ -29,7 +30,12 @@ struct VectorOp {
   u8 index_bytes = 0;    // gathers and scatters: size of one index
 };
 
-enum class Prepared : u8 { yes, not_vector /* not this unit's */, undefined /* #UD on this CPU policy */, arena_full /* flush all, try again */ };
+enum class Prepared : u8 {
+  yes,
+  not_vector /* not this unit's */,
+  undefined /* #UD on this CPU policy */,
+  arena_full /* flush all, try again */
+};
 
 class VectorUnit {
  public:
@@ -38,8 +44,8 @@ class VectorUnit {
   Prepared prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out);
   void forget_all();  // before CodeArena::reset()
 
-  // Runs it: checks, memory operand through the MMU (alignment #GP of legacy SSE, masked faults of AVX-512 and gathers, #AC), thunk,
-  // write-back, #XM and #MF. Outcome next or fault. cpu.rip must be exact.
+  // Runs it: checks, memory operand through the MMU (alignment #GP of legacy SSE, masked faults of AVX-512 and gathers,
+  // #AC), thunk, write-back, #XM and #MF. Outcome next or fault. cpu.rip must be exact.
   static cpu::Outcome execute(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op);
 
  private:
@@ -47,9 +53,10 @@ class VectorUnit {
   std::unique_ptr<Impl> impl_;
 };
 
-// Host signal support: a thunk whose instruction raises #XM (SIGFPE), or that this host will not execute after all (SIGILL, SIGSEGV),
-// returns to execute() with a code. Signals from elsewhere go to whoever handled them before. Installs the handlers, once per process
-// (core, tests, fuzzers), before the sandbox closes; install others of one's own before it.
+// Host signal support: a thunk whose instruction raises #XM (SIGFPE), or that this host will not execute after all
+// (SIGILL, SIGSEGV), returns to execute() with a code. Signals from elsewhere go to whoever handled them before.
+// Installs the handlers, once per process (core, tests, fuzzers), before the sandbox closes; install others of one's
+// own before it.
 void install_vector_signal_handler();
 
 }  // namespace trapline::engine

@@ -1,5 +1,5 @@
-// Runs one instruction natively on a whole register state, as the judge of the vector unit. Guest virtual addresses in these tests
-// equal host addresses of guest RAM, so that one register state suits both.
+// Runs one instruction natively on a whole register state, as the judge of the vector unit. Guest virtual addresses in
+// these tests equal host addresses of guest RAM, so that one register state suits both.
 #pragma once
 
 #include <immintrin.h>
@@ -37,7 +37,8 @@ struct NativeResult {
 class Native {
  public:
   Native() {
-    code_ = static_cast<u8*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    code_ =
+        static_cast<u8*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     static bool installed = [] {
       struct sigaction action = {};
       action.sa_sigaction = on_signal;
@@ -104,7 +105,8 @@ class Native {
   }
   void vector_move(bool store, unsigned reg, unsigned base, u64 offset) {
     if (vector::host_has_avx512())
-      put(0x62, (reg & 8 ? 0 : 0x80) | 0x40 | (base & 8 ? 0 : 0x20) | (reg & 16 ? 0 : 0x10) | 1, 0x7C, 0x48, store ? 0x11 : 0x10);
+      put(0x62, (reg & 8 ? 0 : 0x80) | 0x40 | (base & 8 ? 0 : 0x20) | (reg & 16 ? 0 : 0x10) | 1, 0x7C, 0x48,
+          store ? 0x11 : 0x10);
     else if (vector::host_has_avx())
       put(0xC4, (reg & 8 ? 0 : 0x80) | 0x40 | (base & 8 ? 0 : 0x20) | 1, 0x7C, store ? 0x11 : 0x10);
     else
@@ -138,8 +140,8 @@ class Native {
     put(0x48, 0xB8), imm(reinterpret_cast<u64>(&s), 8);         // mov rax, state
     for (unsigned i = 1; i < 16; i++)
       if (i != 4) gpr_move(true, i, 0, offsetof(NativeState, gpr) + i * 8);
-    put(0x9C, 0x8F, 0x80), imm(offsetof(NativeState, rflags), 4);         // pushfq; pop [flags]
-    put(0x48, 0x0F, 0xAE, 0x80), imm(offsetof(NativeState, fx), 4);       // fxsave64
+    put(0x9C, 0x8F, 0x80), imm(offsetof(NativeState, rflags), 4);    // pushfq; pop [flags]
+    put(0x48, 0x0F, 0xAE, 0x80), imm(offsetof(NativeState, fx), 4);  // fxsave64
     for (unsigned i = 0; i < vectors; i++) vector_move(true, i, 0, offsetof(NativeState, zmm) + i * 64);
     if (vector::host_has_avx512())
       for (unsigned i = 0; i < 8; i++) mask_move(true, i, 0, offsetof(NativeState, k) + i * 8);
@@ -166,21 +168,35 @@ class Values {
 
  private:
   u64 word() {
-    static constexpr u64 k64[] = {0, 1, 0x8000000000000000, 0x7ff0000000000000, 0xfff0000000000000, 0x7ff8000000000001,
-                                  0x7ff0000000000001, 0x3ff0000000000000, 0xbff8000000000000, 0x000fffffffffffff,
-                                  0x7fefffffffffffff, 0x0010000000000000, 0x41dfffffffc00000, 0x43e0000000000000};
-    static constexpr u32 k32[] = {0, 1, 0x80000000, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001, 0x3f800000,
-                                  0xbfc00000, 0x007fffff, 0x7f7fffff, 0x00800000, 0x4f000000, 0x33800000};
+    static constexpr u64 k64[] = {0,
+                                  1,
+                                  0x8000000000000000,
+                                  0x7ff0000000000000,
+                                  0xfff0000000000000,
+                                  0x7ff8000000000001,
+                                  0x7ff0000000000001,
+                                  0x3ff0000000000000,
+                                  0xbff8000000000000,
+                                  0x000fffffffffffff,
+                                  0x7fefffffffffffff,
+                                  0x0010000000000000,
+                                  0x41dfffffffc00000,
+                                  0x43e0000000000000};
+    static constexpr u32 k32[] = {0,          1,          0x80000000, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001,
+                                  0x3f800000, 0xbfc00000, 0x007fffff, 0x7f7fffff, 0x00800000, 0x4f000000, 0x33800000};
     static constexpr u16 k16[] = {0, 1, 0x8000, 0x7c00, 0xfc00, 0x7e01, 0x7c01, 0x3c00, 0xbe00, 0x03ff, 0x7bff, 0x0400};
     switch (below(5)) {
-      case 0: return k64[below(std::size(k64))];
-      case 1: return static_cast<u64>(k32[below(std::size(k32))]) << 32 | k32[below(std::size(k32))];
+      case 0:
+        return k64[below(std::size(k64))];
+      case 1:
+        return static_cast<u64>(k32[below(std::size(k32))]) << 32 | k32[below(std::size(k32))];
       case 2: {
         u64 v = 0;
         for (int i = 0; i < 4; i++) v = v << 16 | k16[below(std::size(k16))];
         return v;
       }
-      default: return bits();
+      default:
+        return bits();
     }
   }
   std::mt19937_64 rng_;

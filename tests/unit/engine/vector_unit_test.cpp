@@ -1,5 +1,5 @@
-// Every encoding of the vector maps and of x87, run natively and through the vector unit on equal states: registers, flags, MXCSR, memory
-// and faults compared. The host CPU is the judge.
+// Every encoding of the vector maps and of x87, run natively and through the vector unit on equal states: registers,
+// flags, MXCSR, memory and faults compared. The host CPU is the judge.
 #include "engine/vector/vector_unit.h"
 
 #include <gtest/gtest.h>
@@ -11,6 +11,7 @@
 #include "cpu/fpu.h"
 #include "cpu/fpu_state.h"
 #include "engine/vector/encode.h"
+#include "engine/vector/op.h"
 #include "unit/cpu/bare_vm.h"
 #include "unit/engine/vector_native.h"
 
@@ -82,8 +83,7 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
                     ZydisMnemonic* mnemonic) {
   *ran = false;
   isa::Insn insn;
-  std::vector<u8> padded = bytes;
-  if (isa::decode(padded.data(), padded.size(), isa::CodeSize::bits64, insn) != isa::DecodeStatus::ok) return {};
+  if (isa::decode(bytes.data(), bytes.size(), stage.vm.cpu.code_size(), insn) != isa::DecodeStatus::ok) return {};
   *mnemonic = insn.mnemonic;
   for (unsigned i = 0; i < insn.operand_count; i++)
     if (insn.op[i].kind == isa::Operand::Kind::gpr && insn.op[i].reg == isa::rsp && !insn.op[i].high8) return {};
@@ -96,14 +96,23 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
   }
   if (prepared == Prepared::undefined) {
     // Reserved forms and sets that are never offered; all others must run.
-    static const std::set<ZydisISAExt> kNever = {ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_XOP, ZYDIS_ISA_EXT_FMA4, ZYDIS_ISA_EXT_SSE4A};
+    static const std::set<ZydisISAExt> kNever = {ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_XOP, ZYDIS_ISA_EXT_FMA4,
+                                                 ZYDIS_ISA_EXT_SSE4A};
     vector::Decoded d;
-    ZydisDecoderDecodeFull(&vector::decoder_for(8), insn.bytes.data(), insn.length, &d.insn, d.op);
+    ZydisDecoderDecodeFull(&vector::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(), insn.length,
+                           &d.insn, d.op);
     const u64 needed = vector::required_features(d.insn.meta.isa_set);
     if (kNever.contains(d.insn.meta.isa_ext) || (vector::host_features() & needed) != needed) return {};
     stage.undefined.insert(insn.mnemonic);
   }
   if (prepared != Prepared::yes) return {};
+
+  if (insn.code_size != isa::CodeSize::bits64) {
+    // The judge's 64-bit mode differs: rDI is wider, and W selects 64-bit general registers.
+    if (op.kind == static_cast<u8>(vector::Kind::mask_move)) return {};
+    for (unsigned i = 0; i < insn.operand_count; i++)
+      if (insn.op[i].kind == isa::Operand::Kind::gpr && bytes[0] == 0x62 && bytes[2] & 0x80) return {};
+  }
 
   static NativeState in, out;
   values.fill(in.zmm, sizeof in.zmm);
@@ -111,7 +120,8 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
   for (u64& g : in.gpr) g = values.bits();
   in.rflags = 2 | (values.bits() & cpu::flag::arith);
   std::memset(in.fx, 0, sizeof in.fx);
-  const u16 fcw = static_cast<u16>(0x40 | (values.bits() & 0xf00) | (options.x87_exceptions ? values.bits() & 0x3f : 0x3f));
+  const u16 fcw =
+      static_cast<u16>(0x40 | (values.bits() & 0xf00) | (options.x87_exceptions ? values.bits() & 0x3f : 0x3f));
   const u16 fsw = static_cast<u16>(values.bits() & 0x7f3f);
   std::memcpy(in.fx, &fcw, 2);
   std::memcpy(in.fx + 2, &fsw, 2);
@@ -154,12 +164,14 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
   cpu::x87_park(c);
 
   if (native.signal) {
-    if (outcome != Outcome::fault) return fmt::format("native signal {} code {}, here none", native.signal, native.code);
+    if (outcome != Outcome::fault)
+      return fmt::format("native signal {} code {}, here none", native.signal, native.code);
     Vector expected = Vector::ud;
     if (native.signal == SIGSEGV) expected = native.code == SI_KERNEL ? Vector::gp : Vector::pf;
     if (native.signal == SIGFPE) expected = op.flags & 2 && (op.flags & 1) == 0 ? Vector::mf : Vector::xm;
     if (c.fault.vector != expected)
-      return fmt::format("fault {}, native signal {} code {}", static_cast<int>(c.fault.vector), native.signal, native.code);
+      return fmt::format("fault {}, native signal {} code {}", static_cast<int>(c.fault.vector), native.signal,
+                         native.code);
     if (expected == Vector::pf && (c.fault.cr2 & kPageMask) != (native.address & kPageMask))
       return fmt::format("cr2 {:#x}, native {:#x}", c.fault.cr2, native.address);
     if (expected == Vector::xm && c.vec.mxcsr != native.mxcsr)
@@ -177,11 +189,14 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
   for (int i = 0; i < 8; i++)
     if (c.vec.k[i] != out.k[i]) return fmt::format("k{} {:#x}, native {:#x}", i, c.vec.k[i], out.k[i]);
   for (int i = 0; i < 16; i++)
-    if (i != isa::rsp && c.gpr[i] != out.gpr[i]) return fmt::format("gpr{} {:#x}, native {:#x}", i, c.gpr[i], out.gpr[i]);
-  if ((c.rflags() ^ out.rflags) & cpu::flag::arith) return fmt::format("flags {:#x}, native {:#x}", c.rflags(), out.rflags);
+    if (i != isa::rsp && c.gpr[i] != out.gpr[i])
+      return fmt::format("gpr{} {:#x}, native {:#x}", i, c.gpr[i], out.gpr[i]);
+  if ((c.rflags() ^ out.rflags) & cpu::flag::arith)
+    return fmt::format("flags {:#x}, native {:#x}", c.rflags(), out.rflags);
   u32 native_mxcsr;
   std::memcpy(&native_mxcsr, out.fx + 24, 4);
-  if (c.vec.mxcsr != native_mxcsr) return fmt::format("mxcsr {:#x}, native {:#x} from {:#x}", c.vec.mxcsr, native_mxcsr, mxcsr);
+  if (c.vec.mxcsr != native_mxcsr)
+    return fmt::format("mxcsr {:#x}, native {:#x} from {:#x}", c.vec.mxcsr, native_mxcsr, mxcsr);
   if (std::memcmp(c.x87.image, out.fx, 5) != 0)
     return fmt::format("x87 control {}, native {}, from {}", hex({c.x87.image, 5}), hex({out.fx, 5}), hex({in.fx, 5}));
   if (std::memcmp(c.x87.image + 32, out.fx + 32, 128) != 0) return "x87 registers differ";
@@ -217,9 +232,12 @@ u64 seed(u64 test) {
 u8 random_modrm(Values& v, unsigned reg_field) {
   // Register forms, [rbx], [rbx + disp8].
   switch (v.below(3)) {
-    case 0: return static_cast<u8>(0xC0 | reg_field << 3 | v.below(8));
-    case 1: return static_cast<u8>(reg_field << 3 | 3);
-    default: return static_cast<u8>(0x40 | reg_field << 3 | 3);
+    case 0:
+      return static_cast<u8>(0xC0 | reg_field << 3 | v.below(8));
+    case 1:
+      return static_cast<u8>(reg_field << 3 | 3);
+    default:
+      return static_cast<u8>(0x40 | reg_field << 3 | 3);
   }
 }
 
@@ -233,7 +251,9 @@ void legacy(Stage& stage, Values& v, const Options& options, Tally& tally, int r
     for (unsigned map = 1; map < 4; map++)
       for (unsigned prefix : {0x00, 0x66, 0xF3, 0xF2})
         for (unsigned opcode = 0; opcode < 256; opcode++) {
-          if (map == 1 && (opcode < 0x10 || opcode == 0x30 || opcode == 0x31 || opcode == 0x34 || opcode == 0x35)) continue;
+          if (map == 1 && (opcode < 0x10 || opcode == 0x38 || opcode == 0x3A || opcode == 0x30 || opcode == 0x31 ||
+                           opcode == 0x34 || opcode == 0x35))
+            continue;
           std::vector<u8> b;
           if (prefix) b.push_back(static_cast<u8>(prefix));
           if (v.below(2)) b.push_back(static_cast<u8>(0x40 | (v.bits() & 14)));  // not B: the base stays rbx
@@ -288,8 +308,7 @@ void evex(Stage& stage, Values& v, const Options& options, Tally& tally, int rou
           for (unsigned opcode = 0; opcode < 256; opcode++) {
             const u64 r = v.bits();
             const unsigned vvvv = r & 1 ? 31 : r >> 1 & 31;
-            std::vector<u8> b{0x62,
-                              static_cast<u8>((r >> 8 & 0xD0) | 0x20 | map),
+            std::vector<u8> b{0x62, static_cast<u8>((r >> 8 & 0xD0) | 0x20 | map),
                               static_cast<u8>(w << 7 | (vvvv & 15) << 3 | 4 | pp),
                               static_cast<u8>((r >> 16 & 3 ? 0 : 0x80) | (r >> 18 & 3) << 5 | (r >> 20 & 3 ? 0 : 0x10) |
                                               (vvvv & 16) >> 1 | (r >> 24 & 3 ? r >> 26 & 7 : 0)),
@@ -363,6 +382,136 @@ TEST(VectorUnit, UnmaskedSseExceptionsMatchTheHost) {
     if (vector::host_has_avx512()) evex(stage, v, o, t, 1);
   }
   EXPECT_GT(t.ran, 4000u);
+}
+
+// Register forms without REX, R, X, B or high registers mean the same in 32-bit code: the judge runs them in 64-bit
+// mode.
+TEST(VectorUnit, ThirtyTwoBitCodeMatchesTheHost) {
+  Stage stage;
+  stage.vm.seg(isa::Seg::cs) = cpu::test::BareVm::flat(0xc09b);
+  cpu::update_mode(stage.vm.cpu);
+  ASSERT_EQ(stage.vm.cpu.mode, cpu::Mode::compat32);
+  Values v{seed(7)};
+  Tally t;
+  const auto finish = [&](std::vector<u8> b) {
+    b.push_back(static_cast<u8>(0xC0 | v.below(64)));
+    b.push_back(static_cast<u8>(v.bits() & 0x7f));  // bit 7 of a register in the immediate is ignored here, not there
+    check(stage, v, b, {}, t);
+  };
+  for (int round = 0; round < 3; round++)
+    for (unsigned map = 1; map < 4; map++)
+      for (unsigned pp = 0; pp < 4; pp++)
+        for (unsigned opcode = 0x10; opcode < 256; opcode++) {
+          if (map == 1 && (opcode == 0x38 || opcode == 0x3A || opcode == 0x30 || opcode == 0x31 || opcode == 0x34 ||
+                           opcode == 0x35))
+            continue;
+          std::vector<u8> legacy_bytes;
+          if (pp) legacy_bytes.push_back(pp == 1 ? 0x66 : pp == 2 ? 0xF3 : 0xF2);
+          legacy_bytes.push_back(0x0F);
+          if (map > 1) legacy_bytes.push_back(map == 2 ? 0x38 : 0x3A);
+          legacy_bytes.push_back(static_cast<u8>(opcode));
+          finish(legacy_bytes);
+          if (!vector::host_has_avx512()) continue;
+          const u64 r = v.bits();
+          finish({0xC4, static_cast<u8>(0xE0 | map), static_cast<u8>(0x40 | (r & 7) << 3 | (r >> 3 & 1) << 2 | pp),
+                  static_cast<u8>(opcode)});
+          finish({0x62, static_cast<u8>(0xF0 | map), static_cast<u8>(0x44 | (r >> 4 & 0x80) | (r & 7) << 3 | pp),
+                  static_cast<u8>(8 | (r >> 5 & 3) << 5 | (r >> 8 & 7)), static_cast<u8>(opcode)});
+        }
+  EXPECT_GT(t.mnemonics.size(), 250u);
+}
+
+struct Single {
+  Stage stage;
+  isa::Insn insn;
+  VectorOp op;
+  cpu::Vcpu& cpu = stage.vm.cpu;
+  Prepared prepare(std::vector<u8> bytes) {
+    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), insn), isa::DecodeStatus::ok);
+    return stage.unit.prepare(cpu, insn, op);
+  }
+  Outcome run(std::vector<u8> bytes) {
+    EXPECT_EQ(prepare(std::move(bytes)), Prepared::yes);
+    return VectorUnit::execute(cpu, insn, op);
+  }
+};
+
+TEST(VectorUnit, StackPointerAndRipAsOperands) {
+  Single s;
+  s.cpu.gpr[isa::rsp] = 0x1122334455667788;
+  ASSERT_EQ(s.run({0x66, 0x48, 0x0F, 0x6E, 0xC4}), Outcome::next);  // movq xmm0, rsp
+  EXPECT_EQ(std::memcmp(s.cpu.vec.zmm[0], &s.cpu.gpr[isa::rsp], 8), 0);
+  ASSERT_EQ(s.run({0x66, 0x0F, 0x7E, 0xC4}), Outcome::next);  // movd esp, xmm0
+  EXPECT_EQ(s.cpu.gpr[isa::rsp], 0x55667788u);
+  std::memset(s.stage.data, 0x42, 64);
+  s.cpu.rip = reinterpret_cast<u64>(s.stage.data) - 0x17;
+  ASSERT_EQ(s.run({0x0F, 0x10, 0x0D, 0x10, 0, 0, 0}), Outcome::next);  // movups xmm1, [rip + 0x10]
+  EXPECT_EQ(s.cpu.vec.zmm[1][15], 0x42);
+}
+
+TEST(VectorUnit, WIsIgnoredForGeneralRegistersOutsideLongMode) {
+  if (!vector::host_has_avx()) GTEST_SKIP() << "no AVX on this host";
+  Single s;
+  s.stage.vm.seg(isa::Seg::cs) = cpu::test::BareVm::flat(0xc09b);
+  cpu::update_mode(s.cpu);
+  s.cpu.gpr[isa::rcx] = 0x1122334455667788;
+  ASSERT_EQ(s.run({0xC4, 0xE1, 0xF9, 0x6E, 0xC1}), Outcome::next);  // vmovd xmm0, ecx with W = 1
+  u64 low;
+  std::memcpy(&low, s.cpu.vec.zmm[0], 8);
+  EXPECT_EQ(low, 0x55667788u);
+}
+
+TEST(VectorUnit, HiddenFeaturesAreUndefined) {
+  Single s;
+  auto policy = cpu::Cpuid::make({.tsc_khz = 1'000'000, .features = "-sse4_1"});
+  ASSERT_TRUE(policy) << policy.error();
+  s.cpu.cpuid = &*policy;
+  EXPECT_EQ(s.prepare({0x66, 0x0F, 0x38, 0x40, 0xC1}), Prepared::undefined);  // pmulld
+  EXPECT_EQ(s.prepare({0x66, 0x0F, 0xFE, 0xC1}), Prepared::yes);              // paddd
+  s.cpu.cpuid = nullptr;
+}
+
+TEST(VectorUnit, EqualInstructionsShareAThunk) {
+  Single s;
+  ASSERT_EQ(s.prepare({0x0F, 0x10, 0x0B}), Prepared::yes);  // movups xmm1, [rbx]
+  const u8* first = s.op.thunk;
+  const u64 used = s.stage.arena.used();
+  ASSERT_EQ(s.prepare({0x64, 0x0F, 0x10, 0x4C, 0x91, 0x40}), Prepared::yes);  // movups xmm1, fs:[rcx + rdx*4 + 0x40]
+  EXPECT_EQ(s.op.thunk, first);
+  EXPECT_EQ(s.stage.arena.used(), used);
+}
+
+TEST(VectorUnit, AFullArenaIsReportedAndRecovers) {
+  CodeArena arena{kPageSize};
+  VectorUnit unit{arena};
+  cpu::test::BareVm vm;
+  vm.enter_long64();
+  Prepared p = Prepared::yes;
+  VectorOp op;
+  isa::Insn insn;
+  for (unsigned i = 0; i < 512 && p == Prepared::yes; i++) {
+    const u8 bytes[] = {static_cast<u8>(0x40 | (i >> 6 & 5)), 0x0F, 0x58, static_cast<u8>(0xC0 | (i & 63))};
+    ASSERT_EQ(isa::decode(bytes, sizeof bytes, isa::CodeSize::bits64, insn), isa::DecodeStatus::ok);
+    p = unit.prepare(vm.cpu, insn, op);
+  }
+  ASSERT_EQ(p, Prepared::arena_full);
+  unit.forget_all();
+  arena.reset();
+  EXPECT_EQ(unit.prepare(vm.cpu, insn, op), Prepared::yes);
+}
+
+TEST(VectorUnit, X87PointersAreTheGuests) {
+  Single s;
+  u8 image[cpu::kX87ImageBytes];
+  cpu::x87_initialize(s.cpu, true);
+  s.cpu.rip = 0xffffffff81000000;
+  s.cpu.gpr[isa::rbx] = reinterpret_cast<u64>(s.stage.data);
+  ASSERT_EQ(s.run({0xDD, 0x03}), Outcome::next);  // fld qword [rbx]
+  cpu::x87_store_image(s.cpu, image, true);
+  u64 fip;
+  std::memcpy(&fip, image + 8, 8);
+  EXPECT_EQ(fip, 0xffffffff81000000);
+  cpu::x87_park(s.cpu);
 }
 
 }  // namespace
