@@ -60,7 +60,6 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
 }
 
 u32 ChannelBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
-  cpu.count.port_reads++;
   Request r = of(RequestKind::port_read);
   r.port = port, r.size = static_cast<u16>(size);
   const u32 v = static_cast<u32>(call(cpu, r) & low_bytes(size));
@@ -69,7 +68,6 @@ u32 ChannelBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
 }
 
 void ChannelBus::port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) {
-  cpu.count.port_writes++;
   TRACE(exits, "cpu{} out {:#x}/{} <- {:#x}", cpu.index, port, size, value);
   Request r = of(RequestKind::port_write);
   r.port = port, r.size = static_cast<u16>(size), r.value = value;
@@ -81,7 +79,6 @@ void ChannelBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 cou
   while (count > 0) {
     Request r = of(RequestKind::port_read_many);
     r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
-    cpu.count.port_reads++;
     call(cpu, r);
     std::memcpy(out, pages_.bulk, u64{r.count} * size);
     out += u64{r.count} * size;
@@ -94,7 +91,6 @@ void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 co
   while (count > 0) {
     Request r = of(RequestKind::port_write_many);
     r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
-    cpu.count.port_writes++;
     std::memcpy(pages_.bulk, in, u64{r.count} * size);
     call(cpu, r);
     in += u64{r.count} * size;
@@ -103,7 +99,6 @@ void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 co
 }
 
 u64 ChannelBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
-  cpu.count.mmio_reads++;
   Request r = of(RequestKind::mmio_read);
   r.address = gpa.raw, r.size = static_cast<u16>(size);
   const u64 v = call(cpu, r) & low_bytes(size);
@@ -112,7 +107,6 @@ u64 ChannelBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
 }
 
 void ChannelBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
-  cpu.count.mmio_writes++;
   TRACE(exits, "cpu{} write {}/{} <- {:#x}", cpu.index, gpa, size, value);
   Request r = of(RequestKind::mmio_write);
   r.address = gpa.raw, r.size = static_cast<u16>(size), r.value = value;

@@ -76,7 +76,7 @@ class Turns {
         unit.pages.attention.fetch_and(~cpu::attention::kick);
         if (vm_.stopping()) finish(EndKind::stopped, {});
         break;
-      case engine::Exit::halted: cpu.count.halts++; return false;
+      case engine::Exit::halted:
       case engine::Exit::waiting: return false;
       case engine::Exit::shutdown: finish(EndKind::guest_crash, crash_report(cpu, "triple fault"));
     }

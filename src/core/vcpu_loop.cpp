@@ -86,8 +86,6 @@ void run_vcpu(VcpuUnit& unit) {
       case engine::Exit::breakpoint: break;
       case engine::Exit::kicked: look_at_monitor(unit); break;
       case engine::Exit::halted:
-        unit.cpu.count.halts++;
-        [[fallthrough]];
       case engine::Exit::waiting:
         sleep_until_event(unit, halt_spin);
         if (unit.vm.stopping()) finish(EndKind::stopped, {});
