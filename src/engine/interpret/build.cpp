@@ -243,8 +243,7 @@ bool Builder::in_code_segment(Vcpu& cpu, const Source& source, unsigned length) 
 
 bool Builder::add_breakpoint(Vcpu& cpu, const Source& source) {
   if (!cpu.debugger || (source.key & key::single) || !cpu.debugger->any()) return false;
-  const u64 linear = (source.linear + at_) & cpu.linear_mask;
-  if (!cpu.debugger->breakpoint_at(Gva{linear})) return false;
+  if (!cpu.debugger->breakpoint_at_offset((source.linear + at_) & (kPageSize - 1))) return false;
   if (count_ == 0) append(stop_at_breakpoint, Insn{});
   return count_ != 0;
 }

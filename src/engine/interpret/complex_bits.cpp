@@ -85,14 +85,14 @@ bool fetch(Vcpu& cpu, const Insn& insn, unsigned first, unsigned second, Operand
 }
 u64 trim(u64 v, unsigned bits) { return bits == 32 ? static_cast<u32>(v) : v; }
 
-// SF and ZF by the result, OF clear, CF as told; AF and PF (undefined) as TEST leaves them.
+// SF and ZF by the result, OF clear, CF as told; AF and PF are undefined, and clear on Intel's.
 void bmi_flags(Vcpu& cpu, u64 result, unsigned bits, bool carry) {
   u16 f = 0;
   if (bits == 32)
     (void)Test::apply<u32>(f, static_cast<u32>(result), static_cast<u32>(result));
   else
     (void)Test::apply<u64>(f, result, result);
-  cpu.arith = static_cast<u16>(f | (carry ? 0x100 : 0));
+  cpu.arith = static_cast<u16>((f & ~0x400) | (carry ? 0x100 : 0));
 }
 
 Outcome store_result(Vcpu& cpu, const Insn& insn, u64 value) {
@@ -128,6 +128,7 @@ Outcome bextr(Vcpu& cpu, const Insn& insn) {
   const unsigned start = o.b & 0xff, length = o.b >> 8 & 0xff;
   const u64 r = low_bits(start >= o.bits ? 0 : o.a >> start, length);
   bmi_flags(cpu, r, o.bits, false);
+  cpu.arith &= 0x7fff;  // SF is undefined too
   return store_result(cpu, insn, r);
 }
 Outcome bzhi(Vcpu& cpu, const Insn& insn) {

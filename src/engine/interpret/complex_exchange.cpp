@@ -66,7 +66,8 @@ Outcome cmpxchg_sized(Vcpu& cpu, const Insn& insn) {
     u64 value = 0;
     (void)cpu::load_operand(cpu, insn, insn.op[0], &value);
     const T now = swap(static_cast<T>(value));
-    (void)cpu::store_operand(cpu, insn, insn.op[0], now);
+    // A register that differs is not written at all: its upper half stays.
+    if (old == expected) (void)cpu::store_operand(cpu, insn, insn.op[0], now);
   }
   if (old != expected) set_low<T>(cpu, isa::rax, old);
   cpu.arith = f;

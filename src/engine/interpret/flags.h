@@ -97,6 +97,18 @@ TRAPLINE_SHIFT(Ror, "ror")
 TRAPLINE_SHIFT(Rcl, "rcl")
 TRAPLINE_SHIFT(Rcr, "rcr")
 
+// ROL and ROR by an immediate other than 1 leave OF alone (it is undefined); by CL they compute one.
+template <class Rotate>
+struct ByImmediate : Rotate {
+  template <class T>
+  static T apply(u16& f, T a, T b) {
+    const u16 old = f;
+    a = Rotate::template apply<T>(f, a, b);
+    if ((static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31)) != 1) f = static_cast<u16>((f & ~1) | (old & 1));
+    return a;
+  }
+};
+
 // Operations that leave some flags alone (or undefined): the old ones go in first.
 #define TRAPLINE_KEEPING_ALU(Name, text, does_write)                                                                    \
   struct Name : Operation {                                                                                             \

@@ -6,6 +6,7 @@
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
+#include "cpu/debug_port.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
 #include "engine/interpret/build.h"
@@ -63,6 +64,7 @@ class Interpreter final : public Engine {
   void set_limit(const Vcpu& cpu, u64 end);
   void execute(Vcpu& cpu, Block* block);
   static bool one_at_a_time(const Vcpu& cpu);
+  static bool at_debugger_breakpoint(const Vcpu& cpu);
 
   Run run_;
   CodeArena& arena_;
@@ -191,7 +193,13 @@ Interpreter::MaybeExit Interpreter::handle(Vcpu& cpu) {
 }
 
 bool Interpreter::one_at_a_time(const Vcpu& cpu) {
-  return (cpu.sys_flags & cpu::flag::tf) || cpu.interrupt_shadow || (cpu.debug.dr7 & 0xff) || (trace::mask & trace::cpu);
+  return (cpu.sys_flags & cpu::flag::tf) || cpu.interrupt_shadow || (cpu.debug.dr7 & 0xff) || (trace::mask & trace::cpu) ||
+         (cpu.debugger && cpu.debugger->watching());
+}
+
+bool Interpreter::at_debugger_breakpoint(const Vcpu& cpu) {
+  const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
+  return cpu.debugger->any() && cpu.debugger->breakpoint_at(Gva{linear});
 }
 
 Exit Interpreter::loop(Vcpu& cpu, u64 end) {
@@ -199,6 +207,8 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
     bool delivered = false;
     if (const MaybeExit e = at_boundary(cpu, &delivered)) return *e;
     if (cpu.retired >= end) return Exit::budget_spent;
+    // Blocks stop at those they come to; what is executed alone has no stops of its own.
+    if (cpu.debugger && at_debugger_breakpoint(cpu)) [[unlikely]] return Exit::breakpoint;
     if (one_at_a_time(cpu)) [[unlikely]] {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
@@ -250,16 +260,18 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
   const auto mnemonic = static_cast<ZydisMnemonic>(block.mnemonic);
   const bool iret = mnemonic == ZYDIS_MNEMONIC_IRET || mnemonic == ZYDIS_MNEMONIC_IRETD || mnemonic == ZYDIS_MNEMONIC_IRETQ;
   if ((before & cpu::flag::rf) && !iret && cpu.retired != retired) cpu.sys_flags &= ~cpu::flag::rf;
-  u64 bits = cpu.debug_hits;
+  u64 bits = cpu.debug_hits & cpu::dr6::breakpoints;
+  const bool stop_for_debugger = cpu.debug_hits & cpu::kDebuggerHit;
   cpu.debug_hits = 0;
   // Single-step: TF as it was before the instruction. Interrupts through a gate cleared it for good; a load of SS holds it off.
   const bool gate = mnemonic == ZYDIS_MNEMONIC_INT || mnemonic == ZYDIS_MNEMONIC_INT3 || mnemonic == ZYDIS_MNEMONIC_INTO ||
                     mnemonic == ZYDIS_MNEMONIC_INT1 || (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
   const bool held = cpu.interrupt_shadow && mnemonic != ZYDIS_MNEMONIC_STI;
   if ((before & cpu::flag::tf) && !gate && !held) bits |= cpu::dr6::bs;
-  if (bits == 0) return {};
+  const MaybeExit go_on = stop_for_debugger ? MaybeExit{Exit::breakpoint} : MaybeExit{};
+  if (bits == 0) return go_on;
   if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
-  return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : MaybeExit{};
+  return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : go_on;
 }
 
 // -- Engine -----------------------------------------------------------------------------------------------------------------

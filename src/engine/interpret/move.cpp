@@ -121,6 +121,10 @@ const Op* bswap32(Vcpu& cpu, const Op* op) {
   set<u32>(cpu, op->dst, __builtin_bswap32(get<u32>(cpu, op->dst)));
   TRAPLINE_NEXT(cpu, op);
 }
+const Op* bswap16(Vcpu& cpu, const Op* op) {  // undefined; processors clear the register
+  set<u16>(cpu, op->dst, 0);
+  TRAPLINE_NEXT(cpu, op);
+}
 const Op* bswap64(Vcpu& cpu, const Op* op) {
   set<u64>(cpu, op->dst, __builtin_bswap64(get<u64>(cpu, op->dst)));
   TRAPLINE_NEXT(cpu, op);
@@ -255,7 +259,7 @@ Handler choose_move(const Insn& insn, const Form& form) {
       return insn.op[1].bytes == 2 ? choose_extend_to<i16>(insn, form) : choose_extend_to<i32>(insn, form);
     case ZYDIS_MNEMONIC_LEA: return choose_lea(insn, form);
     case ZYDIS_MNEMONIC_XCHG: return choose_xchg(form);
-    case ZYDIS_MNEMONIC_BSWAP: return insn.op[0].bytes == 8 ? bswap64 : insn.op[0].bytes == 4 ? bswap32 : nullptr;
+    case ZYDIS_MNEMONIC_BSWAP: return insn.op[0].bytes == 8 ? bswap64 : insn.op[0].bytes == 4 ? bswap32 : bswap16;
     case ZYDIS_MNEMONIC_CBW: return widen_rax<u16, i8>;
     case ZYDIS_MNEMONIC_CWDE: return widen_rax<u32, i16>;
     case ZYDIS_MNEMONIC_CDQE: return widen_rax<u64, i32>;

@@ -2,6 +2,7 @@
 // A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs it again.
 #include <algorithm>
 
+#include "cpu/debug_port.h"
 #include "engine/interpret/complex.h"
 
 namespace trapline::engine::interpret {
@@ -154,7 +155,8 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     return Outcome::next;
   }
   // A trap after every element when single-stepping; breakpoint hits likewise.
-  const bool single = (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff);
+  const bool single = (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) ||
+                      (cpu.debugger && cpu.debugger->watching());
   for (u64 left = c.value(isa::rcx), slow = 0; left != 0;) {
     u64 n = 0;
     if constexpr (!compares)
