@@ -83,12 +83,14 @@ Outcome sysret(Vcpu& cpu, const isa::Insn& insn) {
   if (to_long && !canonical(target)) return cpu.raise_gp(0);
   const u32 image =
       cpu.in_long64() ? static_cast<u32>(cpu.gpr[isa::r11]) & 0x3c7fd7 : (cpu.rflags() & ~flag::rf) | flag::if_;
+  const bool begins_stepping = (image & ~cpu.sys_flags & flag::tf) != 0;
   cpu.set_rflags_raw(image & ~flag::vm);
   const u16 base = star(cpu, 48);
   load_flat(cpu, static_cast<u16>(base + (to_long ? 16 : 0)) | 3, static_cast<u16>(base + 8) | 3, 3, to_long);
   const Outcome outcome = arrive(cpu, target);
   if (image & flag::if_) interrupts_may_be_open(cpu);
-  return outcome;
+  // Unlike IRET, SYSRET that sets TF traps at once: as if the SYSCALL had been stepped.
+  return begins_stepping ? debug_trap(cpu, dr6::bs) : outcome;
 }
 
 Outcome sysenter(Vcpu& cpu, const isa::Insn&) {

@@ -65,5 +65,6 @@ main:
     EXPECT_TRAP 1, db 0xf1
     ret
 section .data
+align 4                                 ; the CPU ignores the low bits of a breakpoint of more than a byte
 watched: dd 0
 section .text
