@@ -97,7 +97,7 @@ TRAPLINE_SHIFT(Ror, "ror")
 TRAPLINE_SHIFT(Rcl, "rcl")
 TRAPLINE_SHIFT(Rcr, "rcr")
 
-// ROL and ROR by an immediate other than 1 leave OF alone (it is undefined); by CL they compute one.
+// ROL and ROR of a register by an immediate other than 1 leave OF alone (it is undefined); the other forms compute one.
 template <class Rotate>
 struct ByImmediate : Rotate {
   template <class T>

@@ -4,7 +4,7 @@
 namespace trapline::engine::interpret {
 
 Handler choose_shift(const Insn& insn, const Form& form) {
-  const bool imm = form.shape == Shape::reg_imm || form.shape == Shape::mem_imm;
+  const bool imm = form.shape == Shape::reg_imm;
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_SHL: return choose<Shl>(form);
     case ZYDIS_MNEMONIC_SHR: return choose<Shr>(form);
