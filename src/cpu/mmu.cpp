@@ -8,6 +8,7 @@
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
+#include "cpu/debug_port.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu_internal.h"
 
@@ -115,6 +116,8 @@ bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, 
     return false;
   }
   cpu.debug_hits |= data_breakpoints(cpu, linear, size, writes(access));
+  if (cpu.debugger && cpu.debugger->watching() && cpu.debugger->accessed(cpu, Gva{linear}, size, writes(access)))
+    cpu.debug_hits |= kDebuggerHit;
   return true;
 }
 

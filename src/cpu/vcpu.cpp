@@ -1,6 +1,7 @@
 // What follows from the registers (mode, masks, permissions) and the state after RESET and INIT.
 #include "cpu/vcpu.h"
 
+#include "cpu/debug_port.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu.h"
@@ -78,7 +79,8 @@ void update_access(Vcpu& cpu) {
     cpu.need_write = smap ? perm::kernel_write : perm::kernel_ac_write;
   }
   cpu.need_fetch = user ? perm::user_fetch : perm::kernel_fetch;
-  if ((user && ac && (cpu.cr0 & cr0::am)) || data_breakpoint_armed(cpu.debug.dr7)) [[unlikely]]
+  const bool watching = data_breakpoint_armed(cpu.debug.dr7) || (cpu.debugger && cpu.debugger->watching());
+  if ((user && ac && (cpu.cr0 & cr0::am)) || watching) [[unlikely]]
     cpu.need_read = cpu.need_write = perm::never;
 }
 
