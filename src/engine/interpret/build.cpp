@@ -393,6 +393,8 @@ bool seal(Vcpu& cpu, Block& block) {
     cpu.code->mark(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
     same = same && std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) == 0;
   }
+  // Links and jump entries may still lead to a block that has just been found stale: it must never look fresh again.
+  if (!same) block.generation_seen--;
   return same;
 }
 
