@@ -113,7 +113,33 @@ bool admissible(const Decoded& d) {
   return true;
 }
 
+// Ends a sequence at CPL 3, whatever its operands.
+static bool always_faults(const ZydisDecodedInstruction& insn) {
+  if (insn.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) return true;
+  switch (insn.meta.category) {
+    case ZYDIS_CATEGORY_IO:
+    case ZYDIS_CATEGORY_IOSTRINGOP:
+    case ZYDIS_CATEGORY_INTERRUPT:
+      return true;
+    default:
+      break;
+  }
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::string extension_of(const ZydisDecodedInstruction& insn) {
+  if (always_faults(insn)) return "privileged";
   switch (insn.meta.isa_ext) {
     case ZYDIS_ISA_EXT_BASE:
     case ZYDIS_ISA_EXT_LONGMODE:

@@ -20,12 +20,26 @@ const ZydisDecoder& decoder() {
   return d;
 }
 
-// Relative weights: general code first, then what has many instructions. AVX-512's subsets share one weight.
+bool host_has(const std::string& extension) {
+  __builtin_cpu_init();
+  static const std::set<std::string> kNever{"AVX512ER", "AVX512PF", "AVX512_4FMAPS", "AVX512_4VNNIW"};  // Xeon Phi
+  if (kNever.contains(extension)) return false;
+  if (extension == "AVX512_VP2INTERSECT") return __builtin_cpu_supports("avx512vp2intersect");
+  if (extension.starts_with("AVX512") || extension == "AVX_VNNI") return __builtin_cpu_supports("avx512f");
+  if (extension == "AVX") return __builtin_cpu_supports("avx");
+  if (extension.starts_with("AVX2") || extension == "FMA") return __builtin_cpu_supports("avx2");
+  return true;
+}
+
+// Relative weights: general code first, then what has many instructions. What the host lacks or forbids is #UD or #GP
+// on both sides; some of that is enough.
 unsigned weight_of(const std::string& extension) {
+  if (!host_has(extension)) return 1;
   static const std::map<std::string, unsigned> kWeights = {
-      {"integer", 360}, {"X87", 120}, {"MMX", 50}, {"SSE", 45},  {"SSE2", 60}, {"SSE3", 12},
-      {"SSSE3", 20},    {"SSE4", 40}, {"AVX", 60}, {"AVX2", 50}, {"FMA", 25},  {"AVX2 gather", 12},
-      {"BMI1", 15},     {"BMI2", 20}, {"ADX", 8},  {"LZCNT", 6}, {"MOVBE", 6}};
+      {"integer", 330}, {"X87", 120},     {"MMX", 50},         {"SSE", 45},      {"SSE2", 60}, {"SSE3", 12},
+      {"SSSE3", 20},    {"SSE4", 40},     {"AVX", 60},         {"AVX2", 50},     {"FMA", 25},  {"AVX2 gather", 12},
+      {"BMI1", 15},     {"BMI2", 20},     {"ADX", 8},          {"LZCNT", 6},     {"MOVBE", 6}, {"AVX512F", 60},
+      {"AVX512BW", 30}, {"AVX512DQ", 20}, {"AVX512_FP16", 20}, {"privileged", 6}};
   const auto it = kWeights.find(extension);
   return it != kWeights.end() ? it->second : 8;
 }

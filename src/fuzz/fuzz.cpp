@@ -11,6 +11,7 @@
 
 #include "base/trace.h"
 #include "fuzz/guest.h"
+#include "fuzz/lenient.h"
 #include "fuzz/native.h"
 #include "fuzz/report.h"
 
@@ -90,7 +91,7 @@ class Run {
       sequences_++;
       const Outcome& native = native_.outcome(i);
       report_.count(*programs[i], native, i);
-      if (!equal(native, engine_out_, extent_) && !both_looped(native, engine_out_)) {
+      if (differ(*programs[i], i, native, engine_out_)) {
         report_.difference(*programs[i], i, native, engine_out_);
         failed.push_back(i);
       }
@@ -102,8 +103,11 @@ class Run {
       for (const std::size_t i : failed) minimize(*programs[i]);
   }
 
-  static bool both_looped(const Outcome& a, const Outcome& b) {
-    return a.ending.kind == Ending::Kind::timeout && b.ending.kind == Ending::Kind::timeout;
+  bool differ(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) const {
+    if (equal(native, engine, extent_)) return false;
+    const auto looped = [](const Outcome& o) { return o.ending.kind == Ending::Kind::timeout; };
+    if (looped(native) && looped(engine)) return false;
+    return !differences(native, engine, extent_, lenient_at(program, slot, native)).empty();
   }
 
   // Alone, in slot 0: does it differ?
@@ -114,7 +118,7 @@ class Run {
     guest_.load(one);
     guest_.run(program, 0, engine);
     native = native_.outcome(0);
-    return !equal(native, engine, extent_) && !both_looped(native, engine);
+    return differ(program, 0, native, engine);
   }
 
   // Drops instructions, last first, until each one left is needed.

@@ -45,19 +45,19 @@ bool locked(const Decoded& d) {
 
 // Where a memory operand of `size` bytes should lie: mostly in the window; sometimes across its end, on the read-only
 // page, nowhere.
-u64 aim(Rng& rng, u64 size, bool atomic) {
+u64 aim(Rng& rng, u64 size, bool atomic, bool aligned) {
   size = size ? size : 1;
   const u64 room = place::data_size > size ? place::data_size - size : 1;
   const u64 inside = place::data + rng.below(room);
   // An atomic access across a cache line is the host's business: it may trap there (split-lock detection).
   if (atomic) return inside & ~u64{63};
-  const u64 kind = rng.below(100);
-  if (kind < 68) return inside & ~u64{63};
-  if (kind < 90) return inside;
-  if (kind < 93) return place::data + place::data_size - rng.below(size + 1);
-  if (kind < 95) return place::data - 1 - rng.below(size);
-  if (kind < 97) return place::data + kPageSize - rng.below(size + 1);
-  if (kind < 99) return place::read_only + (rng.below(kPageSize - 64) & ~u64{15});
+  const u64 kind = rng.below(1000);
+  if (kind < (aligned ? 950u : 700u)) return inside & ~u64{63};
+  if (kind < 960) return inside;
+  if (kind < 970) return place::data + place::data_size - rng.below(size + 1);
+  if (kind < 977) return place::data - 1 - rng.below(size);
+  if (kind < 987) return place::data + kPageSize - rng.below(size + 1);
+  if (kind < 997) return place::read_only + (rng.below(kPageSize - 64) & ~u64{15});
   return rng.next();
 }
 
@@ -147,8 +147,12 @@ class Generator {
       out.fix_bytes = static_cast<u8>(d.insn.raw.imm[0].size / 8);
       return true;
     }
-    if (d.insn.mnemonic == ZYDIS_MNEMONIC_ENTER && rng_.percent(90))
-      out.bytes[1] &= 0x7f, out.bytes[2] = 0, out.bytes[3] &= 7;
+    if (d.insn.mnemonic == ZYDIS_MNEMONIC_ENTER && rng_.percent(90)) {  // a frame that fits the stack
+      u8* imm = out.bytes.data() + d.insn.raw.imm[0].offset;
+      imm[0] &= 0x7f;
+      imm[1] = 0;
+      imm[2] &= 7;
+    }
     const ZydisDecodedOperand* m = memory_operand(d);
     return !m || aim_operand(d, *m, out);
   }
@@ -160,7 +164,10 @@ class Generator {
 
   bool aim_operand(const Decoded& d, const ZydisDecodedOperand& m, Item& out) {
     const bool atomic = locked(d);
-    const u64 target = aim(rng_, m.size / 8, atomic) - (m.mem.segment == ZYDIS_REGISTER_GS ? place::gs_base : 0);
+    const bool aligned =
+        d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && m.size >= 128;  // most of SSE: else #GP
+    const u64 target =
+        aim(rng_, m.size / 8, atomic, aligned) - (m.mem.segment == ZYDIS_REGISTER_GS ? place::gs_base : 0);
     const unsigned size = d.insn.raw.disp.size;
     if (m.mem.base == ZYDIS_REGISTER_RIP || m.mem.base == ZYDIS_REGISTER_EIP) {
       out.fix = Item::Fix::rip;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "fuzz/lenient.h"
+
 namespace trapline::fuzz {
 
 namespace {
@@ -45,7 +47,8 @@ void Report::print_case(const Program& program, std::size_t slot, const Outcome&
   fmt::print(options_.out, "{}", listing(program.items, place::code + slot * place::slot));
   fmt::print(options_.out, "  ended: host {} at {:#x}, engine {} at {:#x}\n", name_of(native.ending),
              native.state.regs.rip, name_of(engine.ending), engine.state.regs.rip);
-  for (const std::string& line : differences(native, engine, extent_)) fmt::print(options_.out, "  {}\n", line);
+  for (const std::string& line : differences(native, engine, extent_, lenient_at(program, slot, native)))
+    fmt::print(options_.out, "  {}\n", line);
 }
 
 void Report::difference(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) {

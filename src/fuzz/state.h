@@ -59,9 +59,19 @@ struct Extent {
   static Extent of_host();
 };
 
-// Everything that differs, one line each; empty: equal. `memory_limit`: how many differing memory bytes to name.
-std::vector<std::string> differences(const Outcome& native, const Outcome& engine, const Extent& extent);
-// The cheap question.
+// What need not agree after a fault; lenient.h says when and why.
+struct Lenient {
+  bool mxcsr_flags = false;   // MXCSR exception flags
+  bool x87 = false;           // all x87 and MMX state
+  bool memory = false;        // memory: a store of several parts may be done in part
+  bool page_address = false;  // CR2 but for its page
+  bool below_stack = false;   // the 8 bytes below RSP
+};
+
+// Everything that differs, one line each; empty: equal.
+std::vector<std::string> differences(const Outcome& native, const Outcome& engine, const Extent& extent,
+                                     const Lenient& lenient);
+// The cheap question, without leniency.
 bool equal(const Outcome& native, const Outcome& engine, const Extent& extent);
 
 std::string name_of(const Ending& ending);  // "#PF(0x7) at 0x10200000"

@@ -1,0 +1,77 @@
+#include "fuzz/lenient.h"
+
+#include <algorithm>
+
+namespace trapline::fuzz {
+
+namespace {
+
+bool has_memory(const Decoded& d) {
+  for (unsigned i = 0; i < d.insn.operand_count_visible; i++)
+    if (d.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY) return true;
+  return false;
+}
+
+bool names_mmx(const Decoded& d) {
+  for (unsigned i = 0; i < d.insn.operand_count; i++)
+    if (d.operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        ZydisRegisterGetClass(d.operands[i].reg.value) == ZYDIS_REGCLASS_MMX)
+      return true;
+  return false;
+}
+
+Lenient lenient_for(const Decoded& d) {
+  Lenient l;
+  switch (d.insn.mnemonic) {
+    // The flags are set when the value is computed, and the store faults after that.
+    case ZYDIS_MNEMONIC_VCVTPS2PH:
+      l.mxcsr_flags = true;
+      break;
+    // Microcode moves these images piece by piece, in an order of its own.
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+      l.page_address = l.memory = true;
+      break;
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+      l.page_address = l.x87 = true;
+      break;
+    // Ten bytes are stored as eight and two, or one by one.
+    case ZYDIS_MNEMONIC_FBSTP:
+      l.memory = true;
+      break;
+    case ZYDIS_MNEMONIC_FSTP:
+      if (d.operands[0].size == 80) l.memory = true;
+      break;
+    // Intel pushes the return address before it looks whether the target is canonical; RSP is put back.
+    case ZYDIS_MNEMONIC_CALL:
+      l.below_stack = true;
+      break;
+    default:
+      break;
+  }
+  // The switch to MMX mode (TOP, tags) may have happened although the memory operand faults.
+  if (names_mmx(d) && has_memory(d)) l.x87 = true;
+  return l;
+}
+
+}  // namespace
+
+Lenient lenient_at(const Program& program, std::size_t slot, const Outcome& native) {
+  if (native.ending.kind != Ending::Kind::event || native.ending.vector == 3) return {};
+  const u64 base = place::code + slot * place::slot;
+  const auto code = layout(program.items, base);
+  const u64 offset = native.state.regs.rip - base;
+  if (offset >= code.size()) return {};
+  Decoded d;
+  u8 bytes[32] = {};
+  std::copy(code.begin() + static_cast<std::ptrdiff_t>(offset),
+            code.begin() + static_cast<std::ptrdiff_t>(std::min<u64>(code.size(), offset + 15)), bytes);
+  return decode(bytes, 15, d) ? lenient_for(d) : Lenient{};
+}
+
+}  // namespace trapline::fuzz
