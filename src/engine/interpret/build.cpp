@@ -381,21 +381,22 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
   }
 }
 
-// Marked first, so that later writes are noticed; then the bytes must still be those that were decoded.
+// Marked first, so that later writes are noticed; then the bytes must still be those that were decoded. A block that fails stays
+// stale: links may still lead to it.
 bool seal(Vcpu& cpu, Block& block) {
   const u32 offset = static_cast<u32>(block.gpa & (kPageSize - 1));
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
-  block.generation_seen = block.generation->load(std::memory_order_acquire);  // before mark(): see cpu/code_map.h
   cpu.code->mark(cpu, block.gpa / kPageSize, offset, first);
-  bool same = std::memcmp(cpu.ram->host(Gpa{block.gpa}), block.code, first) == 0;
+  const u32 generation = block.generation->load(std::memory_order_acquire);
+  if (std::memcmp(cpu.ram->host(Gpa{block.gpa}), block.code, first) != 0) return false;
   if (block.crosses) {
-    block.generation2_seen = block.generation2->load(std::memory_order_acquire);
     cpu.code->mark(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
-    same = same && std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) == 0;
+    const u32 generation2 = block.generation2->load(std::memory_order_acquire);
+    if (std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) != 0) return false;
+    block.generation2_seen = generation2;
   }
-  // Links and jump entries may still lead to a block that has just been found stale: it must never look fresh again.
-  if (!same) block.generation_seen--;
-  return same;
+  block.generation_seen = generation;
+  return true;
 }
 
 }  // namespace trapline::engine::interpret

@@ -162,6 +162,26 @@ TEST(Interpret, WriteBesideCodeKeepsTheBlock) {
   EXPECT_EQ(vm.cpu.count.blocks_invalidated, 0u);
 }
 
+TEST(Interpret, LinksToARewrittenBlockStayDead) {
+  InterpretVm vm{Start::long64};
+  vm.reg(rdx) = 0;
+  // 0: jmp 1f; 1: add edx,1; dec ecx; jnz 0b; hlt -- and then, entered at 1, the immediate is another
+  vm.put(vm.kCode, {0xeb, 0x0e});
+  vm.put(vm.kCode + 0x10, {0x83, 0xc2, 1, 0xff, 0xc9, 0x75, 0xe9, kHlt});
+  const auto go = [&](u64 rip) {
+    vm.cpu.rip = rip;
+    vm.reg(rcx) = 3;
+    vm.cpu.activity = Activity::running;
+    EXPECT_EQ(vm.run(), Exit::halted);
+  };
+  go(vm.kCode);
+  EXPECT_EQ(vm.reg(rdx), 3u);
+  vm.at<u8>(vm.kCode + 0x12) = 0x10;
+  vm.map.written(vm.kCode >> 12, 0x12, 1);
+  go(vm.kCode + 0x10);
+  EXPECT_EQ(vm.reg(rdx), 3u + 3 * 0x10);
+}
+
 TEST(Interpret, InstructionAcrossPagesSeesChangesInBoth) {
   InterpretVm vm{Start::long64};
   const u64 start = 0x401ffe;  // mov eax,imm32 with three bytes in the second page; then hlt
