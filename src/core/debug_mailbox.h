@@ -1,13 +1,18 @@
-// The debugger's way into the core: one command at a time, carried out by a vCPU thread at an instruction boundary.
+// The debugger's way into the core: one command at a time, carried out by a vCPU's thread at an instruction boundary.
 //
-// The monitor (its GDB stub) stops all vCPUs first: stop_request = 1, kick every vCPU; each acknowledges by its bit in `stopped` and
-// sleeps on `epoch`. Then per command: fill in the fields, command = ..., epoch += 1, futex-wake it; vCPU `vcpu` executes it, sets
-// done_epoch = epoch and wakes it. `resume` clears `stopped`; a vCPU that meets a breakpoint or finishes a step raises stop_request
-// itself, stores stop_reason and stop_vcpu and kicks the others.
-// The core writes results only; the monitor checks lengths before it reads `data`.
+//   stop = 1, kick all      ->  each vCPU ends its instruction, sets its bit in `paused` and sleeps on `epoch`;
+//                               the last one to do so bumps `event`
+//   fields, epoch += 1      ->  vCPU `vcpu` does `command`, stores `result` and data, then done = epoch, and bumps
+//   `event` resume                  ->  the monitor clears `stop`, `reporter` and the bits of those to go on; they see
+//   `epoch` move and go
+//
+// A vCPU that has something to tell (a breakpoint, a finished step) claims `reporter`, fills in the report, sets `stop`
+// itself and kicks the others. Commands are given only while all vCPUs are paused, so a command is alone with the whole
+// VM. The monitor reads core's fields once and checks lengths and numbers; they carry no authority.
 #pragma once
 
 #include <atomic>
+#include <type_traits>
 
 #include "base/types.h"
 
@@ -15,38 +20,64 @@ namespace trapline::core {
 
 enum class DebugCommand : u32 {
   none = 0,
-  read_registers,    // data: DebugRegisterFile
-  write_registers,
-  read_memory,       // address (guest linear, current paging), length; result: bytes read
-  write_memory,
-  set_breakpoint,    // address
-  clear_breakpoint,  // address
-  step,              // vCPU `vcpu` executes one instruction, the others stay stopped
-  resume,
+  read_registers,   // data: DebugRegisters
+  write_registers,  // data: DebugRegisters, all of it; what is not writable is left alone
+  read_memory,   // address (linear, by the vCPU's paging), length; result: bytes read before the first that is not RAM
+  write_memory,  // the same with data; result: bytes written
+  translate,     // address; result: 1 if mapped, data: u64 guest-physical address
+  load_stops,    // takes over `stops`
+  resume,        // by `run_mask` and `step_mask`; no answer
 };
 
-struct DebugRegisterFile {
-  u64 gpr[16], rip, rflags, cr0, cr2, cr3, cr4, efer;
-  u16 selector[6];
-  u64 base[6];
-  u8 mode, cpl;
-  u16 fcw, fsw, ftw;
-  u32 mxcsr;
-  u8 st[8][16];
-  u8 ymm[16][32];
+enum class DebugReport : u32 { none = 0, breakpoint, step, watchpoint, crash };
+
+// Breakpoints and watchpoints. Written by the monitor, copied by the core.
+enum class StopKind : u32 { execute = 0, write, read, access };
+struct DebugStop {
+  u64 address = 0;  // linear
+  u32 length = 0;   // watchpoints: bytes
+  StopKind kind = StopKind::execute;
+};
+
+struct DebugRegisters {
+  u64 gpr[16] = {};
+  u64 pc = 0;  // linear: CS base + RIP
+  u64 rip = 0, rflags = 0, cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, efer = 0, kernel_gs_base = 0;
+  u64 base[6] = {};  // ES CS SS DS FS GS
+  u16 selector[6] = {};
+  u16 fcw = 0, fsw = 0, fop = 0, fcs = 0, fds = 0;
+  u8 ftw = 0;  // abridged, as in FXSAVE
+  u8 mode = 0, cpl = 0, activity = 0;
+  u32 mxcsr = 0;
+  u64 fip = 0, fdp = 0, retired = 0;
+  u8 st[8][16] = {};
+  u8 ymm[16][32] = {};
 };
 
 struct DebugMailbox {
-  std::atomic<u32> stop_request{0};
-  std::atomic<u64> stopped{0};      // bit per vCPU
-  std::atomic<u32> epoch{0}, done_epoch{0};
+  static constexpr u32 kStops = 128;
+  static constexpr u32 kDataBytes = 4096;
+
+  std::atomic<u32> stop{0};
+  std::atomic<u32> attached{0};           // a client is there to hear of a crash
+  std::atomic<u64> paused{0};             // bit per vCPU
+  std::atomic<u32> reporter{0};           // vCPU + 1
+  u32 report = 0;                         // DebugReport
+  u32 report_kind = 0;                    // watchpoint: its StopKind
+  u64 report_address = 0;                 // watchpoint: its address
+  alignas(64) std::atomic<u32> epoch{0};  // futex
+  std::atomic<u32> done{0};
+  std::atomic<u32> event{0};  // futex
   u32 command = 0, vcpu = 0;
   u64 address = 0;
   u32 length = 0, result = 0;
-  u32 stop_reason = 0, stop_vcpu = 0;  // 1: breakpoint, 2: step done, 3: asked to
-  u8 data[4096] = {};
+  u64 run_mask = 0, step_mask = 0;
+  u32 step_interrupts = 0;  // let interrupts in while stepping
+  u32 stop_count = 0;
+  DebugStop stops[kStops] = {};
+  u8 data[kDataBytes] = {};
 };
 
-static_assert(sizeof(DebugRegisterFile) <= sizeof(DebugMailbox::data));
+static_assert(sizeof(DebugRegisters) <= DebugMailbox::kDataBytes && std::is_trivially_copyable_v<DebugRegisters>);
 
 }  // namespace trapline::core

@@ -50,6 +50,8 @@ class Turns {
   // One slice: up to kTurn instructions, cut at the next timed event. Returns whether the vCPU could run.
   bool take_turn(VcpuUnit& unit) {
     if (vm_.stopping()) finish(EndKind::stopped, {});
+    if (vm_.debugger) vm_.debugger->pause_all();
+    if (vm_.debugger && vm_.debugger->held(unit)) return false;
     tick_chipset(unit);
     if (!runnable(unit)) return false;
     set_current_vcpu(&unit.cpu);
@@ -66,19 +68,21 @@ class Turns {
     cpu::Vcpu& cpu = unit.cpu;
     const u64 event = std::min(chipset_deadline(), cpu.timer_deadline);
     const u64 budget = event <= now() ? left : std::min(left, event - now());
-    const engine::Exit exit = unit.engine->run(cpu, budget);
+    const engine::Exit exit = vm_.debugger ? vm_.debugger->run(unit, budget) : unit.engine->run(cpu, budget);
     const u64 used = settle(cpu);
     left -= std::min(left, used);
     switch (exit) {
-      case engine::Exit::budget_spent:
-      case engine::Exit::breakpoint: break;
+      case engine::Exit::budget_spent: break;
+      case engine::Exit::breakpoint: return false;  // the next turn begins with a pause
       case engine::Exit::kicked:
         unit.pages.attention.fetch_and(~cpu::attention::kick);
         if (vm_.stopping()) finish(EndKind::stopped, {});
         break;
       case engine::Exit::halted:
       case engine::Exit::waiting: return false;
-      case engine::Exit::shutdown: finish(EndKind::guest_crash, crash_report(cpu, "triple fault"));
+      case engine::Exit::shutdown:
+        if (vm_.debugger) vm_.debugger->crashed_in_turns(unit);
+        finish(EndKind::guest_crash, crash_report(cpu, "triple fault"));
     }
     if (cpu.timer_deadline <= now()) cpu.lapic->on_timer(now());
     tick_chipset(unit);

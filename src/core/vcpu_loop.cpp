@@ -70,9 +70,17 @@ void sleep_until_event(VcpuUnit& unit, Spin& spin) {
 void look_at_monitor(VcpuUnit& unit) {
   unit.pages.attention.fetch_and(~cpu::attention::kick);
   if (unit.vm.stopping()) finish(EndKind::stopped, {});
+  if (unit.vm.debugger) unit.vm.debugger->pause(unit);
 }
 
-[[noreturn]] void finish_crash(const cpu::Vcpu& cpu) { finish(EndKind::guest_crash, crash_report(cpu, "triple fault")); }
+[[noreturn]] void finish_crash(VcpuUnit& unit) {
+  if (unit.vm.debugger) unit.vm.debugger->crashed(unit);
+  finish(EndKind::guest_crash, crash_report(unit.cpu, "triple fault"));
+}
+
+engine::Exit run_guest(VcpuUnit& unit) {
+  return unit.vm.debugger ? unit.vm.debugger->run(unit, kNoBudget) : unit.engine->run(unit.cpu, kNoBudget);
+}
 
 }  // namespace
 
@@ -80,17 +88,18 @@ void run_vcpu(VcpuUnit& unit) {
   Spin halt_spin{Spin::longest_for(unit.vm.channel.vcpus()) / 4};
   set_current_vcpu(&unit.cpu);
   unit.cpu.code->unpark(unit.cpu);
+  look_at_monitor(unit);
   for (;;) {
-    switch (unit.engine->run(unit.cpu, kNoBudget)) {
-      case engine::Exit::budget_spent:
-      case engine::Exit::breakpoint: break;
+    switch (run_guest(unit)) {
+      case engine::Exit::budget_spent: break;
+      case engine::Exit::breakpoint:
       case engine::Exit::kicked: look_at_monitor(unit); break;
       case engine::Exit::halted:
       case engine::Exit::waiting:
         sleep_until_event(unit, halt_spin);
         if (unit.vm.stopping()) finish(EndKind::stopped, {});
         break;
-      case engine::Exit::shutdown: finish_crash(unit.cpu);
+      case engine::Exit::shutdown: finish_crash(unit);
     }
   }
 }

@@ -70,6 +70,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   }
   for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i));
   connect_lapics(*vm);
+  if (vm->launch.debugger) vm->debugger = std::make_unique<Debugger>(*vm);
   return vm;
 }
 

@@ -9,6 +9,7 @@
 #include "base/guest_memory.h"
 #include "core/channel.h"
 #include "core/channel_bus.h"
+#include "core/debug.h"
 #include "core/launch.h"
 #include "cpu/clock.h"
 #include "cpu/code_map.h"
@@ -50,6 +51,7 @@ struct Vm {
   std::unique_ptr<cpu::CodeMap> code;
   std::unique_ptr<cpu::Para> para;
   std::vector<std::unique_ptr<VcpuUnit>> vcpus;
+  std::unique_ptr<Debugger> debugger;  // under --gdb
   std::atomic<u32> dead_vcpus{0};  // asleep with nothing but INIT, SIPI or NMI to wake them
 
   bool stopping() const { return channel.vm().stop.load(std::memory_order_acquire) != 0; }

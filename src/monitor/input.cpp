@@ -127,7 +127,16 @@ void Input::feed(machine::Chipset& chipset) {
 
 void Input::wait() {
   std::unique_lock lock{mutex_};
-  changed_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
+  changed_.wait(lock, [&] { return stopping_ || nudged_ || !queue_.empty(); });
+  nudged_ = false;
+}
+
+void Input::nudge() {
+  {
+    std::lock_guard lock{mutex_};
+    nudged_ = true;
+  }
+  changed_.notify_all();
 }
 
 }  // namespace trapline::monitor

@@ -31,8 +31,9 @@ class Input {
   // Moves waiting bytes into the UART; the caller holds the machine's lock.
   void feed(machine::Chipset& chipset);
   bool waiting() const { return count_.load(std::memory_order_relaxed) != 0; }
-  // Blocks until bytes wait or stop() was called.
+  // Blocks until bytes wait, stop() was called, or nudge() was since the last time.
   void wait();
+  void nudge();
 
  private:
   void read_loop();
@@ -49,7 +50,7 @@ class Input {
   std::condition_variable changed_;
   std::deque<u8> queue_;
   std::atomic<std::size_t> count_{0};
-  bool stopping_ = false;
+  bool stopping_ = false, nudged_ = false;
 };
 
 }  // namespace trapline::monitor

@@ -28,6 +28,8 @@ void MachineState::stop_core() {
   if (channel.vcpus() == 0) return;
   channel.vm().stop.store(1, std::memory_order_release);
   for (u32 i = 0; i < channel.vcpus(); i++) core::kick(channel.vcpu(i), cpu::attention::kick);
+  channel.vm().debug.epoch.fetch_add(1);  // those that a debugger has paused
+  core::futex_wake(channel.vm().debug.epoch, 64);
 }
 
 void MachineState::finish(End end_reason, u32 value) {

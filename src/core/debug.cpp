@@ -1,0 +1,267 @@
+#include "core/debug.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/debug_registers.h"
+#include "core/finish.h"
+#include "core/futex.h"
+#include "core/vm.h"
+#include "cpu/mmu.h"
+
+namespace trapline::core {
+
+using engine::Exit;
+
+namespace {
+
+constexpr int kEveryone = 1 << 20;
+
+u64 bit_of(const VcpuUnit& unit) { return u64{1} << unit.cpu.index; }
+u64 all_bits(std::size_t vcpus) { return vcpus >= 64 ? ~u64{0} : (u64{1} << vcpus) - 1; }
+
+bool overlap(u64 a, u64 a_bytes, u64 b, u64 b_bytes) { return a - b < b_bytes || b - a < a_bytes; }
+
+bool watches(const DebugStop& stop, bool write) {
+  return stop.kind == StopKind::access || stop.kind == (write ? StopKind::write : StopKind::read);
+}
+
+}  // namespace
+
+Debugger::Debugger(Vm& vm) : vm_{vm}, mailbox_{vm.channel.vm().debug}, state_(vm.vcpus.size()) {
+  for (auto& unit : vm.vcpus) unit->cpu.debugger = this;
+  load_stops();
+}
+
+Debugger::PerVcpu& Debugger::state_of(const VcpuUnit& unit) { return state_[unit.cpu.index]; }
+
+// -- Running
+// -----------------------------------------------------------------------------------------------------------------
+Exit Debugger::run(VcpuUnit& unit, u64 budget) {
+  PerVcpu& me = state_of(unit);
+  const u64 start = unit.cpu.retired;
+  if (told_of_hit(unit)) return Exit::breakpoint;
+  if (me.stepping) {
+    const Exit exit = step_once(unit, mailbox_.step_interrupts != 0);
+    return exit == Exit::breakpoint ? stop_for(unit, DebugReport::step) : exit;
+  }
+  if (me.pass && linear_pc(unit.cpu) == me.pass_at) {
+    const Exit exit = step_once(unit, false);
+    if (exit != Exit::breakpoint) return exit;
+    if (me.hit) return stop_for(unit, DebugReport::breakpoint);
+  }
+  me.pass = false;
+  const u64 used = unit.cpu.retired - start;
+  if (used >= budget) return Exit::budget_spent;
+  const Exit exit = unit.engine->run(unit.cpu, budget - used);
+  return exit == Exit::breakpoint ? stop_for(unit, DebugReport::breakpoint) : exit;
+}
+
+// Without `interrupts` a running vCPU executes its instruction before any of them: else the timer, due again after
+// every stop, would lead each step into its handler.
+Exit Debugger::step_once(VcpuUnit& unit, bool interrupts) {
+  cpu::Vcpu& cpu = unit.cpu;
+  const bool shadow = cpu.interrupt_shadow;
+  if (!interrupts && cpu.activity == cpu::Activity::running) cpu.interrupt_shadow = true;
+  const Exit exit = unit.engine->step(cpu);
+  if (exit != Exit::breakpoint) cpu.interrupt_shadow = shadow;  // nothing was executed
+  return exit;
+}
+
+Exit Debugger::stop_for(VcpuUnit& unit, DebugReport otherwise) {
+  PerVcpu& me = state_of(unit);
+  // An instruction that faulted after the access has not told the engine; the hit is too old then.
+  me.owes_hit = me.hit && unit.cpu.retired - me.hit_retired <= 1;
+  if (!told_of_hit(unit) && report(unit, otherwise)) {
+    me.pass = true;
+    me.pass_at = linear_pc(unit.cpu);
+  }
+  return Exit::breakpoint;
+}
+
+// True: there was a hit to tell. It stays owed while another vCPU's report goes first.
+bool Debugger::told_of_hit(VcpuUnit& unit) {
+  PerVcpu& me = state_of(unit);
+  if (!me.owes_hit) {
+    me.hit.reset();
+    return false;
+  }
+  me.owes_hit = !report(unit, DebugReport::watchpoint);
+  return true;
+}
+
+// False: another vCPU has something to tell first.
+bool Debugger::report(VcpuUnit& unit, DebugReport what) {
+  u32 nobody = 0;
+  const bool first = mailbox_.reporter.compare_exchange_strong(nobody, unit.cpu.index + 1);
+  if (first) {
+    mailbox_.report = static_cast<u32>(what);
+    if (const auto& hit = state_of(unit).hit; hit && what == DebugReport::watchpoint) {
+      mailbox_.report_kind = static_cast<u32>(hit->kind);
+      mailbox_.report_address = hit->address;
+    }
+  }
+  mailbox_.stop.store(1);
+  for (auto& other : vm_.vcpus)
+    if (other.get() != &unit) kick(other->pages, cpu::attention::kick);
+  return first;
+}
+
+void Debugger::crashed(VcpuUnit& unit) {
+  while (mailbox_.attached.load(std::memory_order_relaxed)) {
+    const bool told = report(unit, DebugReport::crash);
+    pause(unit);
+    if (told) return;
+  }
+}
+
+void Debugger::crashed_in_turns(VcpuUnit& unit) {
+  if (!mailbox_.attached.load(std::memory_order_relaxed)) return;
+  report(unit, DebugReport::crash);
+  unit.cpu.code->park(unit.cpu);
+  pause_all();
+}
+
+// -- Pausing
+// -----------------------------------------------------------------------------------------------------------------
+void Debugger::announce_pause(u64 bits) {
+  const u64 all = all_bits(vm_.vcpus.size());
+  if ((mailbox_.paused.fetch_or(bits) | bits) != all) return;
+  mailbox_.event.fetch_add(1);
+  futex_wake(mailbox_.event);
+}
+
+DebugCommand Debugger::next_command(u32& seen) {
+  u32 now;
+  while ((now = mailbox_.epoch.load(std::memory_order_acquire)) == seen && !vm_.stopping())
+    futex_wait(mailbox_.epoch, seen);
+  if (vm_.stopping()) finish(EndKind::stopped, {});
+  seen = now;
+  return static_cast<DebugCommand>(mailbox_.command);
+}
+
+void Debugger::pause(VcpuUnit& unit) {
+  if (!pausing()) return;
+  PerVcpu& me = state_of(unit);
+  unit.cpu.code->park(unit.cpu);
+  me.seen_epoch = mailbox_.epoch.load();  // no command can come before the next line
+  announce_pause(bit_of(unit));
+  for (;;) {
+    const DebugCommand command = next_command(me.seen_epoch);
+    if (command != DebugCommand::resume) {
+      if (mailbox_.vcpu == unit.cpu.index) execute(command, unit);
+    } else if ((mailbox_.run_mask | mailbox_.step_mask) & bit_of(unit)) {
+      break;
+    }
+  }
+  unit.cpu.code->unpark(unit.cpu);
+  resume(unit);
+}
+
+void Debugger::pause_all() {
+  if (!pausing()) return;
+  u32& seen = state_.front().seen_epoch;
+  seen = mailbox_.epoch.load();
+  announce_pause(all_bits(vm_.vcpus.size()));
+  for (DebugCommand command; (command = next_command(seen)) != DebugCommand::resume;) {
+    const u32 index = mailbox_.vcpu;
+    if (index < vm_.vcpus.size()) execute(command, *vm_.vcpus[index]);
+  }
+  for (auto& unit : vm_.vcpus) {
+    const bool goes_on = (mailbox_.run_mask | mailbox_.step_mask) & bit_of(*unit);
+    state_of(*unit).held = !goes_on;
+    if (goes_on) resume(*unit);
+  }
+}
+
+bool Debugger::held(const VcpuUnit& unit) const { return state_[unit.cpu.index].held; }
+
+void Debugger::resume(VcpuUnit& unit) {
+  PerVcpu& me = state_of(unit);
+  me.stepping = mailbox_.step_mask & bit_of(unit);
+  if (!me.flush) return;
+  me.flush = false;
+  unit.engine->flush();
+  cpu::update_access(unit.cpu);
+}
+
+// -- Commands
+// ----------------------------------------------------------------------------------------------------------------
+void Debugger::execute(DebugCommand command, VcpuUnit& unit) {
+  DebugMailbox& m = mailbox_;
+  const u32 length = std::min(m.length, DebugMailbox::kDataBytes);
+  u32 result = 0;
+  switch (command) {
+    case DebugCommand::read_registers: {
+      const DebugRegisters r = read_registers(unit.cpu);
+      std::memcpy(m.data, &r, sizeof r);
+      break;
+    }
+    case DebugCommand::write_registers: {
+      DebugRegisters r;
+      std::memcpy(&r, m.data, sizeof r);
+      write_registers(unit.cpu, r);
+      break;
+    }
+    case DebugCommand::read_memory:
+      while (result < length && cpu::peek(unit.cpu, m.address + result, m.data + result, 1)) result++;
+      break;
+    case DebugCommand::write_memory:
+      while (result < length && cpu::poke(unit.cpu, m.address + result, m.data + result, 1)) result++;
+      break;
+    case DebugCommand::translate: {
+      Gpa gpa;
+      result = cpu::peek_translate(unit.cpu, m.address, &gpa);
+      std::memcpy(m.data, &gpa.raw, sizeof gpa.raw);
+      break;
+    }
+    case DebugCommand::load_stops:
+      load_stops();
+      break;
+    default:
+      break;
+  }
+  m.result = result;
+  m.done.store(m.epoch.load(), std::memory_order_release);
+  m.event.fetch_add(1);
+  futex_wake(m.event);
+}
+
+void Debugger::load_stops() {
+  breakpoints_.clear();
+  watchpoints_.clear();
+  const u32 count = std::min(mailbox_.stop_count, DebugMailbox::kStops);
+  for (u32 i = 0; i < count; i++) {
+    const DebugStop stop = mailbox_.stops[i];
+    if (stop.kind == StopKind::execute)
+      breakpoints_.push_back(stop.address);
+    else
+      watchpoints_.push_back(stop);
+  }
+  std::sort(breakpoints_.begin(), breakpoints_.end());
+  for (PerVcpu& v : state_) v.flush = true;
+}
+
+// -- What engines and MMU ask
+// --------------------------------------------------------------------------------------------------
+bool Debugger::breakpoint_at(Gva linear) const {
+  return std::binary_search(breakpoints_.begin(), breakpoints_.end(), linear.raw);
+}
+
+bool Debugger::breakpoint_at_offset(u64 page_offset) const {
+  return std::any_of(breakpoints_.begin(), breakpoints_.end(),
+                     [&](u64 a) { return (a & (kPageSize - 1)) == page_offset; });
+}
+
+bool Debugger::accessed(cpu::Vcpu& cpu, Gva linear, u64 bytes, bool write) {
+  for (const DebugStop& w : watchpoints_) {
+    if (!watches(w, write) || !overlap(linear.raw, bytes, w.address, w.length)) continue;
+    PerVcpu& me = state_[cpu.index];
+    me.hit = w;
+    me.hit_retired = cpu.retired;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace trapline::core
