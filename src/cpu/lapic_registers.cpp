@@ -93,6 +93,7 @@ void Lapic::write_lvt(u32 index, u32 value) {
 }
 
 void Lapic::write_svr(u32 value) {
+  take_inbox();  // what arrived so far meets the old setting: a disabled APIC drops it
   reg_[svr] = value & 0x3ff;
   if (!software_enabled()) {
     const u32 old_timer = reg_[lvt_timer];
