@@ -89,7 +89,9 @@ std::string check_cpus(Config& c) {
 
 std::string check_rest(const RunOptions& o, Config& c) {
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9)) return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
-  if (o.gdb_port != 0 || c.gdb_wait) return "--gdb is not built into this version: use --trace";
+  if (o.gdb_port > 0xffff) return fmt::format("--gdb {}: give a port from 1 to 65535", o.gdb_port);
+  c.gdb_port = static_cast<u16>(o.gdb_port);
+  if (c.gdb_wait && c.gdb_port == 0) return "--gdb-wait: nobody could say so: give --gdb PORT too";
   for (const auto& m : o.modules) {
     const auto equals = m.find('=');
     c.modules.push_back({m.substr(0, equals), equals == std::string::npos ? "" : m.substr(equals + 1)});
@@ -137,7 +139,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");
   run.add_flag("--stats", c.stats, "print counters at the end");
   run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")->type_name("FILE");
-  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")->type_name("PORT");
+  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")->type_name("PORT")->check(CLI::Range(1, 65535));
   run.add_flag("--gdb-wait", c.gdb_wait, "do not start before a debugger says so");
 }
 

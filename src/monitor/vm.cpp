@@ -22,6 +22,7 @@
 #include "core/futex.h"
 #include "core/trace_sink.h"
 #include "monitor/core_process.h"
+#include "monitor/gdb_server.h"
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
 #include "monitor/signals.h"
@@ -76,6 +77,8 @@ class VmRun {
   void collect_stats();
   int conclude();
   int conclude_core();
+  void start_debugger();
+  void end_debugger(int code);
   void drain_output();
   Symbols symbols() const;
 
@@ -86,7 +89,8 @@ class VmRun {
   Images images_;
   std::unique_ptr<MachineState> machine_;
   CoreProcess core_;
-  Fd timeout_;
+  Fd timeout_, gdb_listener_;
+  std::unique_ptr<gdb::Server> gdb_;
   std::vector<std::thread> threads_;
   std::vector<core::VcpuStats> stats_;
   steady_clock::time_point started_;
@@ -99,6 +103,12 @@ int VmRun::run() {
   auto images = Images::open(config_);
   if (!images) return fail(ExitCode::bad_input, images.error());
   images_ = std::move(*images);
+  if (config_.gdb_port != 0) {
+    auto listener = gdb::listen_on_loopback(config_.gdb_port);
+    if (!listener) return fail(ExitCode::bad_input, listener.error());
+    gdb_listener_ = std::move(*listener);
+    if (config_.gdb_wait) complain(fmt::format("waiting for a debugger: target remote localhost:{}", config_.gdb_port));
+  }
   trace::mask = config_.trace_mask;
   if (images_.trace) core::open_trace(images_.trace.get());
   if (config_.timeout_seconds > 0) {
@@ -117,6 +127,7 @@ int VmRun::run_machine(Terminal& terminal) {
   machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, terminal.raw());
   if (machine_->deterministic) machine_->time.use_instructions(kDeterministicEpoch);
   stats_.resize(config_.cpus);
+  if (gdb_listener_) start_debugger();
   started_ = steady_clock::now();
   bool first = true;
   for (;;) {
@@ -126,6 +137,7 @@ int VmRun::run_machine(Terminal& terminal) {
     first = false;
     await_end(terminal);
     stop_core();
+    if (gdb_) gdb_->core_ended();
     stop_service();
     collect_stats();
     const auto reason = machine_->end.get();
@@ -137,6 +149,7 @@ int VmRun::run_machine(Terminal& terminal) {
   terminal.suspend();
   core::flush_trace();
   const int code = conclude();
+  if (gdb_) end_debugger(code);
   if (config_.stats)
     fmt::print(stderr, "{}", stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()));
   return code;
@@ -165,6 +178,7 @@ Result<void, std::string> VmRun::power_on() {
     m.closing = false;
     page.start_ns = m.deterministic ? m.time.now_ns() : 0;
   }
+  if (gdb_) gdb_->core_starting(m.channel);
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
   if (auto started = core_.start(m.channel, descriptors); !started) return started;
@@ -177,6 +191,17 @@ Result<void, std::string> VmRun::power_on() {
   page.clock_ready.store(1, std::memory_order_release);
   core::futex_wake(page.clock_ready);
   return {};
+}
+
+void VmRun::start_debugger() {
+  MachineState& m = *machine_;
+  gdb_ = std::make_unique<gdb::Server>(std::move(gdb_listener_), config_.gdb_wait,
+                                       gdb::Server::Hooks{.nudge = [&m] { m.input.nudge(); }, .end = [&m] { m.finish(End::quit); }});
+}
+
+void VmRun::end_debugger(int code) {
+  const auto reason = machine_->end.get();
+  gdb_->finish(code, reason && reason->end == End::signal ? static_cast<int>(reason->value) : 0);
 }
 
 void VmRun::start_service() {
@@ -204,12 +229,12 @@ void VmRun::on_signal(int signal, Terminal& terminal) {
 }
 
 void VmRun::await_end(Terminal& terminal) {
-  while (!machine_->end.get()) {
+  do {  // looks once even if the end is known: a guest that resets without pause is stopped too
     pollfd p[3] = {{machine_->end.fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}, {timeout_.get(), POLLIN, 0}};
     if (::poll(p, 3, -1) < 0) continue;
     for (int s : signals_.take()) on_signal(s, terminal);
     if (p[2].revents & POLLIN) machine_->end.post(End::timeout);
-  }
+  } while (!machine_->end.get());
 }
 
 // Lets it publish its counters; a core that does not is killed.
@@ -220,7 +245,10 @@ void VmRun::stop_core() {
     pollfd p{signals_.fd(), POLLIN, 0};
     ::poll(&p, 1, 2);
     for (int s : signals_.take())
-      if (s != SIGCHLD && s != SIGTSTP && s != SIGCONT) machine_->output.cancel();
+      if (s != SIGCHLD && s != SIGTSTP && s != SIGCONT) {
+        machine_->output.cancel();
+        machine_->end.post(End::signal, static_cast<u32>(s));
+      }
   }
   core_.kill_and_wait();
 }

@@ -1,0 +1,186 @@
+#include "monitor/gdb_core.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "core/futex.h"
+
+namespace trapline::monitor::gdb {
+
+using core::DebugCommand;
+using core::DebugMailbox;
+using core::DebugRegisters;
+
+namespace {
+constexpr u64 kLookNs = 100'000'000;          // a core that died wakes nobody
+constexpr std::chrono::seconds kPatience{5};  // for a command: one that is obeyed takes microseconds
+constexpr int kEveryone = 1 << 20;
+}  // namespace
+
+void CoreTarget::attach(core::Channel& channel, bool pause) {
+  std::lock_guard guard{lock_};
+  channel_ = &channel;
+  vcpus_ = channel.vcpus();
+  write_stops();
+  mailbox().stop.store(pause || asked_);
+  mailbox().attached.store(listening_);
+  gone_ = told_ = taken_ = false;
+  watcher_ = std::thread{[this, &mailbox = mailbox()] { watch(mailbox); }};
+}
+
+void CoreTarget::detach() {
+  gone_ = true;
+  if (watcher_.joinable()) {
+    mailbox().event.fetch_add(1);
+    core::futex_wake(mailbox().event, kEveryone);
+    watcher_.join();
+  }
+  std::lock_guard guard{lock_};
+  channel_ = nullptr;
+}
+
+void CoreTarget::set_listening(bool listening) {
+  std::lock_guard guard{lock_};
+  listening_ = listening;
+  if (channel_) mailbox().attached.store(listening);
+}
+
+// Announces each pause once.
+void CoreTarget::watch(DebugMailbox& m) {
+  while (!gone_) {
+    const u32 seen = m.event.load();
+    if ((m.paused.load(std::memory_order_acquire) & all()) == all() && !told_.exchange(true)) hooks_.paused();
+    core::futex_wait(m.event, seen, kLookNs);
+  }
+}
+
+bool CoreTarget::paused() {
+  std::lock_guard guard{lock_};
+  return all_paused();
+}
+
+std::optional<Stop> CoreTarget::take_stop() {
+  std::lock_guard guard{lock_};
+  if (taken_ || !all_paused()) return std::nullopt;
+  taken_ = true;
+  asked_ = false;
+  Stop stop;
+  const u32 reporter = mailbox().reporter.load(std::memory_order_acquire);
+  if (reporter == 0 || reporter > vcpus_) return stop;
+  stop.vcpu = reporter - 1;
+  const u32 report = mailbox().report, kind = mailbox().report_kind;
+  if (report <= static_cast<u32>(core::DebugReport::crash)) stop.report = static_cast<core::DebugReport>(report);
+  if (kind <= static_cast<u32>(core::StopKind::access)) stop.kind = static_cast<core::StopKind>(kind);
+  stop.address = mailbox().report_address;
+  return stop;
+}
+
+// The caller holds the lock. False: the core is gone, runs, or does not answer.
+bool CoreTarget::perform(DebugCommand command, u32 vcpu, u64 address, u32 length) {
+  if (!all_paused() || vcpu >= vcpus_) return false;
+  DebugMailbox& m = mailbox();
+  m.command = static_cast<u32>(command), m.vcpu = vcpu, m.address = address, m.length = length;
+  const u32 number = m.epoch.fetch_add(1) + 1;
+  core::futex_wake(m.epoch, kEveryone);
+  const auto deadline = std::chrono::steady_clock::now() + kPatience;
+  for (;;) {
+    const u32 seen = m.event.load();
+    if (static_cast<i32>(m.done.load(std::memory_order_acquire) - number) >= 0) return true;
+    if (gone_ || std::chrono::steady_clock::now() > deadline) return false;
+    core::futex_wait(m.event, seen, kLookNs);
+  }
+}
+
+bool CoreTarget::read_registers(u32 vcpu, DebugRegisters& out) {
+  std::lock_guard guard{lock_};
+  if (!perform(DebugCommand::read_registers, vcpu)) return false;
+  std::memcpy(&out, mailbox().data, sizeof out);
+  return true;
+}
+
+bool CoreTarget::write_registers(u32 vcpu, const DebugRegisters& in) {
+  std::lock_guard guard{lock_};
+  if (!all_paused()) return false;
+  std::memcpy(mailbox().data, &in, sizeof in);
+  return perform(DebugCommand::write_registers, vcpu);
+}
+
+std::size_t CoreTarget::read_memory(u32 vcpu, u64 address, std::span<u8> out) {
+  std::lock_guard guard{lock_};
+  std::size_t done = 0;
+  while (done < out.size()) {
+    const u32 length = static_cast<u32>(std::min<std::size_t>(out.size() - done, DebugMailbox::kDataBytes));
+    if (!perform(DebugCommand::read_memory, vcpu, address + done, length)) break;
+    const u32 n = std::min(mailbox().result, length);
+    std::memcpy(out.data() + done, mailbox().data, n);
+    done += n;
+    if (n < length) break;
+  }
+  return done;
+}
+
+std::size_t CoreTarget::write_memory(u32 vcpu, u64 address, std::span<const u8> in) {
+  std::lock_guard guard{lock_};
+  std::size_t done = 0;
+  while (done < in.size() && all_paused()) {
+    const u32 length = static_cast<u32>(std::min<std::size_t>(in.size() - done, DebugMailbox::kDataBytes));
+    std::memcpy(mailbox().data, in.data() + done, length);
+    if (!perform(DebugCommand::write_memory, vcpu, address + done, length)) break;
+    const u32 n = std::min(mailbox().result, length);
+    done += n;
+    if (n < length) break;
+  }
+  return done;
+}
+
+std::optional<u64> CoreTarget::translate(u32 vcpu, u64 address) {
+  std::lock_guard guard{lock_};
+  if (!perform(DebugCommand::translate, vcpu, address) || mailbox().result != 1) return std::nullopt;
+  u64 gpa;
+  std::memcpy(&gpa, mailbox().data, sizeof gpa);
+  return gpa;
+}
+
+void CoreTarget::set_stops(const std::vector<core::DebugStop>& stops) {
+  std::lock_guard guard{lock_};
+  stops_ = stops;
+  if (stops_.size() > DebugMailbox::kStops) stops_.resize(DebugMailbox::kStops);
+  stops_changed_ = true;
+}
+
+void CoreTarget::write_stops() {
+  std::copy(stops_.begin(), stops_.end(), mailbox().stops);
+  mailbox().stop_count = static_cast<u32>(stops_.size());
+  stops_changed_ = false;
+}
+
+void CoreTarget::resume(u64 run_mask, u64 step_mask, bool step_interrupts) {
+  std::lock_guard guard{lock_};
+  if (!all_paused()) return;
+  if (stops_changed_) {
+    write_stops();
+    perform(DebugCommand::load_stops, 0);
+  }
+  DebugMailbox& m = mailbox();
+  m.command = static_cast<u32>(DebugCommand::resume);
+  m.run_mask = run_mask & all(), m.step_mask = step_mask & all(), m.step_interrupts = step_interrupts;
+  m.reporter.store(0);
+  m.stop.store(0);
+  m.paused.fetch_and(~(m.run_mask | m.step_mask));
+  taken_ = false;
+  told_ = false;  // after the bits: the watcher must not announce the pause that ends here
+  m.epoch.fetch_add(1);
+  core::futex_wake(m.epoch, kEveryone);
+}
+
+void CoreTarget::interrupt() {
+  std::lock_guard guard{lock_};
+  asked_ = true;
+  if (!channel_ || gone_) return;
+  mailbox().stop.store(1);
+  for (u32 i = 0; i < vcpus_; i++) core::kick(channel_->vcpu(i), cpu::attention::kick);
+  hooks_.nudge();
+}
+
+}  // namespace trapline::monitor::gdb

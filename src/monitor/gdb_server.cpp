@@ -1,0 +1,163 @@
+#include "monitor/gdb_server.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace trapline::monitor::gdb {
+
+namespace {
+
+constexpr int kSendSeconds = 2;  // a client that reads nothing for so long is given up
+
+sockaddr_in loopback(u16 port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = ::htons(port);
+  address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+  return address;
+}
+
+void prepare(int client) {
+  const int on = 1;
+  ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  const timeval limit{kSendSeconds, 0};
+  ::setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+bool send_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<Fd, std::string> listen_on_loopback(u16 port) {
+  Fd fd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  const int on = 1;
+  const sockaddr_in address = loopback(port);
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(fd.get(), 1) != 0)
+    return Err{fmt::format("--gdb {}: {}: choose another port", port, std::strerror(errno))};
+  return fd;
+}
+
+Server::Server(Fd listener, bool wait, Hooks hooks)
+    : listener_{std::move(listener)},
+      event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+      target_{{.paused = [this] { wake(); }, .nudge = std::move(hooks.nudge), .end = std::move(hooks.end)}},
+      hold_{wait},
+      wait_{wait},
+      thread_{[this] { serve(); }} {}
+
+Server::~Server() {
+  finish(0, 0);
+  target_.detach();
+}
+
+void Server::core_starting(core::Channel& channel) {
+  target_.attach(channel, wait_ && !started_);
+  started_ = true;
+}
+
+void Server::finish(int code, int signal) {
+  if (!thread_.joinable()) return;
+  code_ = code, signal_ = signal;
+  ending_ = true;
+  wake();
+  thread_.join();
+}
+
+void Server::wake() {
+  const u64 one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(event_.get(), &one, sizeof one);
+}
+
+// -- The server's thread
+// -------------------------------------------------------------------------------------------------------
+void Server::serve() {
+  while (!ending_) {
+    // A client is heard once its session has begun; until then its bytes wait in the socket.
+    pollfd p[3] = {{event_.get(), POLLIN, 0},
+                   {client_ ? -1 : listener_.get(), POLLIN, 0},
+                   {stub_ ? client_.get() : -1, POLLIN, 0}};
+    if (::poll(p, 3, -1) < 0) continue;
+    if (p[0].revents) on_pause();
+    if (p[1].revents) accept_client();
+    if (p[2].revents && stub_) read_client();
+    if (stub_ && (stub_->closed() || send_failed_)) hang_up();
+  }
+  say_goodbye();
+}
+
+void Server::accept_client() {
+  client_ = Fd{::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC)};
+  if (!client_) return;
+  prepare(client_.get());
+  target_.set_listening(true);
+  if (target_.paused())
+    start_session(Stop{});
+  else
+    target_.interrupt();
+}
+
+void Server::on_pause() {
+  u64 count;
+  [[maybe_unused]] const ssize_t n = ::read(event_.get(), &count, sizeof count);
+  const auto stop = target_.take_stop();
+  if (!stop) return;
+  if (stub_)
+    stub_->stopped(*stop);
+  else if (client_)
+    start_session(*stop);
+  else if (!hold_)
+    resume_all();
+}
+
+void Server::start_session(const Stop& stop) {
+  send_failed_ = false;
+  stub_ = std::make_unique<Stub>(target_, settings_, stop, [this](std::string_view bytes) {
+    if (!send_failed_ && !send_all(client_.get(), bytes)) send_failed_ = true;
+  });
+}
+
+void Server::read_client() {
+  u8 bytes[16384];
+  const ssize_t n = ::recv(client_.get(), bytes, sizeof bytes, MSG_DONTWAIT);
+  if (n > 0) return stub_->receive({bytes, static_cast<std::size_t>(n)});
+  if (n < 0 && (errno == EINTR || errno == EAGAIN)) return;
+  send_failed_ = true;
+}
+
+// Its breakpoints go with the client. A running VM stops for a moment to forget them (on_pause lets it go on).
+void Server::hang_up() {
+  const bool running = stub_->running(), detached = stub_->closed();
+  stub_.reset();
+  client_ = Fd{};
+  target_.set_listening(false);
+  hold_ = !running;
+  if (detached) return;
+  target_.set_stops({});
+  if (running) target_.interrupt();
+}
+
+void Server::say_goodbye() {
+  if (stub_) stub_->ended(code_, signal_);
+  stub_.reset();
+  client_ = Fd{};
+}
+
+}  // namespace trapline::monitor::gdb
