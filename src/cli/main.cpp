@@ -59,6 +59,8 @@ int dispatch(int argc, char** argv, bool output_open) {
 #ifdef TRAPLINE_FUZZ
   cli::FuzzCommand fuzz{app};
 #endif
+  if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1]))
+    return usage(fmt::format("{}: no such command: see trapline --help", argv[1]));
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -181,7 +181,9 @@ TEST(Ending, StatisticsAreOnStandardError) {
 
 TEST(Ending, TwoRunsByInstructionsTraceTheSame) {
   const TempFile kernel{multiboot(prints("same every time", exits_with(3)))};
-  const auto once = [&] { return run(command(kernel, {"--clock", "instructions", "--trace", "all"})).output; };
+  Process::Options options;
+  options.merge_stderr = false;
+  const auto once = [&] { return run(command(kernel, {"--clock", "instructions", "--trace", "all"}), {}, 30s, options).errors; };
   const std::string first = once();
   EXPECT_GT(first.size(), 1000u);
   EXPECT_EQ(first, once());

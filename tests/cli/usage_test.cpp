@@ -54,7 +54,7 @@ TEST(Usage, WrongFiles) {
   expect_refusal({"run", "--kernel", "/nonexistent/vmlinuz"}, 3, "/nonexistent/vmlinuz");
   expect_refusal({"run", "--kernel", "/tmp"}, 3, "is a directory");
   expect_refusal({"run", "--kernel", empty.path()}, 3, "is empty");
-  expect_refusal({"run", "--kernel", text.path()}, 3, "kernel");
+  expect_refusal({"run", "--kernel", text.path()}, 3, text.path());
   expect_refusal({"run", "--kernel", kernel.path(), "--initrd", "/nonexistent/initrd"}, 3, "--initrd /nonexistent/initrd");
   expect_refusal({"run", "--kernel", kernel.path(), "--module", "/nonexistent/m=args"}, 3, "--module /nonexistent/m");
   expect_refusal({"run", "--kernel", kernel.path(), "--system-map", "/nonexistent/map"}, 3, "--system-map");
@@ -69,7 +69,7 @@ TEST(Usage, TruncatedKernelsAreRefusedAtEveryLength) {
   const std::string whole = multiboot(exits_with(0));
   for (std::size_t n : {1u, 3u, 4u, 11u, 12u, 31u}) {
     const TempFile part{whole.substr(0, n)};
-    expect_refusal({"run", "--kernel", part.path()}, 3, "kernel");
+    expect_refusal({"run", "--kernel", part.path()}, 3, part.path());
   }
 }
 
