@@ -14,6 +14,19 @@
 
 namespace trapline::monitor::gdb {
 
+// Of error replies. Linux errno values by convention; GDB shows the number.
+inline constexpr int kNotFound = 2, kBadAddress = 14, kInvalid = 22, kNoSpace = 28, kReadOnly = 30;
+
+// "addr,length": what m, M, X and Z begin with, and qXfer.
+inline bool take_range(std::string_view& text, u64& address, u64& length) {
+  const auto a = take_number(text);
+  if (!a || !take_char(text, ',')) return false;
+  const auto n = take_number(text);
+  if (!n) return false;
+  address = *a, length = *n;
+  return true;
+}
+
 // What outlives a connection.
 struct Settings {
   enum class Description : u8 { automatic, bits32, bits64 };
