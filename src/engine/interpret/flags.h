@@ -37,6 +37,7 @@ TRAPLINE_PLAIN_ALU(Or, "or", true)
 TRAPLINE_PLAIN_ALU(Xor, "xor", true)
 TRAPLINE_PLAIN_ALU(Cmp, "cmp", false)
 TRAPLINE_PLAIN_ALU(Test, "test", false)
+TRAPLINE_PLAIN_ALU(Imul, "imul", true)
 
 // These take the carry in (bit 8 of f).
 #define TRAPLINE_CARRY_ALU(Name, text)                                                                                 \
@@ -77,25 +78,25 @@ struct Mov : Operation {
   }
 };
 
-// Shifts and rotates: a masked count of 0 changes no flag.
-#define TRAPLINE_SHIFT(Name, text)                                                                                      \
+// Shifts and rotates: a masked count of 0 changes no flag. Shifts set all others from their operands alone.
+#define TRAPLINE_SHIFT(Name, load, text)                                                                                      \
   struct Name : Operation {                                                                                             \
     static constexpr bool reads = true, lockable = false;                                                               \
     template <class T>                                                                                                  \
     static T apply(u16& f, T a, T b) {                                                                                  \
       const u8 count = static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31);                                                  \
       if (count == 0) return a;                                                                                         \
-      asm(TRAPLINE_LOAD_FLAGS text " %%cl, %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : "c"(count) : "cc");       \
+      asm(load text " %%cl, %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : "c"(count) : "cc");       \
       return a;                                                                                                         \
     }                                                                                                                   \
   };
-TRAPLINE_SHIFT(Shl, "shl")
-TRAPLINE_SHIFT(Shr, "shr")
-TRAPLINE_SHIFT(Sar, "sar")
-TRAPLINE_SHIFT(Rol, "rol")
-TRAPLINE_SHIFT(Ror, "ror")
-TRAPLINE_SHIFT(Rcl, "rcl")
-TRAPLINE_SHIFT(Rcr, "rcr")
+TRAPLINE_SHIFT(Shl, "", "shl")
+TRAPLINE_SHIFT(Shr, "", "shr")
+TRAPLINE_SHIFT(Sar, "", "sar")
+TRAPLINE_SHIFT(Rol, TRAPLINE_LOAD_FLAGS, "rol")
+TRAPLINE_SHIFT(Ror, TRAPLINE_LOAD_FLAGS, "ror")
+TRAPLINE_SHIFT(Rcl, TRAPLINE_LOAD_FLAGS, "rcl")
+TRAPLINE_SHIFT(Rcr, TRAPLINE_LOAD_FLAGS, "rcr")
 
 // ROL and ROR of a register by an immediate other than 1 leave OF alone (it is undefined); the other forms compute one.
 template <class Rotate>
@@ -123,7 +124,6 @@ TRAPLINE_KEEPING_ALU(Bt, "bt", false)
 TRAPLINE_KEEPING_ALU(Bts, "bts", true)
 TRAPLINE_KEEPING_ALU(Btr, "btr", true)
 TRAPLINE_KEEPING_ALU(Btc, "btc", true)
-TRAPLINE_KEEPING_ALU(Imul, "imul", true)
 TRAPLINE_KEEPING_ALU(Popcnt, "popcnt", true)
 TRAPLINE_KEEPING_ALU(Lzcnt, "lzcnt", true)
 TRAPLINE_KEEPING_ALU(Tzcnt, "tzcnt", true)

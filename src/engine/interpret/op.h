@@ -114,7 +114,7 @@ struct Run {
   u64 pending_page = 0;            // gpa page of its block
   u32 pending_key = 0;
   bool pending_cross = false;      // it checks the translation of its targets
-  static constexpr u64 kJumps = 4096;
+  static constexpr u64 kJumps = 16384;
   JumpEntry jump[kJumps];
 };
 inline Run& run_of(Vcpu& cpu) { return *static_cast<Run*>(cpu.engine_state); }
