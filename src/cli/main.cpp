@@ -59,7 +59,8 @@ int dispatch(int argc, char** argv, bool output_open) {
 #ifdef TRAPLINE_FUZZ
   cli::FuzzCommand fuzz{app};
 #endif
-  if (argc > 1 && argv[1][0] != '-' && !app.get_subcommand_no_throw(argv[1]))
+  const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(named).empty())
     return usage(fmt::format("{}: no such command: see trapline --help", argv[1]));
   try {
     app.parse(argc, argv);
