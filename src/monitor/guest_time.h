@@ -23,21 +23,24 @@ class TscMeasurement {
 
 class GuestTime final : public devices::TimeSource {
  public:
-  // Real: nanoseconds since start() by the host's TSC.
+  // Real: nanoseconds since start() by the host's TSC. Until then 0: the devices are built first and note the time they begin at.
   void start(u64 tsc_khz) {
     khz_ = tsc_khz;
     origin_ = __rdtsc();
   }
   // --clock instructions: the core says what time it is. Guest time never goes back and never comes near the end of 64 bits.
-  void use_instructions(u64 wall_clock_base) {
-    instructions_ = true;
-    wall_base_ = wall_clock_base;
+  static GuestTime by_instructions(u64 wall_clock_base) {
+    GuestTime time;
+    time.instructions_ = true;
+    time.wall_base_ = wall_clock_base;
+    return time;
   }
   void advance(u64 now_ns) { now_ = std::max(now_, std::min(now_ns, u64{1} << 62)); }
 
   u64 origin() const { return origin_; }
   u64 now_ns() const override {
-    return instructions_ ? now_ : static_cast<u64>(static_cast<u128>(__rdtsc() - origin_) * 1'000'000 / khz_);
+    if (instructions_ || khz_ == 0) return now_;
+    return static_cast<u64>(static_cast<u128>(__rdtsc() - origin_) * 1'000'000 / khz_);
   }
   u64 wall_clock_seconds() const override {
     return instructions_ ? wall_base_ + now_ / 1'000'000'000 : static_cast<u64>(::time(nullptr));
@@ -45,7 +48,7 @@ class GuestTime final : public devices::TimeSource {
 
  private:
   bool instructions_ = false;
-  u64 khz_ = 1'000'000, origin_ = 0, now_ = 0, wall_base_ = 0;
+  u64 khz_ = 0, origin_ = 0, now_ = 0, wall_base_ = 0;
 };
 
 }  // namespace trapline::monitor

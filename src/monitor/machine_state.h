@@ -13,15 +13,18 @@
 #include "monitor/input.h"
 #include "monitor/interrupts.h"
 #include "monitor/output.h"
+#include "para/kvm/kvm.h"
 
 namespace trapline::monitor {
+
+inline constexpr u64 kDeterministicEpoch = para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
 
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
   MachineState(const machine::Config& config, int output_fd, bool terminal);
 
   const bool deterministic;
   std::mutex lock;  // around all use of chipset, time.advance() and interrupts
-  GuestTime time;
+  GuestTime time = deterministic ? GuestTime::by_instructions(kDeterministicEpoch) : GuestTime{};  // before the devices, who ask it
   Interrupts interrupts;
   Output output;
   EndEvent end;

@@ -29,7 +29,6 @@
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
 #include "monitor/terminal.h"
-#include "para/kvm/kvm.h"
 
 namespace trapline::monitor {
 
@@ -37,7 +36,6 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr u64 kDeterministicEpoch = para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
 constexpr int kStopPatienceMs = 1000;
 
 void complain(const std::string& text) { fmt::print(stderr, "trapline: {}\n", text); }
@@ -125,7 +123,6 @@ int VmRun::run() {
 
 int VmRun::run_machine(Terminal& terminal) {
   machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, terminal.raw());
-  if (machine_->deterministic) machine_->time.use_instructions(kDeterministicEpoch);
   stats_.resize(config_.cpus);
   if (gdb_listener_) start_debugger();
   started_ = steady_clock::now();
