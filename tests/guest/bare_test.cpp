@@ -27,6 +27,8 @@ TEST_P(BareGuest, FindsTheMachineAsTheManualSays) {
   EXPECT_EQ(vm.code, 33) << vm.output;
   EXPECT_NE(vm.output.find("PASS"), std::string::npos) << vm.output;
   EXPECT_EQ(vm.output.find("FAIL"), std::string::npos) << vm.output;
+  if (std::string_view{GetParam().guest} == "smp")
+    EXPECT_NE(vm.output.find(fmt::format("cpus {:016x}", GetParam().cpus)), std::string::npos) << vm.output;
 }
 
 std::string name_of(const testing::TestParamInfo<Bare>& info) {

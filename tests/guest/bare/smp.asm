@@ -56,14 +56,6 @@
     test dword [rdi + 0x300], 0x1000
     jnz %%busy
 %endmacro
-%macro STEP 1                           ; its name first: a hang shows where
-    [section .data]
-%%text: db %str(%1), 10, 0
-    __?SECT?__
-    mov rsi, %%text
-    call print64
-    call %1
-%endmacro
 ; FOR_APS label..END_APS: EBP is the index
 %macro FOR_APS 0
     %push aps
