@@ -35,11 +35,12 @@ bool is_double_fault(const Event& e) {
 }
 
 // Does RFLAGS.RF go into the image as 1? For faults, so that the handler's IRET gets past an instruction breakpoint;
-// not for the breakpoint itself, for traps and aborts (SDM Vol. 3B 17.3.1.1).
-bool sets_resume_flag(const Fault& f) {
+// not for the breakpoint itself and for aborts. Traps push what is there: 1 only between elements of a REP (SDM Vol. 3B
+// 17.3.1.1).
+bool sets_resume_flag(const Vcpu& cpu, const Fault& f) {
   switch (f.vector) {
     case Vector::db:
-      return f.dr6 & dr6::bd;
+      return (f.dr6 & dr6::bd) || (cpu.sys_flags & flag::rf);
     case Vector::bp:
     case Vector::of:
     case Vector::df:
@@ -57,7 +58,7 @@ Event event_of(Vcpu& cpu, const Fault& f) {
   e.has_error = has_error_code(f.vector);
   e.error = f.error;
   e.return_rip = cpu.rip;
-  e.flags = (cpu.rflags() & ~flag::rf) | (sets_resume_flag(f) ? flag::rf : 0);
+  e.flags = (cpu.rflags() & ~flag::rf) | (sets_resume_flag(cpu, f) ? flag::rf : 0);
   if (f.vector == Vector::pf) cpu.cr2 = f.cr2;
   if (f.vector == Vector::db) {
     cpu.debug.dr6 = (cpu.debug.dr6 & ~dr6::breakpoints) | f.dr6 | dr6::fixed;

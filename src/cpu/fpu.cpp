@@ -106,9 +106,13 @@ bool Area::probe_write(u64 at, unsigned size) const {
 bool Area::aligned(u64 alignment, Access access) const {
   u64 l;
   if (!linear(0, 1, access, l)) return false;
-  if (l & (alignment - 1)) return cpu.raise_gp() == Outcome::next;
+  if (cpu.in_long64() && static_cast<u64>(static_cast<i64>(l << 16) >> 16) != l)
+    return cpu.raise(insn.mem.seg == Seg::ss ? Vector::ss : Vector::gp) == Outcome::next;
+  if (l & (alignment - 1)) return cpu.raise(alignment_checks(cpu) ? Vector::ac : Vector::gp) == Outcome::next;
   return true;
 }
+
+bool Area::checked(u64 alignment, Access access) const { return !alignment_checks(cpu) || aligned(alignment, access); }
 
 // -- MXCSR and VZERO*
 // ---------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ struct Format {
   bool narrow;  // 16-bit
   bool real;    // real-address or virtual-8086 mode: pointers are linear
   unsigned bytes() const { return narrow ? 14 : 28; }
+  unsigned alignment() const { return narrow ? 2 : 4; }
 };
 
 Format format_of(const Vcpu& cpu, const isa::Insn& insn) {
@@ -109,7 +110,7 @@ Outcome fnstenv(Vcpu& cpu, const isa::Insn& insn) {
   if (!check_unit(cpu, Unit::x87)) return Outcome::fault;
   const Format f = format_of(cpu, insn);
   const Area area{cpu, insn};
-  if (!area.probe_write(0, f.bytes())) return Outcome::fault;
+  if (!area.checked(f.alignment(), Access::write) || !area.probe_write(0, f.bytes())) return Outcome::fault;
   x87_unpark(cpu);
   Environment host;
   asm volatile("fnstenv %0" : "=m"(host));  // and masks all exceptions
@@ -122,7 +123,8 @@ Outcome fldenv(Vcpu& cpu, const isa::Insn& insn) {
   if (!may_load(cpu)) return Outcome::fault;
   const Format f = format_of(cpu, insn);
   u8 in[28];
-  if (!Area{cpu, insn}.read(0, in, f.bytes())) return Outcome::fault;
+  const Area area{cpu, insn};
+  if (!area.checked(f.alignment(), Access::read) || !area.read(0, in, f.bytes())) return Outcome::fault;
   unpark_to_load(cpu);
   const Environment e = parse(cpu, f, in);
   asm volatile("fldenv %0" ::"m"(e) : "memory");
@@ -133,7 +135,7 @@ Outcome fnsave(Vcpu& cpu, const isa::Insn& insn) {
   if (!check_unit(cpu, Unit::x87)) return Outcome::fault;
   const Format f = format_of(cpu, insn);
   const Area area{cpu, insn};
-  if (!area.probe_write(0, f.bytes() + kStackBytes)) return Outcome::fault;
+  if (!area.checked(f.alignment(), Access::write) || !area.probe_write(0, f.bytes() + kStackBytes)) return Outcome::fault;
   x87_unpark(cpu);
   Image host;
   asm volatile("fnsave %0" : "=m"(host));  // and initializes
@@ -148,7 +150,8 @@ Outcome frstor(Vcpu& cpu, const isa::Insn& insn) {
   if (!may_load(cpu)) return Outcome::fault;
   const Format f = format_of(cpu, insn);
   u8 in[sizeof(Image)];
-  if (!Area{cpu, insn}.read(0, in, f.bytes() + kStackBytes)) return Outcome::fault;
+  const Area area{cpu, insn};
+  if (!area.checked(f.alignment(), Access::read) || !area.read(0, in, f.bytes() + kStackBytes)) return Outcome::fault;
   unpark_to_load(cpu);
   Image host;
   host.env = parse(cpu, f, in);

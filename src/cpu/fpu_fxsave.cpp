@@ -9,7 +9,7 @@ namespace trapline::cpu {
 namespace {
 
 constexpr unsigned kMxcsr = 24, kMxcsrMask = 28, kXmm = 160;
-constexpr unsigned kWritten = 416;  // bytes 416..511 are left to software
+constexpr unsigned kWritten = 416, kArea = 512;  // bytes 416..511 are left to software, but must be there
 
 bool is_wide(const isa::Insn& insn) {
   return insn.mnemonic == ZYDIS_MNEMONIC_FXSAVE64 || insn.mnemonic == ZYDIS_MNEMONIC_FXRSTOR64;
@@ -35,7 +35,8 @@ Outcome fxsave(Vcpu& cpu, const isa::Insn& insn) {
   const unsigned registers = vector_registers(cpu);
   const unsigned bytes =
       kXmm + registers * 16;  // XMM8..15 do not exist outside 64-bit mode: their place is not written
-  if (!area.probe_write(0, kWritten)) return Outcome::fault;
+  // The end comes first, as on processors: with two pages missing, its page is the one reported.
+  if (!area.probe_write(kArea - 1, 1) || !area.probe_write(0, kArea)) return Outcome::fault;
   u8 out[kWritten] = {};
   u8 x87[kX87ImageBytes] = {};
   x87_store_image(cpu, x87, is_wide(insn));
@@ -49,8 +50,8 @@ Outcome fxsave(Vcpu& cpu, const isa::Insn& insn) {
 Outcome fxrstor(Vcpu& cpu, const isa::Insn& insn) {
   const Area area{cpu, insn};
   if (!may_execute(cpu, area, Access::read)) return Outcome::fault;
-  u8 in[kWritten];
-  if (!area.read(0, in, kWritten)) return Outcome::fault;
+  u8 in[kArea];
+  if (!area.read(kArea - 1, in, 1) || !area.read(0, in, kArea)) return Outcome::fault;
   u32 mxcsr;
   std::memcpy(&mxcsr, in + kMxcsr, 4);
   if (mxcsr & ~mxcsr_mask(cpu)) return cpu.raise_gp();

@@ -16,8 +16,10 @@ struct Area {
   [[nodiscard]] bool read(u64 at, void* out, unsigned size) const;
   [[nodiscard]] bool write(u64 at, const void* in, unsigned size) const;
   [[nodiscard]] bool probe_write(u64 at, unsigned size) const;
-  // #GP(0) unless the operand is aligned to `alignment` bytes.
+  // #GP(0) unless the operand is aligned to `alignment` bytes; #AC(0) instead while alignment is checked.
   [[nodiscard]] bool aligned(u64 alignment, Access access) const;
+  // #AC(0) while alignment is checked and the operand is not aligned to `alignment` bytes.
+  [[nodiscard]] bool checked(u64 alignment, Access access) const;
 
  private:
   bool linear(u64 at, unsigned size, Access access, u64& out) const;

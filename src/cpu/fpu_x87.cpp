@@ -42,6 +42,15 @@ void snapshot(Vcpu& cpu) {
   std::memcpy(cpu.x87.image, a.bytes, kX87ImageBytes);
 }
 
+// The image holds ST(0) first. With TOP going to 0 the registers stay where they are and are numbered anew.
+void clear_top(u8* image) {
+  const unsigned top = get<u16>(image, kFsw) >> 11 & 7;
+  u8 before[128];
+  std::memcpy(before, image + kRegisters, sizeof before);
+  for (unsigned i = 0; i < 8; i++) std::memcpy(image + kRegisters + (i + top) % 8 * 16, before + i * 16, 16);
+  put<u16>(image, kFsw, get<u16>(image, kFsw) & ~(7u << 11));
+}
+
 // The registers in the host are of no more use. FNINIT leaves no unmasked exception pending for anyone else.
 void abandon(Vcpu& cpu) {
   if (!cpu.x87.live) return;
@@ -96,6 +105,17 @@ void x87_store_image(Vcpu& cpu, u8 (&out)[kX87ImageBytes], bool wide) {
   std::memcpy(out + kRegisters, x.image + kRegisters, kX87ImageBytes - kRegisters);
 }
 
+// FIP has as many bits as the processor's linear addresses, the highest one repeated above; FDP has all.
+u64 as_pointer(u64 v) {
+  static const unsigned unused = [] {
+    u32 a = 0, b, c, d;
+    __get_cpuid(0x80000008, &a, &b, &c, &d);
+    const unsigned bits = a >> 8 & 0xff;
+    return bits > 32 && bits < 64 ? 64 - bits : 16;
+  }();
+  return static_cast<u64>(static_cast<i64>(v << unused) >> unused);
+}
+
 void x87_load_image(Vcpu& cpu, const u8 (&in)[kX87ImageBytes], bool wide) {
   abandon(cpu);
   X87State& x = cpu.x87;
@@ -111,7 +131,7 @@ void x87_load_image(Vcpu& cpu, const u8 (&in)[kX87ImageBytes], bool wide) {
     std::memset(x.image + kRegisters + r * 16 + 10, 0, 6);
   }
   x.fop = get<u16>(in, kFop) & 0x7ff;
-  x.fip = wide ? get<u64>(in, kFip) : get<u32>(in, kFip);
+  x.fip = wide ? as_pointer(get<u64>(in, kFip)) : get<u32>(in, kFip);
   x.fdp = wide ? get<u64>(in, kFdp) : get<u32>(in, kFdp);
   x.fcs = wide ? 0 : get<u16>(in, kFip + 4);
   x.fds = wide ? 0 : get<u16>(in, kFdp + 4);
@@ -126,6 +146,7 @@ void x87_initialize(Vcpu& cpu, bool clear_registers) {
     return;
   }
   abandon(cpu);
+  if (!clear_registers) clear_top(x.image);
   std::memset(x.image, 0, clear_registers ? kX87ImageBytes : kRegisters);
   put<u16>(x.image, kFcw, kInitialFcw);
 }
@@ -170,10 +191,12 @@ Outcome emms(Vcpu& cpu, const isa::Insn&) {
     if (cpu.cr0 & cr0::ne) return cpu.raise(Vector::mf);
     x87_park(cpu);
   }
-  if (cpu.x87.live)
+  if (cpu.x87.live) {
     asm volatile("emms" ::: "memory");
-  else
+  } else {  // as every MMX instruction it also sets TOP to 0
+    clear_top(cpu.x87.image);
     put<u16>(cpu.x87.image, kFtw, 0);
+  }
   return Outcome::next;
 }
 

@@ -75,7 +75,7 @@ bool noncanonical_fault(Vcpu& cpu, Seg seg) {
 
 // Alignment by data type (SDM table 6-7); SSE and wider accesses never raise #AC.
 bool misaligned(const Vcpu& cpu, u64 linear, unsigned size) {
-  if (cpu.cpl != 3 || !(cpu.cr0 & cr0::am) || !(cpu.sys_flags & flag::ac)) return false;
+  if (!alignment_checks(cpu)) return false;
   const unsigned mask = size == 2 ? 1 : size == 4 || size == 6 ? 3 : size == 8 || size == 10 ? 7 : 0;
   return linear & mask;
 }
@@ -102,6 +102,10 @@ bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, 
   linear &= mask;
   if (cpu.long_mode_active() && !(canonical(linear) && canonical((linear + size - 1) & mask)))
     return noncanonical_fault(cpu, seg);
+  if (!system && misaligned(cpu, linear, size)) {  // before the pages are looked at, as processors do
+    static_cast<void>(cpu.raise(Vector::ac));
+    return false;
+  }
   const u32 need = needed(cpu, access, system);
   const bool user = cpu.cpl == 3 && !system;
   const unsigned first = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
@@ -111,10 +115,6 @@ bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, 
   for (unsigned i = 0; i < span.count; i++)
     if (!resolve(cpu, access, need, user, span.piece[i])) return false;
   if (system) return true;
-  if (misaligned(cpu, linear, size)) {
-    static_cast<void>(cpu.raise(Vector::ac));
-    return false;
-  }
   cpu.debug_hits |= data_breakpoints(cpu, linear, size, writes(access));
   if (cpu.debugger && cpu.debugger->watching() && cpu.debugger->accessed(cpu, Gva{linear}, size, writes(access)))
     cpu.debug_hits |= kDebuggerHit;

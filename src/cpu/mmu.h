@@ -63,6 +63,22 @@ bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg 
 // not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use read_slow and write_slow, under
 // split_lock() if the guest asked for LOCK.
 u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted);
+// Is alignment checking (#AC) in force? SDM Vol. 3A 6.15, vector 17.
+inline bool alignment_checks(const Vcpu& cpu) {
+  return cpu.cpl == 3 && (cpu.cr0 & cr0::am) && (cpu.sys_flags & flag::ac);
+}
+// While it lives no access raises #AC: for what hosts do not check, such as the elements of masked operands.
+class AlignmentUnchecked {
+ public:
+  explicit AlignmentUnchecked(Vcpu& cpu) : cpu_{cpu}, ac_{cpu.sys_flags & flag::ac} { cpu.sys_flags &= ~flag::ac; }
+  ~AlignmentUnchecked() { cpu_.sys_flags |= ac_; }
+  AlignmentUnchecked(const AlignmentUnchecked&) = delete;
+  AlignmentUnchecked& operator=(const AlignmentUnchecked&) = delete;
+
+ private:
+  Vcpu& cpu_;
+  u32 ac_;
+};
 // Held around a locked access that no single host instruction can do (across pages, on code pages, device memory).
 struct SplitLock {
   SplitLock();

@@ -188,8 +188,8 @@ Outcome ins_outs(Vcpu& cpu, const isa::Insn& insn) {
   const bool input = insn.mnemonic == ZYDIS_MNEMONIC_INSB || insn.mnemonic == ZYDIS_MNEMONIC_INSW ||
                      insn.mnemonic == ZYDIS_MNEMONIC_INSD;
   const StringIo io = describe(cpu, insn, input);
+  if (!check_port(cpu, io.port, io.size)) return Outcome::fault;  // even if the count is 0
   if (io.remaining == 0) return Outcome::next;
-  if (!check_port(cpu, io.port, io.size)) return Outcome::fault;
   return input ? ins(cpu, io) : outs(cpu, io);
 }
 

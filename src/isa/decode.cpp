@@ -169,6 +169,11 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
       default: op.kind = Operand::Kind::other; break;
     }
   }
+  // MOVSXD with a 16-bit operand reads 16 bits (SDM Vol. 2B), where Zydis says 32.
+  if (zi.mnemonic == ZYDIS_MNEMONIC_MOVSXD && out.operand_bytes == 2) {
+    out.op[1].bytes = 2;
+    if (out.op[1].kind == Operand::Kind::mem) out.mem.bytes = 2;
+  }
   // String instructions (two memory operands) and implicit ones (XLAT, MASKMOVDQU): only the source's segment is of interest.
   const bool string = zi.meta.category == ZYDIS_CATEGORY_STRINGOP || zi.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
   if (string || out.mem.bytes == 0) {

@@ -63,10 +63,16 @@ template <class T>
   return true;
 }
 
+// The return address is written before the target is looked at, as Intel's processors do; RSP goes back.
+[[gnu::cold, gnu::noinline]] const Op* bad_target(Vcpu& cpu, const Op* op, u64 rsp) {
+  cpu.gpr[isa::rsp] = rsp;
+  return raise_gp_at(cpu, op);
+}
 template <class T, bool Cross>
 [[gnu::cold, gnu::noinline]] const Op* call_rel_slowly(Vcpu& cpu, const Op* op) {
-  if (!in_code<T>(cpu.rip + op->imm)) return raise_gp_at(cpu, op);
+  const u64 rsp = cpu.gpr[isa::rsp];
   if (!push_return<T>(cpu, op)) return fault_at(cpu, op);
+  if (!in_code<T>(cpu.rip + op->imm)) return bad_target(cpu, op, rsp);
   return chain<Cross>(cpu, op, 0, op->imm);
 }
 template <class T, bool Cross>
@@ -81,8 +87,9 @@ const Op* call_rel(Vcpu& cpu, const Op* op) {
 
 template <class T>
 const Op* call_to(Vcpu& cpu, const Op* op, T target) {
-  if (!in_code<T>(target)) [[unlikely]] return raise_gp_at(cpu, op);
+  const u64 rsp = cpu.gpr[isa::rsp];
   if (!push_return<T>(cpu, op)) [[unlikely]] return fault_at(cpu, op);
+  if (!in_code<T>(target)) [[unlikely]] return bad_target(cpu, op, rsp);
   return jump_to(cpu, target);
 }
 template <class T>

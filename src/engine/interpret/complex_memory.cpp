@@ -38,10 +38,10 @@ Outcome movdir64b(Vcpu& cpu, const Insn& insn) {
   to.address_bytes = insn.address_bytes;
   u64 from_linear, to_linear;
   if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 64, cpu::Access::read, from_linear)) return Outcome::fault;
-  if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear)) return Outcome::fault;
-  if (to_linear & 63) return cpu.raise_gp();
   u8 line[64];
   if (!cpu::read_slow(cpu, insn.mem.seg, from_linear, line, sizeof line)) return Outcome::fault;
+  if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear)) return Outcome::fault;
+  if (to_linear & 63) return cpu.raise_gp();
   return cpu::write_slow(cpu, Seg::es, to_linear, line, sizeof line) ? Outcome::next : Outcome::fault;
 }
 

@@ -76,8 +76,12 @@ Outcome enter(Vcpu& cpu, const Insn& insn) {
   const u64 top = (cpu.gpr[isa::rsp] - size) & mask_of(width);
   u64 linear;
   // The new top of stack must be writable (SDM: ENTER faults as a push there would).
-  ok = ok && cpu::to_linear(cpu, Seg::ss, top, 1, cpu::Access::write, linear) &&
-       cpu::probe(cpu, Seg::ss, linear, 1, cpu::Access::write);
+  ok = ok && cpu::to_linear(cpu, Seg::ss, top, 1, cpu::Access::write, linear);
+  if (ok && cpu::alignment_checks(cpu) && linear & (bytes - 1)) {
+    static_cast<void>(cpu.raise(cpu::Vector::ac));
+    ok = false;
+  }
+  ok = ok && cpu::probe(cpu, Seg::ss, linear, 1, cpu::Access::write);
   if (!ok) {
     cpu.gpr[isa::rsp] = rsp;
     return Outcome::fault;

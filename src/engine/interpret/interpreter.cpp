@@ -271,6 +271,7 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
   const MaybeExit go_on = stop_for_debugger ? MaybeExit{Exit::breakpoint} : MaybeExit{};
   if (bits == 0) return go_on;
   if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
+  if (cpu.retired == retired) cpu.sys_flags |= cpu::flag::rf;  // between elements of a REP (SDM Vol. 3B 17.3.1.1)
   return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : go_on;
 }
 

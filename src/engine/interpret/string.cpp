@@ -154,6 +154,9 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     move(1);
     return Outcome::next;
   }
+  c.advance(isa::rcx, 0);  // a count of 32 bits is zero-extended even when it is 0
+  // Flags are those of the last element, and change only with the end of the whole (SDM Vol. 2B REP).
+  const u16 flags = cpu.arith;
   // A trap after every element when single-stepping; breakpoint hits likewise.
   const bool single = (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) ||
                       (cpu.debugger && cpu.debugger->watching());
@@ -162,7 +165,10 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     if constexpr (!compares)
       if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
     if (n == 0) {
-      if (!Op<T>::one(cpu, insn, c)) return Outcome::fault;
+      if (!Op<T>::one(cpu, insn, c)) {
+        cpu.arith = flags;
+        return Outcome::fault;
+      }
       n = 1;
       slow++;
     }
@@ -172,7 +178,10 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     if constexpr (compares)
       if (((cpu.arith & 0x4000) != 0) != insn.rep) break;
     if (left == 0) break;
-    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || slow >= 1024) return Outcome::repeat;
+    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || slow >= 1024) {
+      cpu.arith = flags;
+      return Outcome::repeat;
+    }
   }
   return Outcome::next;
 }

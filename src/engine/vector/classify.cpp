@@ -371,10 +371,10 @@ bool fdp_on_exception_only() {
 }
 
 void classify_x87(const Decoded& d, const RegisterFiles& f, VectorOp& out) {
-  // CVTPI2PS enters MMX state even from memory.
+  // CVTPI2PS enters MMX state even from memory, but does not look at pending exceptions then.
   if (!f.x87_or_mmx && d.insn.mnemonic != ZYDIS_MNEMONIC_CVTPI2PS) return;
   out.flags |= flag::x87;
-  if (!is_nonwaiting(d.insn.mnemonic)) out.flags |= flag::waits;
+  if (f.x87_or_mmx && !is_nonwaiting(d.insn.mnemonic)) out.flags |= flag::waits;
   if (!is_x87(d) || is_control(d.insn.mnemonic)) return;
   out.flags |= flag::pointers;
   if (fdp_on_exception_only()) out.flags |= flag::fdp_on_exception_only;

@@ -51,6 +51,21 @@ inline u16 fnstcw() {
 constexpr u16 kErrorSummary = 0x80;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
+// Half-precision conversions are not checked for alignment, whatever their operand's size.
+bool is_half_conversion(const isa::Insn& insn) {
+  return insn.mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS || insn.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
+}
+bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
+  if (!is_half_conversion(insn)) [[likely]] return read_slow(cpu, insn.mem.seg, linear, out, size);
+  const cpu::AlignmentUnchecked unchecked{cpu};
+  return read_slow(cpu, insn.mem.seg, linear, out, size);
+}
+bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
+  if (!is_half_conversion(insn)) [[likely]] return write_slow(cpu, insn.mem.seg, linear, in, size);
+  const cpu::AlignmentUnchecked unchecked{cpu};
+  return write_slow(cpu, insn.mem.seg, linear, in, size);
+}
+
 Outcome load(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   u64 linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::read, linear)) [[unlikely]]
@@ -60,7 +75,7 @@ Outcome load(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_read)) [[likely]]
     return run(cpu, op, host);
   alignas(64) u8 scratch[64];
-  if (!read_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return Outcome::fault;
+  if (!read_checked(cpu, insn, linear, scratch, op.mem_bytes)) return Outcome::fault;
   return run(cpu, op, scratch);
 }
 
@@ -100,7 +115,7 @@ Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const u32 mxcsr = cpu.vec.mxcsr;
   alignas(64) u8 scratch[64];
   const Outcome o = run(cpu, op, scratch);
-  if (o != Outcome::next || write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return o;
+  if (o != Outcome::next || write_checked(cpu, insn, linear, scratch, op.mem_bytes)) return o;
   cpu.vec.mxcsr = mxcsr;  // VCVTPS2PH: #XM comes before the store's faults, flags come after
   return Outcome::fault;
 }

@@ -1,6 +1,7 @@
 // Memory operands of which only some elements are accessed. Elements that are masked off cannot fault (SDM Vol.
 // 1 15.6.3). When the whole operand lies in one resident page the host's own masked access works on it; else each
 // active element goes through the MMU.
+#include <algorithm>
 #include <cstring>
 
 #include "engine/vector/run.h"
@@ -117,7 +118,14 @@ Outcome mask_move(const Place& at, const VectorOp& op) {
   if (o != Outcome::next) return o;
   u64 active = 0;
   for (unsigned i = 0; i < op.mem_bytes; i++) active |= static_cast<u64>(zeros[i] == ones[i]) << i;
+  // MASKMOVQ faults even with an empty mask (SDM Vol. 2B: implementation dependent).
+  if (active == 0 && op.mem_bytes == 8 && !at.probe_write(0, 8)) return Outcome::fault;
   return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
+}
+
+// Non-canonical addresses fault in their own way.
+bool in_reach(const Vcpu& cpu, u64 linear) {
+  return !cpu.in_long64() || static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear;
 }
 
 bool writes(Kind k) {
@@ -135,6 +143,9 @@ i64 index_at(const u8* vector, unsigned i, unsigned bytes) {
   return v;
 }
 
+// The vector length of a gather: that of the wider of data and indices.
+unsigned vector_bytes(const VectorOp& op) { return op.count * std::max(op.element_bytes, op.index_bytes); }
+
 // The masks of gathers and scatters: an opmask bit, or the sign of a vector element; cleared as elements complete.
 struct ElementMask {
   Vcpu& cpu;
@@ -148,6 +159,14 @@ struct ElementMask {
       cpu.vec.k[op.mask_reg] &= ~(u64{1} << i);
     else
       std::memset(cpu.vec.zmm[op.mask_reg] + i * op.element_bytes, 0, op.element_bytes);
+  }
+  // VEX: before the first element the mask becomes all ones or zeros per element, and zero beyond (the manual's pseudocode).
+  void normalize() const {
+    if (op.flags & flag::evex) return;
+    u8* mask = cpu.vec.zmm[op.mask_reg];
+    const unsigned n = op.element_bytes, used = vector_bytes(op);
+    for (unsigned i = 0; i < used / n; i++) std::memset(mask + i * n, test(i) ? 0xff : 0, n);
+    std::memset(mask + used, 0, 64 - used);
   }
   void clear_all() const {
     if (op.flags & flag::evex)
@@ -182,6 +201,10 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (!misaligned && (write ? s.flat_write : s.flat_read))
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
+  // Alignment is checked for operands of up to 8 bytes (and MASKMOVDQU's, to 8) as a whole, never for elements.
+  const bool checked = kind == Kind::mask_move || (op.mem_bytes <= 8 && active_elements(cpu, op) != 0);
+  if (checked && linear & (std::min<unsigned>(op.mem_bytes, 8) - 1) && alignment_checks(cpu) && in_reach(cpu, linear)) return cpu.raise(cpu::Vector::ac);
+  const cpu::AlignmentUnchecked unchecked{cpu};
   if (kind == Kind::mask_move) return mask_move(at, op);
   return write ? masked_store(at, op) : masked_load(at, op);
 }
@@ -193,6 +216,9 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const u8* indices = cpu.vec.zmm[insn.mem.index & 31];
   u8* data = cpu.vec.zmm[op.data_reg];
   const ElementMask mask{cpu, op};
+  mask.normalize();
+  const unsigned filled = op.count * op.element_bytes, length = vector_bytes(op);
+  const cpu::AlignmentUnchecked unchecked{cpu};
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
     const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
@@ -204,10 +230,10 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     else if (!read_slow(cpu, at.seg, linear, element, op.element_bytes))
       return Outcome::fault;
     std::memcpy(data + i * op.element_bytes, element, op.element_bytes);
+    std::memset(data + length, 0, 64 - length);
     mask.clear(i);
   }
   mask.clear_all();
-  const unsigned filled = op.count * op.element_bytes;
   std::memset(data + filled, 0, 64 - filled);
   return Outcome::next;
 }
@@ -217,6 +243,7 @@ Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const u8* indices = cpu.vec.zmm[insn.mem.index & 31];
   const u8* data = cpu.vec.zmm[op.data_reg];
   const ElementMask mask{cpu, op};
+  const cpu::AlignmentUnchecked unchecked{cpu};
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
     const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};

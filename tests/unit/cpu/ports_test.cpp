@@ -98,11 +98,12 @@ TEST_F(Ports, RepOutsInBulkAndBackwards) {
   EXPECT_EQ(vm.cpu.gpr[isa::rsi], kBuffer + 1);
 }
 
-TEST_F(Ports, RepWithCountZeroDoesNothing) {
-  vm.set_cpl(3);
+TEST_F(Ports, RepWithCountZeroDoesNothingButNeedsPermission) {
   vm.cpu.gpr[isa::rdx] = 0x9000;
   vm.cpu.gpr[isa::rcx] = 0;
   EXPECT_EQ(vm.run({0xf3, 0x6c}), "ok");
+  vm.set_cpl(3);
+  EXPECT_EQ(vm.run({0xf3, 0x6c}), "#GP(0x0)");
   EXPECT_TRUE(vm.bus.log.empty());
 }
 
