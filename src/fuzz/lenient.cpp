@@ -7,7 +7,7 @@ namespace trapline::fuzz {
 namespace {
 
 bool has_memory(const Decoded& d) {
-  for (unsigned i = 0; i < d.insn.operand_count_visible; i++)
+  for (unsigned i = 0; i < d.insn.operand_count; i++)
     if (d.operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY) return true;
   return false;
 }
@@ -30,15 +30,20 @@ Lenient lenient_for(const Decoded& d) {
     // Microcode moves these images piece by piece, in an order of its own.
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64:
       l.page_address = l.memory = true;
       break;
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FLDENV:
+      l.page_address = l.x87 = true;
+      break;
+    // Which misalignments are #AC and which #GP "may vary with implementation" (SDM Vol. 2A FXSAVE).
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+      l.page_address = l.memory = l.alignment_vector = true;
+      break;
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
-      l.page_address = l.x87 = true;
+      l.page_address = l.x87 = l.alignment_vector = true;
       break;
     // Ten bytes are stored as eight and two, or one by one.
     case ZYDIS_MNEMONIC_FBSTP:
@@ -47,13 +52,26 @@ Lenient lenient_for(const Decoded& d) {
     case ZYDIS_MNEMONIC_FSTP:
       if (d.operands[0].size == 80) l.memory = true;
       break;
-    // Intel pushes the return address before it looks whether the target is canonical; RSP is put back.
+    // Intel pushes the return address before it looks whether the target is canonical; RSP is put back. AMD jumps
+    // first.
     case ZYDIS_MNEMONIC_CALL:
       l.below_stack = true;
+      break;
+    // Which byte or element of a masked store is reported differs.
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+      l.page_address = true;
       break;
     default:
       break;
   }
+  if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX && d.insn.avx.mask.reg != ZYDIS_REGISTER_K0)
+    l.page_address = true;
   // The switch to MMX mode (TOP, tags) may have happened although the memory operand faults.
   if (names_mmx(d) && has_memory(d)) l.x87 = true;
   return l;

@@ -61,11 +61,12 @@ struct Extent {
 
 // What need not agree after a fault; lenient.h says when and why.
 struct Lenient {
-  bool mxcsr_flags = false;   // MXCSR exception flags
-  bool x87 = false;           // all x87 and MMX state
-  bool memory = false;        // memory: a store of several parts may be done in part
-  bool page_address = false;  // CR2 but for its page
-  bool below_stack = false;   // the 8 bytes below RSP
+  bool mxcsr_flags = false;       // MXCSR exception flags
+  bool x87 = false;               // all x87 and MMX state
+  bool memory = false;            // memory: a store of several parts may be done in part
+  bool page_address = false;      // CR2 but for its page
+  bool below_stack = false;       // the 8 bytes below RSP
+  bool alignment_vector = false;  // #AC or #GP(0)
 };
 
 // Everything that differs, one line each; empty: equal.
