@@ -51,8 +51,9 @@ void Stub::go_by_thread(std::string_view actions) {
     action.remove_prefix(1);
     if ((kind == 'C' || kind == 'S') && !take_number(action)) return error(kInvalid);
     u64 threads = everyone();
-    if (!action.empty() && !take_char(action, ':')) return error(kInvalid);
-    if (!action.empty() && action != "-1" && action != "0") {
+    const bool all = action.empty() || action == ":-1" || action == ":0";
+    if (!all && !take_char(action, ':')) return error(kInvalid);
+    if (!all) {
       const auto vcpu = vcpu_of(action);
       if (!vcpu) return error(kNotFound);
       threads = u64{1} << *vcpu;

@@ -171,7 +171,7 @@ TEST_F(GdbStub, KeepsTheX87TagWord) {
   std::copy_n(one, 10, target.regs[0].st[0]);
   connect();
   EXPECT_EQ(ask("p22"), "ff3f0000");  // valid; the others empty
-  EXPECT_EQ(ask("P22=ff3c0000"), "OK");
+  EXPECT_EQ(ask("P22=ff0f0000"), "OK");
   EXPECT_EQ(target.regs[0].ftw, 0xc0);  // physical 6 is in use as well
 }
 
