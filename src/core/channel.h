@@ -52,7 +52,7 @@ struct Request {
   u64 address = 0;
   u64 value = 0;
   u64 now_ns = 0;  // guest time; authoritative under --clock instructions, else unused
-  u64 stamp = 0;   // host TSC when sent: tunes the service thread's polling, nothing else
+  u64 think = 0;   // host TSC ticks since the last reply was seen: tunes the service thread's polling, nothing else
 };
 
 struct Reply {

@@ -23,19 +23,19 @@ u64 low_bytes(unsigned size) { return size >= 8 ? ~u64{0} : (u64{1} << size * 8)
 }  // namespace
 
 ChannelBus::ChannelBus(VcpuPages& pages, u32 vcpus, bool instructions_clock)
-    : pages_{pages}, spin_{Spin::longest_for(vcpus)}, instructions_clock_{instructions_clock} {}
+    : pages_{pages}, patience_{Spin::longest_for(vcpus)}, instructions_clock_{instructions_clock} {}
 
 u64 ChannelBus::chipset_deadline_ns() { return g_chipset_deadline.load(std::memory_order_relaxed); }
 
 u64 ChannelBus::call(cpu::Vcpu& cpu, Request request) {
   if (trace::mask) flush_trace();  // lines of the two processes stay in order
   if (instructions_clock_) request.now_ns = cpu.clock->tsc_to_ns(cpu.vm_tsc());
-  request.stamp = __rdtsc();
+  request.think = __rdtsc() - resumed_at_;
   pages_.request = request;
   pages_.turn.store(static_cast<u32>(Turn::requested));  // seq_cst: before the look at server_sleeps
   if (pages_.server_sleeps.load()) futex_wake(pages_.turn);
   await_reply(cpu);
-  spin_.observe(__rdtsc() - request.stamp);
+  resumed_at_ = __rdtsc();
   const Reply reply = pages_.reply;
   if (instructions_clock_) {
     // An event came nearer than the slice in progress reaches: let the loop plan anew.
@@ -51,7 +51,7 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
       cpu.code->serve(cpu);  // another vCPU waits for this one meanwhile
     return pages_.turn.load(std::memory_order_acquire) == static_cast<u32>(Turn::replied);
   };
-  if (spin_.wait(replied)) return;
+  if (patience_.wait(replied)) return;
   cpu.code->park(cpu);
   pages_.client_sleeps.store(1);
   while (pages_.turn.load() != static_cast<u32>(Turn::replied)) futex_wait(pages_.turn, static_cast<u32>(Turn::requested));

@@ -32,8 +32,9 @@ class ChannelBus final : public cpu::Bus {
   void await_reply(cpu::Vcpu& cpu);
 
   VcpuPages& pages_;
-  Spin spin_;
-  bool instructions_clock_;
+  Patience patience_;
+  const bool instructions_clock_;
+  u64 resumed_at_ = 0;      // when the last reply was seen
 };
 
 }  // namespace trapline::core

@@ -1,5 +1,6 @@
 #include "monitor/machine_state.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "base/trace.h"
@@ -42,7 +43,7 @@ namespace {
 class Server {
  public:
   Server(MachineState& machine, u32 index)
-      : m_{machine}, pages_{machine.channel.vcpu(index)}, spin_{core::Spin::longest_for(machine.channel.vcpus())} {}
+      : m_{machine}, pages_{machine.channel.vcpu(index)}, patience_{core::Spin::longest_for(machine.channel.vcpus())} {}
 
   void run() {
     while (await_request()) {
@@ -59,12 +60,11 @@ class Server {
 
   // False: the channel has closed.
   bool await_request() {
-    const bool polled = spin_.wait([&] { return comes(turn()); });
-    if (!polled) sleep();
+    const auto came = [&] { return comes(turn()); };
+    if (think_ < kSoon ? !patience_.wait(came) : !came()) sleep();
     if (turn() == static_cast<u32>(Turn::closed)) return false;
-    // The sender's stamp, not the wake-up, says how soon it came. A lying core only costs polling.
-    const u64 gap = pages_.request.stamp - replied_at_;
-    spin_.observe(gap > (u64{1} << 40) ? 0 : gap);
+    // What the guest did in between, without the time it took anybody to wake up. A lying core only costs polling.
+    think_ = think_ - think_ / 8 + std::min(pages_.request.think, 4 * kSoon) / 8;
     return true;
   }
 
@@ -97,13 +97,13 @@ class Server {
     u32 expected = static_cast<u32>(Turn::requested);
     pages_.turn.compare_exchange_strong(expected, static_cast<u32>(Turn::replied));  // not over `closed`
     if (pages_.client_sleeps.load()) core::futex_wake(pages_.turn);
-    replied_at_ = __rdtsc();
   }
 
   MachineState& m_;
   core::VcpuPages& pages_;
-  core::Spin spin_;
-  u64 replied_at_ = 0;
+  static constexpr u64 kSoon = 150'000;  // ticks, some 50 us: a guest in the middle of a conversation with a device
+  core::Patience patience_;
+  u64 think_ = 4 * kSoon;
 };
 
 }  // namespace

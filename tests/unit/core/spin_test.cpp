@@ -30,5 +30,18 @@ TEST(Spin, SeesWhatIsThereAlready) {
   EXPECT_TRUE(s.wait([] { return true; }));
 }
 
+TEST(Patience, GivesUpPollingInVainButTriesAgain) {
+  Patience p{20'000};
+  u64 most = 0, last = 0;
+  for (int i = 0; i < 600; i++) {
+    u64 asked = 0;
+    EXPECT_FALSE(p.wait([&] { asked++; return false; }));
+    if (i > 10) most = std::max(most, asked);
+    last = asked;
+  }
+  EXPECT_EQ(last, 1u) << "given up";
+  EXPECT_GT(most, 10u) << "but tried at full length now and then";
+}
+
 }  // namespace
 }  // namespace trapline::core
