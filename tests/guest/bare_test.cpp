@@ -27,8 +27,9 @@ TEST_P(BareGuest, FindsTheMachineAsTheManualSays) {
   EXPECT_EQ(vm.code, 33) << vm.output;
   EXPECT_NE(vm.output.find("PASS"), std::string::npos) << vm.output;
   EXPECT_EQ(vm.output.find("FAIL"), std::string::npos) << vm.output;
-  if (std::string_view{GetParam().guest} == "smp")
+  if (std::string_view{GetParam().guest} == "smp") {
     EXPECT_NE(vm.output.find(fmt::format("cpus {:016x}", GetParam().cpus)), std::string::npos) << vm.output;
+  }
 }
 
 std::string name_of(const testing::TestParamInfo<Bare>& info) {
@@ -65,7 +66,7 @@ TEST_P(BareEngine, LetsTheGuestChooseTheExitCode) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, BareEngine, testing::Values("interpret"),
-                         [](const testing::TestParamInfo<const char*>& info) { return std::string{info.param}; });
+                         [](const testing::TestParamInfo<const char*>& engine) { return std::string{engine.param}; });
 
 }  // namespace
 }  // namespace trapline::test
