@@ -138,7 +138,7 @@ void Interpreter::remember(const Vcpu& cpu, Block* block, u64 linear) {
 
 void Interpreter::flush() {
   cache_.clear();
-  std::fill(std::begin(run_.jump), std::end(run_.jump), JumpEntry{});
+  run_.forget_jumps();
   run_.pending_link = nullptr;
 }
 

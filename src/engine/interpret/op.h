@@ -116,9 +116,17 @@ struct Run {
   bool pending_cross = false;      // it checks the translation of its targets
   static constexpr u64 kJumps = 16384;
   JumpEntry jump[kJumps];
+  Run() { forget_jumps(); }
+  void forget_jumps();
 };
 inline Run& run_of(Vcpu& cpu) { return *static_cast<Run*>(cpu.engine_state); }
 inline u64 jump_slot(u64 linear) { return (linear ^ linear >> 12) & (Run::kJumps - 1); }
+// No address may find an empty entry: ~0 is one too, so the slot where it belongs holds an address that belongs elsewhere.
+inline void Run::forget_jumps() {
+  for (JumpEntry& e : jump) e = JumpEntry{};
+  static_assert(((~u64{0} ^ ~u64{0} >> 12) & (kJumps - 1)) == 0);
+  jump[0].linear = 1;
+}
 
 // -- Registers ------------------------------------------------------------------------------------------------------------
 inline u8* reg_at(Vcpu& cpu, u8 offset) { return reinterpret_cast<u8*>(&cpu) + offset; }

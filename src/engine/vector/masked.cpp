@@ -109,6 +109,11 @@ Outcome masked_store(const Place& at, const VectorOp& op) {
   return Outcome::fault;
 }
 
+// Non-canonical addresses fault in their own way.
+bool in_reach(const Vcpu& cpu, u64 linear) {
+  return !cpu.in_long64() || static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear;
+}
+
 // MASKMOV: which bytes are active shows where two different backgrounds end up equal.
 Outcome mask_move(const Place& at, const VectorOp& op) {
   alignas(64) u8 zeros[64] = {}, ones[64];
@@ -120,12 +125,12 @@ Outcome mask_move(const Place& at, const VectorOp& op) {
   for (unsigned i = 0; i < op.mem_bytes; i++) active |= static_cast<u64>(zeros[i] == ones[i]) << i;
   // MASKMOVQ faults even with an empty mask (SDM Vol. 2B: implementation dependent).
   if (active == 0 && op.mem_bytes == 8 && !at.probe_write(0, 8)) return Outcome::fault;
+  u64 linear;
+  if (active == 0 && !(at.linear(0, op.mem_bytes, Access::write, linear) && in_reach(at.cpu, linear))) {
+    if (at.cpu.in_long64()) static_cast<void>(at.cpu.raise(at.seg == isa::Seg::ss ? cpu::Vector::ss : cpu::Vector::gp));
+    return Outcome::fault;
+  }
   return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
-}
-
-// Non-canonical addresses fault in their own way.
-bool in_reach(const Vcpu& cpu, u64 linear) {
-  return !cpu.in_long64() || static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear;
 }
 
 bool writes(Kind k) {
@@ -181,6 +186,13 @@ u64 element_offset(const isa::Insn& insn, const VectorOp& op, u64 base, const u8
   return (base + index) & offset_mask(insn.mem);
 }
 
+// A fault after some elements are done: their traps come first, and the rest is done when the instruction runs again (SDM
+// Vol. 2B VGATHERDPS).
+Outcome stopped_at_element(const Vcpu& cpu, bool any_done) {
+  const bool trap = (cpu.sys_flags & cpu::flag::tf) || cpu.debug_hits;
+  return any_done && trap ? Outcome::repeat : Outcome::fault;
+}
+
 }  // namespace
 
 Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
@@ -219,19 +231,21 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   mask.normalize();
   const unsigned filled = op.count * op.element_bytes, length = vector_bytes(op);
   const cpu::AlignmentUnchecked unchecked{cpu};
+  bool any_done = false;
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
     const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
     u8 element[8];
     u64 linear;
-    if (!at.linear(0, op.element_bytes, Access::read, linear)) return Outcome::fault;
+    if (!at.linear(0, op.element_bytes, Access::read, linear)) return stopped_at_element(cpu, any_done);
     if (const u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_read))
       std::memcpy(element, host, op.element_bytes);
     else if (!read_slow(cpu, at.seg, linear, element, op.element_bytes))
-      return Outcome::fault;
+      return stopped_at_element(cpu, any_done);
     std::memcpy(data + i * op.element_bytes, element, op.element_bytes);
     std::memset(data + length, 0, 64 - length);
     mask.clear(i);
+    any_done = true;
   }
   mask.clear_all();
   std::memset(data + filled, 0, 64 - filled);
@@ -244,16 +258,18 @@ Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const u8* data = cpu.vec.zmm[op.data_reg];
   const ElementMask mask{cpu, op};
   const cpu::AlignmentUnchecked unchecked{cpu};
+  bool any_done = false;
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
     const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
     u64 linear;
-    if (!at.linear(0, op.element_bytes, Access::write, linear)) return Outcome::fault;
+    if (!at.linear(0, op.element_bytes, Access::write, linear)) return stopped_at_element(cpu, any_done);
     if (u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_write))
       std::memcpy(host, data + i * op.element_bytes, op.element_bytes);
     else if (!write_slow(cpu, at.seg, linear, data + i * op.element_bytes, op.element_bytes))
-      return Outcome::fault;
+      return stopped_at_element(cpu, any_done);
     mask.clear(i);
+    any_done = true;
   }
   mask.clear_all();
   return Outcome::next;

@@ -61,6 +61,17 @@ TEST(Interpret, NonCanonicalJumpFaultsAtTheJump) {
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp) + 8), vm.kCode + 10);
 }
 
+// The address that marks empty entries of the jump cache is one that guests can name.
+TEST(Interpret, JumpsAndCallsToTheLastByteOfMemory) {
+  for (const u8 modrm : {u8{0xe0}, u8{0xd0}}) {
+    InterpretVm vm{Start::long64};
+    // mov rax,-1; jmp rax (call rax)
+    vm.run({0x48, 0xc7, 0xc0, 0xff, 0xff, 0xff, 0xff, 0xff, modrm});
+    EXPECT_EQ(vm.vector(), 14);
+    EXPECT_EQ(vm.cpu.cr2, ~u64{0});
+  }
+}
+
 TEST(Interpret, InvalidOpcodeRaisesUd) {
   InterpretVm vm{Start::long64};
   vm.run({0x90, 0x06});  // PUSH ES does not exist in 64-bit mode
