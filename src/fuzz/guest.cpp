@@ -4,7 +4,6 @@
 
 #include <cstring>
 
-#include "base/invariant.h"
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
@@ -187,20 +186,19 @@ void Guest::Impl::leave(Snapshot& out, Ending& ending, engine::Exit exit) {
                                                  : Ending::Kind::lost,
             0, 0, 0};
   const u64 handler = cpu.rip - 1 - (kSystem + kHandlers);
-  if (exit == engine::Exit::halted && cpu.cpl == 0 && handler < 256) {
+  const bool coded = handler < 32 && cpu::has_error_code(static_cast<cpu::Vector>(handler));
+  const u64 frame = kStackTop - (coded ? 48 : 40);
+  if (exit == engine::Exit::halted && handler < 256 && cpu.gpr[isa::rsp] == kSystem + frame) {
     handler_halts++;
     ending.vector = static_cast<u8>(handler);
-    u64 frame = kSystemGpa + (cpu.gpr[isa::rsp] - kSystem);
-    const bool coded = handler < 32 && cpu::has_error_code(static_cast<cpu::Vector>(handler));
-    INVARIANT(frame == kSystemGpa + kStackTop - (coded ? 48 : 40), "vector {}: frame at {:#x}", handler, frame);
-    if (coded) {
-      ending.error = static_cast<u32>(get<u64>(frame));
-      frame += 8;
-    }
+    ending.error = coded ? static_cast<u32>(get<u64>(kSystemGpa + frame)) : 0;
     ending.address = cpu.cr2;
-    r.rip = get<u64>(frame);
-    r.rflags = get<u64>(frame + 16);
-    r.gpr[isa::rsp] = get<u64>(frame + 24);
+    const u64 rip = kSystemGpa + frame + (coded ? 8 : 0);
+    r.rip = get<u64>(rip);
+    r.rflags = get<u64>(rip + 16);
+    r.gpr[isa::rsp] = get<u64>(rip + 24);
+  } else if (ending.kind == Ending::Kind::event) {
+    ending.kind = Ending::Kind::lost;  // halted elsewhere: something that only a kernel gets out of
   }
   std::memcpy(r.zmm, cpu.vec.zmm, sizeof r.zmm);
   std::memcpy(r.k, cpu.vec.k, sizeof r.k);

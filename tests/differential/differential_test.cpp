@@ -1,0 +1,235 @@
+// The differential tester itself: does it see what it should see? And a share of its work that every test run does; the
+// rest is `make fuzz`.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+
+#include "fuzz/fuzz.h"
+#include "fuzz/guest.h"
+#include "fuzz/lenient.h"
+#include "fuzz/native.h"
+
+namespace trapline::fuzz {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+const Forms& forms() {
+  static const Forms f;
+  return f;
+}
+
+Program program_of(std::initializer_list<std::initializer_list<u8>> instructions, u64 seed = 1) {
+  Program p;
+  make_program(forms(), seed, Extent::of_host(), p);  // for its initial state
+  p.items.clear();
+  p.initial.regs.rflags = 0x202;
+  for (const auto& bytes : instructions) {
+    Item item;
+    item.length = static_cast<u8>(bytes.size());
+    std::copy(bytes.begin(), bytes.end(), item.bytes.begin());
+    p.items.push_back(item);
+  }
+  return p;
+}
+
+class Differential : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto n = Native::start();
+    ASSERT_TRUE(n) << n.error();
+    native_ = std::move(*n);
+    auto g = Guest::make("interpret");
+    ASSERT_TRUE(g) << g.error();
+    guest_ = std::move(*g);
+  }
+  // Both sides; the tests look at either and at what differs.
+  void run(const Program& p) {
+    const std::vector<const Program*> one{&p};
+    native_->submit(one);
+    native_->collect();
+    guest_->load(one);
+    guest_->run(p, 0, *engine_);
+  }
+  const Outcome& native() const { return native_->outcome(0); }
+  const Outcome& engine() const { return *engine_; }
+  std::vector<std::string> differing(const Program& p) const {
+    return differences(native(), engine(), Extent::of_host(), lenient_at(p, 0, native()));
+  }
+
+  std::unique_ptr<Native> native_;
+  std::unique_ptr<Guest> guest_;
+  std::unique_ptr<Outcome> engine_ = std::make_unique<Outcome>();
+};
+
+TEST_F(Differential, AWholeSequenceEndsWithTheBreakpointBehindIt) {
+  const Program p = program_of({{0x48, 0xff, 0xc0}, {0x48, 0x89, 0xc1}});  // inc rax; mov rcx, rax
+  run(p);
+  EXPECT_EQ(name_of(native().ending), "#BP");
+  EXPECT_EQ(native().state.regs.rip, place::code + 7);
+  EXPECT_EQ(native().state.regs.gpr[1], p.initial.regs.gpr[0] + 1);
+  EXPECT_THAT(differing(p), ::testing::IsEmpty());
+}
+
+TEST_F(Differential, EveryFaultIsSeenOnBothSides) {
+  struct Case {
+    std::initializer_list<u8> bytes;
+    const char* ending;
+    u64 rsi = place::data, flags = 0x202;
+  };
+  for (const Case& c : {
+           Case{{0x0f, 0x0b}, "#UD"},
+           Case{{0xf4}, "#GP(0x0)"},
+           Case{{0xcd, 0x21}, "#GP(0x10a)"},
+           Case{{0x31, 0xc9, 0xf7, 0xf1}, "#DE"},                                         // xor ecx,ecx; div ecx
+           Case{{0x8b, 0x06}, "#PF(0x4) at 0x10102000", place::data + place::data_size},  // mov eax,[rsi]
+           Case{{0x48, 0x8b, 0x06}, "#PF(0x4) at 0x10102000", place::data + place::data_size - 4},
+           Case{{0x89, 0x06}, "#PF(0x7) at 0x10200000", place::read_only},
+           Case{{0x8b, 0x06}, "#GP(0x0)", u64{1} << 60},
+           Case{{0x0f, 0x28, 0x06}, "#GP(0x0)", place::data + 8},  // movaps
+           Case{{0x8b, 0x06}, "#AC(0x0)", place::data + 1, 0x40202},
+           Case{{0xff, 0xe6}, "#PF(0x14) at 0x5000", 0x5000},  // jmp rsi
+           Case{{0xff, 0xe6}, "#PF(0x15) at 0x10100000"},
+           Case{{0xf1}, "#DB"},
+       }) {
+    Program p = program_of({c.bytes});
+    p.initial.regs.gpr[6] = c.rsi;
+    p.initial.regs.rflags = c.flags;
+    run(p);
+    EXPECT_EQ(name_of(native().ending), c.ending);
+    EXPECT_EQ(name_of(engine().ending), c.ending);
+    EXPECT_THAT(differing(p), ::testing::IsEmpty()) << listing(p.items, place::code);
+  }
+}
+
+TEST_F(Differential, VectorAndX87StateTravelBothWays) {
+  Program p = program_of({{0x0f, 0x58, 0xc1}, {0xd8, 0xc1}});  // addps xmm0, xmm1; fadd st0, st1
+  p.initial.regs.mxcsr = 0x1f80;
+  run(p);
+  EXPECT_NE(std::memcmp(native().state.regs.zmm[0], p.initial.regs.zmm[0], 16), 0);
+  EXPECT_EQ(std::memcmp(native().state.regs.zmm[5], p.initial.regs.zmm[5], 16), 0);
+  EXPECT_THAT(differing(p), ::testing::IsEmpty());
+}
+
+TEST_F(Differential, ALoopIsATimeOutOnBothSides) {
+  const Program p = program_of({{0xeb, 0xfe}});
+  run(p);
+  EXPECT_EQ(name_of(native().ending), "time-out");
+  EXPECT_EQ(name_of(engine().ending), "time-out");
+}
+
+TEST_F(Differential, SystemCallsKillTheChildAndNothingElse) {
+  Program p = program_of({{0x0f, 0x05}});
+  p.initial.regs.gpr[0] = 39;  // getpid
+  run(p);
+  EXPECT_EQ(name_of(native().ending), "process died");
+  EXPECT_EQ(native_->restarts(), 1u);
+  run(program_of({{0x90}}));
+  EXPECT_EQ(name_of(native().ending), "#BP");
+}
+
+TEST_F(Differential, EveryKindOfDifferenceIsNamed) {
+  const Program p = program_of({{0x90}});
+  run(p);
+  const auto after = [&](auto change) {
+    Outcome changed = engine();
+    change(changed);
+    EXPECT_FALSE(equal(native(), changed, Extent::of_host()));
+    return differences(native(), changed, Extent::of_host(), {});
+  };
+  EXPECT_THAT(after([](Outcome& o) { o.state.regs.gpr[11] ^= 1; }), Contains(HasSubstr("r11")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.regs.rflags ^= 0x10; }), Contains(HasSubstr("rflags")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.regs.zmm[3][15] ^= 1; }), Contains(HasSubstr("zmm3")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.regs.mxcsr ^= 1; }), Contains(HasSubstr("mxcsr")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.regs.x87[32 + 16 * 7 + 9] ^= 1; }), Contains(HasSubstr("st7")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.memory.data[4097] ^= 1; }), Contains(HasSubstr("data 0x10101000")));
+  EXPECT_THAT(after([](Outcome& o) { o.state.memory.stack[1] ^= 1; }), Contains(HasSubstr("stack 0x10300000")));
+  EXPECT_THAT(after([](Outcome& o) { o.ending.vector = 6; }), Contains(HasSubstr("ended  host #BP   engine #UD")));
+}
+
+TEST(Generator, IsDeterministicAndSeedsDiffer) {
+  Program a, b, c;
+  const Extent extent = Extent::of_host();
+  make_program(forms(), 42, extent, a);
+  make_program(forms(), 42, extent, b);
+  make_program(forms(), 43, extent, c);
+  EXPECT_EQ(listing(a.items, place::code), listing(b.items, place::code));
+  EXPECT_EQ(std::memcmp(&a.initial, &b.initial, sizeof a.initial), 0);
+  EXPECT_NE(std::memcmp(&a.initial, &c.initial, sizeof a.initial), 0);
+}
+
+TEST(Generator, KnowsEveryExtension) {
+  std::vector<std::string> names;
+  for (const Extension& e : forms().extensions()) names.push_back(e.name);
+  for (const char* name :
+       {"integer",   "privileged", "X87",      "MMX",         "SSE",         "SSE2",        "SSE3",       "SSSE3",
+        "SSE4",      "AVX",        "AVX2",     "AVX2 gather", "FMA",         "F16C",        "AES",        "VAES",
+        "PCLMULQDQ", "SHA",        "GFNI",     "BMI1",        "BMI2",        "ADX",         "LZCNT",      "MOVBE",
+        "AVX512F",   "AVX512BW",   "AVX512DQ", "AVX512CD",    "AVX512_VBMI", "AVX512_VNNI", "AVX512_FP16"})
+    EXPECT_THAT(names, Contains(name));
+}
+
+TEST(Generator, LeavesOutWaysOutOfTheSandbox) {
+  for (const auto& bytes : {std::vector<u8>{0x0f, 0x05},
+                            {0x0f, 0x34},
+                            {0xcd, 0x80},
+                            {0x0f, 0x01, 0xc1},
+                            {0x0f, 0xa2},
+                            {0x8e, 0xe8},
+                            {0x64, 0x8b, 0x00}}) {
+    std::vector<u8> padded = bytes;
+    padded.resize(16);
+    Decoded d;
+    ASSERT_TRUE(decode(padded.data(), padded.size(), d));
+    EXPECT_FALSE(admissible(d)) << ZydisMnemonicGetString(d.insn.mnemonic);
+  }
+}
+
+TEST(Layout, BranchesAndRipRelativeOperandsFollowTheirTargets) {
+  std::vector<Item> items(3);
+  items[0].bytes = {0xeb, 0};
+  items[0].length = 2;
+  items[0].fix = Item::Fix::branch;
+  items[0].fix_offset = items[0].fix_bytes = 1;
+  items[0].target = 2;
+  items[1].bytes = {0x90};
+  items[1].length = 1;
+  items[2].bytes = {0x8b, 0x05};
+  items[2].length = 6;
+  items[2].fix = Item::Fix::rip;
+  items[2].fix_offset = 2;
+  items[2].fix_bytes = 4;
+  items[2].target = 0x2000;
+  EXPECT_THAT(layout(items, 0x1000), ::testing::ElementsAre(0xeb, 1, 0x90, 0x8b, 0x05, 0xf7, 0x0f, 0, 0, 0xcc));
+}
+
+TEST(Fuzz, UnknownEnginesAreRefusedByName) {
+  std::FILE* out = std::tmpfile();
+  FuzzOptions options;
+  options.engine = "translate";
+  options.out = out;
+  EXPECT_EQ(run_fuzz(options), 2);
+  std::rewind(out);
+  char line[200] = {};
+  ASSERT_TRUE(std::fgets(line, sizeof line, out));
+  EXPECT_THAT(line, HasSubstr("engine \"translate\" is not built yet"));
+  std::fclose(out);
+}
+
+// The seed is fixed: a test run depends on nothing outside it.
+TEST(Fuzz, TwoHundredThousandInstructionsWithoutADifference) {
+  FuzzOptions options;
+  options.seed = 1;
+  options.seed_given = true;
+  options.count = 200'000;
+  options.minimize = true;
+  EXPECT_EQ(run_fuzz(options), 0);
+}
+
+}  // namespace
+}  // namespace trapline::fuzz
