@@ -37,6 +37,18 @@ TEST(Check, RefusesEnginesByName) {
   EXPECT_EQ(complaint(o), "--para xen is not built into this version: use none, kvm or auto");
 }
 
+TEST(Check, TakesADebuggersPort) {
+  RunOptions o = valid();
+  o.config.gdb_wait = true;
+  EXPECT_EQ(complaint(o), "--gdb-wait: nobody could say so: give --gdb PORT too");
+  o.gdb_port = 65536;
+  EXPECT_EQ(complaint(o), "--gdb 65536: give a port from 1 to 65535");
+  o.gdb_port = 1234;
+  const auto c = check(o);
+  ASSERT_TRUE(c);
+  EXPECT_EQ(c->gdb_port, 1234);
+}
+
 TEST(Check, KeepsWithinLimits) {
   RunOptions o = valid();
   o.memory = "63M";
