@@ -131,100 +131,94 @@ void Debugger::announce_pause(u64 bits) {
   futex_wake(mailbox_.event);
 }
 
-DebugCommand Debugger::next_command(u32& seen) {
+u32 Debugger::next_word(u32 seen) {
   u32 now;
   while ((now = mailbox_.epoch.load(std::memory_order_acquire)) == seen && !vm_.stopping())
     futex_wait(mailbox_.epoch, seen);
   if (vm_.stopping()) finish(EndKind::stopped, {});
-  seen = now;
-  return static_cast<DebugCommand>(mailbox_.command);
+  return now;
 }
 
 void Debugger::pause(VcpuUnit& unit) {
   if (!pausing()) return;
-  PerVcpu& me = state_of(unit);
   unit.cpu.code->park(unit.cpu);
-  me.seen_epoch = mailbox_.epoch.load();  // no command can come before the next line
+  u32 word = mailbox_.epoch.load();  // no command can come before the next line
   announce_pause(bit_of(unit));
-  for (;;) {
-    const DebugCommand command = next_command(me.seen_epoch);
-    if (command != DebugCommand::resume) {
-      if (mailbox_.vcpu == unit.cpu.index) execute(command, unit);
-    } else if ((mailbox_.run_mask | mailbox_.step_mask) & bit_of(unit)) {
-      break;
-    }
-  }
+  do {
+    word = next_word(word);
+    if (command_of(word) != DebugCommand::resume && vcpu_of(word) == unit.cpu.index) execute(word, unit);
+  } while (!resume(unit));
   unit.cpu.code->unpark(unit.cpu);
-  resume(unit);
 }
 
 void Debugger::pause_all() {
   if (!pausing()) return;
-  u32& seen = state_.front().seen_epoch;
-  seen = mailbox_.epoch.load();
+  u32 word = mailbox_.epoch.load();
   announce_pause(all_bits(vm_.vcpus.size()));
-  for (DebugCommand command; (command = next_command(seen)) != DebugCommand::resume;) {
-    const u32 index = mailbox_.vcpu;
-    if (index < vm_.vcpus.size()) execute(command, *vm_.vcpus[index]);
-  }
-  for (auto& unit : vm_.vcpus) {
-    const bool goes_on = (mailbox_.run_mask | mailbox_.step_mask) & bit_of(*unit);
-    state_of(*unit).held = !goes_on;
-    if (goes_on) resume(*unit);
-  }
+  while (command_of(word = next_word(word)) != DebugCommand::resume)
+    if (vcpu_of(word) < vm_.vcpus.size()) execute(word, *vm_.vcpus[vcpu_of(word)]);
+  for (auto& unit : vm_.vcpus) state_of(*unit).held = !resume(*unit);
 }
 
 bool Debugger::held(const VcpuUnit& unit) const { return state_[unit.cpu.index].held; }
 
-void Debugger::resume(VcpuUnit& unit) {
+// False: it is to stay paused.
+bool Debugger::resume(VcpuUnit& unit) {
+  const auto go = static_cast<Go>(mailbox_.go[unit.cpu.index].exchange(static_cast<u32>(Go::no)));
+  if (go == Go::no) return false;
   PerVcpu& me = state_of(unit);
-  me.stepping = mailbox_.step_mask & bit_of(unit);
-  if (!me.flush) return;
+  me.stepping = go == Go::step;
+  if (!me.flush) return true;
   me.flush = false;
   unit.engine->flush();
   cpu::update_access(unit.cpu);
+  return true;
 }
 
 // -- Commands
 // ----------------------------------------------------------------------------------------------------------------
-void Debugger::execute(DebugCommand command, VcpuUnit& unit) {
+void Debugger::execute(u32 word, VcpuUnit& unit) {
+  mailbox_.result = perform(command_of(word), unit);
+  mailbox_.done.store(word, std::memory_order_release);
+  mailbox_.event.fetch_add(1);
+  futex_wake(mailbox_.event);
+}
+
+u32 Debugger::perform(DebugCommand command, VcpuUnit& unit) {
   DebugMailbox& m = mailbox_;
+  const u64 address = m.address;
   const u32 length = std::min(m.length, DebugMailbox::kDataBytes);
-  u32 result = 0;
+  u32 done = 0;
   switch (command) {
     case DebugCommand::read_registers: {
       const DebugRegisters r = read_registers(unit.cpu);
       std::memcpy(m.data, &r, sizeof r);
-      break;
+      return 1;
     }
     case DebugCommand::write_registers: {
       DebugRegisters r;
       std::memcpy(&r, m.data, sizeof r);
       write_registers(unit.cpu, r);
-      break;
+      return 1;
     }
     case DebugCommand::read_memory:
-      while (result < length && cpu::peek(unit.cpu, m.address + result, m.data + result, 1)) result++;
-      break;
+      while (done < length && cpu::peek(unit.cpu, address + done, m.data + done, 1)) done++;
+      return done;
     case DebugCommand::write_memory:
-      while (result < length && cpu::poke(unit.cpu, m.address + result, m.data + result, 1)) result++;
-      break;
+      while (done < length && cpu::poke(unit.cpu, address + done, m.data + done, 1)) done++;
+      return done;
     case DebugCommand::translate: {
       Gpa gpa;
-      result = cpu::peek_translate(unit.cpu, m.address, &gpa);
+      if (!cpu::peek_translate(unit.cpu, address, &gpa)) return 0;
       std::memcpy(m.data, &gpa.raw, sizeof gpa.raw);
-      break;
+      return 1;
     }
     case DebugCommand::load_stops:
       load_stops();
-      break;
+      return 1;
     default:
-      break;
+      return 0;
   }
-  m.result = result;
-  m.done.store(m.epoch.load(), std::memory_order_release);
-  m.event.fetch_add(1);
-  futex_wake(m.event);
 }
 
 void Debugger::load_stops() {

@@ -42,7 +42,6 @@ class Debugger final : public cpu::DebugPort {
 
  private:
   struct PerVcpu {
-    u32 seen_epoch = 0;
     bool stepping = false, held = false;
     bool flush = false;  // breakpoints changed
     bool pass = false;   // the breakpoint at `pass_at` was told: execute that instruction
@@ -58,10 +57,11 @@ class Debugger final : public cpu::DebugPort {
   bool told_of_hit(VcpuUnit& unit);
   bool report(VcpuUnit& unit, DebugReport what);
   void announce_pause(u64 bits);
-  DebugCommand next_command(u32& seen);
-  void execute(DebugCommand command, VcpuUnit& unit);
+  u32 next_word(u32 seen);
+  void execute(u32 word, VcpuUnit& unit);
+  u32 perform(DebugCommand command, VcpuUnit& unit);
   void load_stops();
-  void resume(VcpuUnit& unit);
+  bool resume(VcpuUnit& unit);
 
   Vm& vm_;
   DebugMailbox& mailbox_;

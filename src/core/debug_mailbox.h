@@ -1,10 +1,12 @@
 // The debugger's way into the core: one command at a time, carried out by a vCPU's thread at an instruction boundary.
 //
-//   stop = 1, kick all      ->  each vCPU ends its instruction, sets its bit in `paused` and sleeps on `epoch`;
-//                               the last one to do so bumps `event`
-//   fields, epoch += 1      ->  vCPU `vcpu` does `command`, stores `result` and data, then done = epoch, and bumps
-//   `event` resume                  ->  the monitor clears `stop`, `reporter` and the bits of those to go on; they see
-//   `epoch` move and go
+//   stop = 1, kick all    each vCPU ends its instruction, sets its bit in `paused` and sleeps on `epoch`; the last one
+//                         to do so bumps `event`
+//   epoch = command_word  the vCPU that it names obeys, stores `result` and data, then done = epoch, and bumps `event`
+//   resume                the monitor clears `stop`, `reporter` and the bits of those to go on, then sets their `go`
+//
+// One word says both that there is a command and whose it is: a vCPU that wakes late cannot take the next command's
+// half-written fields for its own. Who goes on is told by a word each, taken by that vCPU alone, for the same reason.
 //
 // A vCPU that has something to tell (a breakpoint, a finished step) claims `reporter`, fills in the report, sets `stop`
 // itself and kicks the others. Commands are given only while all vCPUs are paused, so a command is alone with the whole
@@ -26,8 +28,17 @@ enum class DebugCommand : u32 {
   write_memory,  // the same with data; result: bytes written
   translate,     // address; result: 1 if mapped, data: u64 guest-physical address
   load_stops,    // takes over `stops`
-  resume,        // by `run_mask` and `step_mask`; no answer
+  resume,        // look at `go`; no answer
 };
+
+enum class Go : u32 { no = 0, run, step };
+
+// `number` tells it from the command before.
+constexpr u32 command_word(DebugCommand command, u32 vcpu, u32 number) {
+  return static_cast<u32>(command) << 24 | (vcpu & 0xff) << 16 | (number & 0xffff);
+}
+constexpr DebugCommand command_of(u32 word) { return static_cast<DebugCommand>(word >> 24); }
+constexpr u32 vcpu_of(u32 word) { return word >> 16 & 0xff; }
 
 enum class DebugReport : u32 { none = 0, breakpoint, step, watchpoint, crash };
 
@@ -68,11 +79,10 @@ struct DebugMailbox {
   alignas(64) std::atomic<u32> epoch{0};  // futex
   std::atomic<u32> done{0};
   std::atomic<u32> event{0};  // futex
-  u32 command = 0, vcpu = 0;
   u64 address = 0;
   u32 length = 0, result = 0;
-  u64 run_mask = 0, step_mask = 0;
-  u32 step_interrupts = 0;  // let interrupts in while stepping
+  std::atomic<u32> go[64] = {};  // by vCPU: Go
+  u32 step_interrupts = 0;       // let interrupts in while stepping
   u32 stop_count = 0;
   DebugStop stops[kStops] = {};
   u8 data[kDataBytes] = {};

@@ -76,17 +76,23 @@ std::optional<Stop> CoreTarget::take_stop() {
   return stop;
 }
 
+u32 CoreTarget::tell(DebugCommand command, u32 vcpu) {
+  const u32 word = core::command_word(command, vcpu, ++number_);
+  mailbox().epoch.store(word);
+  core::futex_wake(mailbox().epoch, kEveryone);
+  return word;
+}
+
 // The caller holds the lock. False: the core is gone, runs, or does not answer.
 bool CoreTarget::perform(DebugCommand command, u32 vcpu, u64 address, u32 length) {
   if (!all_paused() || vcpu >= vcpus_) return false;
   DebugMailbox& m = mailbox();
-  m.command = static_cast<u32>(command), m.vcpu = vcpu, m.address = address, m.length = length;
-  const u32 number = m.epoch.fetch_add(1) + 1;
-  core::futex_wake(m.epoch, kEveryone);
+  m.address = address, m.length = length;
+  const u32 word = tell(command, vcpu);
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   for (;;) {
     const u32 seen = m.event.load();
-    if (static_cast<i32>(m.done.load(std::memory_order_acquire) - number) >= 0) return true;
+    if (m.done.load(std::memory_order_acquire) == word) return true;
     if (gone_ || std::chrono::steady_clock::now() > deadline) return false;
     core::futex_wait(m.event, seen, kLookNs);
   }
@@ -163,15 +169,17 @@ void CoreTarget::resume(u64 run_mask, u64 step_mask, bool step_interrupts) {
     perform(DebugCommand::load_stops, 0);
   }
   DebugMailbox& m = mailbox();
-  m.command = static_cast<u32>(DebugCommand::resume);
-  m.run_mask = run_mask & all(), m.step_mask = step_mask & all(), m.step_interrupts = step_interrupts;
+  m.step_interrupts = step_interrupts;
   m.reporter.store(0);
   m.stop.store(0);
-  m.paused.fetch_and(~(m.run_mask | m.step_mask));
+  m.paused.fetch_and(~((run_mask | step_mask) & all()));
   taken_ = false;
-  told_ = false;  // after the bits: the watcher must not announce the pause that ends here
-  m.epoch.fetch_add(1);
-  core::futex_wake(m.epoch, kEveryone);
+  told_ = false;                      // after the bits: the watcher must not announce the pause that ends here
+  for (u32 i = 0; i < vcpus_; i++) {  // each may be off at once
+    const core::Go go = step_mask >> i & 1 ? core::Go::step : run_mask >> i & 1 ? core::Go::run : core::Go::no;
+    m.go[i].store(static_cast<u32>(go));
+  }
+  tell(DebugCommand::resume, 0);
 }
 
 void CoreTarget::interrupt() {

@@ -47,6 +47,7 @@ class CoreTarget final : public Target {
   core::DebugMailbox& mailbox() { return channel_->vm().debug; }
   u64 all() const { return vcpus_ >= 64 ? ~u64{0} : (u64{1} << vcpus_) - 1; }
   bool all_paused() { return channel_ && (mailbox().paused.load(std::memory_order_acquire) & all()) == all(); }
+  u32 tell(core::DebugCommand command, u32 vcpu);
   bool perform(core::DebugCommand command, u32 vcpu, u64 address = 0, u32 length = 0);
   void write_stops();
   void watch(core::DebugMailbox& mailbox);
@@ -54,7 +55,7 @@ class CoreTarget final : public Target {
   Hooks hooks_;
   std::mutex lock_;
   core::Channel* channel_ = nullptr;  // null: no core
-  u32 vcpus_ = 1;
+  u32 vcpus_ = 1, number_ = 0;
   std::vector<core::DebugStop> stops_;
   bool stops_changed_ = false, listening_ = false;
   bool asked_ = false;  // interrupt() has not been followed yet: the next core inherits it
