@@ -94,6 +94,12 @@ void set_memory(Insn& out, const ZydisDecodedInstruction& zi, const ZydisDecoded
     m.base = kRegRip;
   else if (zo.mem.base != ZYDIS_REGISTER_NONE)
     m.base = static_cast<u8>(ZydisRegisterGetId(zo.mem.base));
+  // A SIB byte with mod 0 and base 5 names no base, whatever REX.B says (SDM Vol. 2A table 2-5); Zydis 4.0 takes it for r13d when the
+  // address size is 32.
+  if (zi.raw.modrm.mod == 0 && zi.raw.modrm.rm == 4 && zi.raw.sib.base == 5 && (zi.attributes & ZYDIS_ATTRIB_HAS_SIB)) {
+    m.base = kNoReg;
+    m.disp = zi.raw.disp.value;
+  }
   if (zo.mem.index != ZYDIS_REGISTER_NONE) {
     m.index = static_cast<u8>(ZydisRegisterGetId(zo.mem.index));
     m.vsib = zo.mem.type == ZYDIS_MEMOP_TYPE_VSIB;

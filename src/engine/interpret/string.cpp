@@ -154,7 +154,8 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     move(1);
     return Outcome::next;
   }
-  c.advance(isa::rcx, 0);  // a count of 32 bits is zero-extended even when it is 0
+  c.advance(isa::rcx, 0);  // 32-bit count and pointers come out zero-extended even when the count is 0
+  move(0);
   // Flags are those of the last element, and change only with the end of the whole (SDM Vol. 2B REP).
   const u16 flags = cpu.arith;
   // A trap after every element when single-stepping; breakpoint hits likewise.

@@ -42,6 +42,21 @@ TEST(Decode, MemoryOperandWithSegmentBaseIndexScale) {
   EXPECT_EQ(insn.mem.bytes, 8);
 }
 
+TEST(Decode, SibWithoutBaseIgnoresRexB) {
+  for (const std::vector<u8>& bytes : {std::vector<u8>{0x67, 0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12}, {0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12}}) {
+    const Insn insn = decoded(bytes);  // mov eax, [0x12345678]
+    EXPECT_EQ(insn.mem.base, kNoReg);
+    EXPECT_EQ(insn.mem.index, kNoReg);
+    EXPECT_EQ(insn.mem.disp, 0x12345678);
+  }
+}
+
+TEST(Decode, SixteenBitMovsxdReadsSixteenBits) {
+  const Insn insn = decoded({0x66, 0x63, 0x06});  // movsxd ax, word ptr [rsi]
+  EXPECT_EQ(insn.mem.bytes, 2);
+  EXPECT_EQ(insn.op[1].bytes, 2);
+}
+
 TEST(Decode, RipRelativeKeepsTheDisplacement) {
   const Insn insn = decoded({0x8b, 0x05, 0x10, 0x00, 0x00, 0x00});  // mov eax, [rip+0x10]
   EXPECT_EQ(insn.mem.base, kRegRip);
