@@ -51,10 +51,6 @@ inline u16 fnstcw() {
 constexpr u16 kErrorSummary = 0x80;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
-// Half-precision conversions are not checked for alignment, whatever their operand's size.
-bool is_half_conversion(const isa::Insn& insn) {
-  return insn.mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS || insn.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
-}
 bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
   if (!is_half_conversion(insn)) [[likely]] return read_slow(cpu, insn.mem.seg, linear, out, size);
   const cpu::AlignmentUnchecked unchecked{cpu};

@@ -214,7 +214,8 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
   // Alignment is checked for operands of up to 8 bytes (and MASKMOVDQU's, to 8) as a whole, never for elements.
-  const bool checked = kind == Kind::mask_move || (op.mem_bytes <= 8 && active_elements(cpu, op) != 0);
+  const bool checked = kind == Kind::mask_move ||
+                       (op.mem_bytes <= 8 && !is_half_conversion(insn) && active_elements(cpu, op) != 0);
   if (checked && linear & (std::min<unsigned>(op.mem_bytes, 8) - 1) && alignment_checks(cpu) && in_reach(cpu, linear)) return cpu.raise(cpu::Vector::ac);
   const cpu::AlignmentUnchecked unchecked{cpu};
   if (kind == Kind::mask_move) return mask_move(at, op);

@@ -16,6 +16,11 @@ inline u64 effective(const cpu::Vcpu& cpu, const isa::Insn& insn) {
   return m.address_bytes == 8 ? a : m.address_bytes == 4 ? a & 0xffffffff : a & 0xffff;
 }
 
+// VCVTPH2PS and VCVTPS2PH are not checked for alignment, whatever their operand's size.
+inline bool is_half_conversion(const isa::Insn& insn) {
+  return insn.mnemonic == ZYDIS_MNEMONIC_VCVTPH2PS || insn.mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH;
+}
+
 // With the guest's MXCSR in the host's, unmasked exceptions and all. Not inline: the other path is the hot one.
 cpu::Outcome run_with_mxcsr(cpu::Vcpu& cpu, const VectorOp& op, void* memory);
 // The thunk was ended by a signal.
