@@ -215,6 +215,43 @@ void store(Vcpu& cpu, const Span& span, const void* in) {
   }
 }
 
+template <class T>
+bool exchange_as(u8* cell, const void* expected, const void* in) {
+  T old, now;
+  std::memcpy(&old, expected, sizeof(T));
+  std::memcpy(&now, in, sizeof(T));
+  return __atomic_compare_exchange_n(reinterpret_cast<T*>(cell), &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+bool exchange16(u8* cell, const void* expected, const void* in) {
+  u64 old[2], now[2];
+  std::memcpy(old, expected, 16);
+  std::memcpy(now, in, 16);
+  bool equal;
+  asm volatile("lock cmpxchg16b %[cell]"
+               : "=@ccz"(equal), [cell] "+m"(*reinterpret_cast<unsigned __int128*>(cell)), "+a"(old[0]), "+d"(old[1])
+               : "b"(now[0]), "c"(now[1])
+               : "memory");
+  return equal;
+}
+
+// The bytes become those of `in` if they are those of `expected`, with the host's LOCK.
+bool exchange(u8* cell, const void* expected, const void* in, unsigned size) {
+  switch (size) {
+    case 1:
+      return exchange_as<u8>(cell, expected, in);
+    case 2:
+      return exchange_as<u16>(cell, expected, in);
+    case 4:
+      return exchange_as<u32>(cell, expected, in);
+    case 8:
+      return exchange_as<u64>(cell, expected, in);
+    default:
+      INVARIANT(size == 16, "a locked access of {} bytes", size);
+      return exchange16(cell, expected, in);
+  }
+}
+
 bool read_any(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size, bool system) {
   INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
   Span span;
@@ -287,6 +324,20 @@ u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted) {
   if (span.count == 1 && span.piece[0].host && !holds_code(cpu, span.piece[0].gpa)) return span.piece[0].host;
   cpu.debug_hits = hits;  // read_slow and write_slow will tell
   return nullptr;
+}
+
+bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const void* in, unsigned size, bool* stored) {
+  Span span;
+  if (!resolve_span(cpu, seg, linear, size, Access::rmw, false, span)) return false;
+  const Piece& p = span.piece[0];
+  *stored = true;
+  if (span.count != 1 || !p.host) {
+    store(cpu, span, in);
+    return true;
+  }
+  *stored = exchange(p.host, expected, in, size);
+  if (*stored && holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), size);
+  return true;
 }
 
 SplitLock::SplitLock() { split_lock_mutex.lock(); }

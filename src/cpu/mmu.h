@@ -63,6 +63,10 @@ bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg 
 // not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use read_slow and write_slow, under
 // split_lock() if the guest asked for LOCK.
 u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted);
+// The locked counterpart of write_slow, after read_slow gave `expected`: for 1, 2, 4, 8 or 16 bytes of RAM inside one page it stores
+// only if they still are that, in one host instruction (*stored tells: code pages are written by others without split_lock()).
+// Elsewhere it always stores.
+bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const void* in, unsigned size, bool* stored);
 // Is alignment checking (#AC) in force? SDM Vol. 3A 6.15, vector 17.
 inline bool alignment_checks(const Vcpu& cpu) {
   return cpu.cpl == 3 && (cpu.cr0 & cr0::am) && (cpu.sys_flags & flag::ac);

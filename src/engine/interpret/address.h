@@ -68,5 +68,6 @@ struct Target {
 Target rmw_target(Vcpu& cpu, const Op* op, unsigned size);
 Loaded target_load(Vcpu& cpu, const Op* op, Target target, unsigned size);
 bool target_store(Vcpu& cpu, const Op* op, Target target, u64 value, unsigned size);
+bool target_replace(Vcpu& cpu, const Op* op, Target target, u64 expected, u64 value, unsigned size, bool* stored);  // as replace_slow()
 
 }  // namespace trapline::engine::interpret

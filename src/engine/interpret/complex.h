@@ -70,10 +70,14 @@ bool modify_memory(Vcpu& cpu, Seg seg, u64 offset, bool lock, Fn fn) {
   }
   std::optional<cpu::SplitLock> guard;
   if (lock) guard.emplace();
-  T old;
-  if (!cpu::read_slow(cpu, seg, linear, &old, sizeof old)) return false;
-  const T now = fn(old);
-  return cpu::write_slow(cpu, seg, linear, &now, sizeof now);
+  for (bool stored = false; !stored;) {
+    T old;
+    if (!cpu::read_slow(cpu, seg, linear, &old, sizeof old)) return false;
+    const T now = fn(old);
+    if (!lock) return cpu::write_slow(cpu, seg, linear, &now, sizeof now);
+    if (!cpu::replace_slow(cpu, seg, linear, &old, &now, sizeof now, &stored)) return false;
+  }
+  return true;
 }
 
 // Calls fn with a zero of the type that is `bytes` wide.

@@ -117,15 +117,17 @@ Outcome cmpxchg16b(Vcpu& cpu, const Insn& insn) {
   if (linear & 15) return cpu.raise_gp();
   Pair old{cpu.gpr[isa::rax], cpu.gpr[isa::rdx]};
   const Pair expected = old, wanted{cpu.gpr[isa::rbx], cpu.gpr[isa::rcx]};
-  bool faulted = false, equal;
+  bool faulted = false, equal = false;
   if (u8* p = cpu::rmw_slow(cpu, seg, linear, 16, &faulted)) {
     equal = exchange16(p, old, wanted);
   } else {
     if (faulted) return Outcome::fault;
     const cpu::SplitLock lock;
-    if (!cpu::read_slow(cpu, seg, linear, &old, 16)) return Outcome::fault;
-    equal = old.low == expected.low && old.high == expected.high;
-    if (!cpu::write_slow(cpu, seg, linear, equal ? &wanted : &old, 16)) return Outcome::fault;
+    for (bool stored = false; !stored;) {
+      if (!cpu::read_slow(cpu, seg, linear, &old, 16)) return Outcome::fault;
+      equal = old.low == expected.low && old.high == expected.high;
+      if (!cpu::replace_slow(cpu, seg, linear, &old, equal ? &wanted : &old, 16, &stored)) return Outcome::fault;
+    }
   }
   set_zero_flag(cpu, equal);
   if (!equal) {

@@ -109,11 +109,15 @@ template <class F, class T, bool Locked>
 [[gnu::cold, gnu::noinline]] bool modify_piecewise(Vcpu& cpu, const Op* op, Target t, T b) {
   std::optional<cpu::SplitLock> lock;
   if constexpr (Locked) lock.emplace();
-  const Loaded a = target_load(cpu, op, t, sizeof(T));
-  if (!a.ok) return false;
-  u16 f = flags_in<F>(cpu);
-  const T r = compute<F, T>(f, static_cast<T>(a.value), b);
-  if (!target_store(cpu, op, t, r, sizeof(T))) return false;
+  u16 f = 0;
+  for (bool stored = false; !stored;) {
+    const Loaded a = target_load(cpu, op, t, sizeof(T));
+    if (!a.ok) return false;
+    f = flags_in<F>(cpu);
+    const T r = compute<F, T>(f, static_cast<T>(a.value), b);
+    stored = !Locked;
+    if (!(Locked ? target_replace(cpu, op, t, a.value, r, sizeof(T), &stored) : target_store(cpu, op, t, r, sizeof(T)))) return false;
+  }
   if constexpr (F::flags) cpu.arith = f;
   return true;
 }

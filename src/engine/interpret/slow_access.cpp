@@ -65,4 +65,9 @@ bool target_store(Vcpu& cpu, const Op* op, Target target, u64 value, unsigned si
   return cpu::write_slow(cpu, seg_of(op), target.linear, &value, size);
 }
 
+bool target_replace(Vcpu& cpu, const Op* op, Target target, u64 expected, u64 value, unsigned size, bool* stored) {
+  const Exact exact{cpu, op};
+  return cpu::replace_slow(cpu, seg_of(op), target.linear, &expected, &value, size, stored);
+}
+
 }  // namespace trapline::engine::interpret

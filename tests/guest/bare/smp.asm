@@ -6,7 +6,8 @@
 %define MAX_CPUS 7                      ; one bit each in a flat logical destination
 %define TRAMPOLINE 0x8000
 %define AT(label) (label - trampoline)
-%define ROUNDS 20000
+%define ROUNDS 10000
+%define SPLIT_ROUNDS 100                ; few: hosts that detect split locks make each of them slow
 %define PATIENCE 60000000000            ; TSC ticks
 
 %define V_COUNT 0x50
@@ -210,67 +211,89 @@ wake:
     jb .id
     ret
 
-; everybody at once: LOCK INC, CMPXCHG, XADD, and a lock around plain increments
+; The words that all CPUs work on, as offsets
+%define SUM_WIDE 0
+%define SPIN 16
+%define SUM_LOCK 20
+%define SUM_CMPXCHG 24
+%define SUM_XADD 28
+%define SUM_PLAIN 32
+%define SUM_SPLIT 62
+
+; everybody at once: LOCK INC, CMPXCHG, XADD, CMPXCHG16B, and a lock around plain increments; on a page of data, then beside code
 compete:
+    mov dword [block], block_of_data
+    call .round
+    mov dword [block], block_beside_code
+.round:
+    mov dword [worked], 0
     IPI 0, 0xc4000 | V_WORK
     call work
     lock inc dword [worked]
     AWAIT worked, [cpus]
+    mov r9d, [block]
     mov ebx, [cpus]
     imul ebx, ebx, ROUNDS
-    mov eax, [sum_lock]
+    mov eax, [r9 + SUM_LOCK]
     CHECK64 rax, rbx
-    mov eax, [sum_cmpxchg]
+    mov eax, [r9 + SUM_CMPXCHG]
     CHECK64 rax, rbx
-    mov eax, [sum_xadd]
+    mov eax, [r9 + SUM_XADD]
     CHECK64 rax, rbx
-    mov eax, [sum_split]
+    mov eax, [r9 + SUM_PLAIN]
     CHECK64 rax, rbx
-    mov eax, [sum_plain]
-    CHECK64 rax, rbx
-    mov rax, [sum_wide]
-    mov rcx, [sum_wide + 8]
+    mov rax, [r9 + SUM_WIDE]
+    mov rcx, [r9 + SUM_WIDE + 8]
     CHECK64 rax, rbx
     CHECK64 rcx, rbx
+    imul ebx, [cpus], SPLIT_ROUNDS
+    mov eax, [r9 + SUM_SPLIT]
+    CHECK64 rax, rbx
     ret
 
 work:
+    mov r9d, [block]
+    mov ecx, SPLIT_ROUNDS
+.split:
+    lock inc dword [r9 + SUM_SPLIT]     ; across a cache line
+    loop .split
     mov ecx, ROUNDS
 .more:
-    lock inc dword [sum_lock]
-    mov eax, [sum_cmpxchg]
+    lock inc dword [r9 + SUM_LOCK]
+    mov eax, [r9 + SUM_CMPXCHG]
 .retry:
     lea edx, [rax + 1]
-    lock cmpxchg [sum_cmpxchg], edx
+    lock cmpxchg [r9 + SUM_CMPXCHG], edx
     jne .retry
     mov eax, 1
-    lock xadd [sum_xadd], eax
-    lock inc dword [sum_split]          ; across a cache line
+    lock xadd [r9 + SUM_XADD], eax
 .acquire:
     mov eax, 1
-    xchg [spin], eax
+    xchg [r9 + SPIN], eax
     test eax, eax
     jz .held
     pause
     jmp .acquire
 .held:
-    inc dword [sum_plain]
-    mov dword [spin], 0
+    inc dword [r9 + SUM_PLAIN]
+    mov dword [r9 + SPIN], 0
     loop .more
     push rbx
     mov esi, ROUNDS
 .wide:
-    mov rax, [sum_wide]
-    mov rdx, [sum_wide + 8]
+    mov rax, [r9 + SUM_WIDE]
+    mov rdx, [r9 + SUM_WIDE + 8]
 .wide_retry:
     lea rbx, [rax + 1]
     lea rcx, [rdx + 1]
-    lock cmpxchg16b [sum_wide]
+    lock cmpxchg16b [r9 + SUM_WIDE]
     jne .wide_retry
     dec esi
     jnz .wide
     pop rbx
     ret
+align 64
+block_beside_code: times 128 db 0
 
 interprocessor:
     ; fixed, physical
@@ -536,7 +559,9 @@ on_work:
     push rcx
     push rdx
     push rsi
+    push r9
     call work
+    pop r9
     pop rsi
     pop rdx
     pop rcx
@@ -592,25 +617,16 @@ patched_code:
 
 section .data
 text_cpus: db "cpus ", 0
-align 64
-sum_wide: dq 0, 0
 cpus: dd 1
 started: dd 0
 ready: dd 0
 worked: dd 0
-spin: dd 0
-sum_lock: dd 0
-sum_cmpxchg: dd 0
-sum_xadd: dd 0
-sum_plain: dd 0
 count_total: dd 0
 nmis: dd 0
 ones: dd 0
 pongs: dd 0
 executed: dd 0
-align 64
-    times 62 db 0
-sum_split: dd 0
+block: dd 0
 align 64
 apic_ids: times MAX_CPUS dd 0
 counts: times MAX_CPUS dd 0
@@ -618,6 +634,7 @@ results: times MAX_CPUS dd 0
 section .bss
 alignb 4096
 pd_high: resb 4096
+block_of_data: resb 4096
 ap_stacks: resb 4096 * MAX_CPUS
 per_cpu: resb 64 * MAX_CPUS
 section .text

@@ -407,12 +407,12 @@ TEST_F(FastCalls, SyscallAndBack) {
 TEST_F(FastCalls, SysretToCompatibilityMode) {
   vm.ring0();
   cpu.gpr[isa::rcx] = 0xabc'0000'1234;
-  cpu.gpr[isa::r11] = ~u64{0};
+  cpu.gpr[isa::r11] = ~u64{flag::tf};  // (setting TF traps at once)
   EXPECT_EQ(vm.execute({0x0f, 0x07}), Outcome::jumped);
   EXPECT_EQ(cpu.mode, Mode::compat32);
   EXPECT_EQ(cpu.rip, 0x1234u);
   EXPECT_EQ(vm.selector(Seg::cs), 0x23);
-  EXPECT_EQ(cpu.rflags(), 0x3c7fd7u & ~(flag::rf | flag::vm));
+  EXPECT_EQ(cpu.rflags(), 0x3c7fd7u & ~(flag::rf | flag::vm | flag::tf));
   EXPECT_EQ(vm.try_run({0x0f, 0x05}), "#6(0x0)") << "no SYSCALL from here on Intel";
 }
 
