@@ -65,23 +65,35 @@ enum class Save { fxsave, fxsave64, fnstenv, fnsave, fnstenv16, fnsave16 };
 // FXRSTOR64 of `in`, then a saving instruction, the process's own state kept.
 void on_host(const Fx& in, Fx& out, Save save) {
   static Fx keep;
-#define TRAPLINE_SAVE(insn)                                                                                      \
+#define TRAPLINE_SAVE(insn)                                                                                        \
   asm volatile("fxsave64 (%0)\n fxrstor64 (%1)\n " insn " (%2)\n fxrstor64 (%0)" ::"r"(&keep), "r"(&in), "r"(&out) \
                : "memory")
   switch (save) {
-    case Save::fxsave: TRAPLINE_SAVE("fxsave"); break;
-    case Save::fxsave64: TRAPLINE_SAVE("fxsave64"); break;
-    case Save::fnstenv: TRAPLINE_SAVE("fnstenv"); break;
-    case Save::fnsave: TRAPLINE_SAVE("fnsave"); break;
-    case Save::fnstenv16: TRAPLINE_SAVE("data16 fnstenv"); break;
-    case Save::fnsave16: TRAPLINE_SAVE("data16 fnsave"); break;
+    case Save::fxsave:
+      TRAPLINE_SAVE("fxsave");
+      break;
+    case Save::fxsave64:
+      TRAPLINE_SAVE("fxsave64");
+      break;
+    case Save::fnstenv:
+      TRAPLINE_SAVE("fnstenv");
+      break;
+    case Save::fnsave:
+      TRAPLINE_SAVE("fnsave");
+      break;
+    case Save::fnstenv16:
+      TRAPLINE_SAVE("data16 fnstenv");
+      break;
+    case Save::fnsave16:
+      TRAPLINE_SAVE("data16 fnsave");
+      break;
   }
 #undef TRAPLINE_SAVE
 }
 
 const std::vector<u8> kFxsave{0x0F, 0xAE, 0x03}, kFxsave64{0x48, 0x0F, 0xAE, 0x03}, kFxrstor64{0x48, 0x0F, 0xAE, 0x0B},
-    kFnstenv{0xD9, 0x33}, kFldenv{0xD9, 0x23}, kFnsave{0xDD, 0x33}, kFrstor{0xDD, 0x23}, kFwait{0x9B}, kFninit{0xDB, 0xE3},
-    kFnclex{0xDB, 0xE2}, kEmms{0x0F, 0x77}, kLdmxcsr{0x0F, 0xAE, 0x13}, kStmxcsr{0x0F, 0xAE, 0x1B},
+    kFnstenv{0xD9, 0x33}, kFldenv{0xD9, 0x23}, kFnsave{0xDD, 0x33}, kFrstor{0xDD, 0x23}, kFwait{0x9B},
+    kFninit{0xDB, 0xE3}, kFnclex{0xDB, 0xE2}, kEmms{0x0F, 0x77}, kLdmxcsr{0x0F, 0xAE, 0x13}, kStmxcsr{0x0F, 0xAE, 0x1B},
     kVzeroupper{0xC5, 0xF8, 0x77}, kVzeroall{0xC5, 0xFC, 0x77};
 
 std::vector<u8> data16(std::vector<u8> b) {

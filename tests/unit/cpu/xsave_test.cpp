@@ -36,18 +36,27 @@ struct alignas(64) Memory {
 // XRSTOR64 from `in`, then one saving instruction into `out`, the process's own state kept.
 void on_host(const Memory& in, Memory& out, Form form, u64 rfbm) {
   static Memory keep;
-#define TRAPLINE_SAVE(insn)                                                                                            \
-  asm volatile("xsave64 (%[keep])\n xrstor64 (%[in])\n mov %[rfbm], %%rax\n " insn " (%[out])\n mov %[all], %%eax\n" \
-               "xrstor64 (%[keep])"                                                                                   \
-               : "=m"(out), "=m"(keep)                                                                                \
-               : [keep] "r"(&keep), [in] "r"(&in), [out] "r"(&out), [rfbm] "r"(rfbm), [all] "i"(kAll), "a"(kAll), "d"(0), \
-                 "m"(in)                                                                                               \
+#define TRAPLINE_SAVE(insn)                                                                                       \
+  asm volatile("xsave64 (%[keep])\n xrstor64 (%[in])\n mov %[rfbm], %%rax\n " insn                                \
+               " (%[out])\n mov %[all], %%eax\n"                                                                  \
+               "xrstor64 (%[keep])"                                                                               \
+               : "=m"(out), "=m"(keep)                                                                            \
+               : [keep] "r"(&keep), [in] "r"(&in), [out] "r"(&out), [rfbm] "r"(rfbm), [all] "i"(kAll), "a"(kAll), \
+                 "d"(0), "m"(in)                                                                                  \
                : "memory")
   switch (form) {
-    case Form::xsave64: TRAPLINE_SAVE("xsave64"); break;
-    case Form::xsave: TRAPLINE_SAVE("xsave"); break;
-    case Form::xsaveopt64: TRAPLINE_SAVE("xsaveopt64"); break;
-    case Form::xsavec64: TRAPLINE_SAVE("xsavec64"); break;
+    case Form::xsave64:
+      TRAPLINE_SAVE("xsave64");
+      break;
+    case Form::xsave:
+      TRAPLINE_SAVE("xsave");
+      break;
+    case Form::xsaveopt64:
+      TRAPLINE_SAVE("xsaveopt64");
+      break;
+    case Form::xsavec64:
+      TRAPLINE_SAVE("xsavec64");
+      break;
   }
 #undef TRAPLINE_SAVE
 }
@@ -135,7 +144,8 @@ TEST(Xsave, EveryFormWritesWhatTheHostWrites) {
     if (bv != host_bv) continue;
     equal++;
     for (unsigned at = 0; at < kArea; at++)
-      ASSERT_EQ(g.memory()[at], host.bytes[at]) << "byte " << at << " form " << static_cast<int>(form) << " rfbm " << rfbm;
+      ASSERT_EQ(g.memory()[at], host.bytes[at])
+          << "byte " << at << " form " << static_cast<int>(form) << " rfbm " << rfbm;
   }
   EXPECT_GT(equal, total / 3);
 }
