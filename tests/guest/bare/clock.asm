@@ -239,29 +239,54 @@ pit_counter:
     in al, 0x40
     ret
 
+; RAX: counts per second, of the counter that the function at RBP reads into EAX (R13D masks it). The best of eight tries: an
+; interruption makes the rate look lower, nothing makes it look higher.
+rate:
+    mov r14d, 8
+    xor r15d, r15d
+.again:
+    READ_TSC
+    mov rbx, rax
+    mov r8, [ticks_per_second]
+    shr r8, 8                           ; 4 ms
+    add r8, rbx
+    call rbp
+    mov r12d, eax
+.spin:
+    READ_TSC
+    cmp rax, r8
+    jb .spin
+    call rbp
+    sub eax, r12d
+    and eax, r13d
+    mov r9d, eax
+    READ_TSC
+    sub rax, rbx
+    mov rcx, rax
+    mov eax, r9d
+    mul qword [ticks_per_second]
+    div rcx
+    cmp rax, r15
+    cmova r15, rax
+    dec r14d
+    jnz .again
+    mov rax, r15
+    ret
+
+apic_elapsed:
+    mov eax, [rdi + 0x390]              ; RDI: the APIC
+    not eax
+    ret
+
 ; the APIC timer's rate against the TSC, then a periodic interrupt at 2 ms, 25 times
 apic_timer:
     mov edi, APIC
     mov dword [rdi + 0x3e0], 0xb        ; divide by 1
     mov dword [rdi + 0x320], 0x10000
     mov dword [rdi + 0x380], -1
-    READ_TSC
-    mov rbx, rax
-    mov r8, [ticks_per_second]
-    shr r8, 6                           ; 1/64 s
-    add r8, rbx
-.spin:
-    READ_TSC
-    cmp rax, r8
-    jb .spin
-    mov ecx, [rdi + 0x390]
-    sub rax, rbx
-    not ecx                             ; ticks since the start
-    mov r9, rax
-    ; ticks per second = count * tsc frequency / elapsed
-    mov eax, ecx
-    mul qword [ticks_per_second]
-    div r9
+    mov rbp, apic_elapsed
+    mov r13d, -1
+    call rate
     BETWEEN rax, 1000000, 20000000000
     mov r10, rax
     ; the count stops at no value in between: later reads are lower
@@ -298,23 +323,8 @@ apic_timer:
     mov dword [rdi + 0x3e0], 3
     mov dword [rdi + 0x320], 0x10000
     mov dword [rdi + 0x380], -1
-    READ_TSC
-    mov rbx, rax
-    mov r8, [ticks_per_second]
-    shr r8, 6
-    add r8, rbx
-.spin16:
-    READ_TSC
-    cmp rax, r8
-    jb .spin16
-    mov ecx, [rdi + 0x390]
-    sub rax, rbx
-    not ecx
-    mov r9, rax
-    mov eax, ecx
+    call rate
     shl rax, 4
-    mul qword [ticks_per_second]
-    div r9
     mov r8, r10
     shr r8, 1
     lea r9, [r10 * 2]
@@ -328,27 +338,17 @@ pm_timer:
     in eax, dx
     cmp eax, -1
     je .none
-    mov ebp, eax
-    READ_TSC
-    mov rbx, rax
-    mov r8, [ticks_per_second]
-    shr r8, 6
-    add r8, rbx
-.spin:
-    READ_TSC
-    cmp rax, r8
-    jb .spin
-    mov r9, rax
-    sub r9, rbx
+    mov rbp, .elapsed
+    mov r13d, 0xffffff
+    call rate
+    test rax, rax
+    jz .none
+    BETWEEN rax, 3579545 / 2, 3579545 * 2
+.none:
+    ret
+.elapsed:
     mov dx, 0x608
     in eax, dx
-    sub eax, ebp
-    and eax, 0xffffff
-    jz .none
-    mul qword [ticks_per_second]
-    div r9
-    BETWEEN rax, 3579545 / 2, 3579545 * 4
-.none:
     ret
 
 ; IRQ 8 at 1024 Hz: 64 of them
