@@ -1,4 +1,5 @@
-// Freestanding guests (bare/*.asm): each checks itself against the manual and says PASS, exit code 33 (see bare/common.inc).
+// Freestanding guests (bare/*.asm): each checks itself against the manual and says PASS, exit code 33 (see
+// bare/common.inc).
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -16,8 +17,18 @@ struct Bare {
 };
 
 std::vector<std::string> command(const Bare& b) {
-  return {TRAPLINE_EXECUTABLE, "run", "--engine", b.engine, "--kernel", fmt::format("{}/{}.elf", BARE_GUESTS, b.guest),
-          "--memory", "64M", "--cpus", std::to_string(b.cpus), "--timeout", "60"};
+  return {TRAPLINE_EXECUTABLE,
+          "run",
+          "--engine",
+          b.engine,
+          "--kernel",
+          fmt::format("{}/{}.elf", BARE_GUESTS, b.guest),
+          "--memory",
+          "64M",
+          "--cpus",
+          std::to_string(b.cpus),
+          "--timeout",
+          "60"};
 }
 
 class BareGuest : public testing::TestWithParam<Bare> {};
@@ -37,12 +48,14 @@ std::string name_of(const testing::TestParamInfo<Bare>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Guests, BareGuest,
-                         testing::Values(Bare{"modes", 1, "interpret"}, Bare{"faults32", 1, "interpret"}, Bare{"faults64", 1, "interpret"},
-                                         Bare{"paging64", 1, "interpret"}, Bare{"segments", 1, "interpret"}, Bare{"tasks", 1, "interpret"},
-                                         Bare{"v86", 1, "interpret"}, Bare{"syscall64", 1, "interpret"}, Bare{"debug", 1, "interpret"},
-                                         Bare{"interrupts", 1, "interpret"}, Bare{"strings", 1, "interpret"}, Bare{"smc", 1, "interpret"},
-                                         Bare{"clock", 1, "interpret"}, Bare{"smp", 1, "interpret"}, Bare{"smp", 2, "interpret"},
-                                         Bare{"smp", 4, "interpret"}),
+                         testing::Values(Bare{"modes", 1, "interpret"}, Bare{"faults32", 1, "interpret"},
+                                         Bare{"faults64", 1, "interpret"}, Bare{"paging64", 1, "interpret"},
+                                         Bare{"segments", 1, "interpret"}, Bare{"tasks", 1, "interpret"},
+                                         Bare{"v86", 1, "interpret"}, Bare{"syscall64", 1, "interpret"},
+                                         Bare{"debug", 1, "interpret"}, Bare{"interrupts", 1, "interpret"},
+                                         Bare{"strings", 1, "interpret"}, Bare{"smc", 1, "interpret"},
+                                         Bare{"clock", 1, "interpret"}, Bare{"smp", 1, "interpret"},
+                                         Bare{"smp", 2, "interpret"}, Bare{"smp", 4, "interpret"}),
                          name_of);
 
 class BareEngine : public testing::TestWithParam<const char*> {};
