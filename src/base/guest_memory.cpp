@@ -41,13 +41,16 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
   m.base_ = static_cast<std::byte*>(at);
   const u64 low = m.low_end();
   if (!map_part(m.base_, kVideoHoleStart, fd, 0)) return Err{failed("mmap (below 640 KiB)")};
-  if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd)) return Err{failed("mmap (below 4 GiB)")};
+  if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd))
+    return Err{failed("mmap (below 4 GiB)")};
   if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
   return m;
 }
 
 GuestMemory::GuestMemory(GuestMemory&& o) noexcept
-    : base_{std::exchange(o.base_, nullptr)}, size_{std::exchange(o.size_, 0)}, reserved_{std::exchange(o.reserved_, 0)} {}
+    : base_{std::exchange(o.base_, nullptr)},
+      size_{std::exchange(o.size_, 0)},
+      reserved_{std::exchange(o.reserved_, 0)} {}
 
 GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(base_, o.base_);

@@ -2,8 +2,8 @@
 //
 //   gpa 0 ........ 0xA0000 [legacy video hole] 0xC0000 ........ min(size, 3 GiB) [PCI hole] 4 GiB ........
 //
-// RAM above 3 GiB continues at 4 GiB. The holes are address space without access. C0000-FFFFF is RAM (tables for guests).
-// Thread-safe: the layout never changes; contents are the guest's business.
+// RAM above 3 GiB continues at 4 GiB. The holes are address space without access. C0000-FFFFF is RAM (tables for
+// guests). Thread-safe: the layout never changes; contents are the guest's business.
 #pragma once
 
 #include <optional>
@@ -23,7 +23,8 @@ inline constexpr u64 kVideoHoleEnd = 0xC0000;
 
 class GuestMemory {
  public:
-  // `fd` holds `size` bytes (a multiple of 4 KiB, at least 1 MiB); it is not kept. Error: a message naming the failed step.
+  // `fd` holds `size` bytes (a multiple of 4 KiB, at least 1 MiB); it is not kept. Error: a message naming the failed
+  // step.
   static Result<GuestMemory, std::string> map(int fd, u64 size);
   // Anonymous RAM, for unit tests and fuzzers.
   static Result<GuestMemory, std::string> anonymous(u64 size);
@@ -36,7 +37,7 @@ class GuestMemory {
   ~GuestMemory();
 
   u64 size() const { return size_; }
-  u64 low_end() const { return size_ < kPciHoleStart ? size_ : kPciHoleStart; }               // end of RAM below 4 GiB
+  u64 low_end() const { return size_ < kPciHoleStart ? size_ : kPciHoleStart; }  // end of RAM below 4 GiB
   u64 high_end() const { return size_ > kPciHoleStart ? kPciHoleEnd + size_ - kPciHoleStart : kPciHoleEnd; }
   u64 frames() const { return (size_ > kPciHoleStart ? high_end() : low_end()) / kPageSize; }  // for per-frame tables
 

@@ -14,8 +14,8 @@ void set_invariant_handler(InvariantHandler handler);
 
 }  // namespace trapline
 
-#define INVARIANT(condition, ...)                                                               \
-  do {                                                                                          \
-    if (!(condition)) [[unlikely]]                                                              \
+#define INVARIANT(condition, ...)                                                                   \
+  do {                                                                                              \
+    if (!(condition)) [[unlikely]]                                                                  \
       ::trapline::invariant_failed(__FILE__, __LINE__, #condition ": " + fmt::format(__VA_ARGS__)); \
   } while (0)

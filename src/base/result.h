@@ -1,4 +1,5 @@
-// Result<T, E>: a value or a named error, for what a host or a user got wrong. Guest faults are not errors: see cpu/fault.h.
+// Result<T, E>: a value or a named error, for what a host or a user got wrong. Guest faults are not errors: see
+// cpu/fault.h.
 #pragma once
 
 #include <utility>

@@ -28,7 +28,8 @@ enum Area : u32 {
 
 inline u32 mask = 0;  // set before threads start
 
-// The names users give to --trace, comma separated ("all" too). On an unknown name returns nothing and stores it in *bad.
+// The names users give to --trace, comma separated ("all" too). On an unknown name returns nothing and stores it in
+// *bad.
 std::optional<u32> parse(std::string_view areas, std::string* bad);
 std::string_view names();  // "cpu, mmu, ..." for help texts
 
@@ -39,8 +40,8 @@ void emit(Area area, std::string_view text);
 
 }  // namespace trapline::trace
 
-#define TRACE(area, ...)                                                                \
-  do {                                                                                  \
-    if (::trapline::trace::mask & ::trapline::trace::area) [[unlikely]]                 \
-      ::trapline::trace::emit(::trapline::trace::area, fmt::format(__VA_ARGS__));       \
+#define TRACE(area, ...)                                                          \
+  do {                                                                            \
+    if (::trapline::trace::mask & ::trapline::trace::area) [[unlikely]]           \
+      ::trapline::trace::emit(::trapline::trace::area, fmt::format(__VA_ARGS__)); \
   } while (0)

@@ -1,5 +1,5 @@
-// Every probe that could hurt (an instruction that may fault, a filter that stays) runs in a child of its own. /dev/kvm is not looked at:
-// Trapline does not use it.
+// Every probe that could hurt (an instruction that may fault, a filter that stays) runs in a child of its own. /dev/kvm
+// is not looked at: Trapline does not use it.
 #include "cli/doctor.h"
 
 #include <asm/prctl.h>
@@ -67,15 +67,19 @@ bool bit(u32 leaf, u32 subleaf, char reg, unsigned n) {
 std::string vector_extensions() {
   std::string s = "sse2";
   const std::pair<const char*, bool> all[] = {
-      {"sse4.2", bit(1, 0, 'c', 20)}, {"avx", bit(1, 0, 'c', 28)},     {"avx2", bit(7, 0, 'b', 5)}, {"fma", bit(1, 0, 'c', 12)},
-      {"bmi2", bit(7, 0, 'b', 8)},    {"aes", bit(1, 0, 'c', 25)},     {"sha", bit(7, 0, 'b', 29)}, {"avx512f", bit(7, 0, 'b', 16)},
+      {"sse4.2", bit(1, 0, 'c', 20)}, {"avx", bit(1, 0, 'c', 28)},     {"avx2", bit(7, 0, 'b', 5)},
+      {"fma", bit(1, 0, 'c', 12)},    {"bmi2", bit(7, 0, 'b', 8)},     {"aes", bit(1, 0, 'c', 25)},
+      {"sha", bit(7, 0, 'b', 29)},    {"avx512f", bit(7, 0, 'b', 16)},
   };
   for (const auto& [name, there] : all)
     if (there) s += std::string{" "} + name;
   return s;
 }
 
-std::string fsgsbase() { return ::getauxval(AT_HWCAP2) & 2 ? "yes: segment bases change without a system call" : "no: enable it in the host kernel (5.9 or later)"; }
+std::string fsgsbase() {
+  return ::getauxval(AT_HWCAP2) & 2 ? "yes: segment bases change without a system call"
+                                    : "no: enable it in the host kernel (5.9 or later)";
+}
 
 std::string umip() {
   if (!bit(7, 0, 'c', 2)) return "no: SGDT, SIDT, SLDT, STR and SMSW reveal the host's values in ring 3";
@@ -86,7 +90,8 @@ std::string umip() {
     __builtin_memcpy(&base, table + 2, 8);
     return base >> 32 == 0xfffffe00 || base == 0 ? 0 : 1;
   });
-  return got < 0 ? "yes: those instructions fault in ring 3" : "yes: the host kernel answers those instructions with dummy values";
+  return got < 0 ? "yes: those instructions fault in ring 3"
+                 : "yes: the host kernel answers those instructions with dummy values";
 }
 
 std::string cpuid_faulting() {
@@ -160,8 +165,9 @@ int run_doctor() {
   line("memfd", memfd ? "yes, and executable" : "no executable memfd: allow memfd_create, and vm.memfd_noexec=0");
   line("max_map_count", read_line("/proc/sys/vm/max_map_count"));
   line("mmap_min_addr", read_line("/proc/sys/vm/mmap_min_addr"));
-  line("limits", fmt::format("address space {}, memlock {}, open files {}, processes {}, file size {}", limit(RLIMIT_AS), limit(RLIMIT_MEMLOCK),
-                             limit(RLIMIT_NOFILE), limit(RLIMIT_NPROC), limit(RLIMIT_FSIZE)));
+  line("limits",
+       fmt::format("address space {}, memlock {}, open files {}, processes {}, file size {}", limit(RLIMIT_AS),
+                   limit(RLIMIT_MEMLOCK), limit(RLIMIT_NOFILE), limit(RLIMIT_NPROC), limit(RLIMIT_FSIZE)));
   line("hardware help", "not used: VT-x, AMD-V and /dev/kvm are never touched");
   line("engine", "auto takes interpret: translate and patch are not built into this version");
   if (seccomp && memfd) return 0;

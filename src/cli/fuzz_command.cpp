@@ -4,12 +4,20 @@ namespace trapline::cli {
 
 FuzzCommand::FuzzCommand(CLI::App& app)
     : command_{app.add_subcommand("fuzz", "compare random instruction sequences in an engine with this CPU")} {
-  command_->add_option("--engine", options_.engine, "the engine under test")->type_name("ENGINE")->capture_default_str();
-  seed_ = command_->add_option("--seed", options_.seed, "of the first sequence; drawn and printed if not given")->type_name("N");
-  command_->add_option("--count", options_.count, "stop after this many instructions")->type_name("N")->capture_default_str();
+  command_->add_option("--engine", options_.engine, "the engine under test")
+      ->type_name("ENGINE")
+      ->capture_default_str();
+  seed_ = command_->add_option("--seed", options_.seed, "of the first sequence; drawn and printed if not given")
+              ->type_name("N");
+  command_->add_option("--count", options_.count, "stop after this many instructions")
+      ->type_name("N")
+      ->capture_default_str();
   command_->add_option("--sequences", options_.sequences, "stop after this many sequences instead")->type_name("N");
-  command_->add_option("--differences", options_.differences, "stop after this many differing sequences")->type_name("N")->capture_default_str();
-  command_->add_flag("--minimize", options_.minimize, "drop instructions from a differing sequence while it still differs");
+  command_->add_option("--differences", options_.differences, "stop after this many differing sequences")
+      ->type_name("N")
+      ->capture_default_str();
+  command_->add_flag("--minimize", options_.minimize,
+                     "drop instructions from a differing sequence while it still differs");
   command_->add_flag("--verbose", options_.verbose, "print every sequence before it runs");
 }
 

@@ -40,7 +40,8 @@ int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
 
 int run(const cli::RunOptions& options, bool output_open) {
   if (!output_open) {
-    fmt::print(stderr, "trapline: standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere\n");
+    fmt::print(stderr,
+               "trapline: standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere\n");
     return static_cast<int>(ExitCode::console_lost);
   }
   const auto config = cli::check(options);

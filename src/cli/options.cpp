@@ -88,7 +88,8 @@ std::string check_cpus(Config& c) {
 }
 
 std::string check_rest(const RunOptions& o, Config& c) {
-  if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9)) return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
+  if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
+    return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
   if (o.gdb_port > 0xffff) return fmt::format("--gdb {}: give a port from 1 to 65535", o.gdb_port);
   c.gdb_port = static_cast<u16>(o.gdb_port);
   if (c.gdb_wait && c.gdb_port == 0) return "--gdb-wait: nobody could say so: give --gdb PORT too";
@@ -110,11 +111,24 @@ std::optional<u64> parse_size(const std::string& text) {
   if (error != std::errc{} || end - after > 1) return std::nullopt;
   unsigned shift = 20;
   switch (after == end ? 'M' : *after) {
-    case 'K': case 'k': shift = 10; break;
-    case 'M': case 'm': shift = 20; break;
-    case 'G': case 'g': shift = 30; break;
-    case 'T': case 't': shift = 40; break;
-    default: return std::nullopt;
+    case 'K':
+    case 'k':
+      shift = 10;
+      break;
+    case 'M':
+    case 'm':
+      shift = 20;
+      break;
+    case 'G':
+    case 'g':
+      shift = 30;
+      break;
+    case 'T':
+    case 't':
+      shift = 40;
+      break;
+    default:
+      return std::nullopt;
   }
   if (value > ~u64{0} >> shift) return std::nullopt;
   return value << shift;
@@ -122,24 +136,38 @@ std::optional<u64> parse_size(const std::string& text) {
 
 void add_run_options(CLI::App& run, RunOptions& o) {
   Config& c = o.config;
-  run.add_option("--kernel", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")->required()->type_name("FILE");
+  run.add_option("--kernel", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")
+      ->required()
+      ->type_name("FILE");
   run.add_option("--initrd", c.initrd, "initial RAM disk")->type_name("FILE");
-  run.add_option("--module", o.modules, "multiboot module, repeatable")->type_name("FILE[=ARGUMENTS]")->expected(1)->take_all();
+  run.add_option("--module", o.modules, "multiboot module, repeatable")
+      ->type_name("FILE[=ARGUMENTS]")
+      ->expected(1)
+      ->take_all();
   run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
   run.add_option("--memory", o.memory, "guest RAM, 64M to 256G")->type_name("SIZE")->capture_default_str();
   run.add_option("--cpus", c.cpus, "virtual CPUs")->type_name("N")->capture_default_str();
-  run.add_option("--engine", o.engine, "interpret, translate, patch or auto")->type_name("ENGINE")->capture_default_str();
-  run.add_option("--para", o.para, "paravirtual interface: none, kvm, xen or auto")->type_name("INTERFACE")->capture_default_str();
-  run.add_option("--cpu-features", c.cpu_features, "CPU features to add or take away, by their /proc/cpuinfo names")->type_name("+X,-Y");
+  run.add_option("--engine", o.engine, "interpret, translate, patch or auto")
+      ->type_name("ENGINE")
+      ->capture_default_str();
+  run.add_option("--para", o.para, "paravirtual interface: none, kvm, xen or auto")
+      ->type_name("INTERFACE")
+      ->capture_default_str();
+  run.add_option("--cpu-features", c.cpu_features, "CPU features to add or take away, by their /proc/cpuinfo names")
+      ->type_name("+X,-Y");
   run.add_option("--clock", o.clock, "real, or instructions: time counts retired instructions, runs are reproducible")
-      ->type_name("CLOCK")->capture_default_str();
+      ->type_name("CLOCK")
+      ->capture_default_str();
   run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5")->type_name("SECONDS");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
   run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");
   run.add_flag("--stats", c.stats, "print counters at the end");
-  run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")->type_name("FILE");
-  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")->type_name("PORT")->check(CLI::Range(1, 65535));
+  run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")
+      ->type_name("FILE");
+  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")
+      ->type_name("PORT")
+      ->check(CLI::Range(1, 65535));
   run.add_flag("--gdb-wait", c.gdb_wait, "do not start before a debugger says so");
 }
 

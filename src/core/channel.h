@@ -2,13 +2,13 @@
 //
 //   one memfd:  [ VmPage | launch parameters | VcpuPages 0 | VcpuPages 1 | ... ]
 //
-// Requests: a vCPU thread fills `request`, sets turn = requested, wakes the monitor's service thread for this vCPU if that sleeps,
-// and waits for turn = replied. One request per vCPU is in flight. Interrupts go the other way without a request: inbox bits, then
-// an attention bit, then the sleep word (see cpu/lapic.h).
-// Ends: whoever in the core ends the VM claims `report`, fills it in and exits; the monitor reads it when the process is gone.
+// Requests: a vCPU thread fills `request`, sets turn = requested, wakes the monitor's service thread for this vCPU if
+// that sleeps, and waits for turn = replied. One request per vCPU is in flight. Interrupts go the other way without a
+// request: inbox bits, then an attention bit, then the sleep word (see cpu/lapic.h). Ends: whoever in the core ends the
+// VM claims `report`, fills it in and exits; the monitor reads it when the process is gone.
 //
-// Everything here is writable by both processes, so each side copies a field once, checks the copy and uses the copy. The monitor
-// believes nothing; the core believes replies (the monitor owns it) but masks them to the width asked for.
+// Everything here is writable by both processes, so each side copies a field once, checks the copy and uses the copy.
+// The monitor believes nothing; the core believes replies (the monitor owns it) but masks them to the width asked for.
 #pragma once
 
 #include <atomic>
@@ -87,10 +87,10 @@ struct Report {
 };
 
 struct alignas(kPageSize) VmPage {
-  std::atomic<u32> stop{0};           // the monitor ends the VM: threads leave the engine and the core exits
-  std::atomic<u32> clock_ready{0};    // tsc_khz and tsc_offset are valid; a futex
-  u64 tsc_khz = 0, tsc_offset = 0;    // host TSC + offset = guest TSC
-  u64 start_ns = 0;                   // --clock instructions: guest time at which the core starts (not 0 after a reset)
+  std::atomic<u32> stop{0};         // the monitor ends the VM: threads leave the engine and the core exits
+  std::atomic<u32> clock_ready{0};  // tsc_khz and tsc_offset are valid; a futex
+  u64 tsc_khz = 0, tsc_offset = 0;  // host TSC + offset = guest TSC
+  u64 start_ns = 0;                 // --clock instructions: guest time at which the core starts (not 0 after a reset)
   u32 vcpus = 0;
   u32 launch_length = 0;
   alignas(64) DebugMailbox debug;
@@ -118,8 +118,8 @@ void wake(VcpuPages& vcpu);
 // The mapping. Movable; unmapped at the end.
 class Channel {
  public:
-  static Result<Channel, std::string> create(u32 vcpus);            // monitor: makes the memfd
-  static Result<Channel, std::string> attach(int fd, u32 vcpus);    // core
+  static Result<Channel, std::string> create(u32 vcpus);          // monitor: makes the memfd
+  static Result<Channel, std::string> attach(int fd, u32 vcpus);  // core
   Channel() = default;
   Channel(Channel&& o) noexcept;
   Channel& operator=(Channel&& o) noexcept;

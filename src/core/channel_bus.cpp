@@ -54,7 +54,8 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
   if (patience_.wait(replied)) return;
   cpu.code->park(cpu);
   pages_.client_sleeps.store(1);
-  while (pages_.turn.load() != static_cast<u32>(Turn::replied)) futex_wait(pages_.turn, static_cast<u32>(Turn::requested));
+  while (pages_.turn.load() != static_cast<u32>(Turn::replied))
+    futex_wait(pages_.turn, static_cast<u32>(Turn::requested));
   pages_.client_sleeps.store(0, std::memory_order_relaxed);
   cpu.code->unpark(cpu);
 }

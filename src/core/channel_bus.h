@@ -34,7 +34,7 @@ class ChannelBus final : public cpu::Bus {
   VcpuPages& pages_;
   Patience patience_;
   const bool instructions_clock_;
-  u64 resumed_at_ = 0;      // when the last reply was seen
+  u64 resumed_at_ = 0;  // when the last reply was seen
 };
 
 }  // namespace trapline::core

@@ -1,5 +1,5 @@
-// Order matters here: descriptors are used, then closed; threads exist before the filter, so that it covers all of them; the first
-// guest byte is looked at after it.
+// Order matters here: descriptors are used, then closed; threads exist before the filter, so that it covers all of
+// them; the first guest byte is looked at after it.
 #include "core/core_main.h"
 
 #include <sys/mman.h>
@@ -38,7 +38,9 @@ machine::Bytes read_image(int fd, const char* what) {
   while (done < size) {
     const ssize_t n = ::pread(fd, static_cast<char*>(at) + done, size - done, static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) finish(EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done, n < 0 ? std::strerror(errno) : "the file was cut short"));
+    if (n <= 0)
+      finish(EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done,
+                                               n < 0 ? std::strerror(errno) : "the file was cut short"));
     done += static_cast<std::size_t>(n);
   }
   return {static_cast<const std::byte*>(at), size};

@@ -53,11 +53,16 @@ void publish_stats() {
 
 const char* name_of_signal(int signal) {
   switch (signal) {
-    case SIGSEGV: return "SIGSEGV";
-    case SIGBUS: return "SIGBUS";
-    case SIGILL: return "SIGILL";
-    case SIGABRT: return "SIGABRT";
-    default: return "signal";
+    case SIGSEGV:
+      return "SIGSEGV";
+    case SIGBUS:
+      return "SIGBUS";
+    case SIGILL:
+      return "SIGILL";
+    case SIGABRT:
+      return "SIGABRT";
+    default:
+      return "signal";
   }
 }
 
@@ -72,24 +77,26 @@ void on_signal(int signal, siginfo_t* info, void* context) {
     publish(EndKind::host_memory, "the host has no memory left for the guest's RAM");
   const auto* uc = static_cast<const ucontext_t*>(context);
   char text[512];
-  const int n = std::snprintf(text, sizeof text, "%s in the core at host rip %llx, address %p; vcpu %d, guest rip %llx, %llu instructions retired",
-                              name_of_signal(signal), static_cast<unsigned long long>(uc->uc_mcontext.gregs[REG_RIP]), info->si_addr,
-                              t_vcpu ? static_cast<int>(t_vcpu->index) : -1, t_vcpu ? static_cast<unsigned long long>(t_vcpu->rip) : 0,
-                              t_vcpu ? static_cast<unsigned long long>(t_vcpu->retired) : 0);
+  const int n = std::snprintf(
+      text, sizeof text,
+      "%s in the core at host rip %llx, address %p; vcpu %d, guest rip %llx, %llu instructions retired",
+      name_of_signal(signal), static_cast<unsigned long long>(uc->uc_mcontext.gregs[REG_RIP]), info->si_addr,
+      t_vcpu ? static_cast<int>(t_vcpu->index) : -1, t_vcpu ? static_cast<unsigned long long>(t_vcpu->rip) : 0,
+      t_vcpu ? static_cast<unsigned long long>(t_vcpu->retired) : 0);
   publish(EndKind::internal_error, {text, static_cast<std::size_t>(std::clamp<int>(n, 0, sizeof text - 1))});
 }
 
 [[noreturn]] void on_invariant(const char* file, int line, const std::string& message) {
-  finish(EndKind::internal_error,
-         fmt::format("{}:{}: {}; vcpu {}, guest rip {:#x}, {} instructions retired", file, line, message, t_vcpu ? static_cast<int>(t_vcpu->index) : -1,
-                     t_vcpu ? t_vcpu->rip : 0, t_vcpu ? t_vcpu->retired : 0));
+  finish(EndKind::internal_error, fmt::format("{}:{}: {}; vcpu {}, guest rip {:#x}, {} instructions retired", file,
+                                              line, message, t_vcpu ? static_cast<int>(t_vcpu->index) : -1,
+                                              t_vcpu ? t_vcpu->rip : 0, t_vcpu ? t_vcpu->retired : 0));
 }
 
-[[noreturn]] void on_terminate() {
-  publish(EndKind::internal_error, "an exception escaped in the core");
-}
+[[noreturn]] void on_terminate() { publish(EndKind::internal_error, "an exception escaped in the core"); }
 
-[[noreturn]] void on_no_memory() { publish(EndKind::host_memory, "the host has no memory left for the core's own tables"); }
+[[noreturn]] void on_no_memory() {
+  publish(EndKind::host_memory, "the host has no memory left for the core's own tables");
+}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
-// How the core ends: one thread claims the report in the channel, fills it in with what happened and everybody's counters, and the
-// process exits. Also installs what turns our own mistakes (invariants, signals, out of memory) into such a report.
+// How the core ends: one thread claims the report in the channel, fills it in with what happened and everybody's
+// counters, and the process exits. Also installs what turns our own mistakes (invariants, signals, out of memory) into
+// such a report.
 #pragma once
 
 #include <string_view>
@@ -14,8 +15,8 @@ void set_report_channel(const Channel& channel);  // from here on finish() works
 void set_report_vm(Vm* vm);                       // from here on it includes counters and guest state
 [[noreturn]] void finish(EndKind kind, std::string_view text);
 
-void install_crash_handlers();    // once per process
-void install_alternate_stack();   // once per thread, before the sandbox closes
+void install_crash_handlers();                // once per process
+void install_alternate_stack();               // once per thread, before the sandbox closes
 void set_current_vcpu(const cpu::Vcpu* cpu);  // for reports about this thread
 
 }  // namespace trapline::core

@@ -17,7 +17,9 @@ void futex_wait(std::atomic<u32>& word, u32 expected, u64 timeout_ns) {
   ::syscall(SYS_futex, &word, FUTEX_WAIT, expected, timeout_ns == ~u64{0} ? nullptr : &ts, nullptr, 0);
 }
 
-void futex_wake(std::atomic<u32>& word, int waiters) { ::syscall(SYS_futex, &word, FUTEX_WAKE, waiters, nullptr, nullptr, 0); }
+void futex_wake(std::atomic<u32>& word, int waiters) {
+  ::syscall(SYS_futex, &word, FUTEX_WAKE, waiters, nullptr, nullptr, 0);
+}
 
 unsigned usable_cpus() {
   static const unsigned n = [] {

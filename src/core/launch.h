@@ -1,5 +1,5 @@
-// What the monitor tells a new core, as bytes in the channel: descriptors it inherits and the VM's parameters. Written once before
-// the core starts.
+// What the monitor tells a new core, as bytes in the channel: descriptors it inherits and the VM's parameters. Written
+// once before the core starts.
 #pragma once
 
 #include <optional>

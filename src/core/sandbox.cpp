@@ -27,7 +27,8 @@ void limit(int resource, rlim_t value) {
 
 void close_from(unsigned first) {
   if (::syscall(SYS_close_range, first, ~0u, 0) == 0) return;
-  const long open_max = ::sysconf(_SC_OPEN_MAX);  // kernels before 5.9, or a container profile that does not know the call
+  const long open_max =
+      ::sysconf(_SC_OPEN_MAX);  // kernels before 5.9, or a container profile that does not know the call
   for (long fd = first; fd < std::clamp(open_max, 1024L, 65536L); fd++) ::close(static_cast<int>(fd));
 }
 
@@ -51,7 +52,8 @@ class Filter {
  private:
   void add(int call, std::initializer_list<scmp_arg_cmp> conditions) {
     if (!context_ || error_) return;
-    error_ = -::seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, call, static_cast<unsigned>(conditions.size()), conditions.begin());
+    error_ = -::seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, call, static_cast<unsigned>(conditions.size()),
+                                       conditions.begin());
   }
   scmp_filter_ctx context_;
   int error_ = 0;
@@ -69,7 +71,8 @@ bool harden_process(int monitor_pid) {
   ::prctl(PR_SET_DUMPABLE, 0);
   limit(RLIMIT_CORE, 0);
   // The monitor answers for the terminal's signals; the core ends when the monitor says so.
-  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM}) ::signal(s, SIG_IGN);
+  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM})
+    ::signal(s, SIG_IGN);
   return true;
 }
 
@@ -89,8 +92,8 @@ Result<void, std::string> lock_down(int trace_fd) {
   limit(RLIMIT_NOFILE, 0);
   Filter f;
   // Sleeping, waking, ending.
-  for (int call : {SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(sched_yield), SCMP_SYS(restart_syscall),
-                   SCMP_SYS(membarrier)})
+  for (int call : {SCMP_SYS(futex), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(sched_yield),
+                   SCMP_SYS(restart_syscall), SCMP_SYS(membarrier)})
     f.allow(call);
   // Signals of our own: SIGFPE of guest arithmetic, crash reports.
   for (int call : {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(gettid), SCMP_SYS(getpid)}) f.allow(call);
@@ -103,7 +106,9 @@ Result<void, std::string> lock_down(int trace_fd) {
   f.allow(SCMP_SYS(mprotect), {masked(2, PROT_EXEC, 0)});
   if (trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(trace_fd))});
   if (const int error = f.load())
-    return Err{fmt::format("sandbox: cannot install the seccomp filter: {}; `trapline doctor` says what this host offers", std::strerror(error))};
+    return Err{
+        fmt::format("sandbox: cannot install the seccomp filter: {}; `trapline doctor` says what this host offers",
+                    std::strerror(error))};
   return {};
 }
 

@@ -1,6 +1,6 @@
-// How long to poll a shared word before sleeping on it. Waking a process across cores costs tens of microseconds, polling a tenth of
-// one: worth it only while the other side answers soon, and only if polling takes no CPU from a vCPU. Ticks are host TSC ticks;
-// the limits are of the order of microseconds whatever the frequency.
+// How long to poll a shared word before sleeping on it. Waking a process across cores costs tens of microseconds,
+// polling a tenth of one: worth it only while the other side answers soon, and only if polling takes no CPU from a
+// vCPU. Ticks are host TSC ticks; the limits are of the order of microseconds whatever the frequency.
 #pragma once
 
 #include <x86intrin.h>
@@ -27,9 +27,10 @@ bool poll_for(u64 ticks, Done done) {
   return false;
 }
 
-// How long to poll for the other side of a conversation, learnt from whether polling helped. Alone on two CPUs it does, by a factor
-// of 200. On a busy host the other side may wait for the very CPU that polls: then not polling, and a futex on one CPU, is best. So:
-// success restores full patience, failure halves it, and once in a while the full length is tried again.
+// How long to poll for the other side of a conversation, learnt from whether polling helped. Alone on two CPUs it does,
+// by a factor of 200. On a busy host the other side may wait for the very CPU that polls: then not polling, and a futex
+// on one CPU, is best. So: success restores full patience, failure halves it, and once in a while the full length is
+// tried again.
 class Patience {
  public:
   explicit Patience(u64 longest_ticks) : longest_{longest_ticks}, now_{longest_ticks} {}
@@ -39,8 +40,10 @@ class Patience {
     const bool probe = now_ == 0 && ++waits_ % kProbeEvery == 0;
     const u64 ticks = probe ? longest_ : now_;
     const bool helped = poll_for(ticks, done);
-    if (helped && ticks != 0) now_ = longest_;
-    else if (!helped && !probe) now_ = now_ / 2 < kLeast ? 0 : now_ / 2;
+    if (helped && ticks != 0)
+      now_ = longest_;
+    else if (!helped && !probe)
+      now_ = now_ / 2 < kLeast ? 0 : now_ / 2;
     return helped;
   }
 

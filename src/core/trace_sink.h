@@ -1,5 +1,5 @@
-// Trace lines of this process, gathered and written to one descriptor. The two processes of a VM share the descriptor and flush before
-// they hand over to each other, so that lines are in the order of events.
+// Trace lines of this process, gathered and written to one descriptor. The two processes of a VM share the descriptor
+// and flush before they hand over to each other, so that lines are in the order of events.
 #pragma once
 
 namespace trapline::core {

@@ -1,5 +1,5 @@
-// --clock instructions: see vcpu_loop.h. Guest time is `clock.virtual_base` plus what the running vCPU has retired in its slice; all
-// others have slice_start == retired.
+// --clock instructions: see vcpu_loop.h. Guest time is `clock.virtual_base` plus what the running vCPU has retired in
+// its slice; all others have slice_start == retired.
 #include <algorithm>
 
 #include "base/trace.h"
@@ -72,14 +72,17 @@ class Turns {
     const u64 used = settle(cpu);
     left -= std::min(left, used);
     switch (exit) {
-      case engine::Exit::budget_spent: break;
-      case engine::Exit::breakpoint: return false;  // the next turn begins with a pause
+      case engine::Exit::budget_spent:
+        break;
+      case engine::Exit::breakpoint:
+        return false;  // the next turn begins with a pause
       case engine::Exit::kicked:
         unit.pages.attention.fetch_and(~cpu::attention::kick);
         if (vm_.stopping()) finish(EndKind::stopped, {});
         break;
       case engine::Exit::halted:
-      case engine::Exit::waiting: return false;
+      case engine::Exit::waiting:
+        return false;
       case engine::Exit::shutdown:
         if (vm_.debugger) vm_.debugger->crashed_in_turns(unit);
         finish(EndKind::guest_crash, crash_report(cpu, "triple fault"));
@@ -108,7 +111,8 @@ class Turns {
     VcpuUnit& first = *vm_.vcpus.front();
     if (for_good)
       finish(EndKind::guest_halted,
-             fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}", describe(first.cpu)));
+             fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
+                         describe(first.cpu)));
     if (next == ~u64{0}) {
       first.bus.idle(first.cpu);
     } else if (next > now()) {

@@ -26,8 +26,9 @@ bool vm_is_dead(Vm& vm) {
 }
 
 [[noreturn]] void finish_dead(Vm& vm) {
-  finish(EndKind::guest_halted, fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
-                                            describe(vm.vcpus.front()->cpu)));
+  finish(EndKind::guest_halted,
+         fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
+                     describe(vm.vcpus.front()->cpu)));
 }
 
 u64 ns_until_timer(const cpu::Vcpu& cpu) {
@@ -91,15 +92,19 @@ void run_vcpu(VcpuUnit& unit) {
   look_at_monitor(unit);
   for (;;) {
     switch (run_guest(unit)) {
-      case engine::Exit::budget_spent: break;
+      case engine::Exit::budget_spent:
+        break;
       case engine::Exit::breakpoint:
-      case engine::Exit::kicked: look_at_monitor(unit); break;
+      case engine::Exit::kicked:
+        look_at_monitor(unit);
+        break;
       case engine::Exit::halted:
       case engine::Exit::waiting:
         sleep_until_event(unit, halt_spin);
         if (unit.vm.stopping()) finish(EndKind::stopped, {});
         break;
-      case engine::Exit::shutdown: finish_crash(unit);
+      case engine::Exit::shutdown:
+        finish_crash(unit);
     }
   }
 }

@@ -9,8 +9,9 @@ struct VcpuUnit;
 // --clock real: the life of one vCPU, on a thread of its own.
 [[noreturn]] void run_vcpu(VcpuUnit& unit);
 
-// --clock instructions: all vCPUs in turns on one thread. Nothing outside the guest decides anything: a turn ends after a fixed
-// number of instructions, exactly at the chipset's next event, or in a halt; a VM that is all halted skips to its next timer.
+// --clock instructions: all vCPUs in turns on one thread. Nothing outside the guest decides anything: a turn ends after
+// a fixed number of instructions, exactly at the chipset's next event, or in a halt; a VM that is all halted skips to
+// its next timer.
 [[noreturn]] void run_in_turns(Vm& vm);
 
 }  // namespace trapline::core

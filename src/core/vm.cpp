@@ -25,7 +25,10 @@ void connect_lapics(Vm& vm) {
 }  // namespace
 
 VcpuUnit::VcpuUnit(Vm& v, u32 index)
-    : vm{v}, pages{v.channel.vcpu(index)}, bus{pages, v.channel.vcpus(), v.launch.instructions_clock}, arena{kArenaBytes} {
+    : vm{v},
+      pages{v.channel.vcpu(index)},
+      bus{pages, v.channel.vcpus(), v.launch.instructions_clock},
+      arena{kArenaBytes} {
   cpu.index = index;
   cpu.ram = &v.ram;
   cpu.ram_base = v.ram.base();

@@ -52,7 +52,7 @@ struct Vm {
   std::unique_ptr<cpu::Para> para;
   std::vector<std::unique_ptr<VcpuUnit>> vcpus;
   std::unique_ptr<Debugger> debugger;  // under --gdb
-  std::atomic<u32> dead_vcpus{0};  // asleep with nothing but INIT, SIPI or NMI to wake them
+  std::atomic<u32> dead_vcpus{0};      // asleep with nothing but INIT, SIPI or NMI to wake them
 
   bool stopping() const { return channel.vm().stop.load(std::memory_order_acquire) != 0; }
 };

@@ -1,5 +1,5 @@
-// What the CPU reaches outside RAM: ports, device memory, the legacy interrupt controller. In the core process the channel
-// implements this; unit tests and fuzzers give their own.
+// What the CPU reaches outside RAM: ports, device memory, the legacy interrupt controller. In the core process the
+// channel implements this; unit tests and fuzzers give their own.
 #pragma once
 
 #include "base/addr.h"

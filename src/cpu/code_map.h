@@ -1,14 +1,15 @@
 // Which frames of guest RAM hold code that an engine has decoded, VM-wide, so that writes to them are noticed.
 //
-// A block records generation(frame) before it calls mark(), reads its bytes after, and is stale once the number has moved: engines
-// compare on entry to a block. The order matters: written() forgets the lines of a frame that it invalidates. mark() makes every vCPU
-// give up its write-TLB entries for the frame before it returns (a rendezvous through attention::smp_request; parked vCPUs answer
-// before they run again), so that a later guest write takes the MMU's slow path, which calls written(). Lines of 64 bytes are told
-// apart: data beside code does not invalidate.
+// A block records generation(frame) before it calls mark(), reads its bytes after, and is stale once the number has
+// moved: engines compare on entry to a block. The order matters: written() forgets the lines of a frame that it
+// invalidates. mark() makes every vCPU give up its write-TLB entries for the frame before it returns (a rendezvous
+// through attention::smp_request; parked vCPUs answer before they run again), so that a later guest write takes the
+// MMU's slow path, which calls written(). Lines of 64 bytes are told apart: data beside code does not invalidate.
 //
-// Any thread may call generation(), has_code() and written() (DMA by devices does, through the core's channel thread); mark(), serve(),
-// park() and unpark() are for the vCPU's own thread. vCPUs start unparked: one whose thread does not run, sleeps or has ended must be
-// parked, or markers wait for it for ever. Never sleep between unpark() and park() on something that another vCPU's mark() precedes.
+// Any thread may call generation(), has_code() and written() (DMA by devices does, through the core's channel thread);
+// mark(), serve(), park() and unpark() are for the vCPU's own thread. vCPUs start unparked: one whose thread does not
+// run, sleeps or has ended must be parked, or markers wait for it for ever. Never sleep between unpark() and park() on
+// something that another vCPU's mark() precedes.
 #pragma once
 
 #include <atomic>
@@ -35,8 +36,8 @@ class CodeMap {
 
   // `self` is about to decode [offset, offset+length) of `frame`. On return no vCPU has a write entry for it.
   void mark(Vcpu& self, u64 frame, u32 offset, u32 length);
-  // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range may run on into
-  // the frames that follow.
+  // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range
+  // may run on into the frames that follow.
   bool written(u64 frame, u32 offset, u64 length);
   // The vCPU thread answers attention::smp_request. Also called before a halted vCPU runs again.
   void serve(Vcpu& self);

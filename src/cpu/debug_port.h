@@ -12,12 +12,13 @@ struct Vcpu;
 class DebugPort {
  public:
   virtual ~DebugPort() = default;
-  virtual bool any() const = 0;                       // is any breakpoint set?
-  virtual bool breakpoint_at(Gva linear) const = 0;   // stop before the instruction at this linear address?
-  // For code that is kept by physical address: could one of its linear addresses, which share the page offset, have a breakpoint?
+  virtual bool any() const = 0;                      // is any breakpoint set?
+  virtual bool breakpoint_at(Gva linear) const = 0;  // stop before the instruction at this linear address?
+  // For code that is kept by physical address: could one of its linear addresses, which share the page offset, have a
+  // breakpoint?
   virtual bool breakpoint_at_offset(u64 page_offset) const = 0;
 
-  virtual bool watching() const { return false; }     // is any watchpoint set? Then every access takes the MMU's slow path
+  virtual bool watching() const { return false; }  // is any watchpoint set? Then every access takes the MMU's slow path
   // An access that is about to happen, by all checks. True: a watchpoint is hit, stop after the instruction.
   virtual bool accessed(Vcpu&, Gva, u64 /* bytes */, bool /* write */) { return false; }
 };

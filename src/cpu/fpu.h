@@ -1,21 +1,23 @@
-// x87, MMX, SSE, AVX and AVX-512 state and the instructions that save, restore and control it. Computation itself is executed by
-// the host CPU on lowered operands: engine/vector/.
+// x87, MMX, SSE, AVX and AVX-512 state and the instructions that save, restore and control it. Computation itself is
+// executed by the host CPU on lowered operands: engine/vector/.
 #pragma once
 
 #include "cpu/semantics.h"
 
 namespace trapline::cpu {
 
-// Moves the x87/MMX registers between cpu.x87.image and this thread's x87 unit. Idempotent. Nothing else in the process uses x87.
+// Moves the x87/MMX registers between cpu.x87.image and this thread's x87 unit. Idempotent. Nothing else in the process
+// uses x87.
 void x87_unpark(Vcpu& cpu);  // -> live
 void x87_park(Vcpu& cpu);    // -> image
 
-// FXSAVE FXRSTOR XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FNSAVE FRSTOR FNSTENV FLDENV LDMXCSR STMXCSR FNINIT EMMS FWAIT
-// VZEROUPPER VZEROALL XGETBV... : the semantic, or null.
+// FXSAVE FXRSTOR XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FNSAVE FRSTOR FNSTENV FLDENV LDMXCSR STMXCSR FNINIT EMMS
+// FWAIT VZEROUPPER VZEROALL XGETBV... : the semantic, or null.
 Semantic find_fpu_semantic(const isa::Insn& insn);
 
-// The checks every x87 / MMX / SSE / VEX / EVEX instruction makes before it executes (CR0.EM/TS/MP, CR4.OSFXSR/OSXSAVE, XCR0). Order and
-// vectors: SDM Vol. 2A section 2.4 ff and Vol. 3A table 13-1. True: go on; false: cpu.fault set (#UD or #NM).
+// The checks every x87 / MMX / SSE / VEX / EVEX instruction makes before it executes (CR0.EM/TS/MP, CR4.OSFXSR/OSXSAVE,
+// XCR0). Order and vectors: SDM Vol. 2A section 2.4 ff and Vol. 3A table 13-1. True: go on; false: cpu.fault set (#UD
+// or #NM).
 enum class Unit : u8 { x87, mmx, sse, avx, avx512, none };
 bool check_unit(Vcpu& cpu, Unit unit);
 

@@ -135,7 +135,8 @@ Outcome fnsave(Vcpu& cpu, const isa::Insn& insn) {
   if (!check_unit(cpu, Unit::x87)) return Outcome::fault;
   const Format f = format_of(cpu, insn);
   const Area area{cpu, insn};
-  if (!area.checked(f.alignment(), Access::write) || !area.probe_write(0, f.bytes() + kStackBytes)) return Outcome::fault;
+  if (!area.checked(f.alignment(), Access::write) || !area.probe_write(0, f.bytes() + kStackBytes))
+    return Outcome::fault;
   x87_unpark(cpu);
   Image host;
   asm volatile("fnsave %0" : "=m"(host));  // and initializes

@@ -1,9 +1,10 @@
-// Guest virtual memory: the software TLB's fast path (inline) and its slow path (page walk, permission faults, device memory,
-// code pages). Intel SDM Vol. 3A chapter 4.
+// Guest virtual memory: the software TLB's fast path (inline) and its slow path (page walk, permission faults, device
+// memory, code pages). Intel SDM Vol. 3A chapter 4.
 //
-// Direct-mapped TLB, two halves by address bit 63 (user and kernel half), entries of 4 KiB whatever the guest's page size.
-// An entry carries every permission at once, so neither CPL nor SMAP's AC switches anything but Vcpu::need_*.
-// Never in the TLB: device memory. Without write bits: pages that hold decoded code (CodeMap), pages whose D bit is still clear.
+// Direct-mapped TLB, two halves by address bit 63 (user and kernel half), entries of 4 KiB whatever the guest's page
+// size. An entry carries every permission at once, so neither CPL nor SMAP's AC switches anything but Vcpu::need_*.
+// Never in the TLB: device memory. Without write bits: pages that hold decoded code (CodeMap), pages whose D bit is
+// still clear.
 #pragma once
 
 #include <cstring>
@@ -18,7 +19,8 @@ namespace perm {
 inline constexpr u32 kernel_read = 1, kernel_write = 2, kernel_fetch = 4;  // CPL < 3 with SMAP in force (AC = 0)
 inline constexpr u32 kernel_ac_read = 8, kernel_ac_write = 16;             // CPL < 3, AC = 1 or no SMAP
 inline constexpr u32 user_read = 32, user_write = 64, user_fetch = 128;
-inline constexpr u32 never = 1u << 31;  // need_* while alignment checks, data breakpoints or paging quirks ask for the slow path
+inline constexpr u32 never =
+    1u << 31;  // need_* while alignment checks, data breakpoints or paging quirks ask for the slow path
 }  // namespace perm
 
 struct TlbEntry {
@@ -40,32 +42,36 @@ struct Tlb {
 
 enum class Access : u8 { read, write, rmw, fetch };  // rmw: reports a write, needs both
 
-// -- Fast path: the host address of a `size`-byte access wholly inside one resident page with permission, or null --------------
+// -- Fast path: the host address of a `size`-byte access wholly inside one resident page with permission, or null
+// --------------
 inline u8* tlb_lookup(const Vcpu& cpu, u64 gva, unsigned size, u32 need) {
   const TlbEntry& e = cpu.tlb->half[gva >> 63][gva >> 12 & (Tlb::kEntries - 1)];
   // The last byte's page against the first byte's entry: an access across pages never matches.
-  if (((gva + size - 1) & kPageMask) != e.tag || (e.perm & need) == 0) [[unlikely]] return nullptr;
+  if (((gva + size - 1) & kPageMask) != e.tag || (e.perm & need) == 0) [[unlikely]]
+    return nullptr;
   return reinterpret_cast<u8*>(gva + e.addend);
 }
 
-// -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults ----------------------------------------
-// Any size up to 4096 bytes; page-crossing, device memory and code pages included; checks everything before writing anything.
-// `seg` only selects #SS or #GP for a non-canonical address, and names the segment for alignment of reports.
+// -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults
+// ---------------------------------------- Any size up to 4096 bytes; page-crossing, device memory and code pages
+// included; checks everything before writing anything. `seg` only selects #SS or #GP for a non-canonical address, and
+// names the segment for alignment of reports.
 bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size);
 bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size);
-// Checks that [linear, linear+size) could be accessed so; faults as the access would. Nothing is transferred (A/D bits are set).
+// Checks that [linear, linear+size) could be accessed so; faults as the access would. Nothing is transferred (A/D bits
+// are set).
 bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access);
 // Supervisor accesses that ignore CPL: descriptor tables, TSS, IDT, and stacks being switched to.
 // `seg`: ss where the manual wants #SS for a non-canonical address (a stack being switched to).
 bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg = Seg::ds);
 bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg = Seg::ds);
-// For a read-modify-write: a host pointer when the bytes are plain RAM inside one page (fills the TLB; a page that holds code is
-// not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use read_slow and write_slow, under
-// split_lock() if the guest asked for LOCK.
+// For a read-modify-write: a host pointer when the bytes are plain RAM inside one page (fills the TLB; a page that
+// holds code is not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use
+// read_slow and write_slow, under split_lock() if the guest asked for LOCK.
 u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted);
-// The locked counterpart of write_slow, after read_slow gave `expected`: for 1, 2, 4, 8 or 16 bytes of RAM inside one page it stores
-// only if they still are that, in one host instruction (*stored tells: code pages are written by others without split_lock()).
-// Elsewhere it always stores.
+// The locked counterpart of write_slow, after read_slow gave `expected`: for 1, 2, 4, 8 or 16 bytes of RAM inside one
+// page it stores only if they still are that, in one host instruction (*stored tells: code pages are written by others
+// without split_lock()). Elsewhere it always stores.
 bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const void* in, unsigned size, bool* stored);
 // Is alignment checking (#AC) in force? SDM Vol. 3A 6.15, vector 17.
 inline bool alignment_checks(const Vcpu& cpu) {
@@ -89,8 +95,9 @@ struct SplitLock {
   ~SplitLock();
 };
 
-// -- Segmentation: offset -> linear address -----------------------------------------------------------------------------------
-// Limit, type and null checks of the legacy modes, canonical checks are the TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
+// -- Segmentation: offset -> linear address
+// ----------------------------------------------------------------------------------- Limit, type and null checks of
+// the legacy modes, canonical checks are the TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
 bool segment_check_slow(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access);
 inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access, u64& linear) {
   const Segment& s = cpu.seg[static_cast<u8>(seg)];
@@ -100,12 +107,14 @@ inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access acce
   return true;
 }
 
-// -- What instruction semantics call -------------------------------------------------------------------------------------------
+// -- What instruction semantics call
+// -------------------------------------------------------------------------------------------
 template <class T>
 [[nodiscard]] inline bool read(Vcpu& cpu, Seg seg, u64 offset, T& out) {
   static_assert(std::is_trivially_copyable_v<T>);
   u64 linear;
-  if (!to_linear(cpu, seg, offset, sizeof(T), Access::read, linear)) [[unlikely]] return false;
+  if (!to_linear(cpu, seg, offset, sizeof(T), Access::read, linear)) [[unlikely]]
+    return false;
   if (const u8* host = tlb_lookup(cpu, linear, sizeof(T), cpu.need_read)) [[likely]] {
     std::memcpy(&out, host, sizeof(T));
     return true;
@@ -116,7 +125,8 @@ template <class T>
 [[nodiscard]] inline bool write(Vcpu& cpu, Seg seg, u64 offset, const T& value) {
   static_assert(std::is_trivially_copyable_v<T>);
   u64 linear;
-  if (!to_linear(cpu, seg, offset, sizeof(T), Access::write, linear)) [[unlikely]] return false;
+  if (!to_linear(cpu, seg, offset, sizeof(T), Access::write, linear)) [[unlikely]]
+    return false;
   if (u8* host = tlb_lookup(cpu, linear, sizeof(T), cpu.need_write)) [[likely]] {
     std::memcpy(host, &value, sizeof(T));
     return true;
@@ -124,34 +134,40 @@ template <class T>
   return write_slow(cpu, seg, linear, &value, sizeof(T));
 }
 
-// -- Instruction fetch -------------------------------------------------------------------------------------------------------
-// Translates the page of linear address `linear` for execution at the current CPL; fills the fetch TLB. Null: fault set, or
+// -- Instruction fetch
+// ------------------------------------------------------------------------------------------------------- Translates
+// the page of linear address `linear` for execution at the current CPL; fills the fetch TLB. Null: fault set, or
 // *device set when the page is not RAM (executing device memory raises #GP here: nobody does it).
 const TlbEntry* fetch_page(Vcpu& cpu, u64 linear);
 inline const TlbEntry* fetch_lookup(Vcpu& cpu, u64 linear) {
   const TlbEntry& e = cpu.tlb->fetch[linear >> 63][linear >> 12 & (Tlb::kFetchEntries - 1)];
-  if ((linear & kPageMask) == e.tag && (e.perm & cpu.need_fetch)) [[likely]] return &e;
+  if ((linear & kPageMask) == e.tag && (e.perm & cpu.need_fetch)) [[likely]]
+    return &e;
   return fetch_page(cpu, linear);
 }
 
-// -- TLB maintenance ---------------------------------------------------------------------------------------------------------
-void mmu_create(Vcpu& cpu);   // allocates the TLB
+// -- TLB maintenance
+// ---------------------------------------------------------------------------------------------------------
+void mmu_create(Vcpu& cpu);  // allocates the TLB
 void mmu_destroy(Vcpu& cpu);
-void tlb_flush_all(Vcpu& cpu);         // global ones and all PCIDs too: CR0.PG, CR4.PGE/PAE/PSE/PCIDE/SMEP changes, INVPCID 2
-void tlb_flush_nonglobal(Vcpu& cpu);   // MOV CR3 without PCID
+void tlb_flush_all(Vcpu& cpu);  // global ones and all PCIDs too: CR0.PG, CR4.PGE/PAE/PSE/PCIDE/SMEP changes, INVPCID 2
+void tlb_flush_nonglobal(Vcpu& cpu);                   // MOV CR3 without PCID
 void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep);  // MOV CR3 with PCID; keep: its entries stay (bit 63)
 void tlb_flush_pcid(Vcpu& cpu, u16 pcid);              // INVPCID 1
 void tlb_flush_all_nonglobal(Vcpu& cpu);               // INVPCID 3
-void tlb_flush_page(Vcpu& cpu, u64 linear);  // INVLPG: also large pages that hold it
-void tlb_drop_write(Vcpu& cpu, u64 gpa_page);  // takes the write bits of every entry that maps this frame (it now holds code)
+void tlb_flush_page(Vcpu& cpu, u64 linear);            // INVLPG: also large pages that hold it
+void tlb_drop_write(Vcpu& cpu,
+                    u64 gpa_page);  // takes the write bits of every entry that maps this frame (it now holds code)
 void tlb_drop_all_write(Vcpu& cpu);
 
 // True when bits 63:47 of `linear` are equal (48-bit linear addresses).
 constexpr bool canonical(u64 linear) { return static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear; }
-// PAE paging: loads the four PDPTEs from the table at `cr3`. False, changing nothing: a reserved bit is set (the caller raises #GP(0)).
+// PAE paging: loads the four PDPTEs from the table at `cr3`. False, changing nothing: a reserved bit is set (the caller
+// raises #GP(0)).
 bool load_pdptes(Vcpu& cpu, u64 cr3);
 
-// -- Debugger and reports: translate without side effects and without permissions. False: not mapped ------------------------------
+// -- Debugger and reports: translate without side effects and without permissions. False: not mapped
+// ------------------------------
 bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out);
 bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size);  // RAM only
 bool poke(Vcpu& cpu, u64 linear, const void* in, unsigned size);   // RAM only; code caches are told

@@ -1,8 +1,9 @@
 // The meaning of every instruction that is not plain computation: control transfers between segments and rings, system
-// registers, descriptors, ports, flags beyond the arithmetic ones, CPU identity and time. Engines call these; none has its own.
+// registers, descriptors, ports, flags beyond the arithmetic ones, CPU identity and time. Engines call these; none has
+// its own.
 //
-// Convention: on entry cpu.rip is the instruction's address and cpu.retired excludes it. All privilege, mode and operand checks
-// happen here, in the manual's order. See cpu/fault.h for Outcome.
+// Convention: on entry cpu.rip is the instruction's address and cpu.retired excludes it. All privilege, mode and
+// operand checks happen here, in the manual's order. See cpu/fault.h for Outcome.
 #pragma once
 
 #include "cpu/vcpu.h"
@@ -11,8 +12,8 @@ namespace trapline::cpu {
 
 using Semantic = Outcome (*)(Vcpu&, const isa::Insn&);
 
-// The semantic of a sensitive or otherwise non-plain instruction, or null when engines must know it themselves (integer, string,
-// near control flow) or the vector unit does (cpu/fpu.h). Never null for what the list below names.
+// The semantic of a sensitive or otherwise non-plain instruction, or null when engines must know it themselves
+// (integer, string, near control flow) or the vector unit does (cpu/fpu.h). Never null for what the list below names.
 Semantic find_semantic(const isa::Insn& insn);
 
 namespace sem {
@@ -49,7 +50,8 @@ Outcome rdwr_fsgsbase(Vcpu&, const isa::Insn&);
 // descriptors.cpp: SGDT SIDT SLDT STR SMSW LGDT LIDT LLDT LTR LMSW LAR LSL VERR VERW ARPL
 Outcome descriptor_table(Vcpu&, const isa::Insn&);
 Outcome descriptor_query(Vcpu&, const isa::Insn&);
-// control_registers.cpp: MOV CR; debug_registers.cpp: MOV DR; control.cpp: CLTS, INVLPG, INVPCID, INVD, WBINVD, WBNOINVD, HLT, MONITOR, MWAIT, PAUSE-likes, XSETBV, XGETBV, RDPKRU
+// control_registers.cpp: MOV CR; debug_registers.cpp: MOV DR; control.cpp: CLTS, INVLPG, INVPCID, INVD, WBINVD,
+// WBNOINVD, HLT, MONITOR, MWAIT, PAUSE-likes, XSETBV, XGETBV, RDPKRU
 Outcome mov_cr(Vcpu&, const isa::Insn&);
 Outcome mov_dr(Vcpu&, const isa::Insn&);
 Outcome control(Vcpu&, const isa::Insn&);
@@ -65,7 +67,8 @@ Outcome ins_outs(Vcpu&, const isa::Insn&);
 
 // Shared helpers. Effective address (before segmentation) of insn.mem; `next_rip` for RIP-relative operands.
 u64 effective_address(const Vcpu& cpu, const isa::MemOperand& mem, u64 next_rip);
-// Reads and writes of a general-register or memory operand of 1, 2, 4 or 8 bytes (32-bit register writes zero the upper half).
+// Reads and writes of a general-register or memory operand of 1, 2, 4 or 8 bytes (32-bit register writes zero the upper
+// half).
 bool load_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64* value);
 bool store_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64 value);
 // Stack width now: 8 in 64-bit mode, else by SS.B. Pushes do not move RSP when they fault.

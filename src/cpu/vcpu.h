@@ -42,9 +42,9 @@ inline constexpr u64 pe = 1, mp = 2, em = 4, ts = 8, et = 16, ne = 32, wp = 1u <
                      cd = 1u << 30, pg = 1u << 31;
 }
 namespace cr4 {
-inline constexpr u64 vme = 1, pvi = 2, tsd = 4, de = 8, pse = 16, pae = 32, mce = 64, pge = 128, pce = 256, osfxsr = 512,
-                     osxmmexcpt = 1024, umip = 2048, la57 = 4096, fsgsbase = 1u << 16, pcide = 1u << 17, osxsave = 1u << 18,
-                     smep = 1u << 20, smap = 1u << 21;
+inline constexpr u64 vme = 1, pvi = 2, tsd = 4, de = 8, pse = 16, pae = 32, mce = 64, pge = 128, pce = 256,
+                     osfxsr = 512, osxmmexcpt = 1024, umip = 2048, la57 = 4096, fsgsbase = 1u << 16, pcide = 1u << 17,
+                     osxsave = 1u << 18, smep = 1u << 20, smap = 1u << 21;
 }
 namespace efer {
 inline constexpr u64 sce = 1, lme = 1u << 8, lma = 1u << 10, nxe = 1u << 11;
@@ -74,7 +74,15 @@ struct TableRegister {
   u16 limit = 0;
 };
 
-enum class Mode : u8 { real, vm86, protected16, protected32, compat16, compat32, long64 };  // what CS and CR0/EFER make of the code
+enum class Mode : u8 {
+  real,
+  vm86,
+  protected16,
+  protected32,
+  compat16,
+  compat32,
+  long64
+};  // what CS and CR0/EFER make of the code
 
 // ---- Extended state -----------------------------------------------------------------------------------------------
 struct VectorState {
@@ -83,8 +91,8 @@ struct VectorState {
   u32 mxcsr = 0x1f80;
 };
 
-// x87 and MMX. While `live`, the registers are in the host's x87 unit (this thread's) and `image` is stale; x87_park() and
-// x87_unpark() in cpu/fpu.h move them. `image` is an FXSAVE64 image of which only bytes 0..159 are meaningful.
+// x87 and MMX. While `live`, the registers are in the host's x87 unit (this thread's) and `image` is stale; x87_park()
+// and x87_unpark() in cpu/fpu.h move them. `image` is an FXSAVE64 image of which only bytes 0..159 are meaningful.
 struct X87State {
   alignas(16) u8 image[512] = {};
   bool live = false;
@@ -95,13 +103,13 @@ struct X87State {
 // ---- Events -------------------------------------------------------------------------------------------------------
 // Bits of Vcpu::attention. Any thread sets them (release); the vCPU thread takes them at an instruction boundary.
 namespace attention {
-inline constexpr u32 interrupt = 1;      // the local APIC or the PIC may have something: look
+inline constexpr u32 interrupt = 1;  // the local APIC or the PIC may have something: look
 inline constexpr u32 nmi = 2;
 inline constexpr u32 init = 4;
 inline constexpr u32 sipi = 8;
-inline constexpr u32 smp_request = 16;   // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
-inline constexpr u32 kick = 32;          // return to the vCPU loop: pause, quit, debugger, turn over
-inline constexpr u32 timer = 64;         // the local APIC timer's deadline may have passed
+inline constexpr u32 smp_request = 16;  // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
+inline constexpr u32 kick = 32;         // return to the vCPU loop: pause, quit, debugger, turn over
+inline constexpr u32 timer = 64;        // the local APIC timer's deadline may have passed
 }  // namespace attention
 
 enum class Activity : u8 { running, halted, wait_for_sipi, shutdown };
@@ -125,38 +133,40 @@ struct Vcpu {
   // -- Hot: first cache lines ------------------------------------------------------------------------------------
   alignas(64) u64 gpr[17] = {};  // [16] is always 0: "no register" in effective addresses
   u64 rip = 0;
-  u64 scratch = 0;             // the running engine's: an address that no register holds
+  u64 scratch = 0;  // the running engine's: an address that no register holds
   // The arithmetic flags as LAHF; SETO AL leave them in AX: OF in bit 0, and SF ZF AF PF CF in bits 15, 14, 12, 10, 8.
   u16 arith = 0x0200;
   u8 cpl = 0;
   Mode mode = Mode::real;
-  u32 sys_flags = 0;           // RFLAGS without the arithmetic flags and without bit 1 (IF, DF, TF, IOPL, NT, RF, VM, AC, VIF, VIP, ID)
+  u32 sys_flags =
+      0;  // RFLAGS without the arithmetic flags and without bit 1 (IF, DF, TF, IOPL, NT, RF, VM, AC, VIF, VIP, ID)
   u32 need_read = 0, need_write = 0, need_fetch = 0;  // TLB permission bits an access needs now; kept by update_mode()
   u64 linear_mask = 0xffffffff;                       // ~0 in 64-bit mode, 2^32-1 elsewhere (A20 is always on)
-  Tlb* tlb = nullptr;          // owned by `mmu`
+  Tlb* tlb = nullptr;                                 // owned by `mmu`
   GuestMemory* ram = nullptr;
   std::byte* ram_base = nullptr;
-  Segment seg[6];              // by isa::Seg
+  Segment seg[6];  // by isa::Seg
 
   std::atomic<u32> own_attention{0};
   std::atomic<u32>* attention = &own_attention;  // may be moved into a page shared with the monitor
-  bool interrupt_shadow = false;  // after STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends
-  bool nmi_blocked = false;       // from NMI delivery to IRET
+  bool interrupt_shadow =
+      false;  // after STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends
+  bool nmi_blocked = false;  // from NMI delivery to IRET
   // Taken from `attention` but not deliverable yet: interrupts_may_be_open() and IRET ask again (cpu/events.h).
   bool interrupt_waiting = false, nmi_waiting = false;
-  // DR6 bits 3:0 of the data and I/O breakpoints that the instruction under way has hit. After the instruction the engine passes
-  // them to debug_trap() and clears them; an instruction that faults leaves them to be cleared likewise.
+  // DR6 bits 3:0 of the data and I/O breakpoints that the instruction under way has hit. After the instruction the
+  // engine passes them to debug_trap() and clears them; an instruction that faults leaves them to be cleared likewise.
   u32 debug_hits = 0;
 
-  // Instructions retired. Engines may lag inside a block, but it is exact whenever anything outside the engine is called
-  // (semantics, bus, clock) and on return from Engine::run.
+  // Instructions retired. Engines may lag inside a block, but it is exact whenever anything outside the engine is
+  // called (semantics, bus, clock) and on return from Engine::run.
   u64 retired = 0;
-  u64 slice_start = 0;            // `retired` when clock->virtual_base was last written (--clock instructions)
-  u64 timer_deadline = ~u64{0};   // guest TSC (VM-wide, without TSC_ADJUST) at which lapic->on_timer() is due; ~0: never
+  u64 slice_start = 0;           // `retired` when clock->virtual_base was last written (--clock instructions)
+  u64 timer_deadline = ~u64{0};  // guest TSC (VM-wide, without TSC_ADJUST) at which lapic->on_timer() is due; ~0: never
 
   // -- The rest of the architecture --------------------------------------------------------------------------------
   u64 cr0 = 0x60000010, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0, xcr0 = 1;
-  u64 pdpte[4] = {};              // PAE: loaded by MOV CR3 (SDM 4.4.1)
+  u64 pdpte[4] = {};  // PAE: loaded by MOV CR3 (SDM 4.4.1)
   Segment ldtr, tr;
   TableRegister gdtr, idtr;
   DebugRegisters debug;
@@ -164,19 +174,19 @@ struct Vcpu {
   VectorState vec;
   X87State x87;
 
-  Fault fault;                    // set by whatever returned Outcome::fault
+  Fault fault;  // set by whatever returned Outcome::fault
   Activity activity = Activity::running;
 
   // -- Connections (not owned unless said) ---------------------------------------------------------------------------
-  u32 index = 0;                  // 0-based vCPU number, = initial APIC id
+  u32 index = 0;  // 0-based vCPU number, = initial APIC id
   Bus* bus = nullptr;
   Lapic* lapic = nullptr;
   Clock* clock = nullptr;
-  CodeMap* code = nullptr;        // VM-wide
-  const Cpuid* cpuid = nullptr;   // VM-wide policy
+  CodeMap* code = nullptr;       // VM-wide
+  const Cpuid* cpuid = nullptr;  // VM-wide policy
   DebugPort* debugger = nullptr;
-  void* engine_state = nullptr;   // the running engine's own
-  Para* para = nullptr;           // paravirtual interface, VM-wide; null without one
+  void* engine_state = nullptr;  // the running engine's own
+  Para* para = nullptr;          // paravirtual interface, VM-wide; null without one
 
   // Counters for --stats; plain, read after the vCPU stopped (or torn, for the live rate).
   struct Counters {
@@ -202,8 +212,9 @@ struct Vcpu {
   bool long_mode_active() const { return efer & efer::lma; }
   bool protected_mode() const { return cr0 & cr0::pe; }
   isa::CodeSize code_size() const {
-    return mode == Mode::long64 ? isa::CodeSize::bits64
-           : mode == Mode::protected32 || mode == Mode::compat32 ? isa::CodeSize::bits32 : isa::CodeSize::bits16;
+    return mode == Mode::long64                                  ? isa::CodeSize::bits64
+           : mode == Mode::protected32 || mode == Mode::compat32 ? isa::CodeSize::bits32
+                                                                 : isa::CodeSize::bits16;
   }
 
   Outcome raise(Vector v, u32 error = 0) {

@@ -16,9 +16,10 @@ enum class Exit : u8 {
 
 struct Engine {
   virtual ~Engine() = default;
-  // Runs guest code on this thread until something happens that only the vCPU loop can decide. On return `cpu` is exact: each
-  // retired instruction is whole, the next has not begun, cpu.retired counts them, x87 state is parked.
-  // Budget: at most this many instructions retire (exact in --clock instructions; elsewhere it may overshoot by one block).
+  // Runs guest code on this thread until something happens that only the vCPU loop can decide. On return `cpu` is
+  // exact: each retired instruction is whole, the next has not begun, cpu.retired counts them, x87 state is parked.
+  // Budget: at most this many instructions retire (exact in --clock instructions; elsewhere it may overshoot by one
+  // block).
   virtual Exit run(cpu::Vcpu& cpu, u64 budget) = 0;
   // Executes exactly one instruction (or delivers one event) whatever TF says.
   virtual Exit step(cpu::Vcpu& cpu) = 0;

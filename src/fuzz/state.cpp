@@ -23,7 +23,9 @@ struct Masks {
                                 cpu::flag::rf | cpu::flag::ac | cpu::flag::id;
   // Linux reports faults on kernel addresses as protection violations so as not to tell what it maps
   // (arch/x86/mm/fault.c, sanitize_error_code): bit 0 of the error code is made up there.
-  static u32 error(const Ending& e) { return e.vector == 14 && e.address >= (u64{1} << 47) - kPageSize ? e.error & ~1u : e.error; }
+  static u32 error(const Ending& e) {
+    return e.vector == 14 && e.address >= (u64{1} << 47) - kPageSize ? e.error & ~1u : e.error;
+  }
 };
 
 bool has_error(u8 vector) { return cpu::has_error_code(static_cast<cpu::Vector>(vector)); }

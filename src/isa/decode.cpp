@@ -1,4 +1,5 @@
-// Zydis' decoded instruction -> isa::Insn. Everything an engine needs twice is resolved here once: effective segment, widths, register numbers.
+// Zydis' decoded instruction -> isa::Insn. Everything an engine needs twice is resolved here once: effective segment,
+// widths, register numbers.
 #include <cstring>
 
 #include "isa/insn.h"
@@ -32,13 +33,20 @@ const Decoders& decoders() {
 
 Seg segment_of(ZydisRegister reg) {
   switch (reg) {
-    case ZYDIS_REGISTER_ES: return Seg::es;
-    case ZYDIS_REGISTER_CS: return Seg::cs;
-    case ZYDIS_REGISTER_SS: return Seg::ss;
-    case ZYDIS_REGISTER_DS: return Seg::ds;
-    case ZYDIS_REGISTER_FS: return Seg::fs;
-    case ZYDIS_REGISTER_GS: return Seg::gs;
-    default: return Seg::none;
+    case ZYDIS_REGISTER_ES:
+      return Seg::es;
+    case ZYDIS_REGISTER_CS:
+      return Seg::cs;
+    case ZYDIS_REGISTER_SS:
+      return Seg::ss;
+    case ZYDIS_REGISTER_DS:
+      return Seg::ds;
+    case ZYDIS_REGISTER_FS:
+      return Seg::fs;
+    case ZYDIS_REGISTER_GS:
+      return Seg::gs;
+    default:
+      return Seg::none;
   }
 }
 
@@ -67,18 +75,38 @@ void set_register(Operand& out, ZydisRegister reg) {
   switch (ZydisRegisterGetClass(reg)) {
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64: out.kind = Kind::gpr, out.reg = id(); break;
-    case ZYDIS_REGCLASS_X87: out.kind = Kind::st, out.reg = id(); break;
-    case ZYDIS_REGCLASS_MMX: out.kind = Kind::mmx, out.reg = id(); break;
+    case ZYDIS_REGCLASS_GPR64:
+      out.kind = Kind::gpr, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_X87:
+      out.kind = Kind::st, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_MMX:
+      out.kind = Kind::mmx, out.reg = id();
+      break;
     case ZYDIS_REGCLASS_XMM:
     case ZYDIS_REGCLASS_YMM:
-    case ZYDIS_REGCLASS_ZMM: out.kind = Kind::vec, out.reg = id(); break;
-    case ZYDIS_REGCLASS_MASK: out.kind = Kind::mask, out.reg = id(); break;
-    case ZYDIS_REGCLASS_BOUND: out.kind = Kind::bnd, out.reg = id(); break;
-    case ZYDIS_REGCLASS_SEGMENT: out.kind = Kind::seg, out.reg = static_cast<u8>(segment_of(reg)); break;
-    case ZYDIS_REGCLASS_CONTROL: out.kind = Kind::cr, out.reg = id(); break;
-    case ZYDIS_REGCLASS_DEBUG: out.kind = Kind::dr, out.reg = id(); break;
-    default: out.kind = Kind::other; break;
+    case ZYDIS_REGCLASS_ZMM:
+      out.kind = Kind::vec, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_MASK:
+      out.kind = Kind::mask, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_BOUND:
+      out.kind = Kind::bnd, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_SEGMENT:
+      out.kind = Kind::seg, out.reg = static_cast<u8>(segment_of(reg));
+      break;
+    case ZYDIS_REGCLASS_CONTROL:
+      out.kind = Kind::cr, out.reg = id();
+      break;
+    case ZYDIS_REGCLASS_DEBUG:
+      out.kind = Kind::dr, out.reg = id();
+      break;
+    default:
+      out.kind = Kind::other;
+      break;
   }
 }
 
@@ -94,8 +122,8 @@ void set_memory(Insn& out, const ZydisDecodedInstruction& zi, const ZydisDecoded
     m.base = kRegRip;
   else if (zo.mem.base != ZYDIS_REGISTER_NONE)
     m.base = static_cast<u8>(ZydisRegisterGetId(zo.mem.base));
-  // A SIB byte with mod 0 and base 5 names no base, whatever REX.B says (SDM Vol. 2A table 2-5); Zydis 4.0 takes it for r13d when the
-  // address size is 32.
+  // A SIB byte with mod 0 and base 5 names no base, whatever REX.B says (SDM Vol. 2A table 2-5); Zydis 4.0 takes it for
+  // r13d when the address size is 32.
   if (zi.raw.modrm.mod == 0 && zi.raw.modrm.rm == 4 && zi.raw.sib.base == 5 && (zi.attributes & ZYDIS_ATTRIB_HAS_SIB)) {
     m.base = kNoReg;
     m.disp = zi.raw.disp.value;
@@ -155,7 +183,9 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
     op.read = zo.actions & ZYDIS_OPERAND_ACTION_MASK_READ;
     op.written = zo.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
     switch (zo.type) {
-      case ZYDIS_OPERAND_TYPE_REGISTER: set_register(op, zo.reg.value); break;
+      case ZYDIS_OPERAND_TYPE_REGISTER:
+        set_register(op, zo.reg.value);
+        break;
       case ZYDIS_OPERAND_TYPE_MEMORY:
         op.kind = Operand::Kind::mem;
         set_memory(out, zi, zo);
@@ -172,7 +202,9 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
         first_immediate = false;
         break;
       }
-      default: op.kind = Operand::Kind::other; break;
+      default:
+        op.kind = Operand::Kind::other;
+        break;
     }
   }
   // MOVSXD with a 16-bit operand reads 16 bits (SDM Vol. 2B), where Zydis says 32.
@@ -180,7 +212,8 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
     out.op[1].bytes = 2;
     if (out.op[1].kind == Operand::Kind::mem) out.mem.bytes = 2;
   }
-  // String instructions (two memory operands) and implicit ones (XLAT, MASKMOVDQU): only the source's segment is of interest.
+  // String instructions (two memory operands) and implicit ones (XLAT, MASKMOVDQU): only the source's segment is of
+  // interest.
   const bool string = zi.meta.category == ZYDIS_CATEGORY_STRINGOP || zi.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
   if (string || out.mem.bytes == 0) {
     const Seg seg = override_of(zi);
@@ -204,9 +237,10 @@ std::size_t format(const Insn& insn, u64 address, char* buffer, std::size_t size
     return f;
   }();
   buffer[0] = 0;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoders().of(insn.code_size), insn.bytes.data(), insn.length, &zi, operands)) ||
-      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zi, operands, zi.operand_count_visible, buffer, size, address,
-                                                    nullptr)))
+  if (!ZYAN_SUCCESS(
+          ZydisDecoderDecodeFull(decoders().of(insn.code_size), insn.bytes.data(), insn.length, &zi, operands)) ||
+      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zi, operands, zi.operand_count_visible, buffer, size,
+                                                    address, nullptr)))
     return 0;
   return std::strlen(buffer);
 }

@@ -23,15 +23,17 @@ inline constexpr u8 kRegRip = 16;  // as MemOperand::base only
 struct Operand {
   enum class Kind : u8 { none, gpr, mem, imm, far_ptr, seg, cr, dr, vec, mmx, st, mask, bnd, other };
   Kind kind = Kind::none;
-  u8 reg = kNoReg;    // register number in its file; for AH, CH, DH, BH: 0..3 with high8 set
+  u8 reg = kNoReg;  // register number in its file; for AH, CH, DH, BH: 0..3 with high8 set
   bool high8 = false;
   bool read = false, written = false;
-  u16 bytes = 0;      // operand width; 0 where none applies (LEA's address, for one, has none)
+  u16 bytes = 0;  // operand width; 0 where none applies (LEA's address, for one, has none)
 };
 
-// seg:[base + index << scale + disp], truncated to address_bytes. RIP-relative: base == kRegRip, disp relative to the next instruction.
+// seg:[base + index << scale + disp], truncated to address_bytes. RIP-relative: base == kRegRip, disp relative to the
+// next instruction.
 struct MemOperand {
-  Seg seg = Seg::ds;  // the effective segment, defaults and overrides resolved (64-bit mode: ds unless fs/gs; ss for rsp/rbp bases)
+  Seg seg = Seg::ds;  // the effective segment, defaults and overrides resolved (64-bit mode: ds unless fs/gs; ss for
+                      // rsp/rbp bases)
   u8 base = kNoReg, index = kNoReg;
   u8 scale_log2 = 0;
   u8 address_bytes = 8;
@@ -44,18 +46,19 @@ struct Insn {
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;
   CodeSize code_size = CodeSize::bits64;
   u8 length = 0;
-  u8 operand_bytes = 4;   // effective operand size 1, 2, 4 or 8 (as Zydis' operand_width / 8)
+  u8 operand_bytes = 4;  // effective operand size 1, 2, 4 or 8 (as Zydis' operand_width / 8)
   u8 address_bytes = 8;
-  u8 stack_bytes = 8;     // width of the stack pointer in 64-bit mode; elsewhere SS.B decides at run time
-  u8 operand_count = 0;   // explicit and implicit-but-visible operands (not hidden ones)
+  u8 stack_bytes = 8;    // width of the stack pointer in 64-bit mode; elsewhere SS.B decides at run time
+  u8 operand_count = 0;  // explicit and implicit-but-visible operands (not hidden ones)
   bool lock = false;
-  bool rep = false;       // F3 on an instruction that takes it (REP / REPE)
+  bool rep = false;  // F3 on an instruction that takes it (REP / REPE)
   bool repne = false;
-  bool sensitive = false; // not plain computation: goes to a semantic in cpu/semantics.h (filled in by the decoder's table)
+  bool sensitive =
+      false;  // not plain computation: goes to a semantic in cpu/semantics.h (filled in by the decoder's table)
   std::array<Operand, 5> op{};
   MemOperand mem{};
-  u64 imm = 0;            // sign-extended where the instruction does so; relative branches: the displacement
-  u64 imm2 = 0;           // ENTER's second; far pointers: imm = offset, imm2 = selector
+  u64 imm = 0;   // sign-extended where the instruction does so; relative branches: the displacement
+  u64 imm2 = 0;  // ENTER's second; far pointers: imm = offset, imm2 = selector
   std::array<u8, 15> bytes{};
 };
 

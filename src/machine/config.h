@@ -12,7 +12,7 @@ enum class EngineChoice : u8 { automatic, interpret, translate, patch };
 enum class ParaChoice : u8 { none, kvm, xen, automatic };
 enum class ClockChoice : u8 { real, instructions };
 
-struct Module {       // multiboot module: file and its command line
+struct Module {  // multiboot module: file and its command line
   std::string path;
   std::string arguments;
 };
@@ -28,7 +28,7 @@ struct Config {
   std::string cpu_features;
   double timeout_seconds = 0;  // 0: none
   u32 trace_mask = 0;
-  std::string trace_file;      // empty: standard error
+  std::string trace_file;  // empty: standard error
   bool stats = false;
   bool no_reboot = false;
   u16 gdb_port = 0;

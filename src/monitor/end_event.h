@@ -1,5 +1,5 @@
-// Why a VM ends or starts over. The first reason counts, but a reset gives way to any other: it must not swallow a signal or a time-out.
-// Posted by any thread, awaited by the main one through a descriptor.
+// Why a VM ends or starts over. The first reason counts, but a reset gives way to any other: it must not swallow a
+// signal or a time-out. Posted by any thread, awaited by the main one through a descriptor.
 #pragma once
 
 #include <sys/eventfd.h>

@@ -26,7 +26,8 @@ Result<Fd, std::string> slurp(const Fd& from, const std::string& path, const cha
     if (n < 0) return Err{fmt::format("{} {}: {}: give a regular file", what, path, std::strerror(errno))};
     if (n == 0) break;
     total += static_cast<u64>(n);
-    if (total > kLargestStream) return Err{fmt::format("{} {}: over 4 GiB and no end: give a regular file", what, path)};
+    if (total > kLargestStream)
+      return Err{fmt::format("{} {}: over 4 GiB and no end: give a regular file", what, path)};
     if (::write(to.get(), buffer.data(), static_cast<std::size_t>(n)) != n)
       return Err{fmt::format("{} {}: no memory to hold it: give a regular file", what, path)};
   }
@@ -49,11 +50,14 @@ int Fd::release() { return std::exchange(fd_, -1); }
 Result<Fd, std::string> open_image(const std::string& path, const char* what) {
   Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
   if (!fd) {
-    const char* remedy = errno == ENOENT ? "check the path" : errno == EACCES ? "make it readable for this user" : "give another file";
+    const char* remedy = errno == ENOENT   ? "check the path"
+                         : errno == EACCES ? "make it readable for this user"
+                                           : "give another file";
     return Err{fmt::format("{} {}: {}: {}", what, path.empty() ? "''" : path, std::strerror(errno), remedy)};
   }
   struct stat st {};
-  if (::fstat(fd.get(), &st) != 0) return Err{fmt::format("{} {}: {}: give another file", what, path, std::strerror(errno))};
+  if (::fstat(fd.get(), &st) != 0)
+    return Err{fmt::format("{} {}: {}: give another file", what, path, std::strerror(errno))};
   if (S_ISDIR(st.st_mode)) return Err{fmt::format("{} {}: is a directory: name the file in it", what, path)};
   if (!S_ISREG(st.st_mode)) {
     auto copy = slurp(fd, path, what);

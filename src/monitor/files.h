@@ -1,4 +1,5 @@
-// The files a VM is made of: opened and looked at by the monitor, read by the core. An error is one line that names file and remedy.
+// The files a VM is made of: opened and looked at by the monitor, read by the core. An error is one line that names
+// file and remedy.
 #pragma once
 
 #include <string>
@@ -25,8 +26,8 @@ class Fd {
   int fd_ = -1;
 };
 
-// Opens an image for the core: a regular, non-empty, readable file. A pipe or device is read to its end into memory first.
-// `what`: "--kernel", ...
+// Opens an image for the core: a regular, non-empty, readable file. A pipe or device is read to its end into memory
+// first. `what`: "--kernel", ...
 Result<Fd, std::string> open_image(const std::string& path, const char* what);
 
 }  // namespace trapline::monitor

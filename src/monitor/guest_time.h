@@ -11,7 +11,8 @@
 
 namespace trapline::monitor {
 
-// Measures the TSC's frequency while the VM is being set up: begin(), other work, then khz(), which waits out the rest of 10 ms.
+// Measures the TSC's frequency while the VM is being set up: begin(), other work, then khz(), which waits out the rest
+// of 10 ms.
 class TscMeasurement {
  public:
   void begin();
@@ -23,12 +24,14 @@ class TscMeasurement {
 
 class GuestTime final : public devices::TimeSource {
  public:
-  // Real: nanoseconds since start() by the host's TSC. Until then 0: the devices are built first and note the time they begin at.
+  // Real: nanoseconds since start() by the host's TSC. Until then 0: the devices are built first and note the time they
+  // begin at.
   void start(u64 tsc_khz) {
     khz_ = tsc_khz;
     origin_ = __rdtsc();
   }
-  // --clock instructions: the core says what time it is. Guest time never goes back and never comes near the end of 64 bits.
+  // --clock instructions: the core says what time it is. Guest time never goes back and never comes near the end of 64
+  // bits.
   static GuestTime by_instructions(u64 wall_clock_base) {
     GuestTime time;
     time.instructions_ = true;

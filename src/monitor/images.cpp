@@ -15,7 +15,9 @@ Result<Fd, std::string> open_trace_file(const machine::Config& config) {
   if (config.trace_mask == 0) return Fd{};
   if (config.trace_file.empty()) return Fd{::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)};
   Fd fd{::open(config.trace_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644)};
-  if (!fd) return Err{fmt::format("--trace-file {}: {}: name a file that can be written", config.trace_file, std::strerror(errno))};
+  if (!fd)
+    return Err{
+        fmt::format("--trace-file {}: {}: name a file that can be written", config.trace_file, std::strerror(errno))};
   return fd;
 }
 

@@ -15,9 +15,10 @@ namespace trapline::monitor {
 
 namespace {
 
-constexpr std::size_t kQueueLimit = 4096;          // a pipe's writer waits beyond this
-constexpr std::size_t kTypeAheadLimit = 64 * 1024;  // a terminal is read on, or Ctrl-A X would not be seen; what is beyond is dropped
-constexpr u8 kEscape = 1;                          // Ctrl-A
+constexpr std::size_t kQueueLimit = 4096;  // a pipe's writer waits beyond this
+constexpr std::size_t kTypeAheadLimit =
+    64 * 1024;             // a terminal is read on, or Ctrl-A X would not be seen; what is beyond is dropped
+constexpr u8 kEscape = 1;  // Ctrl-A
 
 bool can_block(int fd) {
   struct stat st {};
@@ -25,14 +26,15 @@ bool can_block(int fd) {
 }
 
 void help() {
-  fmt::print(stderr,
-             "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
+  fmt::print(stderr, "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
 }
 
 }  // namespace
 
 Input::Input(bool terminal, bool deterministic, Hooks hooks)
-    : terminal_{terminal}, synchronous_{deterministic && !can_block(STDIN_FILENO)}, hooks_{std::move(hooks)},
+    : terminal_{terminal},
+      synchronous_{deterministic && !can_block(STDIN_FILENO)},
+      hooks_{std::move(hooks)},
       wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
 
 Input::~Input() {
@@ -79,9 +81,15 @@ bool Input::escape(u8 byte) {
   if (!escaped_) return escaped_ = byte == kEscape;
   escaped_ = false;
   switch (byte) {
-    case 'x': case 'X': hooks_.quit(); return true;
-    case kEscape: return false;
-    default: help(); return true;
+    case 'x':
+    case 'X':
+      hooks_.quit();
+      return true;
+    case kEscape:
+      return false;
+    default:
+      help();
+      return true;
   }
 }
 

@@ -1,7 +1,7 @@
 // Standard input on its way to the guest's serial port: bytes wait here until the UART has room.
 //
-// A thread reads terminals and pipes. Under --clock instructions everything that cannot block (files, /dev/null) is read exactly when
-// the guest has room for it, so that two runs see the same bytes at the same instruction.
+// A thread reads terminals and pipes. Under --clock instructions everything that cannot block (files, /dev/null) is
+// read exactly when the guest has room for it, so that two runs see the same bytes at the same instruction.
 #pragma once
 
 #include <condition_variable>

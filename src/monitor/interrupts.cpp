@@ -10,8 +10,8 @@ enum Delivery : u32 { fixed = 0, lowest = 1, smi = 2, nmi_mode = 4, init = 5, ex
 constexpr u32 kEnabled = 1, kX2 = 2, kSoftwareEnabled = 4;
 
 ApicAddress copy(const cpu::LapicMirror& m) {
-  return {m.id.load(std::memory_order_relaxed), m.ldr.load(std::memory_order_relaxed), m.dfr.load(std::memory_order_relaxed),
-          m.flags.load(std::memory_order_acquire)};
+  return {m.id.load(std::memory_order_relaxed), m.ldr.load(std::memory_order_relaxed),
+          m.dfr.load(std::memory_order_relaxed), m.flags.load(std::memory_order_acquire)};
 }
 
 }  // namespace
@@ -33,14 +33,19 @@ void Interrupts::deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level)
     case fixed:
     case lowest: {
       const u64 bit = u64{1} << (vector % 64);
-      if (level) vcpu.inbox.level[vector / 64].fetch_or(bit, std::memory_order_relaxed);
-      else vcpu.inbox.level[vector / 64].fetch_and(~bit, std::memory_order_relaxed);
+      if (level)
+        vcpu.inbox.level[vector / 64].fetch_or(bit, std::memory_order_relaxed);
+      else
+        vcpu.inbox.level[vector / 64].fetch_and(~bit, std::memory_order_relaxed);
       vcpu.inbox.fixed[vector / 64].fetch_or(bit, std::memory_order_release);
       return core::kick(vcpu, interrupt);
     }
-    case nmi_mode: return core::kick(vcpu, cpu::attention::nmi);
-    case init: return core::kick(vcpu, cpu::attention::init);
-    default: return;  // SMI: no SMM; ExtINT by message: the 8259 is wired to LINT0 instead
+    case nmi_mode:
+      return core::kick(vcpu, cpu::attention::nmi);
+    case init:
+      return core::kick(vcpu, cpu::attention::init);
+    default:
+      return;  // SMI: no SMM; ExtINT by message: the 8259 is wired to LINT0 instead
   }
 }
 
@@ -48,7 +53,8 @@ void Interrupts::msi(u64 address, u32 data) {
   const u8 destination = static_cast<u8>(address >> 12), vector = static_cast<u8>(data);
   const bool logical = address & 4, level = data & 0x8000;
   const u32 mode = data >> 8 & 7;
-  TRACE(interrupts, "message {:#x} to {}{:#x}, mode {}{}", vector, logical ? "logical " : "", destination, mode, level ? ", level" : "");
+  TRACE(interrupts, "message {:#x} to {}{:#x}, mode {}{}", vector, logical ? "logical " : "", destination, mode,
+        level ? ", level" : "");
   for (u32 i = 0; i < channel_->vcpus(); i++) {
     core::VcpuPages& vcpu = channel_->vcpu(i);
     const ApicAddress apic = copy(vcpu.mirror);

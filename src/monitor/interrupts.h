@@ -1,5 +1,5 @@
-// Interrupts on their way from the chipset to the vCPUs' local APICs. Destinations are found by the registers that each vCPU mirrors
-// into the channel. SDM Vol. 3A 10.6.2 (destinations), 10.11 (messages).
+// Interrupts on their way from the chipset to the vCPUs' local APICs. Destinations are found by the registers that each
+// vCPU mirrors into the channel. SDM Vol. 3A 10.6.2 (destinations), 10.11 (messages).
 #pragma once
 
 #include "core/channel.h"
@@ -9,7 +9,9 @@ namespace trapline::monitor {
 
 class Interrupts final : public machine::InterruptSink {
  public:
-  void attach(const core::Channel& channel) { channel_ = &channel; }  // before the first interrupt, and again after a reset
+  void attach(const core::Channel& channel) {
+    channel_ = &channel;
+  }  // before the first interrupt, and again after a reset
 
   void msi(u64 address, u32 data) override;
   void extint(bool up) override;

@@ -14,9 +14,11 @@ namespace trapline::monitor {
 using core::Turn;
 
 MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal)
-    : deterministic{config.clock == machine::ClockChoice::instructions}, output{output_fd},
+    : deterministic{config.clock == machine::ClockChoice::instructions},
+      output{output_fd},
       chipset{machine::ChipsetParts{config, time, interrupts, *this, *this}},
-      input{terminal, deterministic,
+      input{terminal,
+            deterministic,
             {.arrived =
                  [this] {
                    if (deterministic) return;  // taken at the guest's next request
@@ -56,7 +58,9 @@ class Server {
 
  private:
   u32 turn() const { return pages_.turn.load(std::memory_order_acquire); }
-  static bool comes(u32 turn) { return turn == static_cast<u32>(Turn::requested) || turn == static_cast<u32>(Turn::closed); }
+  static bool comes(u32 turn) {
+    return turn == static_cast<u32>(Turn::requested) || turn == static_cast<u32>(Turn::closed);
+  }
 
   // False: the channel has closed.
   bool await_request() {

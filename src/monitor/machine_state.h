@@ -17,20 +17,22 @@
 
 namespace trapline::monitor {
 
-inline constexpr u64 kDeterministicEpoch = para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
+inline constexpr u64 kDeterministicEpoch =
+    para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
 
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
   MachineState(const machine::Config& config, int output_fd, bool terminal);
 
   const bool deterministic;
   std::mutex lock;  // around all use of chipset, time.advance() and interrupts
-  GuestTime time = deterministic ? GuestTime::by_instructions(kDeterministicEpoch) : GuestTime{};  // before the devices, who ask it
+  GuestTime time =
+      deterministic ? GuestTime::by_instructions(kDeterministicEpoch) : GuestTime{};  // before the devices, who ask it
   Interrupts interrupts;
   Output output;
   EndEvent end;
   machine::Chipset chipset;
   Input input;
-  std::condition_variable timer;  // the chipset's deadline moved, or closing
+  std::condition_variable timer;   // the chipset's deadline moved, or closing
   u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
   core::Channel channel;
   std::atomic<bool> closing{false};

@@ -12,8 +12,8 @@
 namespace trapline::monitor {
 
 namespace {
-constexpr std::size_t kChunk = 1024;           // below PIPE_BUF: a pipe that polls writable takes it whole
-constexpr u64 kOldTicks = 3'000'000;           // about a millisecond
+constexpr std::size_t kChunk = 1024;  // below PIPE_BUF: a pipe that polls writable takes it whole
+constexpr u64 kOldTicks = 3'000'000;  // about a millisecond
 }  // namespace
 
 Output::Output(int fd) : fd_{fd}, cancel_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
@@ -60,8 +60,10 @@ void Output::flush() {
   while (done < text.size() && !error_) {
     if (!wait_writable()) break;
     const ssize_t n = ::write(fd_, text.data() + done, std::min(kChunk, text.size() - done));
-    if (n >= 0) done += static_cast<std::size_t>(n);
-    else if (errno != EINTR && errno != EAGAIN) error_ = errno;
+    if (n >= 0)
+      done += static_cast<std::size_t>(n);
+    else if (errno != EINTR && errno != EAGAIN)
+      error_ = errno;
   }
 }
 

@@ -1,5 +1,5 @@
-// The guest's console on standard output. Bytes gather here and go out in chunks. Nothing is dropped: when the reader is slow the
-// writer waits; when the output is gone for good, failed() says why and the VM ends.
+// The guest's console on standard output. Bytes gather here and go out in chunks. Nothing is dropped: when the reader
+// is slow the writer waits; when the output is gone for good, failed() says why and the VM ends.
 //
 // Threads: put() under the machine's lock; flush() by any thread; cancel() by the main thread ends all waiting.
 #pragma once
@@ -19,9 +19,9 @@ class Output {
   Output(const Output&) = delete;
 
   void put(u8 byte);
-  bool due() const;    // enough or old enough to be written now
-  void flush();        // everything, waiting for the reader as long as it takes
-  void cancel();       // no more waiting: flush() returns with the rest unwritten
+  bool due() const;  // enough or old enough to be written now
+  void flush();      // everything, waiting for the reader as long as it takes
+  void cancel();     // no more waiting: flush() returns with the rest unwritten
   bool empty() const { return size_.load(std::memory_order_relaxed) == 0; }
 
   // errno of the write that failed, or 0.
@@ -34,7 +34,7 @@ class Output {
   std::mutex buffer_mutex_, write_mutex_;  // order: write_mutex_, then buffer_mutex_
   std::string buffer_;
   std::atomic<std::size_t> size_{0};
-  std::atomic<u64> oldest_{0};             // TSC when the oldest byte came
+  std::atomic<u64> oldest_{0};  // TSC when the oldest byte came
   std::atomic<int> error_{0};
 };
 

@@ -55,10 +55,15 @@ bool serve(machine::Chipset& chipset, const Request& r, u8* bulk, u64* value) {
       if (!mmio_size(r.size)) return false;
       chipset.mmio_write(r.address, r.size, r.value);
       return true;
-    case RequestKind::pic_acknowledge: *value = chipset.pic_acknowledge(); return true;
-    case RequestKind::ioapic_eoi: chipset.ioapic_eoi(static_cast<u8>(r.value)); return true;
+    case RequestKind::pic_acknowledge:
+      *value = chipset.pic_acknowledge();
+      return true;
+    case RequestKind::ioapic_eoi:
+      chipset.ioapic_eoi(static_cast<u8>(r.value));
+      return true;
     case RequestKind::tick:
-    case RequestKind::idle: return true;  // the caller keeps time
+    case RequestKind::idle:
+      return true;  // the caller keeps time
   }
   return false;
 }

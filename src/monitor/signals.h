@@ -7,7 +7,7 @@ namespace trapline::monitor {
 
 class SignalSource {
  public:
-  SignalSource();   // blocks them in this thread and in all it starts
+  SignalSource();  // blocks them in this thread and in all it starts
   ~SignalSource();
   SignalSource(const SignalSource&) = delete;
 

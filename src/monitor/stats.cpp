@@ -13,7 +13,8 @@ constexpr const char* kExceptions[32] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR
                                          "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"};
 
 void add(Counters& sum, const Counters& c) {
-  sum.port_reads += c.port_reads, sum.port_writes += c.port_writes, sum.mmio_reads += c.mmio_reads, sum.mmio_writes += c.mmio_writes;
+  sum.port_reads += c.port_reads, sum.port_writes += c.port_writes, sum.mmio_reads += c.mmio_reads,
+      sum.mmio_writes += c.mmio_writes;
   sum.halts += c.halts, sum.interrupts += c.interrupts, sum.nmis += c.nmis;
   for (int i = 0; i < 32; i++) sum.exceptions[i] += c.exceptions[i];
   sum.page_walks += c.page_walks, sum.tlb_flushes += c.tlb_flushes;
@@ -36,9 +37,11 @@ std::string stats_text(const std::vector<core::VcpuStats>& vcpus, double seconds
   const auto line = [&](const char* name, u64 value) {
     fmt::format_to(out, "  {:24}{:>16}{:>14.0f} /s\n", name, value, static_cast<double>(value) / s);
   };
-  fmt::format_to(out, "statistics: {} instructions in {:.3f} s: {:.1f} MIPS\n", retired, seconds, static_cast<double>(retired) / s / 1e6);
+  fmt::format_to(out, "statistics: {} instructions in {:.3f} s: {:.1f} MIPS\n", retired, seconds,
+                 static_cast<double>(retired) / s / 1e6);
   if (vcpus.size() > 1)
-    for (std::size_t i = 0; i < vcpus.size(); i++) fmt::format_to(out, "  vcpu {:<19}{:>16} instructions\n", i, vcpus[i].retired);
+    for (std::size_t i = 0; i < vcpus.size(); i++)
+      fmt::format_to(out, "  vcpu {:<19}{:>16} instructions\n", i, vcpus[i].retired);
   line("exits: port reads", sum.port_reads);
   line("exits: port writes", sum.port_writes);
   line("exits: device reads", sum.mmio_reads);
@@ -47,7 +50,9 @@ std::string stats_text(const std::vector<core::VcpuStats>& vcpus, double seconds
   line("interrupts", sum.interrupts);
   line("NMIs", sum.nmis);
   for (int i = 0; i < 32; i++)
-    if (sum.exceptions[i]) line(fmt::format("exception {}", kExceptions[i] ? kExceptions[i] : std::to_string(i).c_str()).c_str(), sum.exceptions[i]);
+    if (sum.exceptions[i])
+      line(fmt::format("exception {}", kExceptions[i] ? kExceptions[i] : std::to_string(i).c_str()).c_str(),
+           sum.exceptions[i]);
   line("page walks", sum.page_walks);
   line("TLB flushes", sum.tlb_flushes);
   line("blocks decoded", sum.blocks_decoded);

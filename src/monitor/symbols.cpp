@@ -27,12 +27,14 @@ Symbols Symbols::parse(std::string_view text) {
     if (error != std::errc{} || rest.size() < 4 || rest[0] != ' ' || rest[2] != ' ') continue;
     s.entries_.push_back({address, std::string{rest.substr(3)}});
   }
-  std::stable_sort(s.entries_.begin(), s.entries_.end(), [](const Entry& a, const Entry& b) { return a.address < b.address; });
+  std::stable_sort(s.entries_.begin(), s.entries_.end(),
+                   [](const Entry& a, const Entry& b) { return a.address < b.address; });
   return s;
 }
 
 std::string Symbols::name(u64 address) const {
-  auto after = std::upper_bound(entries_.begin(), entries_.end(), address, [](u64 a, const Entry& e) { return a < e.address; });
+  auto after =
+      std::upper_bound(entries_.begin(), entries_.end(), address, [](u64 a, const Entry& e) { return a < e.address; });
   if (after == entries_.begin()) return {};
   const Entry& e = *std::prev(after);
   if (address - e.address > kFarthest) return {};

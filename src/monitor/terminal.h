@@ -1,11 +1,12 @@
-// The user's terminal in raw mode, and back on every way out: the destructor, and restore_terminal() from signal handlers.
+// The user's terminal in raw mode, and back on every way out: the destructor, and restore_terminal() from signal
+// handlers.
 #pragma once
 
 namespace trapline::monitor {
 
 class Terminal {
  public:
-  Terminal();   // raw mode if standard input is a terminal and we are in its foreground
+  Terminal();  // raw mode if standard input is a terminal and we are in its foreground
   ~Terminal();
   Terminal(const Terminal&) = delete;
 

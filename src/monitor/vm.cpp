@@ -1,5 +1,5 @@
-// The main thread's part: it starts the core and the threads that serve it, sleeps until something ends the VM, takes all down again in
-// reverse order, and says what happened. A reset is the same once more with the same files.
+// The main thread's part: it starts the core and the threads that serve it, sleeps until something ends the VM, takes
+// all down again in reverse order, and says what happened. A reset is the same once more with the same files.
 #include "monitor/vm.h"
 
 #include <fcntl.h>
@@ -163,7 +163,8 @@ Result<void, std::string> VmRun::power_on() {
   core::Launch launch = images_.launch(config_);
   launch.ram_fd = ram_fd.get();
   const auto bytes = core::pack(launch);
-  if (bytes.size() > core::kLaunchBytes) return Err{std::string{"--append and module arguments are too long: shorten them"}};
+  if (bytes.size() > core::kLaunchBytes)
+    return Err{std::string{"--append and module arguments are too long: shorten them"}};
   std::memcpy(channel->launch(), bytes.data(), bytes.size());
   core::VmPage& page = channel->vm();
   page.launch_length = static_cast<u32>(bytes.size());
@@ -192,8 +193,9 @@ Result<void, std::string> VmRun::power_on() {
 
 void VmRun::start_debugger() {
   MachineState& m = *machine_;
-  gdb_ = std::make_unique<gdb::Server>(std::move(gdb_listener_), config_.gdb_wait,
-                                       gdb::Server::Hooks{.nudge = [&m] { m.input.nudge(); }, .end = [&m] { m.finish(End::quit); }});
+  gdb_ = std::make_unique<gdb::Server>(
+      std::move(gdb_listener_), config_.gdb_wait,
+      gdb::Server::Hooks{.nudge = [&m] { m.input.nudge(); }, .end = [&m] { m.finish(End::quit); }});
 }
 
 void VmRun::end_debugger(int code) {
@@ -221,7 +223,9 @@ void VmRun::on_signal(int signal, Terminal& terminal) {
       terminal.resume();
       if (core_.running()) ::kill(core_.pid(), SIGCONT);
       break;
-    default: machine_->end.post(End::signal, static_cast<u32>(signal)); break;
+    default:
+      machine_->end.post(End::signal, static_cast<u32>(signal));
+      break;
   }
 }
 
@@ -258,9 +262,11 @@ void VmRun::stop_service() {
   }
   m.timer.notify_all();
   const auto reason = m.end.get();
-  const bool impatient = reason && (reason->end == End::signal || reason->end == End::quit || reason->end == End::timeout);
+  const bool impatient =
+      reason && (reason->end == End::signal || reason->end == End::quit || reason->end == End::timeout);
   if (impatient) m.output.cancel();
-  if (m.deterministic && (!reason || reason->end != End::reset)) m.input.stop();  // it may wait for input that never comes
+  if (m.deterministic && (!reason || reason->end != End::reset))
+    m.input.stop();                              // it may wait for input that never comes
   for (u32 i = 0; i < m.channel.vcpus(); i++) {  // the core is gone: nobody else writes these now
     m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
     core::futex_wake(m.channel.vcpu(i).turn);
@@ -313,17 +319,25 @@ Symbols VmRun::symbols() const {
 int VmRun::conclude() {
   const auto reason = machine_->end.get();
   if (const int error = machine_->output.failed(); error && (!reason || reason->end != End::signal))
-    return fail(ExitCode::console_lost, fmt::format("standard output: {}: the guest's console could not be written", std::strerror(error)));
+    return fail(ExitCode::console_lost,
+                fmt::format("standard output: {}: the guest's console could not be written", std::strerror(error)));
   switch (reason ? reason->end : End::core_gone) {
-    case End::power_off: return static_cast<int>(ExitCode::powered_off);
-    case End::reset: return fail(ExitCode::guest_reset, "the guest asked for a reset, and --no-reboot was given");
-    case End::debug_exit: return static_cast<int>((reason->value << 1 | 1) & 0xff);
-    case End::quit: return fail(ExitCode::powered_off, "quit");
-    case End::timeout: return fail(ExitCode::timeout, fmt::format("--timeout: the guest still ran after {} s", config_.timeout_seconds));
+    case End::power_off:
+      return static_cast<int>(ExitCode::powered_off);
+    case End::reset:
+      return fail(ExitCode::guest_reset, "the guest asked for a reset, and --no-reboot was given");
+    case End::debug_exit:
+      return static_cast<int>((reason->value << 1 | 1) & 0xff);
+    case End::quit:
+      return fail(ExitCode::powered_off, "quit");
+    case End::timeout:
+      return fail(ExitCode::timeout, fmt::format("--timeout: the guest still ran after {} s", config_.timeout_seconds));
     case End::signal:
-      return fail(static_cast<ExitCode>(128 + reason->value), fmt::format("ended by SIG{}", ::sigabbrev_np(static_cast<int>(reason->value))));
+      return fail(static_cast<ExitCode>(128 + reason->value),
+                  fmt::format("ended by SIG{}", ::sigabbrev_np(static_cast<int>(reason->value))));
     case End::console_lost:
-    case End::core_gone: return conclude_core();
+    case End::core_gone:
+      return conclude_core();
   }
   return static_cast<int>(ExitCode::internal_error);
 }
@@ -333,23 +347,35 @@ int VmRun::conclude_core() {
   const LastWords words = read_report(machine_->channel.vm().report);
   const std::string text = present(words.text, symbols());
   switch (words.kind) {
-    case core::EndKind::boot_failed: return fail(ExitCode::bad_input, text);
-    case core::EndKind::guest_crash: return fail(ExitCode::guest_crash, text);
-    case core::EndKind::guest_halted: return fail(ExitCode::guest_halted, text);
-    case core::EndKind::host_memory: return fail(ExitCode::host_refused, text + ": free some, or give a smaller --memory");
-    case core::EndKind::host_refused: return fail(ExitCode::host_refused, text);
-    case core::EndKind::internal_error: return fail(ExitCode::internal_error, "internal error: " + text);
-    default: break;
+    case core::EndKind::boot_failed:
+      return fail(ExitCode::bad_input, text);
+    case core::EndKind::guest_crash:
+      return fail(ExitCode::guest_crash, text);
+    case core::EndKind::guest_halted:
+      return fail(ExitCode::guest_halted, text);
+    case core::EndKind::host_memory:
+      return fail(ExitCode::host_refused, text + ": free some, or give a smaller --memory");
+    case core::EndKind::host_refused:
+      return fail(ExitCode::host_refused, text);
+    case core::EndKind::internal_error:
+      return fail(ExitCode::internal_error, "internal error: " + text);
+    default:
+      break;
   }
   const int status = core_.wait_status();
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-    return fail(ExitCode::internal_error, "internal error: the core made a system call that its sandbox forbids, and was killed");
+    return fail(ExitCode::internal_error,
+                "internal error: the core made a system call that its sandbox forbids, and was killed");
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-    return fail(ExitCode::host_refused, "the core was killed from outside: perhaps the host ran out of memory; give a smaller --memory");
-  if (WIFSIGNALED(status)) return fail(ExitCode::internal_error, fmt::format("internal error: the core died of signal {}", WTERMSIG(status)));
+    return fail(ExitCode::host_refused,
+                "the core was killed from outside: perhaps the host ran out of memory; give a smaller --memory");
+  if (WIFSIGNALED(status))
+    return fail(ExitCode::internal_error, fmt::format("internal error: the core died of signal {}", WTERMSIG(status)));
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    return fail(ExitCode::host_refused, "cannot start the core process: the executable cannot be run again; mount /proc");
-  return fail(ExitCode::internal_error, fmt::format("internal error: the core ended without a report, status {}", WEXITSTATUS(status)));
+    return fail(ExitCode::host_refused,
+                "cannot start the core process: the executable cannot be run again; mount /proc");
+  return fail(ExitCode::internal_error,
+              fmt::format("internal error: the core ended without a report, status {}", WEXITSTATUS(status)));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// A core that has been taken over tries to get out: each attempt is made by a process that locked itself down as the core does, and
-// must kill it.
+// A core that has been taken over tries to get out: each attempt is made by a process that locked itself down as the
+// core does, and must kill it.
 #include "core/sandbox.h"
 
 #include <fcntl.h>
@@ -61,20 +61,20 @@ TEST(Sandbox, NoFilesNoSocketsNoProcesses) {
 TEST(Sandbox, NoNewExecutableMemory) {
   EXPECT_KILLED(::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   EXPECT_KILLED(::mmap(nullptr, 4096, PROT_READ, MAP_PRIVATE, 0, 0));
-  EXPECT_KILLED(static u8 page[8192]; ::mprotect(reinterpret_cast<void*>((reinterpret_cast<u64>(page) + 4095) & ~u64{4095}), 4096, PROT_READ | PROT_EXEC));
+  EXPECT_KILLED(static u8 page[8192];
+                ::mprotect(reinterpret_cast<void*>((reinterpret_cast<u64>(page) + 4095) & ~u64{4095}), 4096,
+                           PROT_READ | PROT_EXEC));
 }
 
-TEST(Sandbox, NoSignalsToOthers) {
-  EXPECT_KILLED(::syscall(SYS_tgkill, 1, 1, SIGTERM));
-}
+TEST(Sandbox, NoSignalsToOthers) { EXPECT_KILLED(::syscall(SYS_tgkill, 1, 1, SIGTERM)); }
 
 TEST(Sandbox, ThirtyTwoBitCallsAreNoWayAround) {
   EXPECT_KILLED(long r; asm volatile("int $0x80" : "=a"(r) : "a"(20) : "memory"));
 }
 
 TEST(Sandbox, WhatTheCoreNeedsWorks) {
-  EXPECT_ALLOWED(void* p = ::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); *static_cast<char*>(p) = 1;
-                 ::munmap(p, 1 << 20));
+  EXPECT_ALLOWED(void* p = ::mmap(nullptr, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                 *static_cast<char*>(p) = 1; ::munmap(p, 1 << 20));
   EXPECT_ALLOWED(delete[] new char[64 << 20]);
   EXPECT_ALLOWED(timespec t; ::clock_gettime(CLOCK_MONOTONIC, &t));
   EXPECT_ALLOWED(::sched_yield());

@@ -1,5 +1,5 @@
-// What the processes of a VM ask of the host, as strace sees it: the core nothing but its allow-list once the filter stands, neither
-// of them /dev/kvm.
+// What the processes of a VM ask of the host, as strace sees it: the core nothing but its allow-list once the filter
+// stands, neither of them /dev/kvm.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -48,14 +48,15 @@ std::string child_of(const std::string& call) {
 }
 
 bool locks_down(const std::string& call) {
-  return name_of(call) == "seccomp" && call.find("SECCOMP_SET_MODE_FILTER") != std::string::npos && call.find("TSYNC") != std::string::npos &&
-         call.find("{len=") != std::string::npos;
+  return name_of(call) == "seccomp" && call.find("SECCOMP_SET_MODE_FILTER") != std::string::npos &&
+         call.find("TSYNC") != std::string::npos && call.find("{len=") != std::string::npos;
 }
 
 TEST(Traced, TheCoreKeepsToItsListAndNobodyOpensKvm) {
   if (!can_trace()) GTEST_SKIP() << "not proven here: strace is missing, or this host forbids ptrace";
   const TempFile kernel{multiboot(prints("hello", exits_with(4)))}, log{""};
-  const Finished f = run({"strace", "-f", "-qq", "-o", log.path(), TRAPLINE_EXECUTABLE, "run", "--cpus", "2", "--stats", "--kernel", kernel.path()});
+  const Finished f = run({"strace", "-f", "-qq", "-o", log.path(), TRAPLINE_EXECUTABLE, "run", "--cpus", "2", "--stats",
+                          "--kernel", kernel.path()});
   ASSERT_EQ(f.code, 9) << f.output;
 
   const auto lines = parse(log.path());
@@ -74,9 +75,10 @@ TEST(Traced, TheCoreKeepsToItsListAndNobodyOpensKvm) {
   for (const Line& l : lines)
     if (core.contains(l.pid) && !child_of(l.call).empty()) core.insert(child_of(l.call));
 
-  const std::set<std::string> allowed{"futex", "exit", "exit_group", "sched_yield", "restart_syscall", "membarrier", "rt_sigreturn", "rt_sigprocmask",
-                                      "gettid", "getpid", "tgkill", "clock_gettime", "gettimeofday", "time", "brk", "munmap", "madvise", "mremap", "mmap",
-                                      "mprotect"};
+  const std::set<std::string> allowed{"futex",      "exit",          "exit_group",     "sched_yield", "restart_syscall",
+                                      "membarrier", "rt_sigreturn",  "rt_sigprocmask", "gettid",      "getpid",
+                                      "tgkill",     "clock_gettime", "gettimeofday",   "time",        "brk",
+                                      "munmap",     "madvise",       "mremap",         "mmap",        "mprotect"};
   std::size_t after = 0;
   for (std::size_t i = locked_at + 1; i < lines.size(); i++) {
     if (!core.contains(lines[i].pid) || resumed(lines[i].call)) continue;
@@ -92,9 +94,10 @@ TEST(Traced, WorksAsAnOrdinaryUser) {
   if (::geteuid() != 0) GTEST_SKIP() << "this is an ordinary user already";
   const TempFile kernel{multiboot(exits_with(4))};
   ::system(("chmod 644 " + kernel.path()).c_str());
-  const Finished f = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs", TRAPLINE_EXECUTABLE, "run", "--kernel",
-                          kernel.path()});
-  if (f.code == 127 || f.output.find("Permission denied") != std::string::npos) GTEST_SKIP() << "the executable lies where others cannot read it";
+  const Finished f = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs",
+                          TRAPLINE_EXECUTABLE, "run", "--kernel", kernel.path()});
+  if (f.code == 127 || f.output.find("Permission denied") != std::string::npos)
+    GTEST_SKIP() << "the executable lies where others cannot read it";
   EXPECT_EQ(f.code, 9) << f.output;
 }
 

@@ -37,7 +37,8 @@ std::vector<pid_t> children_of(pid_t parent) {
     const auto after = text.rfind(')');
     pid_t ppid = 0;
     char state = 0;
-    if (after != std::string::npos && std::sscanf(text.c_str() + after + 1, " %c %d", &state, &ppid) == 2 && ppid == parent)
+    if (after != std::string::npos && std::sscanf(text.c_str() + after + 1, " %c %d", &state, &ppid) == 2 &&
+        ppid == parent)
       found.push_back(std::atoi(e->d_name));
   }
   if (proc) ::closedir(proc);
@@ -150,7 +151,8 @@ TEST(Ending, AKilledCoreIsReported) {
 
 TEST(Ending, AClosedInputIsNoInput) {
   const TempFile kernel{multiboot(prints("ran", exits_with(3)))};
-  const Finished f = run({"/bin/sh", "-c", std::string{TRAPLINE_EXECUTABLE} + " run --kernel " + kernel.path() + " <&-"});
+  const Finished f =
+      run({"/bin/sh", "-c", std::string{TRAPLINE_EXECUTABLE} + " run --kernel " + kernel.path() + " <&-"});
   EXPECT_EQ(f.code, 7);
   EXPECT_EQ(f.output, "ran");
 }
@@ -164,7 +166,9 @@ TEST(Ending, ALostConsoleIsSaid) {
     EXPECT_THAT(f.output, HasSubstr("standard output"));
   }
   const TempFile chatty{multiboot(prints("text", {0xee, 0xeb, 0xfd}))};  // prints for ever
-  const Finished f = run({"/bin/bash", "-c", "set -o pipefail; " + std::string{TRAPLINE_EXECUTABLE} + " run --kernel " + chatty.path() + " | head -c 3"});
+  const Finished f =
+      run({"/bin/bash", "-c",
+           "set -o pipefail; " + std::string{TRAPLINE_EXECUTABLE} + " run --kernel " + chatty.path() + " | head -c 3"});
   EXPECT_EQ(f.code, 9) << f.output;
   EXPECT_THAT(f.output, HasSubstr("Broken pipe"));
 }
@@ -183,7 +187,9 @@ TEST(Ending, TwoRunsByInstructionsTraceTheSame) {
   const TempFile kernel{multiboot(prints("same every time", exits_with(3)))};
   Process::Options options;
   options.merge_stderr = false;
-  const auto once = [&] { return run(command(kernel, {"--clock", "instructions", "--trace", "all"}), {}, 30s, options).errors; };
+  const auto once = [&] {
+    return run(command(kernel, {"--clock", "instructions", "--trace", "all"}), {}, 30s, options).errors;
+  };
   const std::string first = once();
   EXPECT_GT(first.size(), 1000u);
   EXPECT_EQ(first, once());
@@ -213,8 +219,10 @@ class TerminalTest : public testing::Test {
     for (int i = 0; i < 2000 && got.find(text) == std::string::npos; i++) {
       char buffer[256];
       const ssize_t n = ::read(terminal_, buffer, sizeof buffer);
-      if (n > 0) got.append(buffer, static_cast<std::size_t>(n));
-      else std::this_thread::sleep_for(10ms);
+      if (n > 0)
+        got.append(buffer, static_cast<std::size_t>(n));
+      else
+        std::this_thread::sleep_for(10ms);
     }
     return got;
   }

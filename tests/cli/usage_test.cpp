@@ -11,8 +11,8 @@
 namespace trapline::test {
 namespace {
 
-using testing::HasSubstr;
 using std::chrono::seconds;
+using testing::HasSubstr;
 
 Finished trapline(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), TRAPLINE_EXECUTABLE);
@@ -41,8 +41,10 @@ TEST(Usage, WrongOptions) {
   expect_refusal({"run", "--kernel", kernel.path(), "--memory", "4096G"}, 2, "too much");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "0"}, 2, "--cpus 0");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "two"}, 2, "two");
-  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "translate"}, 2, "--engine translate is not built into this version");
-  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "patch"}, 2, "--engine patch is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "translate"}, 2,
+                 "--engine translate is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--engine", "patch"}, 2,
+                 "--engine patch is not built into this version");
   expect_refusal({"run", "--kernel", kernel.path(), "--para", "xen"}, 2, "--para xen is not built into this version");
   expect_refusal({"run", "--kernel", kernel.path(), "--trace", "everything"}, 2, "everything");
   expect_refusal({"run", "--kernel", kernel.path(), "--timeout", "-1"}, 2, "--timeout");
@@ -55,10 +57,12 @@ TEST(Usage, WrongFiles) {
   expect_refusal({"run", "--kernel", "/tmp"}, 3, "is a directory");
   expect_refusal({"run", "--kernel", empty.path()}, 3, "is empty");
   expect_refusal({"run", "--kernel", text.path()}, 3, text.path());
-  expect_refusal({"run", "--kernel", kernel.path(), "--initrd", "/nonexistent/initrd"}, 3, "--initrd /nonexistent/initrd");
+  expect_refusal({"run", "--kernel", kernel.path(), "--initrd", "/nonexistent/initrd"}, 3,
+                 "--initrd /nonexistent/initrd");
   expect_refusal({"run", "--kernel", kernel.path(), "--module", "/nonexistent/m=args"}, 3, "--module /nonexistent/m");
   expect_refusal({"run", "--kernel", kernel.path(), "--system-map", "/nonexistent/map"}, 3, "--system-map");
-  expect_refusal({"run", "--kernel", kernel.path(), "--trace", "boot", "--trace-file", "/nonexistent/t"}, 3, "--trace-file /nonexistent/t");
+  expect_refusal({"run", "--kernel", kernel.path(), "--trace", "boot", "--trace-file", "/nonexistent/t"}, 3,
+                 "--trace-file /nonexistent/t");
   if (::geteuid() != 0) {
     ::chmod(kernel.path().c_str(), 0);
     expect_refusal({"run", "--kernel", kernel.path()}, 3, "Permission denied");
@@ -80,15 +84,17 @@ TEST(Usage, HelpAndVersion) {
   EXPECT_EQ(help.code, 0);
   EXPECT_THAT(help.output, HasSubstr("doctor"));
   EXPECT_EQ(run_help.code, 0);
-  for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para", "--cpu-features", "--clock",
-                             "--timeout", "--no-reboot", "--trace", "--trace-file", "--stats", "--system-map", "--gdb", "--gdb-wait"})
+  for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para",
+                             "--cpu-features", "--clock", "--timeout", "--no-reboot", "--trace", "--trace-file",
+                             "--stats", "--system-map", "--gdb", "--gdb-wait"})
     EXPECT_THAT(run_help.output, HasSubstr(option));
 }
 
 TEST(Usage, DoctorNamesTheEngine) {
   const Finished f = trapline({"doctor"});
   EXPECT_EQ(f.code, 0) << f.output;
-  for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count", "auto takes interpret"})
+  for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count",
+                           "auto takes interpret"})
     EXPECT_THAT(f.output, HasSubstr(line));
 }
 

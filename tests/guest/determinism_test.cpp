@@ -32,8 +32,8 @@ struct Traced {
 
 Traced run_traced(std::vector<std::string> guest, const std::string& areas) {
   const TemporaryFile file;
-  std::vector<std::string> argv{TRAPLINE_EXECUTABLE, "run", "--clock", "instructions", "--timeout", "240", "--trace", areas, "--trace-file",
-                                file.path};
+  std::vector<std::string> argv{TRAPLINE_EXECUTABLE, "run", "--clock",      "instructions", "--timeout", "240",
+                                "--trace",           areas, "--trace-file", file.path};
   argv.insert(argv.end(), guest.begin(), guest.end());
   const Finished done = run(argv, {}, seconds{280});
   return {done.code, done.output, file.read()};
@@ -44,13 +44,15 @@ std::string first_difference(const std::string& a, const std::string& b) {
   std::istringstream left{a}, right{b};
   std::string x, y;
   for (std::size_t line = 1;; line++) {
-    const bool more_left = static_cast<bool>(std::getline(left, x)), more_right = static_cast<bool>(std::getline(right, y));
+    const bool more_left = static_cast<bool>(std::getline(left, x)),
+               more_right = static_cast<bool>(std::getline(right, y));
     if (!more_left && !more_right) return "none";
     if (x != y || more_left != more_right) return fmt::format("line {}: '{}' against '{}'", line, x, y);
   }
 }
 
-void expect_equal_runs(const std::vector<std::string>& guest, const std::string& areas, int code, std::size_t least_bytes) {
+void expect_equal_runs(const std::vector<std::string>& guest, const std::string& areas, int code,
+                       std::size_t least_bytes) {
   const Traced a = run_traced(guest, areas), b = run_traced(guest, areas);
   EXPECT_EQ(a.code, code) << a.console;
   EXPECT_EQ(b.code, code) << b.console;
@@ -60,8 +62,10 @@ void expect_equal_runs(const std::vector<std::string>& guest, const std::string&
 }
 
 std::vector<std::string> linux_guest(const char* cpus) {
-  return {"--kernel", fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE), "--initrd", fmt::format("{}/initrd-amd64", GUEST_CACHE),
-          "--cpus", cpus, "--append", "console=ttyS0 trapline.run=boot"};
+  return {"--kernel", fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE),
+          "--initrd", fmt::format("{}/initrd-amd64", GUEST_CACHE),
+          "--cpus",   cpus,
+          "--append", "console=ttyS0 trapline.run=boot"};
 }
 
 TEST(Determinism, EveryInstructionOfAFreestandingGuest) {

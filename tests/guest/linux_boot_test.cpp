@@ -17,9 +17,22 @@ struct Boot {
 };
 
 std::vector<std::string> command(const Boot& b, const std::string& append) {
-  return {TRAPLINE_EXECUTABLE, "run", "--engine", b.engine, "--kernel", fmt::format("{}/kernels/{}/vmlinuz", GUEST_CACHE, b.flavour),
-          "--initrd", fmt::format("{}/initrd-{}", GUEST_CACHE, b.arch), "--cpus", std::to_string(b.cpus), "--memory", "512M",
-          "--timeout", "240", "--append", "console=ttyS0 " + append};
+  return {TRAPLINE_EXECUTABLE,
+          "run",
+          "--engine",
+          b.engine,
+          "--kernel",
+          fmt::format("{}/kernels/{}/vmlinuz", GUEST_CACHE, b.flavour),
+          "--initrd",
+          fmt::format("{}/initrd-{}", GUEST_CACHE, b.arch),
+          "--cpus",
+          std::to_string(b.cpus),
+          "--memory",
+          "512M",
+          "--timeout",
+          "240",
+          "--append",
+          "console=ttyS0 " + append};
 }
 
 class LinuxBoot : public testing::TestWithParam<Boot> {};
@@ -50,14 +63,15 @@ std::string name_of(const testing::TestParamInfo<Boot>& info) {
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, LinuxBoot,
-                         testing::Values(Boot{"cloud-amd64", "amd64", 1, "interpret"}, Boot{"cloud-amd64", "amd64", 2, "interpret"},
-                                         Boot{"cloud-amd64", "amd64", 4, "interpret"}, Boot{"amd64", "amd64", 1, "interpret"},
-                                         Boot{"amd64", "amd64", 2, "interpret"}, Boot{"rt-amd64", "amd64", 1, "interpret"},
-                                         Boot{"rt-amd64", "amd64", 2, "interpret"}, Boot{"686-pae", "i386", 1, "interpret"},
-                                         Boot{"686-pae", "i386", 2, "interpret"}, Boot{"686", "i386", 1, "interpret"},
-                                         Boot{"686", "i386", 2, "interpret"}),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    Kernels, LinuxBoot,
+    testing::Values(Boot{"cloud-amd64", "amd64", 1, "interpret"}, Boot{"cloud-amd64", "amd64", 2, "interpret"},
+                    Boot{"cloud-amd64", "amd64", 4, "interpret"}, Boot{"amd64", "amd64", 1, "interpret"},
+                    Boot{"amd64", "amd64", 2, "interpret"}, Boot{"rt-amd64", "amd64", 1, "interpret"},
+                    Boot{"rt-amd64", "amd64", 2, "interpret"}, Boot{"686-pae", "i386", 1, "interpret"},
+                    Boot{"686-pae", "i386", 2, "interpret"}, Boot{"686", "i386", 1, "interpret"},
+                    Boot{"686", "i386", 2, "interpret"}),
+    name_of);
 
 }  // namespace
 }  // namespace trapline::test

@@ -78,7 +78,8 @@ void Process::signal(int number) { ::kill(pid_, number); }
 bool Process::pump(std::chrono::steady_clock::time_point until) {
   std::array<pollfd, 2> fds{{{out_, POLLIN, 0}, {err_, POLLIN, 0}}};
   if (out_ < 0 && err_ < 0) return false;
-  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
   if (left <= 0) return false;
   if (::poll(fds.data(), fds.size(), static_cast<int>(left)) <= 0) return false;
   const auto take = [](int& fd, const pollfd& p, std::string& into) {
@@ -127,7 +128,8 @@ int Process::wait_exit(std::chrono::seconds limit) {
   return WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_);
 }
 
-Finished run(const std::vector<std::string>& argv, std::string_view input, std::chrono::seconds limit, const Process::Options& options) {
+Finished run(const std::vector<std::string>& argv, std::string_view input, std::chrono::seconds limit,
+             const Process::Options& options) {
   Process p{argv, options};
   p.send(input);
   p.close_input();

@@ -1,4 +1,5 @@
-// A child process on pipes, for black-box tests: start, send, wait for text, exit code. Killed (with its process group) when destroyed.
+// A child process on pipes, for black-box tests: start, send, wait for text, exit code. Killed (with its process group)
+// when destroyed.
 #pragma once
 
 #include <sys/types.h>
@@ -13,7 +14,7 @@ namespace trapline::test {
 class Process {
  public:
   struct Options {
-    bool merge_stderr = true;         // stderr into output(); else kept in errors()
+    bool merge_stderr = true;              // stderr into output(); else kept in errors()
     std::vector<std::string> environment;  // NAME=VALUE, added
   };
   explicit Process(const std::vector<std::string>& argv) : Process(argv, Options{}) {}
@@ -50,7 +51,8 @@ struct Finished {
   int code;
   std::string output, errors;
 };
-Finished run(const std::vector<std::string>& argv, std::string_view input = {}, std::chrono::seconds limit = std::chrono::seconds{60},
+Finished run(const std::vector<std::string>& argv, std::string_view input = {},
+             std::chrono::seconds limit = std::chrono::seconds{60},
              const Process::Options& options = Process::Options{});
 
 }  // namespace trapline::test

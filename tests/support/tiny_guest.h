@@ -42,7 +42,9 @@ inline std::string multiboot(const std::vector<unsigned char>& code) {
 }
 
 // mov eax, V; out 0xf4, al: exit code (V << 1) | 1.
-inline std::vector<unsigned char> exits_with(unsigned char value) { return {0xb0, value, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd}; }
+inline std::vector<unsigned char> exits_with(unsigned char value) {
+  return {0xb0, value, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd};
+}
 
 // Prints `text` on COM1, byte by byte, then runs `then`.
 inline std::vector<unsigned char> prints(const std::string& text, std::vector<unsigned char> then) {

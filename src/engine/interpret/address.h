@@ -1,5 +1,5 @@
-// Memory operands: from an op to a linear address to a host pointer. The fast ways are inline and take no call, so that handlers
-// need no frame; when they give null the handler tail-calls its slow twin, which works for every mode.
+// Memory operands: from an op to a linear address to a host pointer. The fast ways are inline and take no call, so that
+// handlers need no frame; when they give null the handler tail-calls its slow twin, which works for every mode.
 #pragma once
 
 #include "engine/interpret/op.h"
@@ -31,7 +31,8 @@ inline u8* reach(Vcpu& cpu, const Op* op, unsigned size) {
                               static_cast<u64>(i64{op->disp}));
   } else {
     const cpu::Segment& s = cpu.seg[op->seg];
-    if (!(Write ? s.flat_write : s.flat_read)) [[unlikely]] return nullptr;
+    if (!(Write ? s.flat_write : s.flat_read)) [[unlikely]]
+      return nullptr;
     linear = (s.linear_base + offset_of(cpu, op)) & cpu.linear_mask;
   }
   return cpu::tlb_lookup(cpu, linear, size, Write ? cpu.need_write : cpu.need_read);
@@ -48,7 +49,8 @@ inline void store(u8* p, T v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// -- Slow twins' helpers (slow_access.cpp): every mode, page crossings, device memory, faults -----------------------------------
+// -- Slow twins' helpers (slow_access.cpp): every mode, page crossings, device memory, faults
+// -----------------------------------
 struct Loaded {
   u64 value;
   bool ok;  // false: cpu.fault is set
@@ -59,7 +61,8 @@ bool push_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size);
 Loaded pop_slow(Vcpu& cpu, const Op* op, unsigned size);
 bool store_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size);
 
-// A read-modify-write's target: a host pointer, or (device memory, page crossing, code) just the checked linear address.
+// A read-modify-write's target: a host pointer, or (device memory, page crossing, code) just the checked linear
+// address.
 struct Target {
   u8* host;
   u64 linear;
@@ -68,6 +71,7 @@ struct Target {
 Target rmw_target(Vcpu& cpu, const Op* op, unsigned size);
 Loaded target_load(Vcpu& cpu, const Op* op, Target target, unsigned size);
 bool target_store(Vcpu& cpu, const Op* op, Target target, u64 value, unsigned size);
-bool target_replace(Vcpu& cpu, const Op* op, Target target, u64 expected, u64 value, unsigned size, bool* stored);  // as replace_slow()
+bool target_replace(Vcpu& cpu, const Op* op, Target target, u64 expected, u64 value, unsigned size,
+                    bool* stored);  // as replace_slow()
 
 }  // namespace trapline::engine::interpret

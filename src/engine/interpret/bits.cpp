@@ -15,10 +15,14 @@ Handler wide_sized(const Form& form) {
 template <class F>
 Handler wide(const Form& form) {
   switch (form.bytes) {
-    case 2: return wide_sized<F, u16>(form);
-    case 4: return wide_sized<F, u32>(form);
-    case 8: return wide_sized<F, u64>(form);
-    default: return nullptr;
+    case 2:
+      return wide_sized<F, u16>(form);
+    case 4:
+      return wide_sized<F, u32>(form);
+    case 8:
+      return wide_sized<F, u64>(form);
+    default:
+      return nullptr;
   }
 }
 
@@ -33,10 +37,14 @@ Handler bit_sized(const Form& form) {
 template <class F>
 Handler bit(const Form& form) {
   switch (form.bytes) {
-    case 2: return bit_sized<F, u16>(form);
-    case 4: return bit_sized<F, u32>(form);
-    case 8: return bit_sized<F, u64>(form);
-    default: return nullptr;
+    case 2:
+      return bit_sized<F, u16>(form);
+    case 4:
+      return bit_sized<F, u32>(form);
+    case 8:
+      return bit_sized<F, u64>(form);
+    default:
+      return nullptr;
   }
 }
 
@@ -85,10 +93,14 @@ template <bool Reverse>
 Handler scan(const Form& form) {
   const bool reg = form.shape == Shape::reg_reg;
   switch (form.bytes) {
-    case 2: return reg ? scan_reg<u16, Reverse> : scan_mem<u16, Reverse>;
-    case 4: return reg ? scan_reg<u32, Reverse> : scan_mem<u32, Reverse>;
-    case 8: return reg ? scan_reg<u64, Reverse> : scan_mem<u64, Reverse>;
-    default: return nullptr;
+    case 2:
+      return reg ? scan_reg<u16, Reverse> : scan_mem<u16, Reverse>;
+    case 4:
+      return reg ? scan_reg<u32, Reverse> : scan_mem<u32, Reverse>;
+    case 8:
+      return reg ? scan_reg<u64, Reverse> : scan_mem<u64, Reverse>;
+    default:
+      return nullptr;
   }
 }
 
@@ -113,10 +125,14 @@ Handler imul(const Insn& insn, const Form& form) {
   if (insn.operand_count != 3) return nullptr;
   const bool reg = insn.op[1].kind == isa::Operand::Kind::gpr;
   switch (form.bytes) {
-    case 2: return reg ? reg_reg_imm<Imul, u16> : imul_mem_imm<u16>;
-    case 4: return reg ? reg_reg_imm<Imul, u32> : imul_mem_imm<u32>;
-    case 8: return reg ? reg_reg_imm<Imul, u64> : imul_mem_imm<u64>;
-    default: return nullptr;
+    case 2:
+      return reg ? reg_reg_imm<Imul, u16> : imul_mem_imm<u16>;
+    case 4:
+      return reg ? reg_reg_imm<Imul, u32> : imul_mem_imm<u32>;
+    case 8:
+      return reg ? reg_reg_imm<Imul, u64> : imul_mem_imm<u64>;
+    default:
+      return nullptr;
   }
 }
 
@@ -124,33 +140,60 @@ Handler imul(const Insn& insn, const Form& form) {
 
 Handler choose_bits(const Insn& insn, const Form& form) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_BT: return bit<Bt>(form);
-    case ZYDIS_MNEMONIC_BTS: return bit<Bts>(form);
-    case ZYDIS_MNEMONIC_BTR: return bit<Btr>(form);
-    case ZYDIS_MNEMONIC_BTC: return bit<Btc>(form);
-    case ZYDIS_MNEMONIC_BSF: return scan<false>(form);
-    case ZYDIS_MNEMONIC_BSR: return scan<true>(form);
-    case ZYDIS_MNEMONIC_POPCNT: return wide<Popcnt>(form);
-    case ZYDIS_MNEMONIC_LZCNT: return wide<Lzcnt>(form);
-    case ZYDIS_MNEMONIC_TZCNT: return wide<Tzcnt>(form);
-    case ZYDIS_MNEMONIC_IMUL: return imul(insn, form);
-    case ZYDIS_MNEMONIC_CMOVO: return wide<Cmov<0>>(form);
-    case ZYDIS_MNEMONIC_CMOVNO: return wide<Cmov<1>>(form);
-    case ZYDIS_MNEMONIC_CMOVB: return wide<Cmov<2>>(form);
-    case ZYDIS_MNEMONIC_CMOVNB: return wide<Cmov<3>>(form);
-    case ZYDIS_MNEMONIC_CMOVZ: return wide<Cmov<4>>(form);
-    case ZYDIS_MNEMONIC_CMOVNZ: return wide<Cmov<5>>(form);
-    case ZYDIS_MNEMONIC_CMOVBE: return wide<Cmov<6>>(form);
-    case ZYDIS_MNEMONIC_CMOVNBE: return wide<Cmov<7>>(form);
-    case ZYDIS_MNEMONIC_CMOVS: return wide<Cmov<8>>(form);
-    case ZYDIS_MNEMONIC_CMOVNS: return wide<Cmov<9>>(form);
-    case ZYDIS_MNEMONIC_CMOVP: return wide<Cmov<10>>(form);
-    case ZYDIS_MNEMONIC_CMOVNP: return wide<Cmov<11>>(form);
-    case ZYDIS_MNEMONIC_CMOVL: return wide<Cmov<12>>(form);
-    case ZYDIS_MNEMONIC_CMOVNL: return wide<Cmov<13>>(form);
-    case ZYDIS_MNEMONIC_CMOVLE: return wide<Cmov<14>>(form);
-    case ZYDIS_MNEMONIC_CMOVNLE: return wide<Cmov<15>>(form);
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_BT:
+      return bit<Bt>(form);
+    case ZYDIS_MNEMONIC_BTS:
+      return bit<Bts>(form);
+    case ZYDIS_MNEMONIC_BTR:
+      return bit<Btr>(form);
+    case ZYDIS_MNEMONIC_BTC:
+      return bit<Btc>(form);
+    case ZYDIS_MNEMONIC_BSF:
+      return scan<false>(form);
+    case ZYDIS_MNEMONIC_BSR:
+      return scan<true>(form);
+    case ZYDIS_MNEMONIC_POPCNT:
+      return wide<Popcnt>(form);
+    case ZYDIS_MNEMONIC_LZCNT:
+      return wide<Lzcnt>(form);
+    case ZYDIS_MNEMONIC_TZCNT:
+      return wide<Tzcnt>(form);
+    case ZYDIS_MNEMONIC_IMUL:
+      return imul(insn, form);
+    case ZYDIS_MNEMONIC_CMOVO:
+      return wide<Cmov<0>>(form);
+    case ZYDIS_MNEMONIC_CMOVNO:
+      return wide<Cmov<1>>(form);
+    case ZYDIS_MNEMONIC_CMOVB:
+      return wide<Cmov<2>>(form);
+    case ZYDIS_MNEMONIC_CMOVNB:
+      return wide<Cmov<3>>(form);
+    case ZYDIS_MNEMONIC_CMOVZ:
+      return wide<Cmov<4>>(form);
+    case ZYDIS_MNEMONIC_CMOVNZ:
+      return wide<Cmov<5>>(form);
+    case ZYDIS_MNEMONIC_CMOVBE:
+      return wide<Cmov<6>>(form);
+    case ZYDIS_MNEMONIC_CMOVNBE:
+      return wide<Cmov<7>>(form);
+    case ZYDIS_MNEMONIC_CMOVS:
+      return wide<Cmov<8>>(form);
+    case ZYDIS_MNEMONIC_CMOVNS:
+      return wide<Cmov<9>>(form);
+    case ZYDIS_MNEMONIC_CMOVP:
+      return wide<Cmov<10>>(form);
+    case ZYDIS_MNEMONIC_CMOVNP:
+      return wide<Cmov<11>>(form);
+    case ZYDIS_MNEMONIC_CMOVL:
+      return wide<Cmov<12>>(form);
+    case ZYDIS_MNEMONIC_CMOVNL:
+      return wide<Cmov<13>>(form);
+    case ZYDIS_MNEMONIC_CMOVLE:
+      return wide<Cmov<14>>(form);
+    case ZYDIS_MNEMONIC_CMOVNLE:
+      return wide<Cmov<15>>(form);
+    default:
+      return nullptr;
   }
 }
 

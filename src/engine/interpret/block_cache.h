@@ -1,4 +1,5 @@
-// Where blocks live: one region of memory, filled from its start and emptied as a whole, and a hash table by (gpa, key).
+// Where blocks live: one region of memory, filled from its start and emptied as a whole, and a hash table by (gpa,
+// key).
 #pragma once
 
 #include <vector>

@@ -29,7 +29,8 @@ const Op* jcc(Vcpu& cpu, const Op* op) {
   return chain<Cross>(cpu, op, 1, next_distance(op));
 }
 
-// CMP or TEST and the Jcc after it, in one go: the branch keeps its own op, so that a fault or trace sees two instructions.
+// CMP or TEST and the Jcc after it, in one go: the branch keeps its own op, so that a fault or trace sees two
+// instructions.
 template <class F, class T, bool Imm, unsigned Cc, bool Cross>
 const Op* fused_jcc(Vcpu& cpu, const Op* op) {
   u16 f = 0;
@@ -45,7 +46,8 @@ bool in_code(u64 target) {
   return sizeof(T) != 8 || canonical(target);
 }
 
-// -- CALL, RET -------------------------------------------------------------------------------------------------------------
+// -- CALL, RET
+// -------------------------------------------------------------------------------------------------------------
 template <class T>
 [[gnu::cold, gnu::noinline]] bool push_return_slowly(Vcpu& cpu, const Op* op, T rip) {
   if (!push_slow(cpu, op, rip, sizeof(T))) return false;
@@ -57,7 +59,8 @@ template <class T>
   const T rip = static_cast<T>(cpu.rip + next_distance(op));
   const T sp = static_cast<T>(get<T>(cpu, isa::rsp * 8) - sizeof(T));
   u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_write);
-  if (!p) [[unlikely]] return push_return_slowly<T>(cpu, op, rip);
+  if (!p) [[unlikely]]
+    return push_return_slowly<T>(cpu, op, rip);
   store<T>(p, rip);
   set<T>(cpu, isa::rsp * 8, sp);
   return true;
@@ -79,7 +82,8 @@ template <class T, bool Cross>
 const Op* call_rel(Vcpu& cpu, const Op* op) {
   const T sp = static_cast<T>(get<T>(cpu, isa::rsp * 8) - sizeof(T));
   u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_write);
-  if (!p || !in_code<T>(cpu.rip + op->imm)) [[unlikely]] return call_rel_slowly<T, Cross>(cpu, op);
+  if (!p || !in_code<T>(cpu.rip + op->imm)) [[unlikely]]
+    return call_rel_slowly<T, Cross>(cpu, op);
   store<T>(p, static_cast<T>(cpu.rip + next_distance(op)));
   set<T>(cpu, isa::rsp * 8, sp);
   return chain<Cross>(cpu, op, 0, op->imm);
@@ -88,8 +92,10 @@ const Op* call_rel(Vcpu& cpu, const Op* op) {
 template <class T>
 const Op* call_to(Vcpu& cpu, const Op* op, T target) {
   const u64 rsp = cpu.gpr[isa::rsp];
-  if (!push_return<T>(cpu, op)) [[unlikely]] return fault_at(cpu, op);
-  if (!in_code<T>(target)) [[unlikely]] return bad_target(cpu, op, rsp);
+  if (!push_return<T>(cpu, op)) [[unlikely]]
+    return fault_at(cpu, op);
+  if (!in_code<T>(target)) [[unlikely]]
+    return bad_target(cpu, op, rsp);
   return jump_to(cpu, target);
 }
 template <class T>
@@ -98,7 +104,8 @@ const Op* call_reg(Vcpu& cpu, const Op* op) {
 }
 template <class T>
 const Op* call_mem(Vcpu& cpu, const Op* op) {
-  if (const u8* p = reach<Address::any, false>(cpu, op, sizeof(T))) [[likely]] return call_to<T>(cpu, op, load<T>(p));
+  if (const u8* p = reach<Address::any, false>(cpu, op, sizeof(T))) [[likely]]
+    return call_to<T>(cpu, op, load<T>(p));
   const Loaded v = load_slow(cpu, op, sizeof(T));
   if (!v.ok) return fault_at(cpu, op);
   return call_to<T>(cpu, op, static_cast<T>(v.value));
@@ -121,9 +128,11 @@ template <class T>
 const Op* ret(Vcpu& cpu, const Op* op) {
   const T sp = get<T>(cpu, isa::rsp * 8);
   const u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_read);
-  if (!p) [[unlikely]] return ret_slowly<T>(cpu, op);
+  if (!p) [[unlikely]]
+    return ret_slowly<T>(cpu, op);
   const T target = load<T>(p);
-  if (!in_code<T>(target)) [[unlikely]] return raise_gp_at(cpu, op);
+  if (!in_code<T>(target)) [[unlikely]]
+    return raise_gp_at(cpu, op);
   set<T>(cpu, isa::rsp * 8, static_cast<T>(sp + sizeof(T) + op->imm));
   return jump_to(cpu, target);
 }
@@ -131,7 +140,8 @@ const Op* ret(Vcpu& cpu, const Op* op) {
 template <class T>
 const Op* jmp_reg(Vcpu& cpu, const Op* op) {
   const T target = get<T>(cpu, op->dst);
-  if (!in_code<T>(target)) [[unlikely]] return raise_gp_at(cpu, op);
+  if (!in_code<T>(target)) [[unlikely]]
+    return raise_gp_at(cpu, op);
   return jump_to(cpu, target);
 }
 template <class T>
@@ -144,13 +154,16 @@ template <class T>
 template <class T>
 const Op* jmp_mem(Vcpu& cpu, const Op* op) {
   const u8* p = reach<Address::any, false>(cpu, op, sizeof(T));
-  if (!p) [[unlikely]] return jmp_mem_slowly<T>(cpu, op);
+  if (!p) [[unlikely]]
+    return jmp_mem_slowly<T>(cpu, op);
   const T target = load<T>(p);
-  if (!in_code<T>(target)) [[unlikely]] return raise_gp_at(cpu, op);
+  if (!in_code<T>(target)) [[unlikely]]
+    return raise_gp_at(cpu, op);
   return jump_to(cpu, target);
 }
 
-// -- LOOPcc, JCXZ: T is the counter --------------------------------------------------------------------------------------------
+// -- LOOPcc, JCXZ: T is the counter
+// --------------------------------------------------------------------------------------------
 enum class Counting { loop, loopz, loopnz, jcxz };
 template <class T, Counting C>
 const Op* counted(Vcpu& cpu, const Op* op) {
@@ -172,7 +185,8 @@ Handler choose_counted(unsigned bytes) {
   return bytes == 8 ? counted<u64, C> : bytes == 4 ? counted<u32, C> : counted<u16, C>;
 }
 
-// -- Choice ----------------------------------------------------------------------------------------------------------------------
+// -- Choice
+// ----------------------------------------------------------------------------------------------------------------------
 template <bool Cross, std::size_t... Cc>
 Handler jcc_of(unsigned cc, std::index_sequence<Cc...>) {
   static constexpr Handler table[] = {jcc<Cc, Cross>...};
@@ -191,10 +205,14 @@ Handler fused_crossing(unsigned cc, bool cross) {
 template <class F>
 Handler fused_sized(unsigned bytes, bool imm, unsigned cc, bool cross) {
   switch (bytes) {
-    case 1: return imm ? fused_crossing<F, u8, true>(cc, cross) : fused_crossing<F, u8, false>(cc, cross);
-    case 4: return imm ? fused_crossing<F, u32, true>(cc, cross) : fused_crossing<F, u32, false>(cc, cross);
-    case 8: return imm ? fused_crossing<F, u64, true>(cc, cross) : fused_crossing<F, u64, false>(cc, cross);
-    default: return nullptr;
+    case 1:
+      return imm ? fused_crossing<F, u8, true>(cc, cross) : fused_crossing<F, u8, false>(cc, cross);
+    case 4:
+      return imm ? fused_crossing<F, u32, true>(cc, cross) : fused_crossing<F, u32, false>(cc, cross);
+    case 8:
+      return imm ? fused_crossing<F, u64, true>(cc, cross) : fused_crossing<F, u64, false>(cc, cross);
+    default:
+      return nullptr;
   }
 }
 
@@ -213,23 +231,40 @@ Handler choose_call_rel(bool cross) {
 
 int condition_of(ZydisMnemonic mnemonic) {
   switch (mnemonic) {
-    case ZYDIS_MNEMONIC_JO: return 0;
-    case ZYDIS_MNEMONIC_JNO: return 1;
-    case ZYDIS_MNEMONIC_JB: return 2;
-    case ZYDIS_MNEMONIC_JNB: return 3;
-    case ZYDIS_MNEMONIC_JZ: return 4;
-    case ZYDIS_MNEMONIC_JNZ: return 5;
-    case ZYDIS_MNEMONIC_JBE: return 6;
-    case ZYDIS_MNEMONIC_JNBE: return 7;
-    case ZYDIS_MNEMONIC_JS: return 8;
-    case ZYDIS_MNEMONIC_JNS: return 9;
-    case ZYDIS_MNEMONIC_JP: return 10;
-    case ZYDIS_MNEMONIC_JNP: return 11;
-    case ZYDIS_MNEMONIC_JL: return 12;
-    case ZYDIS_MNEMONIC_JNL: return 13;
-    case ZYDIS_MNEMONIC_JLE: return 14;
-    case ZYDIS_MNEMONIC_JNLE: return 15;
-    default: return -1;
+    case ZYDIS_MNEMONIC_JO:
+      return 0;
+    case ZYDIS_MNEMONIC_JNO:
+      return 1;
+    case ZYDIS_MNEMONIC_JB:
+      return 2;
+    case ZYDIS_MNEMONIC_JNB:
+      return 3;
+    case ZYDIS_MNEMONIC_JZ:
+      return 4;
+    case ZYDIS_MNEMONIC_JNZ:
+      return 5;
+    case ZYDIS_MNEMONIC_JBE:
+      return 6;
+    case ZYDIS_MNEMONIC_JNBE:
+      return 7;
+    case ZYDIS_MNEMONIC_JS:
+      return 8;
+    case ZYDIS_MNEMONIC_JNS:
+      return 9;
+    case ZYDIS_MNEMONIC_JP:
+      return 10;
+    case ZYDIS_MNEMONIC_JNP:
+      return 11;
+    case ZYDIS_MNEMONIC_JL:
+      return 12;
+    case ZYDIS_MNEMONIC_JNL:
+      return 13;
+    case ZYDIS_MNEMONIC_JLE:
+      return 14;
+    case ZYDIS_MNEMONIC_JNLE:
+      return 15;
+    default:
+      return -1;
   }
 }
 
@@ -250,21 +285,28 @@ Handler choose_branch(const Insn& insn, u32 key, bool cross) {
       if (!stack_ok) return nullptr;
       if (kind == Kind::imm) return native == 8 ? choose_call_rel<u64>(cross) : choose_call_rel<u32>(cross);
       return native == 8 ? choose_indirect<u64>(insn) : choose_indirect<u32>(insn);
-    case ZYDIS_MNEMONIC_RET: return !stack_ok ? nullptr : native == 8 ? ret<u64> : Handler{ret<u32>};
-    case ZYDIS_MNEMONIC_LOOP: return choose_counted<Counting::loop>(insn.address_bytes);
-    case ZYDIS_MNEMONIC_LOOPE: return choose_counted<Counting::loopz>(insn.address_bytes);
-    case ZYDIS_MNEMONIC_LOOPNE: return choose_counted<Counting::loopnz>(insn.address_bytes);
+    case ZYDIS_MNEMONIC_RET:
+      return !stack_ok ? nullptr : native == 8 ? ret<u64> : Handler{ret<u32>};
+    case ZYDIS_MNEMONIC_LOOP:
+      return choose_counted<Counting::loop>(insn.address_bytes);
+    case ZYDIS_MNEMONIC_LOOPE:
+      return choose_counted<Counting::loopz>(insn.address_bytes);
+    case ZYDIS_MNEMONIC_LOOPNE:
+      return choose_counted<Counting::loopnz>(insn.address_bytes);
     case ZYDIS_MNEMONIC_JCXZ:
     case ZYDIS_MNEMONIC_JECXZ:
-    case ZYDIS_MNEMONIC_JRCXZ: return choose_counted<Counting::jcxz>(insn.address_bytes);
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_JRCXZ:
+      return choose_counted<Counting::jcxz>(insn.address_bytes);
+    default:
+      return nullptr;
   }
 }
 
 Handler choose_fall_through(bool cross) { return cross ? fall_through<true> : fall_through<false>; }
 
 Handler choose_fused(const Insn& compare, int cc, bool cross) {
-  const bool reg = compare.op[0].kind == Kind::gpr && (compare.op[1].kind == Kind::gpr || compare.op[1].kind == Kind::imm);
+  const bool reg =
+      compare.op[0].kind == Kind::gpr && (compare.op[1].kind == Kind::gpr || compare.op[1].kind == Kind::imm);
   if (!reg) return nullptr;
   const bool imm = compare.op[1].kind == Kind::imm;
   const auto c = static_cast<unsigned>(cc);

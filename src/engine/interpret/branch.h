@@ -8,8 +8,8 @@ namespace trapline::engine::interpret {
 // The condition code of a Jcc, or -1.
 int condition_of(ZydisMnemonic mnemonic);
 
-// Handlers for flat code segments and native widths; null: use find_complex. `cross`: a target or the next instruction is on
-// another page than the block.
+// Handlers for flat code segments and native widths; null: use find_complex. `cross`: a target or the next instruction
+// is on another page than the block.
 Handler choose_branch(const Insn& insn, u32 key, bool cross);
 Handler choose_fall_through(bool cross);
 // For a CMP or TEST of registers or immediates directly before a Jcc; null: run them one by one.

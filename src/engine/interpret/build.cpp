@@ -89,13 +89,16 @@ bool block_goes_on(const Insn& insn) {
     case ZYDIS_MNEMONIC_LAR:
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW: return true;
+    case ZYDIS_MNEMONIC_VERW:
+      return true;
     // In 64-bit mode only FS and GS matter to addressing, and handlers read their bases each time. SS brings a shadow.
     case ZYDIS_MNEMONIC_MOV:
       return insn.op[1].kind == Kind::seg ||
              (insn.op[0].kind == Kind::seg && insn.code_size == isa::CodeSize::bits64 && insn.op[0].reg != u8(Seg::ss));
-    case ZYDIS_MNEMONIC_PUSH: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_PUSH:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -160,7 +163,9 @@ Builder::Step Builder::add_semantic(const Insn& insn, cpu::Semantic semantic, bo
 }
 
 // An instruction that only raises: alone in its block, or the last one.
-Builder::Step Builder::add_failing(const Insn& insn, cpu::Semantic semantic) { return add_semantic(insn, semantic, true); }
+Builder::Step Builder::add_failing(const Insn& insn, cpu::Semantic semantic) {
+  return add_semantic(insn, semantic, true);
+}
 
 Builder::Step Builder::add_branch(const Source& source, const Insn& insn, Handler handler) {
   Op& op = append(handler, insn);
@@ -204,8 +209,10 @@ Builder::Step Builder::add_called(Vcpu& cpu, const Insn& insn) {
       pieces_.push_back(piece);
       return Step::more;
     }
-    case Prepared::arena_full: return Step::full;
-    default: return add_failing(insn, undefined);
+    case Prepared::arena_full:
+      return Step::full;
+    default:
+      return add_failing(insn, undefined);
   }
 }
 
@@ -374,15 +381,15 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
       cache_.insert(&block);
       cpu.count.blocks_decoded++;
       cpu.count.instructions_decoded += block.count;
-      TRACE(blocks, "decode {:#x} (gpa {:#x}): {} instructions, {} bytes, key {:#x}", source.linear, source.gpa, block.count,
-            block.bytes, block.key);
+      TRACE(blocks, "decode {:#x} (gpa {:#x}): {} instructions, {} bytes, key {:#x}", source.linear, source.gpa,
+            block.count, block.bytes, block.key);
       return Built::yes;
     }
   }
 }
 
-// Marked first, so that later writes are noticed; then the bytes must still be those that were decoded. A block that fails stays
-// stale: links may still lead to it.
+// Marked first, so that later writes are noticed; then the bytes must still be those that were decoded. A block that
+// fails stays stale: links may still lead to it.
 bool seal(Vcpu& cpu, Block& block) {
   const u32 offset = static_cast<u32>(block.gpa & (kPageSize - 1));
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);

@@ -10,14 +10,18 @@ namespace trapline::engine::interpret {
 
 // Where the bytes are. `host` points at the first one; the rest of its page follows.
 struct Source {
-  u64 linear;           // of the first byte
-  u64 rip;              // its offset in CS
+  u64 linear;  // of the first byte
+  u64 rip;     // its offset in CS
   u64 gpa;
   const u8* host;
   u32 key;
 };
 
-enum class Built : u8 { yes, fault /* cpu.fault is set */, full /* no room in the cache or for thunks: flush and try again */ };
+enum class Built : u8 {
+  yes,
+  fault /* cpu.fault is set */,
+  full /* no room in the cache or for thunks: flush and try again */
+};
 
 class Builder {
  public:
@@ -57,10 +61,10 @@ class Builder {
   std::vector<Op> ops_;
   std::vector<Piece> pieces_;
   u8 code_[kPageSize + 16] = {};  // snapshot of the bytes
-  u64 available_ = 0;        // of it, on the first page
-  u32 at_ = 0;               // bytes decoded
-  u32 count_ = 0;            // instructions
-  Insn last_;                // the previous instruction, for fusion
+  u64 available_ = 0;             // of it, on the first page
+  u32 at_ = 0;                    // bytes decoded
+  u32 count_ = 0;                 // instructions
+  Insn last_;                     // the previous instruction, for fusion
   bool last_plain_ = false;
   bool crosses_ = false;
   u64 gpa2_ = 0;
@@ -74,8 +78,8 @@ bool seal(Vcpu& cpu, Block& block);
 const Op* run_semantic(Vcpu& cpu, const Op* op);        // ends the block
 const Op* run_inner_semantic(Vcpu& cpu, const Op* op);  // the block goes on
 const Op* run_vector(Vcpu& cpu, const Op* op);
-const Op* set_scratch(Vcpu& cpu, const Op* op);         // before an op whose displacement does not fit
+const Op* set_scratch(Vcpu& cpu, const Op* op);  // before an op whose displacement does not fit
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op);
-const Op* end_block(Vcpu& cpu, const Op* op);           // back to the run loop: segmented code, single instructions
+const Op* end_block(Vcpu& cpu, const Op* op);  // back to the run loop: segmented code, single instructions
 
 }  // namespace trapline::engine::interpret

@@ -14,14 +14,21 @@ namespace {
       cpu.rip = (cpu.rip + op->length) & cpu.linear_mask;
       cpu.retired++;
       break;
-    case Outcome::jumped: cpu.retired++; break;
-    case Outcome::fault: run.leave = Leave::fault; break;
+    case Outcome::jumped:
+      cpu.retired++;
+      break;
+    case Outcome::fault:
+      run.leave = Leave::fault;
+      break;
     case Outcome::halt:
       cpu.retired++;
       run.leave = Leave::halt;
       break;
-    case Outcome::stop: run.leave = Leave::stop; break;
-    case Outcome::repeat: break;
+    case Outcome::stop:
+      run.leave = Leave::stop;
+      break;
+    case Outcome::repeat:
+      break;
   }
   return nullptr;
 }
@@ -49,8 +56,10 @@ const Op* run_inner_semantic(Vcpu& cpu, const Op* op) {
   exact(cpu, op);
   const Extra& extra = extra_of(op);
   const Outcome outcome = extra.semantic(cpu, extra.insn);
-  if (outcome != Outcome::next) [[unlikely]] return conclude(cpu, op, outcome);
-  if (!resume(cpu, op)) [[unlikely]] return leave_after(cpu, op);
+  if (outcome != Outcome::next) [[unlikely]]
+    return conclude(cpu, op, outcome);
+  if (!resume(cpu, op)) [[unlikely]]
+    return leave_after(cpu, op);
   TRAPLINE_NEXT(cpu, op);
 }
 
@@ -58,8 +67,10 @@ const Op* run_vector(Vcpu& cpu, const Op* op) {
   exact(cpu, op);
   const Extra& extra = extra_of(op);
   const Outcome outcome = VectorUnit::execute(cpu, extra.insn, extra.vector);
-  if (outcome != Outcome::next) [[unlikely]] return conclude(cpu, op, outcome);
-  if (!resume(cpu, op)) [[unlikely]] return leave_after(cpu, op);
+  if (outcome != Outcome::next) [[unlikely]]
+    return conclude(cpu, op, outcome);
+  if (!resume(cpu, op)) [[unlikely]]
+    return leave_after(cpu, op);
   TRAPLINE_NEXT(cpu, op);
 }
 

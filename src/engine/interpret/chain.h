@@ -1,7 +1,8 @@
 // From block to block without the run loop: direct branches through links, indirect ones through the jump cache.
 //
-// A link inside one page needs no translation check: nothing that could change the mapping runs inside a chain (what can ends it).
-// Every entry checks that the target's code is unchanged, that nobody wants attention and that the limit is not passed.
+// A link inside one page needs no translation check: nothing that could change the mapping runs inside a chain (what
+// can ends it). Every entry checks that the target's code is unchanged, that nobody wants attention and that the limit
+// is not passed.
 #pragma once
 
 #include "engine/interpret/op.h"
@@ -13,9 +14,12 @@ inline bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16)
 // cpu.rip is that of `b`'s first byte, and its translation has been checked.
 [[gnu::always_inline]] inline const Op* enter(Vcpu& cpu, Run& run, Block* b) {
   const u64 retired = cpu.retired + b->count;
-  if (b->generation->load(std::memory_order_relaxed) != b->generation_seen) [[unlikely]] return nullptr;
-  if (retired > run.limit) [[unlikely]] return nullptr;
-  if (cpu.attention->load(std::memory_order_relaxed) != 0) [[unlikely]] return nullptr;
+  if (b->generation->load(std::memory_order_relaxed) != b->generation_seen) [[unlikely]]
+    return nullptr;
+  if (retired > run.limit) [[unlikely]]
+    return nullptr;
+  if (cpu.attention->load(std::memory_order_relaxed) != 0) [[unlikely]]
+    return nullptr;
   cpu.retired = retired;
   const Op* first = b->first();
   TRAPLINE_DISPATCH(cpu, first);
@@ -33,9 +37,11 @@ template <bool Cross>
   const u64 rip = (cpu.rip + distance) & cpu.linear_mask;
   Block* b = block_of(op)->link[which];
   cpu.rip = rip;
-  if (!b) [[unlikely]] return unlinked(cpu, op, which, Cross);
+  if (!b) [[unlikely]]
+    return unlinked(cpu, op, which, Cross);
   if constexpr (Cross)
-    if (!maps(cpu, rip, b)) [[unlikely]] return unlinked(cpu, op, which, Cross);
+    if (!maps(cpu, rip, b)) [[unlikely]]
+      return unlinked(cpu, op, which, Cross);
   return enter(cpu, run_of(cpu), b);
 }
 
@@ -43,7 +49,8 @@ template <bool Cross>
   Run& run = run_of(cpu);
   const JumpEntry& e = run.jump[jump_slot(rip)];
   cpu.rip = rip;
-  if (e.linear != rip || e.block->key != run.key || !maps(cpu, rip, e.block)) [[unlikely]] return leave_jumped(cpu);
+  if (e.linear != rip || e.block->key != run.key || !maps(cpu, rip, e.block)) [[unlikely]]
+    return leave_jumped(cpu);
   return enter(cpu, run, e.block);
 }
 

@@ -7,15 +7,19 @@ namespace {
 // The CPUID feature that offers the instruction, or null.
 const char* feature_of(ZydisMnemonic m) {
   switch (m) {
-    case ZYDIS_MNEMONIC_MOVBE: return "movbe";
-    case ZYDIS_MNEMONIC_CRC32: return "sse4_2";
+    case ZYDIS_MNEMONIC_MOVBE:
+      return "movbe";
+    case ZYDIS_MNEMONIC_CRC32:
+      return "sse4_2";
     case ZYDIS_MNEMONIC_ADCX:
-    case ZYDIS_MNEMONIC_ADOX: return "adx";
+    case ZYDIS_MNEMONIC_ADOX:
+      return "adx";
     case ZYDIS_MNEMONIC_ANDN:
     case ZYDIS_MNEMONIC_BEXTR:
     case ZYDIS_MNEMONIC_BLSI:
     case ZYDIS_MNEMONIC_BLSMSK:
-    case ZYDIS_MNEMONIC_BLSR: return "bmi1";
+    case ZYDIS_MNEMONIC_BLSR:
+      return "bmi1";
     case ZYDIS_MNEMONIC_BZHI:
     case ZYDIS_MNEMONIC_MULX:
     case ZYDIS_MNEMONIC_PDEP:
@@ -23,14 +27,22 @@ const char* feature_of(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_RORX:
     case ZYDIS_MNEMONIC_SARX:
     case ZYDIS_MNEMONIC_SHLX:
-    case ZYDIS_MNEMONIC_SHRX: return "bmi2";
-    case ZYDIS_MNEMONIC_CMPXCHG16B: return "cx16";
-    case ZYDIS_MNEMONIC_MOVDIRI: return "movdiri";
-    case ZYDIS_MNEMONIC_MOVDIR64B: return "movdir64b";
-    case ZYDIS_MNEMONIC_SERIALIZE: return "serialize";
-    case ZYDIS_MNEMONIC_CLFLUSHOPT: return "clflushopt";
-    case ZYDIS_MNEMONIC_CLWB: return "clwb";
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_SHRX:
+      return "bmi2";
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+      return "cx16";
+    case ZYDIS_MNEMONIC_MOVDIRI:
+      return "movdiri";
+    case ZYDIS_MNEMONIC_MOVDIR64B:
+      return "movdir64b";
+    case ZYDIS_MNEMONIC_SERIALIZE:
+      return "serialize";
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+      return "clflushopt";
+    case ZYDIS_MNEMONIC_CLWB:
+      return "clwb";
+    default:
+      return nullptr;
   }
 }
 
@@ -38,8 +50,8 @@ const char* feature_of(ZydisMnemonic m) {
 
 cpu::Semantic find_complex(const Vcpu& cpu, const Insn& insn) {
   if (const char* feature = feature_of(insn.mnemonic); feature && cpu.cpuid && !cpu.cpuid->has(feature)) return nullptr;
-  for (const auto find : {find_string, find_complex_exchange, find_complex_bits, find_complex_arithmetic, find_complex_stack,
-                          find_complex_branch, find_complex_memory})
+  for (const auto find : {find_string, find_complex_exchange, find_complex_bits, find_complex_arithmetic,
+                          find_complex_stack, find_complex_branch, find_complex_memory})
     if (const cpu::Semantic s = find(insn)) return s;
   return nullptr;
 }

@@ -1,5 +1,5 @@
-// The instructions that need no handler of their own: plain functions on the full isa::Insn, called like semantics. They work for
-// every mode and operand width. Convention as in cpu/semantics.h.
+// The instructions that need no handler of their own: plain functions on the full isa::Insn, called like semantics.
+// They work for every mode and operand width. Convention as in cpu/semantics.h.
 #pragma once
 
 #include <optional>
@@ -84,10 +84,14 @@ bool modify_memory(Vcpu& cpu, Seg seg, u64 offset, bool lock, Fn fn) {
 template <class Fn>
 inline Outcome by_width(unsigned bytes, Fn fn) {
   switch (bytes) {
-    case 1: return fn(u8{});
-    case 2: return fn(u16{});
-    case 4: return fn(u32{});
-    default: return fn(u64{});
+    case 1:
+      return fn(u8{});
+    case 2:
+      return fn(u16{});
+    case 4:
+      return fn(u32{});
+    default:
+      return fn(u64{});
   }
 }
 

@@ -7,22 +7,24 @@ namespace trapline::engine::interpret {
 
 namespace {
 
-// -- MUL, DIV: on the host, the flags with them. RAX holds the flags around the operation, so its operand travels in %[a]. ---------
-#define TRAPLINE_RAX_RDX(text, accumulator)                                                                              \
-  asm(TRAPLINE_LOAD_FLAGS "mov %[a], %%" accumulator "\n\t" text " %[b]\n\tmov %%" accumulator ", %[a]" TRAPLINE_SAVE_FLAGS \
-      : [a] "+&r"(a), "+&d"(d), "+&a"(f)                                                                                  \
-      : [b] "r"(b)                                                                                                        \
+// -- MUL, DIV: on the host, the flags with them. RAX holds the flags around the operation, so its operand travels in
+// %[a]. ---------
+#define TRAPLINE_RAX_RDX(text, accumulator)                                                    \
+  asm(TRAPLINE_LOAD_FLAGS "mov %[a], %%" accumulator "\n\t" text " %[b]\n\tmov %%" accumulator \
+                          ", %[a]" TRAPLINE_SAVE_FLAGS                                         \
+      : [a] "+&r"(a), "+&d"(d), "+&a"(f)                                                       \
+      : [b] "r"(b)                                                                             \
       : "cc")
-#define TRAPLINE_WIDE_OPERATION(name, text)                               \
-  template <class T>                                                      \
-  void name(u16& f, T& a, T& d, T b) {                                    \
-    if constexpr (sizeof(T) == 2) TRAPLINE_RAX_RDX(text, "ax");           \
-    if constexpr (sizeof(T) == 4) TRAPLINE_RAX_RDX(text, "eax");          \
-    if constexpr (sizeof(T) == 8) TRAPLINE_RAX_RDX(text, "rax");          \
-  }                                                                       \
-  void name##8(u16 & f, u16 & a, u8 b) {                                  \
-    u16 d = 0;                                                            \
-    TRAPLINE_RAX_RDX(text, "ax");                                         \
+#define TRAPLINE_WIDE_OPERATION(name, text)                      \
+  template <class T>                                             \
+  void name(u16& f, T& a, T& d, T b) {                           \
+    if constexpr (sizeof(T) == 2) TRAPLINE_RAX_RDX(text, "ax");  \
+    if constexpr (sizeof(T) == 4) TRAPLINE_RAX_RDX(text, "eax"); \
+    if constexpr (sizeof(T) == 8) TRAPLINE_RAX_RDX(text, "rax"); \
+  }                                                              \
+  void name##8(u16 & f, u16 & a, u8 b) {                         \
+    u16 d = 0;                                                   \
+    TRAPLINE_RAX_RDX(text, "ax");                                \
   }
 TRAPLINE_WIDE_OPERATION(host_mul, "mul")
 TRAPLINE_WIDE_OPERATION(host_imul, "imul")
@@ -75,7 +77,8 @@ Outcome div(Vcpu& cpu, const Insn& insn) {
     const T b = static_cast<T>(divisor);
     T a = low<T>(cpu, isa::rax), d = sizeof(T) == 1 ? static_cast<T>(cpu.gpr[isa::rax] >> 8) : low<T>(cpu, isa::rdx);
     constexpr unsigned bits = sizeof(T) * 8;
-    const bool fits = Signed ? signed_quotient_fits<T>(static_cast<i128>(u128(i128{static_cast<S>(d)}) << bits | a), static_cast<S>(b))
+    const bool fits = Signed ? signed_quotient_fits<T>(static_cast<i128>(u128(i128{static_cast<S>(d)}) << bits | a),
+                                                       static_cast<S>(b))
                              : unsigned_quotient_fits<T>(u128{d} << bits | a, b);
     if (!fits) return cpu.raise(cpu::Vector::de);
     u16 f = cpu.arith;
@@ -93,7 +96,8 @@ Outcome div(Vcpu& cpu, const Insn& insn) {
   });
 }
 
-// -- Decimal (SDM Vol. 2: AAA AAD AAM AAS DAA DAS). 64-bit hosts do not have them; undefined flags as Intel leaves them. ------------
+// -- Decimal (SDM Vol. 2: AAA AAD AAM AAS DAA DAS). 64-bit hosts do not have them; undefined flags as Intel leaves
+// them. ------------
 constexpr u16 kCarry = 0x100, kAdjust = 0x1000, kOverflow = 1;
 
 void set_flag(Vcpu& cpu, u16 bit, bool on) { cpu.arith = static_cast<u16>(on ? cpu.arith | bit : cpu.arith & ~bit); }
@@ -158,15 +162,24 @@ Outcome salc(Vcpu& cpu, const Insn&) {
   return Outcome::next;
 }
 
-// -- CRC32, ADCX, ADOX ---------------------------------------------------------------------------------------------------------
+// -- CRC32, ADCX, ADOX
+// ---------------------------------------------------------------------------------------------------------
 Outcome crc32(Vcpu& cpu, const Insn& insn) {
   u64 data = 0, crc = cpu.gpr[insn.op[0].reg & 15];
   if (!cpu::load_operand(cpu, insn, insn.op[1], &data)) return Outcome::fault;
   switch (insn.op[1].bytes) {
-    case 1: asm("crc32b %b[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data)); break;
-    case 2: asm("crc32w %w[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data)); break;
-    case 4: asm("crc32l %k[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data)); break;
-    default: asm("crc32q %[d], %[c]" : [c] "+r"(crc) : [d] "r"(data)); break;
+    case 1:
+      asm("crc32b %b[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data));
+      break;
+    case 2:
+      asm("crc32w %w[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data));
+      break;
+    case 4:
+      asm("crc32l %k[d], %k[c]" : [c] "+r"(crc) : [d] "r"(data));
+      break;
+    default:
+      asm("crc32q %[d], %[c]" : [c] "+r"(crc) : [d] "r"(data));
+      break;
   }
   cpu.gpr[insn.op[0].reg & 15] = static_cast<u32>(crc);
   return Outcome::next;
@@ -188,21 +201,36 @@ Outcome adx(Vcpu& cpu, const Insn& insn) {  // the carry chain lives in CF, or i
 
 cpu::Semantic find_complex_arithmetic(const Insn& insn) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_MUL: return mul<false>;
-    case ZYDIS_MNEMONIC_IMUL: return insn.operand_count == 1 ? mul<true> : nullptr;
-    case ZYDIS_MNEMONIC_DIV: return div<false>;
-    case ZYDIS_MNEMONIC_IDIV: return div<true>;
-    case ZYDIS_MNEMONIC_AAA: return ascii_adjust<false>;
-    case ZYDIS_MNEMONIC_AAS: return ascii_adjust<true>;
-    case ZYDIS_MNEMONIC_DAA: return decimal_adjust<false>;
-    case ZYDIS_MNEMONIC_DAS: return decimal_adjust<true>;
-    case ZYDIS_MNEMONIC_AAM: return aam;
-    case ZYDIS_MNEMONIC_AAD: return aad;
-    case ZYDIS_MNEMONIC_SALC: return salc;
-    case ZYDIS_MNEMONIC_CRC32: return crc32;
-    case ZYDIS_MNEMONIC_ADCX: return adx<false>;
-    case ZYDIS_MNEMONIC_ADOX: return adx<true>;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_MUL:
+      return mul<false>;
+    case ZYDIS_MNEMONIC_IMUL:
+      return insn.operand_count == 1 ? mul<true> : nullptr;
+    case ZYDIS_MNEMONIC_DIV:
+      return div<false>;
+    case ZYDIS_MNEMONIC_IDIV:
+      return div<true>;
+    case ZYDIS_MNEMONIC_AAA:
+      return ascii_adjust<false>;
+    case ZYDIS_MNEMONIC_AAS:
+      return ascii_adjust<true>;
+    case ZYDIS_MNEMONIC_DAA:
+      return decimal_adjust<false>;
+    case ZYDIS_MNEMONIC_DAS:
+      return decimal_adjust<true>;
+    case ZYDIS_MNEMONIC_AAM:
+      return aam;
+    case ZYDIS_MNEMONIC_AAD:
+      return aad;
+    case ZYDIS_MNEMONIC_SALC:
+      return salc;
+    case ZYDIS_MNEMONIC_CRC32:
+      return crc32;
+    case ZYDIS_MNEMONIC_ADCX:
+      return adx<false>;
+    case ZYDIS_MNEMONIC_ADOX:
+      return adx<true>;
+    default:
+      return nullptr;
   }
 }
 

@@ -17,7 +17,8 @@ Outcome bit_string(Vcpu& cpu, const Insn& insn) {
     } else {
       const T bit = low<T>(cpu, insn.op[1].reg & 15);
       constexpr unsigned log_bits = sizeof(T) == 2 ? 4 : sizeof(T) == 4 ? 5 : 6;
-      const i64 step = (static_cast<i64>(static_cast<std::make_signed_t<T>>(bit)) >> log_bits) * static_cast<i64>(sizeof(T));
+      const i64 step =
+          (static_cast<i64>(static_cast<std::make_signed_t<T>>(bit)) >> log_bits) * static_cast<i64>(sizeof(T));
       isa::MemOperand mem = insn.mem;
       mem.disp = static_cast<i64>(static_cast<u64>(mem.disp) + static_cast<u64>(step));
       const u64 offset = cpu::effective_address(cpu, mem, cpu.rip + insn.length);
@@ -42,9 +43,15 @@ Outcome bit_string(Vcpu& cpu, const Insn& insn) {
 template <class T, bool Left>
 T double_shift(u16& f, T a, T b, u8 count) {
   if constexpr (Left)
-    asm(TRAPLINE_LOAD_FLAGS "shld %%cl, %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : [b] "r"(b), "c"(count) : "cc");
+    asm(TRAPLINE_LOAD_FLAGS "shld %%cl, %[b], %[a]" TRAPLINE_SAVE_FLAGS
+        : [a] "+&r"(a), "+&a"(f)
+        : [b] "r"(b), "c"(count)
+        : "cc");
   else
-    asm(TRAPLINE_LOAD_FLAGS "shrd %%cl, %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : [b] "r"(b), "c"(count) : "cc");
+    asm(TRAPLINE_LOAD_FLAGS "shrd %%cl, %[b], %[a]" TRAPLINE_SAVE_FLAGS
+        : [a] "+&r"(a), "+&a"(f)
+        : [b] "r"(b), "c"(count)
+        : "cc");
   return a;
 }
 
@@ -71,7 +78,8 @@ Outcome shift_double(Vcpu& cpu, const Insn& insn) {
   });
 }
 
-// -- BMI: VEX-encoded, so #UD in real and virtual-8086 mode --------------------------------------------------------------------
+// -- BMI: VEX-encoded, so #UD in real and virtual-8086 mode
+// --------------------------------------------------------------------
 bool vex_allowed(const Vcpu& cpu) { return cpu.protected_mode() && !(cpu.sys_flags & cpu::flag::vm); }
 
 struct Operands {
@@ -114,7 +122,10 @@ Outcome lowest_bit(Vcpu& cpu, const Insn& insn) {
   Operands o;
   if (!vex_allowed(cpu)) return cpu.raise_ud();
   if (!fetch(cpu, insn, 1, 0, o)) return Outcome::fault;
-  const u64 v = o.a, r = trim(L == Lowest::isolate ? v & (0 - v) : L == Lowest::mask ? v ^ (v - 1) : v & (v - 1), o.bits);
+  const u64 v = o.a, r = trim(L == Lowest::isolate ? v & (0 - v)
+                              : L == Lowest::mask  ? v ^ (v - 1)
+                                                   : v & (v - 1),
+                              o.bits);
   bmi_flags(cpu, r, o.bits, L == Lowest::isolate ? v != 0 : v == 0);
   return store_result(cpu, insn, r);
 }
@@ -148,7 +159,8 @@ Outcome mulx(Vcpu& cpu, const Insn& insn) {  // op0: high half, op1: low half, o
   const unsigned bits = insn.op[0].bytes * 8u;
   const u128 product = u128{trim(cpu.gpr[isa::rdx], bits)} * b;
   (void)cpu::store_operand(cpu, insn, insn.op[1], trim(static_cast<u64>(product), bits));
-  return store_result(cpu, insn, trim(static_cast<u64>(product >> bits), bits));  // last: wins when both are one register
+  return store_result(cpu, insn,
+                      trim(static_cast<u64>(product >> bits), bits));  // last: wins when both are one register
 }
 
 u64 deposit(u64 source, u64 mask) {
@@ -181,13 +193,15 @@ Outcome shift_free(Vcpu& cpu, const Insn& insn) {  // RORX, SARX, SHLX, SHRX: no
   u64 r;
   if (o.bits == 32) {
     const u32 v = static_cast<u32>(o.a);
-    r = D == Direction::left ? v << n
-        : D == Direction::right ? v >> n
-        : D == Direction::arithmetic ? static_cast<u32>(static_cast<i32>(v) >> n) : std::rotr(v, static_cast<int>(n));
+    r = D == Direction::left         ? v << n
+        : D == Direction::right      ? v >> n
+        : D == Direction::arithmetic ? static_cast<u32>(static_cast<i32>(v) >> n)
+                                     : std::rotr(v, static_cast<int>(n));
   } else {
-    r = D == Direction::left ? o.a << n
-        : D == Direction::right ? o.a >> n
-        : D == Direction::arithmetic ? static_cast<u64>(static_cast<i64>(o.a) >> n) : std::rotr(o.a, static_cast<int>(n));
+    r = D == Direction::left         ? o.a << n
+        : D == Direction::right      ? o.a >> n
+        : D == Direction::arithmetic ? static_cast<u64>(static_cast<i64>(o.a) >> n)
+                                     : std::rotr(o.a, static_cast<int>(n));
   }
   return store_result(cpu, insn, r);
 }
@@ -196,26 +210,46 @@ Outcome shift_free(Vcpu& cpu, const Insn& insn) {  // RORX, SARX, SHLX, SHRX: no
 
 cpu::Semantic find_complex_bits(const Insn& insn) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_BT: return bit_string<Bt>;
-    case ZYDIS_MNEMONIC_BTS: return bit_string<Bts>;
-    case ZYDIS_MNEMONIC_BTR: return bit_string<Btr>;
-    case ZYDIS_MNEMONIC_BTC: return bit_string<Btc>;
-    case ZYDIS_MNEMONIC_SHLD: return shift_double<true>;
-    case ZYDIS_MNEMONIC_SHRD: return shift_double<false>;
-    case ZYDIS_MNEMONIC_ANDN: return andn;
-    case ZYDIS_MNEMONIC_BLSI: return lowest_bit<Lowest::isolate>;
-    case ZYDIS_MNEMONIC_BLSMSK: return lowest_bit<Lowest::mask>;
-    case ZYDIS_MNEMONIC_BLSR: return lowest_bit<Lowest::reset>;
-    case ZYDIS_MNEMONIC_BEXTR: return bextr;
-    case ZYDIS_MNEMONIC_BZHI: return bzhi;
-    case ZYDIS_MNEMONIC_MULX: return mulx;
-    case ZYDIS_MNEMONIC_PDEP: return parallel_bits<true>;
-    case ZYDIS_MNEMONIC_PEXT: return parallel_bits<false>;
-    case ZYDIS_MNEMONIC_RORX: return shift_free<Direction::rotate>;
-    case ZYDIS_MNEMONIC_SARX: return shift_free<Direction::arithmetic>;
-    case ZYDIS_MNEMONIC_SHLX: return shift_free<Direction::left>;
-    case ZYDIS_MNEMONIC_SHRX: return shift_free<Direction::right>;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_BT:
+      return bit_string<Bt>;
+    case ZYDIS_MNEMONIC_BTS:
+      return bit_string<Bts>;
+    case ZYDIS_MNEMONIC_BTR:
+      return bit_string<Btr>;
+    case ZYDIS_MNEMONIC_BTC:
+      return bit_string<Btc>;
+    case ZYDIS_MNEMONIC_SHLD:
+      return shift_double<true>;
+    case ZYDIS_MNEMONIC_SHRD:
+      return shift_double<false>;
+    case ZYDIS_MNEMONIC_ANDN:
+      return andn;
+    case ZYDIS_MNEMONIC_BLSI:
+      return lowest_bit<Lowest::isolate>;
+    case ZYDIS_MNEMONIC_BLSMSK:
+      return lowest_bit<Lowest::mask>;
+    case ZYDIS_MNEMONIC_BLSR:
+      return lowest_bit<Lowest::reset>;
+    case ZYDIS_MNEMONIC_BEXTR:
+      return bextr;
+    case ZYDIS_MNEMONIC_BZHI:
+      return bzhi;
+    case ZYDIS_MNEMONIC_MULX:
+      return mulx;
+    case ZYDIS_MNEMONIC_PDEP:
+      return parallel_bits<true>;
+    case ZYDIS_MNEMONIC_PEXT:
+      return parallel_bits<false>;
+    case ZYDIS_MNEMONIC_RORX:
+      return shift_free<Direction::rotate>;
+    case ZYDIS_MNEMONIC_SARX:
+      return shift_free<Direction::arithmetic>;
+    case ZYDIS_MNEMONIC_SHLX:
+      return shift_free<Direction::left>;
+    case ZYDIS_MNEMONIC_SHRX:
+      return shift_free<Direction::right>;
+    default:
+      return nullptr;
   }
 }
 

@@ -1,4 +1,5 @@
-// Near branches with 16-bit operands or in segments with a base or a limit: targets are truncated and checked at the branch.
+// Near branches with 16-bit operands or in segments with a base or a limit: targets are truncated and checked at the
+// branch.
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 
@@ -8,14 +9,22 @@ namespace {
 
 bool condition_holds(unsigned cc, u32 f) {
   switch (cc / 2) {
-    case 0: return condition<0>(f) != (cc & 1);
-    case 1: return condition<2>(f) != (cc & 1);
-    case 2: return condition<4>(f) != (cc & 1);
-    case 3: return condition<6>(f) != (cc & 1);
-    case 4: return condition<8>(f) != (cc & 1);
-    case 5: return condition<10>(f) != (cc & 1);
-    case 6: return condition<12>(f) != (cc & 1);
-    default: return condition<14>(f) != (cc & 1);
+    case 0:
+      return condition<0>(f) != (cc & 1);
+    case 1:
+      return condition<2>(f) != (cc & 1);
+    case 2:
+      return condition<4>(f) != (cc & 1);
+    case 3:
+      return condition<6>(f) != (cc & 1);
+    case 4:
+      return condition<8>(f) != (cc & 1);
+    case 5:
+      return condition<10>(f) != (cc & 1);
+    case 6:
+      return condition<12>(f) != (cc & 1);
+    default:
+      return condition<14>(f) != (cc & 1);
   }
 }
 
@@ -81,7 +90,9 @@ Outcome ret(Vcpu& cpu, const Insn& insn) {
   u64& sp = cpu.gpr[isa::rsp];
   const u64 released = insn.operand_count ? insn.imm & 0xffff : 0;
   const unsigned width = cpu::stack_bytes(cpu);
-  sp = width == 8 ? sp + released : width == 4 ? (sp + released) & 0xffffffff : (sp & ~u64{0xffff}) | ((sp + released) & 0xffff);
+  sp = width == 8   ? sp + released
+       : width == 4 ? (sp + released) & 0xffffffff
+                    : (sp & ~u64{0xffff}) | ((sp + released) & 0xffff);
   cpu.rip = target;
   return Outcome::jumped;
 }
@@ -113,16 +124,22 @@ Outcome jcxz(Vcpu& cpu, const Insn& insn) {
 cpu::Semantic find_complex_branch(const Insn& insn) {
   if (condition_of(insn.mnemonic) >= 0) return jcc;
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_JMP: return jmp;
-    case ZYDIS_MNEMONIC_CALL: return call;
-    case ZYDIS_MNEMONIC_RET: return ret;
+    case ZYDIS_MNEMONIC_JMP:
+      return jmp;
+    case ZYDIS_MNEMONIC_CALL:
+      return call;
+    case ZYDIS_MNEMONIC_RET:
+      return ret;
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_LOOPE:
-    case ZYDIS_MNEMONIC_LOOPNE: return loop;
+    case ZYDIS_MNEMONIC_LOOPNE:
+      return loop;
     case ZYDIS_MNEMONIC_JCXZ:
     case ZYDIS_MNEMONIC_JECXZ:
-    case ZYDIS_MNEMONIC_JRCXZ: return jcxz;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_JRCXZ:
+      return jcxz;
+    default:
+      return nullptr;
   }
 }
 

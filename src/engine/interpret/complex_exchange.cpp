@@ -104,7 +104,8 @@ struct Pair {
 bool exchange16(u8* p, Pair& expected, Pair wanted) {
   bool equal;
   asm volatile("lock cmpxchg16b %[cell]"
-               : "=@ccz"(equal), [cell] "+m"(*reinterpret_cast<unsigned __int128*>(p)), "+a"(expected.low), "+d"(expected.high)
+               : "=@ccz"(equal), [cell] "+m"(*reinterpret_cast<unsigned __int128*>(p)), "+a"(expected.low),
+                 "+d"(expected.high)
                : "b"(wanted.low), "c"(wanted.high)
                : "memory");
   return equal;
@@ -141,12 +142,18 @@ Outcome cmpxchg16b(Vcpu& cpu, const Insn& insn) {
 
 cpu::Semantic find_complex_exchange(const Insn& insn) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_XCHG: return is_mem(insn.op[0]) || is_mem(insn.op[1]) ? xchg : nullptr;
-    case ZYDIS_MNEMONIC_XADD: return xadd;
-    case ZYDIS_MNEMONIC_CMPXCHG: return cmpxchg;
-    case ZYDIS_MNEMONIC_CMPXCHG8B: return cmpxchg8b;
-    case ZYDIS_MNEMONIC_CMPXCHG16B: return cmpxchg16b;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_XCHG:
+      return is_mem(insn.op[0]) || is_mem(insn.op[1]) ? xchg : nullptr;
+    case ZYDIS_MNEMONIC_XADD:
+      return xadd;
+    case ZYDIS_MNEMONIC_CMPXCHG:
+      return cmpxchg;
+    case ZYDIS_MNEMONIC_CMPXCHG8B:
+      return cmpxchg8b;
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+      return cmpxchg16b;
+    default:
+      return nullptr;
   }
 }
 

@@ -37,10 +37,12 @@ Outcome movdir64b(Vcpu& cpu, const Insn& insn) {
   to.base = insn.op[0].reg & 15;
   to.address_bytes = insn.address_bytes;
   u64 from_linear, to_linear;
-  if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 64, cpu::Access::read, from_linear)) return Outcome::fault;
+  if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 64, cpu::Access::read, from_linear))
+    return Outcome::fault;
   u8 line[64];
   if (!cpu::read_slow(cpu, insn.mem.seg, from_linear, line, sizeof line)) return Outcome::fault;
-  if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear)) return Outcome::fault;
+  if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear))
+    return Outcome::fault;
   if (to_linear & 63) return cpu.raise_gp();
   return cpu::write_slow(cpu, Seg::es, to_linear, line, sizeof line) ? Outcome::next : Outcome::fault;
 }
@@ -58,17 +60,24 @@ Outcome nothing(Vcpu&, const Insn&) { return Outcome::next; }
 
 cpu::Semantic find_complex_memory(const Insn& insn) {
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_XLAT: return xlat;
-    case ZYDIS_MNEMONIC_MOVBE: return movbe;
+    case ZYDIS_MNEMONIC_XLAT:
+      return xlat;
+    case ZYDIS_MNEMONIC_MOVBE:
+      return movbe;
     case ZYDIS_MNEMONIC_MOVNTI:
-    case ZYDIS_MNEMONIC_MOVDIRI: return store_direct;
-    case ZYDIS_MNEMONIC_MOVDIR64B: return movdir64b;
+    case ZYDIS_MNEMONIC_MOVDIRI:
+      return store_direct;
+    case ZYDIS_MNEMONIC_MOVDIR64B:
+      return movdir64b;
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
-    case ZYDIS_MNEMONIC_CLWB: return cache_line;
+    case ZYDIS_MNEMONIC_CLWB:
+      return cache_line;
     case ZYDIS_MNEMONIC_SERIALIZE:
-    case ZYDIS_MNEMONIC_PAUSE: return nothing;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_PAUSE:
+      return nothing;
+    default:
+      return nullptr;
   }
 }
 

@@ -108,15 +108,22 @@ Outcome leave(Vcpu& cpu, const Insn& insn) {
 cpu::Semantic find_complex_stack(const Insn& insn) {
   const bool seg = insn.op[0].kind == Operand::Kind::seg;
   switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_PUSH: return seg ? nullptr : push;
-    case ZYDIS_MNEMONIC_POP: return seg ? nullptr : pop;
+    case ZYDIS_MNEMONIC_PUSH:
+      return seg ? nullptr : push;
+    case ZYDIS_MNEMONIC_POP:
+      return seg ? nullptr : pop;
     case ZYDIS_MNEMONIC_PUSHA:
-    case ZYDIS_MNEMONIC_PUSHAD: return pusha;
+    case ZYDIS_MNEMONIC_PUSHAD:
+      return pusha;
     case ZYDIS_MNEMONIC_POPA:
-    case ZYDIS_MNEMONIC_POPAD: return popa;
-    case ZYDIS_MNEMONIC_ENTER: return enter;
-    case ZYDIS_MNEMONIC_LEAVE: return leave;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_POPAD:
+      return popa;
+    case ZYDIS_MNEMONIC_ENTER:
+      return enter;
+    case ZYDIS_MNEMONIC_LEAVE:
+      return leave;
+    default:
+      return nullptr;
   }
 }
 

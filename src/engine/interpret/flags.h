@@ -1,5 +1,5 @@
-// Arithmetic with the host's own flags: each operation runs as the same host instruction, and LAHF; SETO AL take the result in the
-// form of Vcpu::arith. So undefined flags are the host's too.
+// Arithmetic with the host's own flags: each operation runs as the same host instruction, and LAHF; SETO AL take the
+// result in the form of Vcpu::arith. So undefined flags are the host's too.
 //
 // An operation is a struct with apply<T>(f, a, b): returns the new destination, f is in/out.
 #pragma once
@@ -19,16 +19,16 @@ struct Operation {
   static constexpr bool lockable = true;
 };
 
-#define TRAPLINE_PLAIN_ALU(Name, text, does_write)                                                                 \
-  struct Name : Operation {                                                                                        \
-    static constexpr bool writes = does_write;                                                                     \
-    template <class T>                                                                                             \
-    static T apply(u16& f, T a, T b) {                                                                             \
-      u16 ax;                                                                                                      \
-      asm(text " %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+r"(a), "=&a"(ax) : [b] "r"(b) : "cc");                     \
-      f = ax;                                                                                                      \
-      return a;                                                                                                    \
-    }                                                                                                              \
+#define TRAPLINE_PLAIN_ALU(Name, text, does_write)                                              \
+  struct Name : Operation {                                                                     \
+    static constexpr bool writes = does_write;                                                  \
+    template <class T>                                                                          \
+    static T apply(u16& f, T a, T b) {                                                          \
+      u16 ax;                                                                                   \
+      asm(text " %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+r"(a), "=&a"(ax) : [b] "r"(b) : "cc"); \
+      f = ax;                                                                                   \
+      return a;                                                                                 \
+    }                                                                                           \
   };
 TRAPLINE_PLAIN_ALU(Add, "add", true)
 TRAPLINE_PLAIN_ALU(Sub, "sub", true)
@@ -40,14 +40,14 @@ TRAPLINE_PLAIN_ALU(Test, "test", false)
 TRAPLINE_PLAIN_ALU(Imul, "imul", true)
 
 // These take the carry in (bit 8 of f).
-#define TRAPLINE_CARRY_ALU(Name, text)                                                                                 \
-  struct Name : Operation {                                                                                            \
-    static constexpr bool reads = true;                                                                                \
-    template <class T>                                                                                                 \
-    static T apply(u16& f, T a, T b) {                                                                                 \
-      asm("bt $8, %[f]\n\t" text TRAPLINE_SAVE_FLAGS : [a] "+r"(a), [f] "+&a"(f) : [b] "r"(b) : "cc");                   \
-      return a;                                                                                                        \
-    }                                                                                                                  \
+#define TRAPLINE_CARRY_ALU(Name, text)                                                                 \
+  struct Name : Operation {                                                                            \
+    static constexpr bool reads = true;                                                                \
+    template <class T>                                                                                 \
+    static T apply(u16& f, T a, T b) {                                                                 \
+      asm("bt $8, %[f]\n\t" text TRAPLINE_SAVE_FLAGS : [a] "+r"(a), [f] "+&a"(f) : [b] "r"(b) : "cc"); \
+      return a;                                                                                        \
+    }                                                                                                  \
   };
 TRAPLINE_CARRY_ALU(Adc, "adc %[b], %[a]")
 TRAPLINE_CARRY_ALU(Sbb, "sbb %[b], %[a]")
@@ -79,16 +79,16 @@ struct Mov : Operation {
 };
 
 // Shifts and rotates: a masked count of 0 changes no flag. Shifts set all others from their operands alone.
-#define TRAPLINE_SHIFT(Name, load, text)                                                                                      \
-  struct Name : Operation {                                                                                             \
-    static constexpr bool reads = true, lockable = false;                                                               \
-    template <class T>                                                                                                  \
-    static T apply(u16& f, T a, T b) {                                                                                  \
-      const u8 count = static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31);                                                  \
-      if (count == 0) return a;                                                                                         \
-      asm(load text " %%cl, %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : "c"(count) : "cc");       \
-      return a;                                                                                                         \
-    }                                                                                                                   \
+#define TRAPLINE_SHIFT(Name, load, text)                                                             \
+  struct Name : Operation {                                                                          \
+    static constexpr bool reads = true, lockable = false;                                            \
+    template <class T>                                                                               \
+    static T apply(u16& f, T a, T b) {                                                               \
+      const u8 count = static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31);                              \
+      if (count == 0) return a;                                                                      \
+      asm(load text " %%cl, %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : "c"(count) : "cc"); \
+      return a;                                                                                      \
+    }                                                                                                \
   };
 TRAPLINE_SHIFT(Shl, "", "shl")
 TRAPLINE_SHIFT(Shr, "", "shr")
@@ -111,14 +111,14 @@ struct ByImmediate : Rotate {
 };
 
 // Operations that leave some flags alone (or undefined): the old ones go in first.
-#define TRAPLINE_KEEPING_ALU(Name, text, does_write)                                                                    \
-  struct Name : Operation {                                                                                             \
-    static constexpr bool reads = true, writes = does_write;                                                            \
-    template <class T>                                                                                                  \
-    static T apply(u16& f, T a, T b) {                                                                                  \
-      asm(TRAPLINE_LOAD_FLAGS text " %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : [b] "r"(b) : "cc");       \
-      return a;                                                                                                         \
-    }                                                                                                                   \
+#define TRAPLINE_KEEPING_ALU(Name, text, does_write)                                                                \
+  struct Name : Operation {                                                                                         \
+    static constexpr bool reads = true, writes = does_write;                                                        \
+    template <class T>                                                                                              \
+    static T apply(u16& f, T a, T b) {                                                                              \
+      asm(TRAPLINE_LOAD_FLAGS text " %[b], %[a]" TRAPLINE_SAVE_FLAGS : [a] "+&r"(a), "+&a"(f) : [b] "r"(b) : "cc"); \
+      return a;                                                                                                     \
+    }                                                                                                               \
   };
 TRAPLINE_KEEPING_ALU(Bt, "bt", false)
 TRAPLINE_KEEPING_ALU(Bts, "bts", true)

@@ -41,7 +41,8 @@ u32 mode_key(const Vcpu& cpu) {
 
 class Interpreter final : public Engine {
  public:
-  Interpreter(Vcpu& vcpu, CodeArena& arena) : arena_{arena}, vector_{arena}, cache_{kCacheBytes}, builder_{cache_, vector_} {
+  Interpreter(Vcpu& vcpu, CodeArena& arena)
+      : arena_{arena}, vector_{arena}, cache_{kCacheBytes}, builder_{cache_, vector_} {
     vcpu.engine_state = &run_;
   }
   Exit run(Vcpu& cpu, u64 budget) override;
@@ -73,8 +74,9 @@ class Interpreter final : public Engine {
   Builder builder_;
 };
 
-// -- Finding blocks --------------------------------------------------------------------------------------------------------
-// The block at cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
+// -- Finding blocks
+// -------------------------------------------------------------------------------------------------------- The block at
+// cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
 Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   const cpu::Segment& cs = cpu.seg[static_cast<u8>(Seg::cs)];
   const u64 linear = (cs.linear_base + cpu.rip) & cpu.linear_mask;
@@ -99,8 +101,11 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
     }
     Block* block = nullptr;
     switch (builder_.build(cpu, source, &block)) {
-      case Built::yes: remember(cpu, block, linear); return block;
-      case Built::fault: return nullptr;
+      case Built::yes:
+        remember(cpu, block, linear);
+        return block;
+      case Built::fault:
+        return nullptr;
       case Built::full:
         INVARIANT(attempt < 2, "a block at {:#x} fits in no cache", linear);
         flush();
@@ -142,7 +147,8 @@ void Interpreter::flush() {
   run_.pending_link = nullptr;
 }
 
-// -- Running ---------------------------------------------------------------------------------------------------------------
+// -- Running
+// ---------------------------------------------------------------------------------------------------------------
 void Interpreter::execute(Vcpu& cpu, Block* block) {
   run_.leave = Leave::boundary;
   run_.pending_link = nullptr;
@@ -169,12 +175,18 @@ Interpreter::MaybeExit Interpreter::stopped(const Vcpu& cpu) {
 Interpreter::MaybeExit Interpreter::at_boundary(Vcpu& cpu, bool* delivered) {
   using cpu::Activity;
   const bool due = cpu.timer_deadline != ~u64{0} && cpu.vm_tsc() >= cpu.timer_deadline;
-  if (cpu.attention->load(std::memory_order_acquire) == 0 && !due && cpu.activity == Activity::running) [[likely]] return {};
+  if (cpu.attention->load(std::memory_order_acquire) == 0 && !due && cpu.activity == Activity::running) [[likely]]
+    return {};
   switch (cpu::service_events(cpu)) {
-    case Outcome::halt: return cpu.activity == Activity::wait_for_sipi ? Exit::waiting : Exit::halted;
-    case Outcome::stop: return stopped(cpu);
-    case Outcome::jumped: *delivered = true; return {};
-    default: return {};
+    case Outcome::halt:
+      return cpu.activity == Activity::wait_for_sipi ? Exit::waiting : Exit::halted;
+    case Outcome::stop:
+      return stopped(cpu);
+    case Outcome::jumped:
+      *delivered = true;
+      return {};
+    default:
+      return {};
   }
 }
 
@@ -185,16 +197,20 @@ Interpreter::MaybeExit Interpreter::deliver(Vcpu& cpu) {
 
 Interpreter::MaybeExit Interpreter::handle(Vcpu& cpu) {
   switch (run_.leave) {
-    case Leave::fault: return deliver(cpu);
-    case Leave::stop: return stopped(cpu);
-    case Leave::breakpoint: return Exit::breakpoint;
-    default: return {};  // halted: at_boundary sees it
+    case Leave::fault:
+      return deliver(cpu);
+    case Leave::stop:
+      return stopped(cpu);
+    case Leave::breakpoint:
+      return Exit::breakpoint;
+    default:
+      return {};  // halted: at_boundary sees it
   }
 }
 
 bool Interpreter::one_at_a_time(const Vcpu& cpu) {
-  return (cpu.sys_flags & cpu::flag::tf) || cpu.interrupt_shadow || (cpu.debug.dr7 & 0xff) || (trace::mask & trace::cpu) ||
-         (cpu.debugger && cpu.debugger->watching());
+  return (cpu.sys_flags & cpu::flag::tf) || cpu.interrupt_shadow || (cpu.debug.dr7 & 0xff) ||
+         (trace::mask & trace::cpu) || (cpu.debugger && cpu.debugger->watching());
 }
 
 bool Interpreter::at_debugger_breakpoint(const Vcpu& cpu) {
@@ -208,7 +224,8 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
     if (const MaybeExit e = at_boundary(cpu, &delivered)) return *e;
     if (cpu.retired >= end) return Exit::budget_spent;
     // Blocks stop at those they come to; what is executed alone has no stops of its own.
-    if (cpu.debugger && at_debugger_breakpoint(cpu)) [[unlikely]] return Exit::breakpoint;
+    if (cpu.debugger && at_debugger_breakpoint(cpu)) [[unlikely]]
+      return Exit::breakpoint;
     if (one_at_a_time(cpu)) [[unlikely]] {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
@@ -229,7 +246,8 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
   }
 }
 
-// -- One instruction, with everything that is looked at between two of them -------------------------------------------------------
+// -- One instruction, with everything that is looked at between two of them
+// -------------------------------------------------------
 Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
   const u32 before = cpu.sys_flags;
   if (cpu::resume_flag_matters(cpu) && !(before & cpu::flag::rf)) {
@@ -258,14 +276,17 @@ Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
 Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32 before, u64 retired) {
   if (run_.leave != Leave::boundary && run_.leave != Leave::halt) return handle(cpu);
   const auto mnemonic = static_cast<ZydisMnemonic>(block.mnemonic);
-  const bool iret = mnemonic == ZYDIS_MNEMONIC_IRET || mnemonic == ZYDIS_MNEMONIC_IRETD || mnemonic == ZYDIS_MNEMONIC_IRETQ;
+  const bool iret =
+      mnemonic == ZYDIS_MNEMONIC_IRET || mnemonic == ZYDIS_MNEMONIC_IRETD || mnemonic == ZYDIS_MNEMONIC_IRETQ;
   if ((before & cpu::flag::rf) && !iret && cpu.retired != retired) cpu.sys_flags &= ~cpu::flag::rf;
   u64 bits = cpu.debug_hits & cpu::dr6::breakpoints;
   const bool stop_for_debugger = cpu.debug_hits & cpu::kDebuggerHit;
   cpu.debug_hits = 0;
-  // Single-step: TF as it was before the instruction. Interrupts through a gate cleared it for good; a load of SS holds it off.
-  const bool gate = mnemonic == ZYDIS_MNEMONIC_INT || mnemonic == ZYDIS_MNEMONIC_INT3 || mnemonic == ZYDIS_MNEMONIC_INTO ||
-                    mnemonic == ZYDIS_MNEMONIC_INT1 || (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
+  // Single-step: TF as it was before the instruction. Interrupts through a gate cleared it for good; a load of SS holds
+  // it off.
+  const bool gate = mnemonic == ZYDIS_MNEMONIC_INT || mnemonic == ZYDIS_MNEMONIC_INT3 ||
+                    mnemonic == ZYDIS_MNEMONIC_INTO || mnemonic == ZYDIS_MNEMONIC_INT1 ||
+                    (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
   const bool held = cpu.interrupt_shadow && mnemonic != ZYDIS_MNEMONIC_STI;
   if ((before & cpu::flag::tf) && !gate && !held) bits |= cpu::dr6::bs;
   const MaybeExit go_on = stop_for_debugger ? MaybeExit{Exit::breakpoint} : MaybeExit{};
@@ -275,7 +296,8 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
   return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : go_on;
 }
 
-// -- Engine -----------------------------------------------------------------------------------------------------------------
+// -- Engine
+// -----------------------------------------------------------------------------------------------------------------
 Exit Interpreter::run(Vcpu& cpu, u64 budget) {
   cpu.engine_state = &run_;
   const Exit exit = loop(cpu, saturating_add(cpu.retired, budget));

@@ -2,9 +2,9 @@
 //
 //   Block | Op Op Op ... Op(end) |  code bytes  |  Extra (full isa::Insn, semantic or thunk) for the ops that need one
 //
-// While a block runs, cpu.rip stays at the block's first byte (so a RIP-relative operand is base + displacement like any other)
-// and cpu.retired already counts the whole block. Every way out of the middle goes through Exact, fault_at or leave_after, which
-// set both right.
+// While a block runs, cpu.rip stays at the block's first byte (so a RIP-relative operand is base + displacement like
+// any other) and cpu.retired already counts the whole block. Every way out of the middle goes through Exact, fault_at
+// or leave_after, which set both right.
 #pragma once
 
 #include "cpu/mmu.h"
@@ -12,8 +12,10 @@
 #include "cpu/vcpu.h"
 #include "engine/vector/vector_unit.h"
 
-// Handlers call the next one as a tail call, which GCC makes a jump when it optimises; otherwise the run loop goes round.
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(TRAPLINE_LOOPED)
+// Handlers call the next one as a tail call, which GCC makes a jump when it optimises; otherwise the run loop goes
+// round.
+#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
+    !defined(TRAPLINE_LOOPED)
 #define TRAPLINE_DISPATCH(cpu, op) return (op)->fn(cpu, op)
 #else
 #define TRAPLINE_DISPATCH(cpu, op) return (op)
@@ -36,14 +38,14 @@ struct Op {
   Handler fn = nullptr;
   u8 dst = 0, src = 0, base = 0, index = 0;
   i32 disp = 0;
-  u64 imm = 0;       // immediate; branches: distance of the target from the block's start; else a pointer to the op's Extra
-  u16 at = 0;        // distance of this instruction from the block's start
+  u64 imm = 0;  // immediate; branches: distance of the target from the block's start; else a pointer to the op's Extra
+  u16 at = 0;   // distance of this instruction from the block's start
   u8 length = 0;
-  u8 left = 0;       // instructions of the block from this one on, itself included
-  u8 scale = 0;      // log2
+  u8 left = 0;   // instructions of the block from this one on, itself included
+  u8 scale = 0;  // log2
   u8 seg = 0;
   u8 address_shift = 0;  // 64 - address bits
-  u8 slot = 0;       // index of this op in its block
+  u8 slot = 0;           // index of this op in its block
 };
 static_assert(sizeof(Op) == 32);
 
@@ -54,29 +56,29 @@ enum class Leave : u8 { boundary, fault, halt, stop, breakpoint };
 
 // Shapes the decoding of a block: two blocks from the same bytes differ when their keys do.
 namespace key {
-inline constexpr u32 size_mask = 3;    // 0: 16, 1: 32, 2: 64 bit
-inline constexpr u32 ss_big = 4;       // legacy modes: stack pointer is ESP
-inline constexpr u32 flat_data = 8;    // DS, ES and SS are flat with base 0
-inline constexpr u32 flat_code = 16;   // so is CS
-inline constexpr u32 single = 32;      // one instruction only, no debugger's breakpoints
+inline constexpr u32 size_mask = 3;   // 0: 16, 1: 32, 2: 64 bit
+inline constexpr u32 ss_big = 4;      // legacy modes: stack pointer is ESP
+inline constexpr u32 flat_data = 8;   // DS, ES and SS are flat with base 0
+inline constexpr u32 flat_code = 16;  // so is CS
+inline constexpr u32 single = 32;     // one instruction only, no debugger's breakpoints
 }  // namespace key
 
 struct Block {
   const std::atomic<u32>* generation = nullptr;  // CodeMap's, of the frame of the first byte
   u32 generation_seen = 0;
   u32 key = 0;
-  u64 gpa = 0;                // of the first byte
-  Block* next = nullptr;      // same hash bucket
-  Block* link[2] = {};        // where direct branches went: taken, not taken
+  u64 gpa = 0;            // of the first byte
+  Block* next = nullptr;  // same hash bucket
+  Block* link[2] = {};    // where direct branches went: taken, not taken
   u16 bytes = 0;
-  u8 count = 0;               // instructions
+  u8 count = 0;  // instructions
   u8 ops = 0;
-  bool crosses = false;       // one instruction that goes on in another page
-  u16 mnemonic = 0;           // of the last instruction
+  bool crosses = false;                           // one instruction that goes on in another page
+  u16 mnemonic = 0;                               // of the last instruction
   const std::atomic<u32>* generation2 = nullptr;  // of the second page
   u32 generation2_seen = 0;
-  u64 gpa2 = 0;               // second page
-  const u8* code = nullptr;   // the bytes it was made from
+  u64 gpa2 = 0;              // second page
+  const u8* code = nullptr;  // the bytes it was made from
 
   Op* first() { return reinterpret_cast<Op*>(this + 1); }
   const Op* first() const { return reinterpret_cast<const Op*>(this + 1); }
@@ -87,9 +89,7 @@ struct Block {
 };
 static_assert(sizeof(Block) % alignof(Op) == 0);
 
-inline Block* block_of(const Op* op) {
-  return reinterpret_cast<Block*>(const_cast<Op*>(op - op->slot)) - 1;
-}
+inline Block* block_of(const Op* op) { return reinterpret_cast<Block*>(const_cast<Op*>(op - op->slot)) - 1; }
 
 // What ops outside the specialised handlers point to.
 struct Extra {
@@ -105,15 +105,15 @@ struct JumpEntry {
   Block* block = nullptr;
 };
 struct Run {
-  u64 limit = 0;         // blocks that would take cpu.retired past it go back to the run loop
-  u32 key = 0;           // of the mode now
-  u64 deadline = 0;      // cpu.timer_deadline when `limit` was made
+  u64 limit = 0;     // blocks that would take cpu.retired past it go back to the run loop
+  u32 key = 0;       // of the mode now
+  u64 deadline = 0;  // cpu.timer_deadline when `limit` was made
   Leave leave = Leave::boundary;
   Block** pending_link = nullptr;  // of the branch that just left unlinked, to pending_rip
   u64 pending_rip = 0;
-  u64 pending_page = 0;            // gpa page of its block
+  u64 pending_page = 0;  // gpa page of its block
   u32 pending_key = 0;
-  bool pending_cross = false;      // it checks the translation of its targets
+  bool pending_cross = false;  // it checks the translation of its targets
   static constexpr u64 kJumps = 16384;
   JumpEntry jump[kJumps];
   Run() { forget_jumps(); }
@@ -121,14 +121,16 @@ struct Run {
 };
 inline Run& run_of(Vcpu& cpu) { return *static_cast<Run*>(cpu.engine_state); }
 inline u64 jump_slot(u64 linear) { return (linear ^ linear >> 12) & (Run::kJumps - 1); }
-// No address may find an empty entry: ~0 is one too, so the slot where it belongs holds an address that belongs elsewhere.
+// No address may find an empty entry: ~0 is one too, so the slot where it belongs holds an address that belongs
+// elsewhere.
 inline void Run::forget_jumps() {
   for (JumpEntry& e : jump) e = JumpEntry{};
   static_assert(((~u64{0} ^ ~u64{0} >> 12) & (kJumps - 1)) == 0);
   jump[0].linear = 1;
 }
 
-// -- Registers ------------------------------------------------------------------------------------------------------------
+// -- Registers
+// ------------------------------------------------------------------------------------------------------------
 inline u8* reg_at(Vcpu& cpu, u8 offset) { return reinterpret_cast<u8*>(&cpu) + offset; }
 template <class T>
 inline T get(Vcpu& cpu, u8 offset) {
@@ -136,7 +138,8 @@ inline T get(Vcpu& cpu, u8 offset) {
   std::memcpy(&v, reg_at(cpu, offset), sizeof v);
   return v;
 }
-// Writes of 32 bits zero the upper half; of 16 bits merge, as one whole store (a partial one would stall the next whole load).
+// Writes of 32 bits zero the upper half; of 16 bits merge, as one whole store (a partial one would stall the next whole
+// load).
 template <class T>
 inline void set(Vcpu& cpu, u8 offset, T v) {
   u8* p = reg_at(cpu, offset);
@@ -153,8 +156,9 @@ inline void set(Vcpu& cpu, u8 offset, T v) {
   }
 }
 
-// -- Ways out of the middle (exits.cpp) ---------------------------------------------------------------------------------
-// While it lives, cpu.rip and cpu.retired are those before `op`.
+// -- Ways out of the middle (exits.cpp)
+// --------------------------------------------------------------------------------- While it lives, cpu.rip and
+// cpu.retired are those before `op`.
 class Exact {
  public:
   Exact(Vcpu& cpu, const Op* op) : cpu_{cpu}, op_{op} {
@@ -171,9 +175,10 @@ class Exact {
   Vcpu& cpu_;
   const Op* op_;
 };
-const Op* fault_at(Vcpu& cpu, const Op* op);     // cpu.fault is set: `op` has not happened
-const Op* leave_after(Vcpu& cpu, const Op* op);  // `op` is done; the rest of the block must not run before the run loop looked
-const Op* leave_jumped(Vcpu& cpu);               // cpu.rip is set to a place that only the run loop can find
+const Op* fault_at(Vcpu& cpu, const Op* op);  // cpu.fault is set: `op` has not happened
+const Op* leave_after(Vcpu& cpu,
+                      const Op* op);  // `op` is done; the rest of the block must not run before the run loop looked
+const Op* leave_jumped(Vcpu& cpu);    // cpu.rip is set to a place that only the run loop can find
 const Op* raise_gp_at(Vcpu& cpu, const Op* op);
 const Op* unlinked(Vcpu& cpu, const Op* op, unsigned which, bool cross);
 // Did the slow path change what the rest of the block relies on: its own code, attention, the timer?

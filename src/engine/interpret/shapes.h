@@ -63,7 +63,8 @@ template <class F, class T>
 template <class F, class T, Address A>
 const Op* reg_mem(Vcpu& cpu, const Op* op) {
   const u8* p = reach<A, false>(cpu, op, sizeof(T));
-  if (!p) [[unlikely]] return reg_mem_slow<F, T>(cpu, op);
+  if (!p) [[unlikely]]
+    return reg_mem_slow<F, T>(cpu, op);
   u16 f = flags_in<F>(cpu);
   const T r = compute<F, T>(f, get<T>(cpu, op->dst), load<T>(p));
   finish<F, T>(cpu, op->dst, f, r);
@@ -116,7 +117,8 @@ template <class F, class T, bool Locked>
     f = flags_in<F>(cpu);
     const T r = compute<F, T>(f, static_cast<T>(a.value), b);
     stored = !Locked;
-    if (!(Locked ? target_replace(cpu, op, t, a.value, r, sizeof(T), &stored) : target_store(cpu, op, t, r, sizeof(T)))) return false;
+    if (!(Locked ? target_replace(cpu, op, t, a.value, r, sizeof(T), &stored) : target_store(cpu, op, t, r, sizeof(T))))
+      return false;
   }
   if constexpr (F::flags) cpu.arith = f;
   return true;
@@ -140,11 +142,13 @@ template <class F, class T, bool Imm, bool Locked, Address A>
 const Op* mem_any(Vcpu& cpu, const Op* op) {
   if constexpr (F::writes) {
     u8* p = reach<A, true>(cpu, op, sizeof(T));
-    if (!p) [[unlikely]] return modify_slow<F, T, Imm, Locked>(cpu, op);
+    if (!p) [[unlikely]]
+      return modify_slow<F, T, Imm, Locked>(cpu, op);
     modify<F, T, Locked>(cpu, p, source<F, T, Imm>(cpu, op));
   } else {
     const u8* p = reach<A, false>(cpu, op, sizeof(T));
-    if (!p) [[unlikely]] return compare_slow<F, T, Imm>(cpu, op);
+    if (!p) [[unlikely]]
+      return compare_slow<F, T, Imm>(cpu, op);
     u16 f = flags_in<F>(cpu);
     (void)compute<F, T>(f, load<T>(p), source<F, T, Imm>(cpu, op));
     cpu.arith = f;
@@ -152,24 +156,33 @@ const Op* mem_any(Vcpu& cpu, const Op* op) {
   TRAPLINE_NEXT(cpu, op);
 }
 
-// -- Choice -----------------------------------------------------------------------------------------------------------------
+// -- Choice
+// -----------------------------------------------------------------------------------------------------------------
 template <class F, class T, bool Imm, bool Locked>
 Handler choose_mem(Address a) {
   if constexpr (Locked) return mem_any<F, T, Imm, true, Address::any>;
   switch (a) {
-    case Address::base64: return mem_any<F, T, Imm, Locked, Address::base64>;
-    case Address::index64: return mem_any<F, T, Imm, Locked, Address::index64>;
-    case Address::flat32: return mem_any<F, T, Imm, Locked, Address::flat32>;
-    default: return mem_any<F, T, Imm, Locked, Address::any>;
+    case Address::base64:
+      return mem_any<F, T, Imm, Locked, Address::base64>;
+    case Address::index64:
+      return mem_any<F, T, Imm, Locked, Address::index64>;
+    case Address::flat32:
+      return mem_any<F, T, Imm, Locked, Address::flat32>;
+    default:
+      return mem_any<F, T, Imm, Locked, Address::any>;
   }
 }
 template <class F, class T>
 Handler choose_reg_mem(Address a) {
   switch (a) {
-    case Address::base64: return reg_mem<F, T, Address::base64>;
-    case Address::index64: return reg_mem<F, T, Address::index64>;
-    case Address::flat32: return reg_mem<F, T, Address::flat32>;
-    default: return reg_mem<F, T, Address::any>;
+    case Address::base64:
+      return reg_mem<F, T, Address::base64>;
+    case Address::index64:
+      return reg_mem<F, T, Address::index64>;
+    case Address::flat32:
+      return reg_mem<F, T, Address::flat32>;
+    default:
+      return reg_mem<F, T, Address::any>;
   }
 }
 
@@ -184,9 +197,12 @@ struct Form {
 template <class F, class T>
 Handler choose_sized(const Form& form) {
   switch (form.shape) {
-    case Shape::reg_reg: return reg_reg<F, T>;
-    case Shape::reg_imm: return reg_imm<F, T>;
-    case Shape::reg_mem: return choose_reg_mem<F, T>(form.address);
+    case Shape::reg_reg:
+      return reg_reg<F, T>;
+    case Shape::reg_imm:
+      return reg_imm<F, T>;
+    case Shape::reg_mem:
+      return choose_reg_mem<F, T>(form.address);
     case Shape::mem_reg:
       if constexpr (F::writes && F::lockable)
         if (form.lock) return choose_mem<F, T, false, true>(form.address);
@@ -200,11 +216,16 @@ Handler choose_sized(const Form& form) {
 template <class F>
 Handler choose(const Form& form) {
   switch (form.bytes) {
-    case 1: return choose_sized<F, u8>(form);
-    case 2: return choose_sized<F, u16>(form);
-    case 4: return choose_sized<F, u32>(form);
-    case 8: return choose_sized<F, u64>(form);
-    default: return nullptr;
+    case 1:
+      return choose_sized<F, u8>(form);
+    case 2:
+      return choose_sized<F, u16>(form);
+    case 4:
+      return choose_sized<F, u32>(form);
+    case 8:
+      return choose_sized<F, u64>(form);
+    default:
+      return nullptr;
   }
 }
 
@@ -212,7 +233,8 @@ Handler choose(const Form& form) {
 Handler choose_alu(const Insn& insn, const Form& form);
 Handler choose_shift(const Insn& insn, const Form& form);
 Handler choose_bits(const Insn& insn, const Form& form);  // bit tests, scans and counts, IMUL, CMOVcc
-Handler choose_move(const Insn& insn, const Form& form);  // MOV, MOVZX, MOVSX, LEA, XCHG of registers, SETcc, BSWAP, CBW..CQO, NOP
+Handler choose_move(const Insn& insn,
+                    const Form& form);  // MOV, MOVZX, MOVSX, LEA, XCHG of registers, SETcc, BSWAP, CBW..CQO, NOP
 Handler choose_stack(const Insn& insn, const Form& form, u32 key);  // PUSH, POP, LEAVE in the common widths
 
 }  // namespace trapline::engine::interpret

@@ -19,7 +19,8 @@ Loaded load_slow(Vcpu& cpu, const Op* op, unsigned size) {
   const u64 offset = offset_of(cpu, op);
   const Exact exact{cpu, op};
   u64 linear, value = 0;
-  const bool ok = linear_of(cpu, op, offset, size, Access::read, linear) && cpu::read_slow(cpu, seg_of(op), linear, &value, size);
+  const bool ok =
+      linear_of(cpu, op, offset, size, Access::read, linear) && cpu::read_slow(cpu, seg_of(op), linear, &value, size);
   return {value, ok};
 }
 
@@ -27,7 +28,8 @@ bool store_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size) {
   const u64 offset = offset_of(cpu, op);
   const Exact exact{cpu, op};
   u64 linear;
-  return linear_of(cpu, op, offset, size, Access::write, linear) && cpu::write_slow(cpu, seg_of(op), linear, &value, size);
+  return linear_of(cpu, op, offset, size, Access::write, linear) &&
+         cpu::write_slow(cpu, seg_of(op), linear, &value, size);
 }
 
 bool push_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size) {

@@ -1,4 +1,5 @@
-// PUSH, POP and LEAVE where the stack is flat and as wide as the operand: 64-bit mode and flat 32-bit mode. Others: complex_stack.cpp.
+// PUSH, POP and LEAVE where the stack is flat and as wide as the operand: 64-bit mode and flat 32-bit mode. Others:
+// complex_stack.cpp.
 #include "engine/interpret/shapes.h"
 
 namespace trapline::engine::interpret {
@@ -23,7 +24,8 @@ template <class T>
 inline const Op* push_value(Vcpu& cpu, const Op* op, T value) {
   const T sp = static_cast<T>(get<T>(cpu, isa::rsp * 8) - sizeof(T));
   u8* p = stack_at<T>(cpu, sp, cpu.need_write);
-  if (!p) [[unlikely]] return push_slowly<T>(cpu, op, value);
+  if (!p) [[unlikely]]
+    return push_slowly<T>(cpu, op, value);
   store<T>(p, value);
   set<T>(cpu, isa::rsp * 8, sp);
   TRAPLINE_NEXT(cpu, op);
@@ -45,7 +47,8 @@ template <class T>
 template <class T>
 const Op* push_mem(Vcpu& cpu, const Op* op) {
   const u8* p = reach<Address::any, false>(cpu, op, sizeof(T));
-  if (!p) [[unlikely]] return push_mem_slowly<T>(cpu, op);
+  if (!p) [[unlikely]]
+    return push_mem_slowly<T>(cpu, op);
   return push_value<T>(cpu, op, load<T>(p));
 }
 
@@ -61,7 +64,8 @@ template <class T>
 const Op* pop_reg(Vcpu& cpu, const Op* op) {
   const T sp = get<T>(cpu, isa::rsp * 8);
   const u8* p = stack_at<T>(cpu, sp, cpu.need_read);
-  if (!p) [[unlikely]] return pop_slowly<T>(cpu, op);
+  if (!p) [[unlikely]]
+    return pop_slowly<T>(cpu, op);
   const T value = load<T>(p);
   set<T>(cpu, isa::rsp * 8, static_cast<T>(sp + sizeof(T)));
   set<T>(cpu, op->dst, value);  // last: POP RSP keeps the value
@@ -85,7 +89,8 @@ template <class T>
 const Op* leave_frame(Vcpu& cpu, const Op* op) {
   const T sp = get<T>(cpu, isa::rbp * 8);
   const u8* p = stack_at<T>(cpu, sp, cpu.need_read);
-  if (!p) [[unlikely]] return leave_slowly<T>(cpu, op);
+  if (!p) [[unlikely]]
+    return leave_slowly<T>(cpu, op);
   set<T>(cpu, isa::rbp * 8, load<T>(p));
   set<T>(cpu, isa::rsp * 8, static_cast<T>(sp + sizeof(T)));
   TRAPLINE_NEXT(cpu, op);
@@ -99,9 +104,12 @@ Handler choose_sized_stack(const Insn& insn) {
       if (insn.op[0].kind == Kind::imm) return push_imm<T>;
       if (insn.op[0].kind == Kind::mem) return push_mem<T>;
       return nullptr;
-    case ZYDIS_MNEMONIC_POP: return insn.op[0].kind == Kind::gpr ? pop_reg<T> : nullptr;
-    case ZYDIS_MNEMONIC_LEAVE: return leave_frame<T>;
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_POP:
+      return insn.op[0].kind == Kind::gpr ? pop_reg<T> : nullptr;
+    case ZYDIS_MNEMONIC_LEAVE:
+      return leave_frame<T>;
+    default:
+      return nullptr;
   }
 }
 

@@ -1,5 +1,6 @@
-// MOVS, STOS, LODS, CMPS, SCAS with REP, every address size, segment and direction. Forward MOVS and STOS go page by page in bulk.
-// A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs it again.
+// MOVS, STOS, LODS, CMPS, SCAS with REP, every address size, segment and direction. Forward MOVS and STOS go page by
+// page in bulk. A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs
+// it again.
 #include <algorithm>
 
 #include "cpu/debug_port.h"
@@ -13,7 +14,11 @@ namespace {
 class Cursor {
  public:
   Cursor(Vcpu& cpu, const Insn& insn)
-      : cpu_{cpu}, bytes_{insn.address_bytes}, mask_{bytes_ == 8 ? ~u64{0} : bytes_ == 4 ? 0xffffffff : 0xffff} {}
+      : cpu_{cpu},
+        bytes_{insn.address_bytes},
+        mask_{bytes_ == 8   ? ~u64{0}
+              : bytes_ == 4 ? 0xffffffff
+                            : 0xffff} {}
   u64 value(unsigned reg) const { return cpu_.gpr[reg] & mask_; }
   void advance(unsigned reg, u64 by) {
     u64& r = cpu_.gpr[reg];
@@ -60,8 +65,8 @@ void fill_forward(u8* to, T value, u64 count) {
     asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(value) : "memory");
 }
 
-// Each operation: bulk() moves up to `most` elements at once and says how many (0: do one the slow way); one() does one,
-// false: fault; again(): does REPE or REPNE go on?
+// Each operation: bulk() moves up to `most` elements at once and says how many (0: do one the slow way); one() does
+// one, false: fault; again(): does REPE or REPNE go on?
 template <class T>
 struct Movs {
   static constexpr bool source = true, destination = true;
@@ -118,7 +123,8 @@ struct Cmps {
   static constexpr bool source = true, destination = true, compares = true;
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
     T a, b;
-    if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a) || !cpu::read(cpu, Seg::es, c.value(isa::rdi), b)) return false;
+    if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a) || !cpu::read(cpu, Seg::es, c.value(isa::rdi), b))
+      return false;
     u16 f = 0;
     (void)Cmp::apply<T>(f, a, b);
     cpu.arith = f;
@@ -159,8 +165,8 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
   // Flags are those of the last element, and change only with the end of the whole (SDM Vol. 2B REP).
   const u16 flags = cpu.arith;
   // A trap after every element when single-stepping; breakpoint hits likewise.
-  const bool single = (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) ||
-                      (cpu.debugger && cpu.debugger->watching());
+  const bool single =
+      (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) || (cpu.debugger && cpu.debugger->watching());
   for (u64 left = c.value(isa::rcx), slow = 0; left != 0;) {
     u64 n = 0;
     if constexpr (!compares)
@@ -190,10 +196,14 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
 template <template <class> class Op>
 cpu::Semantic sized(unsigned bytes) {
   switch (bytes) {
-    case 1: return run<Op, u8>;
-    case 2: return run<Op, u16>;
-    case 4: return run<Op, u32>;
-    default: return run<Op, u64>;
+    case 1:
+      return run<Op, u8>;
+    case 2:
+      return run<Op, u16>;
+    case 4:
+      return run<Op, u32>;
+    default:
+      return run<Op, u64>;
   }
 }
 
@@ -206,24 +216,30 @@ cpu::Semantic find_string(const Insn& insn) {
     case ZYDIS_MNEMONIC_MOVSB:
     case ZYDIS_MNEMONIC_MOVSW:
     case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ: return sized<Movs>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_MOVSQ:
+      return sized<Movs>(insn.mem.bytes);
     case ZYDIS_MNEMONIC_STOSB:
     case ZYDIS_MNEMONIC_STOSW:
     case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ: return sized<Stos>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_STOSQ:
+      return sized<Stos>(insn.mem.bytes);
     case ZYDIS_MNEMONIC_LODSB:
     case ZYDIS_MNEMONIC_LODSW:
     case ZYDIS_MNEMONIC_LODSD:
-    case ZYDIS_MNEMONIC_LODSQ: return sized<Lods>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_LODSQ:
+      return sized<Lods>(insn.mem.bytes);
     case ZYDIS_MNEMONIC_CMPSB:
     case ZYDIS_MNEMONIC_CMPSW:
     case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ: return sized<Cmps>(insn.mem.bytes);
+    case ZYDIS_MNEMONIC_CMPSQ:
+      return sized<Cmps>(insn.mem.bytes);
     case ZYDIS_MNEMONIC_SCASB:
     case ZYDIS_MNEMONIC_SCASW:
     case ZYDIS_MNEMONIC_SCASD:
-    case ZYDIS_MNEMONIC_SCASQ: return sized<Scas>(insn.mem.bytes);
-    default: return nullptr;
+    case ZYDIS_MNEMONIC_SCASQ:
+      return sized<Scas>(insn.mem.bytes);
+    default:
+      return nullptr;
   }
 }
 

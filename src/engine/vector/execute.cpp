@@ -52,12 +52,14 @@ constexpr u16 kErrorSummary = 0x80;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
 bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
-  if (!is_half_conversion(insn)) [[likely]] return read_slow(cpu, insn.mem.seg, linear, out, size);
+  if (!is_half_conversion(insn)) [[likely]]
+    return read_slow(cpu, insn.mem.seg, linear, out, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
   return read_slow(cpu, insn.mem.seg, linear, out, size);
 }
 bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
-  if (!is_half_conversion(insn)) [[likely]] return write_slow(cpu, insn.mem.seg, linear, in, size);
+  if (!is_half_conversion(insn)) [[likely]]
+    return write_slow(cpu, insn.mem.seg, linear, in, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
   return write_slow(cpu, insn.mem.seg, linear, in, size);
 }

@@ -165,7 +165,8 @@ struct ElementMask {
     else
       std::memset(cpu.vec.zmm[op.mask_reg] + i * op.element_bytes, 0, op.element_bytes);
   }
-  // VEX: before the first element the mask becomes all ones or zeros per element, and zero beyond (the manual's pseudocode).
+  // VEX: before the first element the mask becomes all ones or zeros per element, and zero beyond (the manual's
+  // pseudocode).
   void normalize() const {
     if (op.flags & flag::evex) return;
     u8* mask = cpu.vec.zmm[op.mask_reg];
@@ -186,8 +187,8 @@ u64 element_offset(const isa::Insn& insn, const VectorOp& op, u64 base, const u8
   return (base + index) & offset_mask(insn.mem);
 }
 
-// A fault after some elements are done: their traps come first, and the rest is done when the instruction runs again (SDM
-// Vol. 2B VGATHERDPS).
+// A fault after some elements are done: their traps come first, and the rest is done when the instruction runs again
+// (SDM Vol. 2B VGATHERDPS).
 Outcome stopped_at_element(const Vcpu& cpu, bool any_done) {
   const bool trap = (cpu.sys_flags & cpu::flag::tf) || cpu.debug_hits;
   return any_done && trap ? Outcome::repeat : Outcome::fault;
@@ -214,9 +215,10 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
   // Alignment is checked for operands of up to 8 bytes (and MASKMOVDQU's, to 8) as a whole, never for elements.
-  const bool checked = kind == Kind::mask_move ||
-                       (op.mem_bytes <= 8 && !is_half_conversion(insn) && active_elements(cpu, op) != 0);
-  if (checked && linear & (std::min<unsigned>(op.mem_bytes, 8) - 1) && alignment_checks(cpu) && in_reach(cpu, linear)) return cpu.raise(cpu::Vector::ac);
+  const bool checked =
+      kind == Kind::mask_move || (op.mem_bytes <= 8 && !is_half_conversion(insn) && active_elements(cpu, op) != 0);
+  if (checked && linear & (std::min<unsigned>(op.mem_bytes, 8) - 1) && alignment_checks(cpu) && in_reach(cpu, linear))
+    return cpu.raise(cpu::Vector::ac);
   const cpu::AlignmentUnchecked unchecked{cpu};
   if (kind == Kind::mask_move) return mask_move(at, op);
   return write ? masked_store(at, op) : masked_load(at, op);

@@ -10,7 +10,8 @@ TEST(ParseSize, TakesUnitsAndRefusesTheRest) {
   EXPECT_EQ(parse_size("4G"), 4 * GiB);
   EXPECT_EQ(parse_size("65536k"), 64 * MiB);
   EXPECT_EQ(parse_size("128"), 128 * MiB);
-  for (const char* bad : {"", "M", "-1G", "1.5G", "4GB", "12X", "99999999999999999999G", "18446744073709551615T", " 1G"})
+  for (const char* bad :
+       {"", "M", "-1G", "1.5G", "4GB", "12X", "99999999999999999999G", "18446744073709551615T", " 1G"})
     EXPECT_FALSE(parse_size(bad)) << bad;
 }
 

@@ -21,7 +21,10 @@ TEST(Spin, NeverPollsOnOneCpu) {
   s.observe(10);
   EXPECT_EQ(s.limit(), 0u);
   int asked = 0;
-  EXPECT_FALSE(s.wait([&] { asked++; return false; }));
+  EXPECT_FALSE(s.wait([&] {
+    asked++;
+    return false;
+  }));
   EXPECT_EQ(asked, 1);
 }
 
@@ -35,7 +38,10 @@ TEST(Patience, GivesUpPollingInVainButTriesAgain) {
   u64 most = 0, last = 0;
   for (int i = 0; i < 600; i++) {
     u64 asked = 0;
-    EXPECT_FALSE(p.wait([&] { asked++; return false; }));
+    EXPECT_FALSE(p.wait([&] {
+      asked++;
+      return false;
+    }));
     if (i > 10) most = std::max(most, asked);
     last = asked;
   }

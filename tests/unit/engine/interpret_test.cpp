@@ -7,7 +7,8 @@ using namespace isa;
 
 constexpr int kHlt = 0xf4;
 
-// -- Integer instructions ------------------------------------------------------------------------------------------------------
+// -- Integer instructions
+// ------------------------------------------------------------------------------------------------------
 TEST(Interpret, AddSetsFlagsThatPushfShows) {
   InterpretVm vm{Start::long64};
   // mov al,0x7f; add al,1; pushfq; pop rbx; hlt
@@ -79,11 +80,13 @@ TEST(Interpret, InvalidOpcodeRaisesUd) {
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), vm.kCode + 1);
 }
 
-// -- Other modes ------------------------------------------------------------------------------------------------------------------
+// -- Other modes
+// ------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RealModeCallsLoopsAndTruncates) {
   InterpretVm vm{Start::real16};
   // mov ax,0x1234; push ax; call 1f; hlt; 1: pop bx; push bx; mov cx,3; 2: inc dx; loop 2b; ret
-  vm.put(vm.kCode, {0xb8, 0x34, 0x12, 0x50, 0xe8, 0x01, 0x00, 0xf4, 0x5b, 0x53, 0xb9, 0x03, 0x00, 0x42, 0xe2, 0xfd, 0xc3});
+  vm.put(vm.kCode,
+         {0xb8, 0x34, 0x12, 0x50, 0xe8, 0x01, 0x00, 0xf4, 0x5b, 0x53, 0xb9, 0x03, 0x00, 0x42, 0xe2, 0xfd, 0xc3});
   vm.reg(rdx) = 0xaaaa0000'0000ffff;
   EXPECT_EQ(vm.run(), Exit::halted);
   EXPECT_EQ(vm.reg(rbx) & 0xffff, 7u);
@@ -119,7 +122,8 @@ TEST(Interpret, SegmentLimitFaults) {
   EXPECT_EQ(vm.vector(), 13);
 }
 
-// -- Memory -----------------------------------------------------------------------------------------------------------------------
+// -- Memory
+// -----------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RmwChecksWritePermissionFirst) {
   InterpretVm vm{Start::long64};
   vm.set_page(0x500000, 0x500001);  // read-only
@@ -155,7 +159,8 @@ TEST(Interpret, DeviceAccessesSeeExactState) {
   EXPECT_EQ(vm.bus.mmio_retired, 3u);
 }
 
-// -- Self-modifying code ------------------------------------------------------------------------------------------------------------
+// -- Self-modifying code
+// ------------------------------------------------------------------------------------------------------------
 TEST(Interpret, StoreIntoTheSameBlockTakesEffect) {
   InterpretVm vm{Start::long64};
   vm.reg(rdx) = 0;
@@ -219,7 +224,8 @@ TEST(Interpret, FetchFaultOnTheSecondPage) {
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp) + 8), 0x401ffeu);
 }
 
-// -- Strings ---------------------------------------------------------------------------------------------------------------------------
+// -- Strings
+// ---------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RepMovsFaultsWithExactProgress) {
   InterpretVm vm{Start::long64};
   vm.set_page(0x401000, 0);
@@ -249,16 +255,18 @@ TEST(Interpret, BackwardsAndScan) {
   InterpretVm vm{Start::long64};
   for (unsigned i = 0; i < 3; i++) vm.at<u8>(vm.kData + 6 + i) = static_cast<u8>(0xa0 + i);
   vm.at<u8>(vm.kData + 0x104) = 0x55;
-  // std; mov edi,0x200010; mov esi,0x200008; mov ecx,3; rep movsb; cld; mov edi,0x200100; mov al,0x55; mov ecx,9; repne scasb; hlt
-  vm.run({0xfd, 0xbf, 0x10, 0, 0x20, 0, 0xbe, 0x08, 0, 0x20, 0, 0xb9, 3, 0, 0, 0, 0xf3, 0xa4, 0xfc, 0xbf, 0, 0x01,
-          0x20, 0, 0xb0, 0x55, 0xb9, 9, 0, 0, 0, 0xf2, 0xae, kHlt});
+  // std; mov edi,0x200010; mov esi,0x200008; mov ecx,3; rep movsb; cld; mov edi,0x200100; mov al,0x55; mov ecx,9; repne
+  // scasb; hlt
+  vm.run({0xfd, 0xbf, 0x10, 0, 0x20, 0,    0xbe, 0x08, 0,    0x20, 0, 0xb9, 3, 0, 0,    0,    0xf3,
+          0xa4, 0xfc, 0xbf, 0, 0x01, 0x20, 0,    0xb0, 0x55, 0xb9, 9, 0,    0, 0, 0xf2, 0xae, kHlt});
   EXPECT_EQ(vm.at<u32>(vm.kData + 0xe), 0x00a2a1a0u);
   EXPECT_EQ(vm.reg(rdi), vm.kData + 0x105);
   EXPECT_EQ(vm.reg(rcx), 4u);
   EXPECT_TRUE(vm.cpu.rflags() & flag::zf);
 }
 
-// -- The run loop ------------------------------------------------------------------------------------------------------------------------
+// -- The run loop
+// ------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, BudgetIsExactWithTheInstructionClock) {
   InterpretVm vm{Start::long64};
   vm.put(vm.kCode, {0x90, 0x90, 0x90, 0xff, 0xc0, 0xeb, 0xf9});  // 1: nop; nop; nop; inc eax; jmp 1b

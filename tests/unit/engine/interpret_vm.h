@@ -1,5 +1,5 @@
-// One vCPU with 16 MiB of RAM and the interpreter, in a mode of choice. Programs start at kCode and end with HLT; an exception of
-// vector v ends in a HLT at kHandlers + 16 * v with the error code on the stack.
+// One vCPU with 16 MiB of RAM and the interpreter, in a mode of choice. Programs start at kCode and end with HLT; an
+// exception of vector v ends in a HLT at kHandlers + 16 * v with the error code on the stack.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -49,7 +49,8 @@ struct FakeBus : Bus {
 enum class Start { real16, flat32, long64 };
 
 struct InterpretVm {
-  static constexpr u64 kCode = 0x10000, kHandlers = 0x3000, kStack = 0x80000, kData = 0x200000, kIdt = 0x2000, kTables = 0x90000;
+  static constexpr u64 kCode = 0x10000, kHandlers = 0x3000, kStack = 0x80000, kData = 0x200000, kIdt = 0x2000,
+                       kTables = 0x90000;
 
   GuestMemory ram = std::move(*GuestMemory::anonymous(16 * MiB));
   CodeMap map{ram};

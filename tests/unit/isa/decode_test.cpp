@@ -43,7 +43,8 @@ TEST(Decode, MemoryOperandWithSegmentBaseIndexScale) {
 }
 
 TEST(Decode, SibWithoutBaseIgnoresRexB) {
-  for (const std::vector<u8>& bytes : {std::vector<u8>{0x67, 0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12}, {0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12}}) {
+  for (const std::vector<u8>& bytes : {std::vector<u8>{0x67, 0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12},
+                                       {0x41, 0x8b, 0x04, 0x25, 0x78, 0x56, 0x34, 0x12}}) {
     const Insn insn = decoded(bytes);  // mov eax, [0x12345678]
     EXPECT_EQ(insn.mem.base, kNoReg);
     EXPECT_EQ(insn.mem.index, kNoReg);
@@ -64,8 +65,8 @@ TEST(Decode, RipRelativeKeepsTheDisplacement) {
 }
 
 TEST(Decode, StackBaseDefaultsToSs) {
-  EXPECT_EQ(decoded({0x8b, 0x45, 0x00}).mem.seg, Seg::ss);                       // mov eax, [rbp]
-  EXPECT_EQ(decoded({0x8b, 0x45, 0x00}, CodeSize::bits32).mem.seg, Seg::ss);     // mov eax, [ebp]
+  EXPECT_EQ(decoded({0x8b, 0x45, 0x00}).mem.seg, Seg::ss);                    // mov eax, [rbp]
+  EXPECT_EQ(decoded({0x8b, 0x45, 0x00}, CodeSize::bits32).mem.seg, Seg::ss);  // mov eax, [ebp]
   EXPECT_EQ(decoded({0x3e, 0x8b, 0x45, 0x00}, CodeSize::bits32).mem.seg, Seg::ds);
 }
 
@@ -91,9 +92,9 @@ TEST(Decode, FarPointersAndEnterHaveTwoImmediates) {
 }
 
 TEST(Decode, ImmediatesAreSignExtended) {
-  EXPECT_EQ(decoded({0x48, 0x83, 0xc0, 0xff}).imm, ~u64{0});                          // add rax, -1
+  EXPECT_EQ(decoded({0x48, 0x83, 0xc0, 0xff}).imm, ~u64{0});                             // add rax, -1
   EXPECT_EQ(decoded({0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 0x88}).imm, 0x8807060504030201u);  // mov rax, imm64
-  EXPECT_EQ(decoded({0xeb, 0xfe}).imm, ~u64{1});                                     // jmp -2
+  EXPECT_EQ(decoded({0xeb, 0xfe}).imm, ~u64{1});                                         // jmp -2
 }
 
 TEST(Decode, TellsTruncatedFromInvalidFromTooLong) {

@@ -70,7 +70,8 @@ TEST_F(ServiceTest, RandomRequestsDoNoHarm) {
   std::mt19937_64 random{20};
   for (int i = 0; i < 50'000; i++) {
     Request r;
-    r.kind = static_cast<u32>(random() % 13), r.port = static_cast<u16>(random()), r.size = static_cast<u16>(random() % 10);
+    r.kind = static_cast<u32>(random() % 13), r.port = static_cast<u16>(random()),
+    r.size = static_cast<u16>(random() % 10);
     r.count = static_cast<u32>(random() % 64), r.address = 0xfec00000 + random() % 0x200000, r.value = random();
     serve(chipset, r, bulk.data(), &value);
   }

@@ -5,7 +5,8 @@
 namespace trapline::monitor {
 namespace {
 
-const Symbols kMap = Symbols::parse("ffffffff81000100 T beta\nffffffff81000000 T alpha\n\nnonsense\nffffffff zz\nffffffff81000200 t gamma");
+const Symbols kMap = Symbols::parse(
+    "ffffffff81000100 T beta\nffffffff81000000 T alpha\n\nnonsense\nffffffff zz\nffffffff81000200 t gamma");
 
 TEST(Symbols, NamesTheNearestBelow) {
   EXPECT_EQ(kMap.name(0xffffffff81000000), "alpha+0x0");
