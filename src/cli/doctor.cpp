@@ -24,6 +24,7 @@
 #include "base/types.h"
 #include "core/exit_codes.h"
 #include "core/futex.h"
+#include "engine/registry.h"
 
 namespace trapline::cli {
 
@@ -145,6 +146,16 @@ std::string outer_hypervisor() {
   return fmt::format("yes: {}", name);
 }
 
+std::string engine_choice() {
+  std::string missing;
+  for (const char* name : {"interpret", "translate", "patch"})
+    if (!engine::find_engine(name)) missing += fmt::format("{}{}", missing.empty() ? "" : " and ", name);
+  const auto taken = engine::engines().front().name;
+  if (missing.empty()) return fmt::format("auto takes {}: the fastest here", taken);
+  return fmt::format("auto takes {}: {} not built into this version", taken,
+                     missing + (missing.find(' ') == std::string::npos ? " is" : " are"));
+}
+
 }  // namespace
 
 int run_doctor() {
@@ -169,7 +180,7 @@ int run_doctor() {
        fmt::format("address space {}, memlock {}, open files {}, processes {}, file size {}", limit(RLIMIT_AS),
                    limit(RLIMIT_MEMLOCK), limit(RLIMIT_NOFILE), limit(RLIMIT_NPROC), limit(RLIMIT_FSIZE)));
   line("hardware help", "not used: VT-x, AMD-V and /dev/kvm are never touched");
-  line("engine", "auto takes interpret: translate and patch are not built into this version");
+  line("engine", engine_choice());
   if (seccomp && memfd) return 0;
   fmt::print("this host cannot run VMs: see the lines above that begin with no\n");
   return static_cast<int>(ExitCode::host_refused);

@@ -6,14 +6,12 @@
 #include <exception>
 
 #include "cli/doctor.h"
+#include "cli/fuzz_command.h"
 #include "cli/options.h"
 #include "core/core_main.h"
 #include "core/exit_codes.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
-#ifdef TRAPLINE_FUZZ
-#include "cli/fuzz_command.h"
-#endif
 
 namespace {
 
@@ -57,9 +55,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
   cli::add_run_options(*run_command, options);
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
-#ifdef TRAPLINE_FUZZ
   cli::FuzzCommand fuzz{app};
-#endif
   const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(named).empty())
     return usage(fmt::format("{}: no such command: see trapline --help", argv[1]));
@@ -69,9 +65,7 @@ int dispatch(int argc, char** argv, bool output_open) {
     return parse_failed(app, error);
   }
   if (doctor_command->parsed()) return cli::run_doctor();
-#ifdef TRAPLINE_FUZZ
   if (fuzz.parsed()) return fuzz.run();
-#endif
   return run(options, output_open);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/trace.h"
 #include "cpu/cpuid.h"
+#include "engine/registry.h"
 
 namespace trapline::cli {
 
@@ -14,7 +15,6 @@ namespace {
 
 using machine::ClockChoice;
 using machine::Config;
-using machine::EngineChoice;
 using machine::ParaChoice;
 
 template <class T>
@@ -30,20 +30,17 @@ std::optional<T> choose(const Choice<T> (&choices)[N], const std::string& name) 
   return std::nullopt;
 }
 
-constexpr Choice<EngineChoice> kEngines[] = {{"auto", EngineChoice::automatic},
-                                             {"interpret", EngineChoice::interpret},
-                                             {"translate", EngineChoice::translate},
-                                             {"patch", EngineChoice::patch}};
 constexpr Choice<ParaChoice> kParas[] = {
     {"none", ParaChoice::none}, {"kvm", ParaChoice::kvm}, {"xen", ParaChoice::xen}, {"auto", ParaChoice::automatic}};
 constexpr Choice<ClockChoice> kClocks[] = {{"real", ClockChoice::real}, {"instructions", ClockChoice::instructions}};
 
 std::string check_engine(const std::string& name, Config& c) {
-  const auto engine = choose(kEngines, name);
-  if (!engine) return fmt::format("--engine {}: no such engine: use interpret or auto", name);
-  if (*engine == EngineChoice::translate || *engine == EngineChoice::patch)
-    return fmt::format("--engine {} is not built into this version: use interpret or auto", name);
-  c.engine = *engine;
+  const auto* engine = engine::find_engine(name);
+  const bool known = name == "interpret" || name == "translate" || name == "patch";
+  if (!engine && known)
+    return fmt::format("--engine {} is not built into this version: use {}", name, engine::engine_names());
+  if (!engine) return fmt::format("--engine {}: no such engine: use {}", name, engine::engine_names());
+  c.engine = engine->name;
   return {};
 }
 

@@ -63,7 +63,7 @@ struct Reader {
 template <class Stream>
 void fields(Stream& s, Launch& l) {
   s.value(l.ram_fd), s.value(l.kernel_fd), s.value(l.initrd_fd), s.value(l.trace_fd);
-  s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features);
+  s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.arguments);
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask);

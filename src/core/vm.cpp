@@ -2,14 +2,12 @@
 
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
-#include "engine/interpret/interpreter.h"
+#include "engine/registry.h"
 #include "para/kvm/kvm.h"
 
 namespace trapline::core {
 
 namespace {
-
-constexpr u64 kArenaBytes = 16 * MiB;  // address space; pages are touched as thunks are made
 
 void wake_peer(void* context, u32 index) {
   auto& vm = *static_cast<Vm*>(context);
@@ -24,11 +22,11 @@ void connect_lapics(Vm& vm) {
 
 }  // namespace
 
-VcpuUnit::VcpuUnit(Vm& v, u32 index)
+VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind)
     : vm{v},
       pages{v.channel.vcpu(index)},
       bus{pages, v.channel.vcpus(), v.launch.instructions_clock},
-      arena{kArenaBytes} {
+      arena{kind.arena_bytes} {
   cpu.index = index;
   cpu.ram = &v.ram;
   cpu.ram_base = v.ram.base();
@@ -45,7 +43,7 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index)
   cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
   cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
   v.code->add_vcpu(&cpu);
-  engine = engine::make_interpreter(cpu, arena);
+  engine = kind.make(cpu, arena);
 }
 
 VcpuUnit::~VcpuUnit() {
@@ -54,6 +52,8 @@ VcpuUnit::~VcpuUnit() {
 }
 
 Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch) {
+  const engine::EngineKind* kind = engine::find_engine(launch.engine);
+  if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   auto vm = std::make_unique<Vm>();
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);
@@ -71,7 +71,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
     const u64 wall = vm->clock.instructions ? para::Kvm::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
-  for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i));
+  for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i, *kind));
   connect_lapics(*vm);
   if (vm->launch.debugger) vm->debugger = std::make_unique<Debugger>(*vm);
   return vm;

@@ -18,7 +18,7 @@
 #include "cpu/para.h"
 #include "cpu/vcpu.h"
 #include "engine/common/code_arena.h"
-#include "engine/engine.h"
+#include "engine/registry.h"
 
 namespace trapline::core {
 
@@ -26,7 +26,7 @@ struct Vm;
 
 // One vCPU with all that belongs to it.
 struct VcpuUnit {
-  VcpuUnit(Vm& vm, u32 index);
+  VcpuUnit(Vm& vm, u32 index, const engine::EngineKind& kind);
   ~VcpuUnit();
   VcpuUnit(const VcpuUnit&) = delete;
 

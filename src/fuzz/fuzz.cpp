@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -58,7 +59,7 @@ class Run {
       report_.progress(start, guest_.instructions(), sequences_);
     }
     report_.summary(start, guest_.instructions(), sequences_, native_.restarts());
-    return report_.differing() ? 1 : 0;
+    return report_.differing() ? difference : no_difference;
   }
 
  private:
@@ -96,7 +97,7 @@ class Run {
         failed.push_back(i);
       }
       if (guest_.instructions() >= options_.count && !options_.sequences) done_ = true;
-      if (report_.differing() >= options_.differences) done_ = true;
+      if (report_.differing() >= std::max(options_.differences, 1u)) done_ = true;
     }
     if (programs.empty()) done_ = true;
     if (options_.minimize)
@@ -164,14 +165,14 @@ int run_fuzz(const FuzzOptions& options) {
   auto native = Native::start();  // forks: before the engine starts anything
   if (!native) {
     fmt::print(options.out, "{}\n", native.error());
-    return 2;
+    return cannot_run;
   }
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT})
     ::signal(s, on_crash);  // before the vector unit's own, which pass on to these
   auto guest = Guest::make(options.engine);
   if (!guest) {
     fmt::print(options.out, "{}\n", guest.error());
-    return 2;
+    return cannot_run;
   }
   auto run = std::make_unique<Run>(options, options.seed_given ? options.seed : draw_seed(), **native, **guest);
   const int code = run->go();

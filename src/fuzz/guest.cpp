@@ -9,7 +9,7 @@
 #include "cpu/lapic.h"
 #include "cpu/mmu.h"
 #include "engine/common/code_arena.h"
-#include "engine/interpret/interpreter.h"
+#include "engine/registry.h"
 #include "engine/vector/vector_unit.h"
 #include "fuzz/native.h"
 
@@ -217,8 +217,10 @@ Guest::~Guest() {
 }
 
 Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engine) {
-  if (engine != "interpret")
-    return Err{fmt::format("fuzz: engine \"{}\" is not built yet: use --engine interpret", engine)};
+  const engine::EngineKind* kind = engine::find_engine(engine);
+  if (!kind)
+    return Err{
+        fmt::format("fuzz: engine \"{}\" is not built into this version: use {}", engine, engine::engine_names())};
   std::unique_ptr<Guest> g(new Guest);
   Impl& m = *g->impl_;
   auto ram = GuestMemory::anonymous(kRam);
@@ -260,8 +262,8 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   tlb_flush_all(c);
 
   engine::install_vector_signal_handler();
-  m.arena = std::make_unique<engine::CodeArena>(32 * MiB);
-  m.engine = engine::make_interpreter(c, *m.arena);
+  m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
+  m.engine = kind->make(c, *m.arena);
   return g;
 }
 

@@ -8,7 +8,6 @@
 
 namespace trapline::machine {
 
-enum class EngineChoice : u8 { automatic, interpret, translate, patch };
 enum class ParaChoice : u8 { none, kvm, xen, automatic };
 enum class ClockChoice : u8 { real, instructions };
 
@@ -22,7 +21,7 @@ struct Config {
   std::vector<Module> modules;
   u64 memory = 512 * MiB;
   u32 cpus = 1;
-  EngineChoice engine = EngineChoice::automatic;
+  std::string engine = "auto";  // a name that engine::find_engine knows
   ParaChoice para = ParaChoice::kvm;
   ClockChoice clock = ClockChoice::real;
   std::string cpu_features;

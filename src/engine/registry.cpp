@@ -1,0 +1,31 @@
+#include "engine/registry.h"
+
+#include "engine/interpret/interpreter.h"
+
+namespace trapline::engine {
+
+namespace {
+
+// Arena sizes are address space: pages are touched as code is made.
+constexpr EngineKind kEngines[] = {
+    {"interpret", 16 * MiB, make_interpreter},
+};
+
+}  // namespace
+
+std::span<const EngineKind> engines() { return kEngines; }
+
+const EngineKind* find_engine(std::string_view name) {
+  if (name == "auto") return &kEngines[0];
+  for (const EngineKind& e : kEngines)
+    if (e.name == name) return &e;
+  return nullptr;
+}
+
+std::string engine_names() {
+  std::string out;
+  for (const EngineKind& e : kEngines) out += std::string{out.empty() ? "" : ", "} + std::string{e.name};
+  return out + " or auto";
+}
+
+}  // namespace trapline::engine
