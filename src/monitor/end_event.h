@@ -1,5 +1,5 @@
-// Why a VM ends or starts over. The first reason counts, but a reset gives way to any other: it must not swallow a
-// signal or a time-out. Posted by any thread, awaited by the main one through a descriptor.
+// Why a VM ends or starts over. The first reason counts, but a reset gives way to the others: it must not swallow a
+// signal or a time-out. To core_gone it does not: a reset ends the core, which may be noticed first. Posted by any thread, awaited by the main one through a descriptor.
 #pragma once
 
 #include <sys/eventfd.h>
@@ -30,7 +30,8 @@ class EndEvent {
   bool post(End end, u32 value = 0) {
     {
       std::lock_guard lock{mutex_};
-      if (reason_ && (reason_->end != End::reset || end == End::reset)) return false;
+      const bool gives_way = reason_ && reason_->end == End::reset && end != End::reset && end != End::core_gone;
+      if (reason_ && !gives_way) return false;
       reason_ = Reason{end, value};
     }
     const u64 one = 1;

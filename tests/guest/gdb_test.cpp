@@ -163,6 +163,22 @@ TEST(GdbStub, ShowsATripleFaultBeforeTheEnd) {
   EXPECT_EQ(vm.wait_exit(seconds{20}), 4) << vm.output();
 }
 
+TEST(GdbStub, KeepsBreakpointsOverAReset) {
+  const TempFile image{multiboot({0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe})};  // mov al, 0xfe; out 0x64, al; jmp $
+  const std::uint16_t port = free_port();
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--kernel", image.path(), "--memory", "64M", "--timeout", "30", "--gdb",
+              std::to_string(port), "--gdb-wait"}};
+  RspClient gdb{port};
+  EXPECT_EQ(gdb.ask("Z0,100022,1"), "OK");
+  for (int boot = 0; boot < 3; boot++) {
+    EXPECT_EQ(gdb.ask("c").substr(0, 3), "T05");
+    EXPECT_EQ(gdb.reg(kEip), 0x100022u);
+    EXPECT_EQ(gdb.reg(0) & 0xff, 0xfeu);
+  }
+  gdb.send("k");
+  EXPECT_EQ(vm.wait_exit(seconds{20}), 0) << vm.output();
+}
+
 TEST(GdbStub, GoesOnWhenTheClientVanishes) {
   const TempFile image{multiboot(loops_for_ever())};
   const std::uint16_t port = free_port();
