@@ -7,11 +7,44 @@ namespace trapline::isa {
 
 namespace {
 
+// The rows' vocabulary. Feature names that are also row names end in an underscore.
+using enum Class;
+using enum Sensitivity;
+using enum Lowering;
+using enum Cage;
+using enum Effect;
+constexpr Feature always = Feature::always, amd = Feature::amd, ia32 = Feature::ia32, iopl = Feature::iopl,
+                  code32 = Feature::code32, umip = Feature::umip, umip_answers = Feature::umip_answers,
+                  pku = Feature::pku, pce = Feature::pce, umip_answers_all = Feature::umip_answers_all,
+                  cpuid_off = Feature::cpuid_off, cpuid_faulting = Feature::cpuid_faulting, tsc_off = Feature::tsc_off,
+                  fsgsbase = Feature::fsgsbase, rdtscp_ = Feature::rdtscp, rdpid_ = Feature::rdpid,
+                  rdpru_ = Feature::rdpru, xsave_ = Feature::xsave, waitpkg = Feature::waitpkg,
+                  monitorx_ = Feature::monitorx, serialize_ = Feature::serialize, clzero_ = Feature::clzero,
+                  enqcmd_ = Feature::enqcmd, amx_ = Feature::amx, tsx = Feature::tsx, tsx_test = Feature::tsx_test,
+                  tsxldtrk = Feature::tsxldtrk, shadow_stack = Feature::shadow_stack, uintr = Feature::uintr,
+                  keylocker = Feature::keylocker, ptwrite_ = Feature::ptwrite, lwp = Feature::lwp,
+                  padlock_ = Feature::padlock, sgx = Feature::sgx, vmcall_leaves = Feature::vmcall_leaves,
+                  vmmcall_leaves = Feature::vmmcall_leaves;
+
+consteval std::array<Alternative, 5> only(Effect e) { return {{{Feature::always, true, e}}}; }
+
+consteval Example example(CodeSize size, std::string_view hex) {
+  Example out{.size = size};
+  const auto digit = [](char c) { return static_cast<u8>(c <= '9' ? c - '0' : c - 'a' + 10); };
+  for (std::size_t i = 0; i + 1 < hex.size(); i += 2)
+    out.bytes[out.length++] = static_cast<u8>(digit(hex[i]) << 4 | digit(hex[i + 1]));
+  return out;
+}
+consteval Example x64(std::string_view hex) { return example(CodeSize::bits64, hex); }
+consteval Example x32(std::string_view hex) { return example(CodeSize::bits32, hex); }
+
+#define MN(name) ZYDIS_MNEMONIC_##name
 constexpr Row kRows[] = {
 #define ROW(id_, ...) Row{.id = RowId::id_, __VA_ARGS__},
 #include "isa/table/rows.inc"
 #undef ROW
 };
+#undef MN
 
 constexpr std::string_view kSlugs[] = {
 #define ROW(id_, ...) #id_,

@@ -36,6 +36,7 @@ enum class Sensitivity : u8 {
 enum class Effect : u8 {
   acts,     // executes, as an innocuous instruction would: what it reads or writes belongs to the process
   reveals,  // executes, and shows a value of the host's
+  answers,  // traps, but the host's kernel answers with a dummy value and no signal
   ignored,  // executes, and silently does less than asked
   enters,   // enters the host's kernel as a system call
   leaves,   // leaves for the hypervisor under the host
@@ -50,17 +51,19 @@ enum class Effect : u8 {
   traps_gp,
   traps_pf,
   traps_ac,
+  traps_ud_gp,  // #UD, or #GP where the extension is switched on
 };
 
 // What of the host changes the answer. Found by isa/verify's probes; see HostFeatures.
 enum class Feature : u8 {
   always,            // as the last alternative: no condition
-  code16,            // not of the host: the code is 16-bit (or compatibility-mode 16-bit)
-  code32,            // the code is 32-bit, on a 64-bit host: compatibility mode
+  code32,            // not of the host: the code is 32-bit, on a 64-bit host (compatibility mode)
   amd,               // AMD's manual is the one that counts (also Hygon)
   nested,            // the host is itself a guest
-  ia32,              // the kernel runs 32-bit processes (INT 0x80, the compatibility code segment)
-  iopl3,             // the process has IOPL 3 (never, unless it asked: modern Linux emulates it without CLI)
+  vmcall_leaves,     // ... and VMCALL from ring 3 reaches the hypervisor under it
+  vmmcall_leaves,    // ... or VMMCALL does
+  ia32,              // the kernel runs 32-bit code (INT 0x80, the compatibility code segment)
+  iopl,              // IOPL 3 or an I/O bitmap lets the process reach ports
   umip,              // CR4.UMIP is set
   umip_answers,      // ... and the kernel answers SGDT, SIDT and SMSW with dummies instead of a signal
   umip_answers_all,  // ... and SLDT and STR, too
@@ -69,34 +72,27 @@ enum class Feature : u8 {
   tsc_off,           // CR4.TSD is set for this process (prctl(PR_SET_TSC))
   fsgsbase,          // CR4.FSGSBASE
   pku,               // CR4.PKE
-  pce,               // CR4.PCE: RDPMC in ring 3
+  pce,               // CR4.PCE for this process: RDPMC in ring 3
+  xsave,             // CR4.OSXSAVE
   rdpid,
   rdtscp,
-  xsave,  // CR4.OSXSAVE
-  xgetbv1,
-  xsavec,
+  rdpru,
   waitpkg,
   monitorx,
-  rdpru,
-  tsx,       // RTM: XBEGIN starts a transaction
-  tsx_test,  // XTEST and XABORT decode (RTM, or TSX_FORCE_ABORT)
-  tsxldtrk,
-  shadow_stack,  // CET user shadow stacks, on in this process
-  uintr,
   serialize,
-  sgx,
-  smx,
-  ptwrite,
-  enqcmd,
-  cldemote,
   clzero,
-  mcommit,
-  keylocker,
+  enqcmd,
   amx,
+  tsx,           // RTM: XBEGIN starts a transaction
+  tsx_test,      // XTEST decodes (RTM or HLE)
+  tsxldtrk,      // XSUSLDTRK, XRESLDTRK
+  shadow_stack,  // CET user shadow stacks, on in this process
+  uintr,         // CR4.UINTR
+  keylocker,     // CR4.KL
+  ptwrite,
+  sgx,
   lwp,
   padlock,
-  sysenter_long,  // SYSENTER in 64-bit mode enters the kernel (Intel)
-  vsyscall,
   count,
 };
 
@@ -113,6 +109,7 @@ enum class Lowering : u8 {
 enum class Cage : u8 {
   direct,       // runs: right as it is
   intercepted,  // traps or enters the host kernel by itself; the signal is turned into the guest's event
+  matched,      // runs, once the core has made what it reads the guest's (selectors, CPU number); else patched
   armed,        // made to trap by a host feature before the cage is entered
   patched,      // must be rewritten before the page may run
   barred,       // a page that holds it at any offset is not run in a cage but translated
@@ -157,6 +154,7 @@ struct Example {
   CodeSize size = CodeSize::bits64;
   u8 length = 0;
   std::array<u8, 12> bytes{};
+  constexpr std::span<const u8> code() const { return {bytes.data(), length}; }
 };
 
 enum class RowId : u16;
@@ -165,11 +163,11 @@ struct Row {
   RowId id{};
   std::string_view name;  // "POPF": what `trapline isa NAME` takes, together with the mnemonics
   std::string_view what;  // the forms in the manual's notation, and what it does: a few words
-  std::array<ZydisMnemonic, 8> mnemonics{};
+  std::array<ZydisMnemonic, 12> mnemonics{};
   Form form = Form::any;
   Modes modes = kModesAll;
   Sensitivity sensitivity = Sensitivity::none;
-  InRing ring0, ring3;
+  InRing ring0 = {}, ring3 = {};
   Cage cage = Cage::direct;
   Feature cage_needs = Feature::always;  // the host feature that `cage` relies on ...
   Cage cage_else = Cage::direct;         // ... and what happens without it
@@ -177,6 +175,7 @@ struct Row {
   bool robin_irvine = false;             // among the 17 of Robin and Irvine (2000)
   std::string_view manual;               // sections
   Example example;                       // one that `--verify` runs, where it can
+  Example example32 = {};                // the same in 32-bit mode; empty: the same bytes, if they mean the same there
 };
 
 enum class RowId : u16 {

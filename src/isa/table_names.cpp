@@ -15,21 +15,51 @@ std::string_view name(Sensitivity s) {
 }
 
 std::string_view name(Effect e) {
-  constexpr std::string_view names[] = {"executes", "reveals", "ignored", "host kernel", "hypervisor", "#DE",
-                                        "#DB",      "#BP",     "#OF",     "#BR",         "#UD",        "#NP",
-                                        "#SS",      "#GP",     "#PF",     "#AC"};
-  static_assert(std::size(names) == static_cast<u8>(Effect::traps_ac) + 1);
+  constexpr std::string_view names[] = {"executes", "reveals", "answered", "ignored", "host kernel", "hypervisor",
+                                        "#DE",      "#DB",     "#BP",      "#OF",     "#BR",         "#UD",
+                                        "#NP",      "#SS",     "#GP",      "#PF",     "#AC",         "#UD/#GP"};
+  static_assert(std::size(names) == static_cast<u8>(Effect::traps_ud_gp) + 1);
   return names[static_cast<u8>(e)];
 }
 
 std::string_view name(Feature f) {
-  constexpr std::string_view names[] = {
-      "always",       "code16",           "code32",         "amd",          "nested",  "ia32",      "iopl3",    "umip",
-      "umip_answers", "umip_answers_all", "cpuid_faulting", "cpuid_off",    "tsc_off", "fsgsbase",  "pku",      "pce",
-      "rdpid",        "rdtscp",           "xsave",          "xgetbv1",      "xsavec",  "waitpkg",   "monitorx", "rdpru",
-      "tsx",          "tsx_test",         "tsxldtrk",       "shadow_stack", "uintr",   "serialize", "sgx",      "smx",
-      "ptwrite",      "enqcmd",           "cldemote",       "clzero",       "mcommit", "keylocker", "amx",      "lwp",
-      "padlock",      "sysenter_long",    "vsyscall"};
+  constexpr std::string_view names[] = {"always",
+                                        "code32",
+                                        "amd",
+                                        "nested",
+                                        "vmcall_leaves",
+                                        "vmmcall_leaves",
+                                        "ia32",
+                                        "iopl",
+                                        "umip",
+                                        "umip_answers",
+                                        "umip_answers_all",
+                                        "cpuid_faulting",
+                                        "cpuid_off",
+                                        "tsc_off",
+                                        "fsgsbase",
+                                        "pku",
+                                        "pce",
+                                        "xsave",
+                                        "rdpid",
+                                        "rdtscp",
+                                        "rdpru",
+                                        "waitpkg",
+                                        "monitorx",
+                                        "serialize",
+                                        "clzero",
+                                        "enqcmd",
+                                        "amx",
+                                        "tsx",
+                                        "tsx_test",
+                                        "tsxldtrk",
+                                        "shadow_stack",
+                                        "uintr",
+                                        "keylocker",
+                                        "ptwrite",
+                                        "sgx",
+                                        "lwp",
+                                        "padlock"};
   static_assert(std::size(names) == static_cast<u8>(Feature::count));
   return f < Feature::count ? names[static_cast<u8>(f)] : "";
 }
@@ -40,7 +70,7 @@ std::string_view name(Lowering l) {
 }
 
 std::string_view name(Cage c) {
-  constexpr std::string_view names[] = {"direct", "intercepted", "armed", "patched", "barred"};
+  constexpr std::string_view names[] = {"direct", "intercepted", "matched", "armed", "patched", "barred"};
   return names[static_cast<u8>(c)];
 }
 
