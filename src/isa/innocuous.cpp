@@ -41,8 +41,9 @@ constexpr ZydisInstructionCategory kComputing[] = {
 
 // ISA sets that have instructions in the categories above and yet are of the machine.
 constexpr ZydisISASet kOfTheMachine[] = {
-    ZYDIS_ISA_SET_RTM,       ZYDIS_ISA_SET_TSX_LDTRK, ZYDIS_ISA_SET_SVM,     ZYDIS_ISA_SET_VTX,
-    ZYDIS_ISA_SET_KEYLOCKER, ZYDIS_ISA_SET_UINTR,     ZYDIS_ISA_SET_WAITPKG, ZYDIS_ISA_SET_KEYLOCKER_WIDE,
+    ZYDIS_ISA_SET_RTM,   ZYDIS_ISA_SET_LWP,     ZYDIS_ISA_SET_TSX_LDTRK,
+    ZYDIS_ISA_SET_SVM,   ZYDIS_ISA_SET_VTX,     ZYDIS_ISA_SET_KEYLOCKER,
+    ZYDIS_ISA_SET_UINTR, ZYDIS_ISA_SET_WAITPKG, ZYDIS_ISA_SET_KEYLOCKER_WIDE,
 };
 
 // The harmless ones of categories that are mixed.
