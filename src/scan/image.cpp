@@ -1,0 +1,29 @@
+#include "scan/image.h"
+
+#include <algorithm>
+
+namespace trapline::scan {
+
+const Section* Image::section_of(u64 address) const {
+  auto after = std::upper_bound(sections.begin(), sections.end(), address,
+                                [](u64 a, const Section& s) { return a < s.address; });
+  // Sections without bytes or with overlapping data may come between.
+  for (unsigned back = 0; after != sections.begin() && back < 16; back++) {
+    --after;
+    if (after->holds(address)) return &*after;
+  }
+  return nullptr;
+}
+
+const Section* Image::code_at(u64 address) const {
+  const Section* s = section_of(address);
+  return s && s->code ? s : nullptr;
+}
+
+const Section* Image::section_named(std::string_view wanted) const {
+  for (const Section& s : sections)
+    if (s.name == wanted) return &s;
+  return nullptr;
+}
+
+}  // namespace trapline::scan
