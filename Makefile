@@ -6,6 +6,8 @@ KERNEL ?= $(CACHE)/kernels/cloud-amd64/vmlinuz
 INITRD ?= $(CACHE)/initrd-amd64
 APPEND ?= console=ttyS0
 RUN_OPTIONS ?=
+ROUNDS ?=
+BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test bench fuzz lint clean guests
@@ -14,7 +16,7 @@ help:
 	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
 	@echo "make test   build and run every test"
 	@echo "make build  the executable, build/trapline"
-	@echo "make bench  boot time and instruction rate beside QEMU TCG and Bochs"
+	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
 	@echo "make fuzz   ten million random instructions, interpret against this CPU"
 	@echo "make lint   clang-format and clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
@@ -45,7 +47,7 @@ bench: build
 	@scripts/setup.sh guest bench
 	@scripts/guest-kernel.sh cloud-amd64
 	@scripts/guest-initrd.sh amd64
-	@bench/run.sh
+	@bench/run.sh $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_OPTIONS)
 
 fuzz: build
 	build/trapline fuzz --engine interpret --count 10000000

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh [OPTION...]: see boot.py --help.
+# run.sh [OPTION...]: see bench.py --help.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec /usr/bin/python3 bench/boot.py "$@"
+exec /usr/bin/python3 bench/bench.py "$@"
