@@ -1,10 +1,9 @@
 #include "core/crash_report.h"
 
-#include <algorithm>
 #include <array>
 #include <iterator>
-#include <vector>
 
+#include "core/history.h"
 #include "cpu/mmu.h"
 #include "isa/insn.h"
 
@@ -57,48 +56,25 @@ void segments(const cpu::Vcpu& cpu, Out out) {
                  cpu.gdtr.limit, cpu.idtr.base, cpu.idtr.limit);
 }
 
-// As many bytes of code from `linear` as are mapped, at most `wanted`.
-std::vector<u8> code_bytes(const cpu::Vcpu& cpu, u64 linear, std::size_t wanted) {
-  std::vector<u8> bytes;
-  for (u8 b; bytes.size() < wanted && cpu::peek(cpu, (linear + bytes.size()) & cpu.linear_mask, &b, 1);)
-    bytes.push_back(b);
-  return bytes;
-}
-
-// Where to begin disassembling so that an instruction starts exactly at offset `target`: the longest run that does.
-std::size_t synchronise(const std::vector<u8>& bytes, std::size_t target, isa::CodeSize size) {
-  for (std::size_t start = 0; start < target; start++) {
-    std::size_t at = start;
-    isa::Insn insn;
-    while (at < target && isa::decode(&bytes[at], bytes.size() - at, size, insn) == isa::DecodeStatus::ok)
-      at += insn.length;
-    if (at == target) return start;
-  }
-  return target;
-}
-
-void code(const cpu::Vcpu& cpu, Out out) {
-  constexpr u64 kBefore = 40, kAfter = 40;
+// What retired last, then what stands at rip: it has not been executed, or could not be.
+void history(const cpu::Vcpu& cpu, Out out) {
+  constexpr std::size_t kExecuted = 16, kAhead = 4;
+  fmt::format_to(out, "executed last:\n");
+  for (const Executed& e : executed_last(cpu, kExecuted)) fmt::format_to(out, "  @{:016x}  {}\n", e.linear, e.text);
   const u64 base = cpu.seg[static_cast<u8>(isa::Seg::cs)].linear_base;
-  u64 first = cpu.rip >= kBefore ? cpu.rip - kBefore : 0;
-  auto bytes = code_bytes(cpu, base + first, cpu.rip - first + kAfter);
-  if (bytes.size() <= cpu.rip - first) {  // the part before is not mapped
-    first = cpu.rip;
-    bytes = code_bytes(cpu, base + first, kAfter);
-  }
-  if (bytes.empty()) {
-    fmt::format_to(out, "code: the memory at rip is not mapped\n");
-    return;
-  }
-  const auto size = cpu.code_size();
-  fmt::format_to(out, "code before and at rip:\n");
-  std::size_t at = synchronise(bytes, cpu.rip - first, size);
-  while (at < bytes.size()) {
+  const auto bytes = code_bytes(cpu, base + cpu.rip, kAhead * 15);
+  if (bytes.empty()) fmt::format_to(out, "> @{:016x}  not mapped\n", (base + cpu.rip) & cpu.linear_mask);
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < kAhead && at < bytes.size(); i++) {
+    const u64 linear = (base + cpu.rip + at) & cpu.linear_mask;
     isa::Insn insn;
-    if (isa::decode(&bytes[at], bytes.size() - at, size, insn) != isa::DecodeStatus::ok) break;
+    if (isa::decode(&bytes[at], bytes.size() - at, cpu.code_size(), insn) != isa::DecodeStatus::ok) {
+      if (i == 0) fmt::format_to(out, "> @{:016x}  (no instruction)\n", linear);
+      break;
+    }
     std::array<char, 128> text{};
-    isa::format(insn, first + at, text.data(), text.size());
-    fmt::format_to(out, "{} {:016x}  {}\n", first + at == cpu.rip ? ">" : " ", first + at, text.data());
+    isa::format(insn, cpu.rip + at, text.data(), text.size());
+    fmt::format_to(out, "{} @{:016x}  {}\n", i == 0 ? ">" : " ", linear, text.data());
     at += insn.length;
   }
 }
@@ -130,7 +106,7 @@ std::string describe(const cpu::Vcpu& cpu) {
                  name_of(cpu.mode), cpu.cpl, cpu.seg[static_cast<u8>(isa::Seg::cs)].selector, cpu.rip, cpu.retired);
   registers(cpu, out);
   segments(cpu, out);
-  code(cpu, out);
+  history(cpu, out);
   stack(cpu, out);
   return text;
 }

@@ -15,6 +15,7 @@
 #include "cpu/clock.h"
 #include "cpu/cpuid.h"
 #include "cpu/fault.h"
+#include "cpu/trail.h"
 #include "isa/insn.h"
 
 namespace trapline::cpu {
@@ -24,6 +25,7 @@ class CodeMap;    // cpu/code_map.h
 class DebugPort;  // debugger's view: breakpoints; null without one
 struct Para;      // cpu/para.h
 struct Tlb;       // cpu/mmu.h
+struct TlbMirror;
 
 using isa::Seg;
 
@@ -109,6 +111,7 @@ inline constexpr u32 init = 4;
 inline constexpr u32 sipi = 8;
 inline constexpr u32 smp_request = 16;  // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
 inline constexpr u32 kick = 32;         // return to the vCPU loop: pause, quit, debugger, turn over
+inline constexpr u32 code_changed = 128;  // code that an engine translated was overwritten: leave it (CodeMap::watch)
 inline constexpr u32 timer = 64;        // the local APIC timer's deadline may have passed
 }  // namespace attention
 
@@ -186,7 +189,12 @@ struct Vcpu {
   const Cpuid* cpuid = nullptr;  // VM-wide policy
   DebugPort* debugger = nullptr;
   void* engine_state = nullptr;  // the running engine's own
+  TlbMirror* tlb_mirror = nullptr;  // of the running engine; null without one
   Para* para = nullptr;          // paravirtual interface, VM-wide; null without one
+
+  alignas(64) Trail trail;  // for crash reports
+  u64 last_pause = 0;       // `retired` at the last PAUSE
+  u32 pauses = 0;           // that came one soon after the other: see pause() in cpu/control.cpp
 
   // Counters for --stats; plain, read after the vCPU stopped (or torn, for the live rate).
   struct Counters {

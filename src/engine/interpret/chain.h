@@ -20,6 +20,7 @@ inline bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16)
     return nullptr;
   if (cpu.attention->load(std::memory_order_relaxed) != 0) [[unlikely]]
     return nullptr;
+  cpu.trail.enter(cpu.retired, cpu.rip);
   cpu.retired = retired;
   const Op* first = b->first();
   TRAPLINE_DISPATCH(cpu, first);

@@ -152,6 +152,8 @@ void Interpreter::flush() {
 void Interpreter::execute(Vcpu& cpu, Block* block) {
   run_.leave = Leave::boundary;
   run_.pending_link = nullptr;
+  cpu.trail.see(cpu.retired, cpu.seg[static_cast<u8>(Seg::cs)].linear_base, cpu.code_size());
+  cpu.trail.enter(cpu.retired, cpu.rip);
   cpu.retired += block->count;
   for (const Op* op = block->first(); op;) op = op->fn(cpu, op);
 }
