@@ -25,6 +25,7 @@ constexpr std::array<std::pair<std::string_view, Area>, 11> kAreas{{
 void to_stderr(std::string_view line) { fmt::print(stderr, "{}\n", line); }
 
 Sink g_sink = to_stderr;
+thread_local int t_vcpu = -1;
 
 std::string_view name_of(Area area) {
   for (auto& [name, bit] : kAreas)
@@ -59,6 +60,11 @@ std::string_view names() {
 
 void set_sink(Sink sink) { g_sink = sink ? sink : to_stderr; }
 
-void emit(Area area, std::string_view text) { g_sink(fmt::format("{}: {}", name_of(area), text)); }
+void set_vcpu(int index) { t_vcpu = index; }
+
+void emit(Area area, std::string_view text) {
+  if (t_vcpu < 0) return g_sink(fmt::format("{}: {}", name_of(area), text));
+  g_sink(fmt::format("{}: vcpu{} {}", name_of(area), t_vcpu, text));
+}
 
 }  // namespace trapline::trace

@@ -37,6 +37,8 @@ std::string_view names();  // "cpu, mmu, ..." for help texts
 using Sink = void (*)(std::string_view line);
 void set_sink(Sink sink);
 void emit(Area area, std::string_view text);
+// Lines of this thread are about this vCPU from now on and say so: "exits: vcpu0 ...". Less than 0: about none.
+void set_vcpu(int index);
 
 }  // namespace trapline::trace
 

@@ -93,6 +93,7 @@ struct alignas(kPageSize) VmPage {
   u64 start_ns = 0;                 // --clock instructions: guest time at which the core starts (not 0 after a reset)
   u32 vcpus = 0;
   u32 launch_length = 0;
+  u32 trace_error = 0;  // errno of the write that ended the core's trace, left as it dies
   alignas(64) DebugMailbox debug;
   alignas(64) Report report;
 };

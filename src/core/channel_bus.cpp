@@ -63,20 +63,16 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
 u32 ChannelBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
   Request r = of(RequestKind::port_read);
   r.port = port, r.size = static_cast<u16>(size);
-  const u32 v = static_cast<u32>(call(cpu, r) & low_bytes(size));
-  TRACE(exits, "cpu{} in {:#x}/{} -> {:#x}", cpu.index, port, size, v);
-  return v;
+  return static_cast<u32>(call(cpu, r) & low_bytes(size));
 }
 
 void ChannelBus::port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) {
-  TRACE(exits, "cpu{} out {:#x}/{} <- {:#x}", cpu.index, port, size, value);
   Request r = of(RequestKind::port_write);
   r.port = port, r.size = static_cast<u16>(size), r.value = value;
   call(cpu, r);
 }
 
 void ChannelBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, u8* out) {
-  TRACE(exits, "cpu{} in {:#x}/{} x {}", cpu.index, port, size, count);
   while (count > 0) {
     Request r = of(RequestKind::port_read_many);
     r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
@@ -88,7 +84,6 @@ void ChannelBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 cou
 }
 
 void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, const u8* in) {
-  TRACE(exits, "cpu{} out {:#x}/{} x {}", cpu.index, port, size, count);
   while (count > 0) {
     Request r = of(RequestKind::port_write_many);
     r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
@@ -102,13 +97,10 @@ void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 co
 u64 ChannelBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
   Request r = of(RequestKind::mmio_read);
   r.address = gpa.raw, r.size = static_cast<u16>(size);
-  const u64 v = call(cpu, r) & low_bytes(size);
-  TRACE(exits, "cpu{} read {}/{} -> {:#x}", cpu.index, gpa, size, v);
-  return v;
+  return call(cpu, r) & low_bytes(size);
 }
 
 void ChannelBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
-  TRACE(exits, "cpu{} write {}/{} <- {:#x}", cpu.index, gpa, size, value);
   Request r = of(RequestKind::mmio_write);
   r.address = gpa.raw, r.size = static_cast<u16>(size), r.value = value;
   call(cpu, r);

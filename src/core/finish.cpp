@@ -11,6 +11,7 @@
 #include <new>
 
 #include "base/invariant.h"
+#include "base/trace.h"
 #include "core/futex.h"
 #include "core/trace_sink.h"
 #include "core/vm.h"
@@ -44,6 +45,7 @@ void publish_stats() {
   if (g_page->report.claimed.exchange(1) != 0) sleep_for_good();
   t_claimed = true;
   publish_stats();
+  g_page->trace_error = static_cast<u32>(trace_error());
   const std::size_t n = std::min<std::size_t>(text.size(), kReportBytes);
   std::memcpy(g_page->report.text, text.data(), n);
   g_page->report.length = static_cast<u32>(n);
@@ -102,7 +104,10 @@ void on_signal(int signal, siginfo_t* info, void* context) {
 
 void set_report_channel(const Channel& channel) { g_page = &channel.vm(); }
 void set_report_vm(Vm* vm) { g_vm = vm; }
-void set_current_vcpu(const cpu::Vcpu* cpu) { t_vcpu = cpu; }
+void set_current_vcpu(const cpu::Vcpu* cpu) {
+  t_vcpu = cpu;
+  trace::set_vcpu(cpu ? static_cast<int>(cpu->index) : -1);
+}
 
 void finish(EndKind kind, std::string_view text) {
   flush_trace();

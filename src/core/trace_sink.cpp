@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <mutex>
 #include <string>
@@ -19,9 +20,10 @@ struct {
   std::mutex mutex;
   std::string pending;
   int fd = -1;
+  std::atomic<int> error{0};
 } g_trace;
 
-// Lost output cannot be reported from inside the sandbox; a trace that cannot be written ends silently, the VM goes on.
+// A trace that cannot be written ends and the VM goes on; the monitor says so at the end.
 void write_all(const std::string& text) {
   std::size_t done = 0;
   while (done < text.size() && g_trace.fd >= 0) {
@@ -31,6 +33,7 @@ void write_all(const std::string& text) {
     } else if (errno == EAGAIN) {
       ::sched_yield();
     } else if (errno != EINTR) {
+      g_trace.error = n == 0 ? ENOSPC : errno;
       g_trace.fd = -1;
     }
   }
@@ -60,5 +63,7 @@ void flush_trace() {
   std::lock_guard lock{g_trace.mutex};
   if (!g_trace.pending.empty()) flush_locked();
 }
+
+int trace_error() { return g_trace.error; }
 
 }  // namespace trapline::core

@@ -6,5 +6,6 @@ namespace trapline::core {
 
 void open_trace(int fd);  // installs the sink; before threads start
 void flush_trace();
+int trace_error();  // errno of the write that ended the trace; 0: none did
 
 }  // namespace trapline::core

@@ -14,7 +14,7 @@ Outcome sem::hypercall(Vcpu& cpu, const isa::Insn&) {
   const std::array<u64, 4> arguments = {cpu.gpr[isa::rbx] & mask, cpu.gpr[isa::rcx] & mask, cpu.gpr[isa::rdx] & mask,
                                         cpu.gpr[isa::rsi] & mask};
   const u64 result = cpu.cpl > 0 ? cpu.para->hypercall_denied(cpu) : cpu.para->hypercall(cpu, number, arguments);
-  TRACE(exits, "vcpu{} hypercall {} -> {:#x}", cpu.index, number, result & mask);
+  TRACE(exits, "hypercall {} -> {:#x}", number, result & mask);
   cpu.gpr[isa::rax] = result & mask;
   return Outcome::next;
 }

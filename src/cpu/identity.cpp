@@ -16,8 +16,7 @@ Outcome cpuid(Vcpu& cpu) {
   const u32 leaf = static_cast<u32>(cpu.gpr[isa::rax]), subleaf = static_cast<u32>(cpu.gpr[isa::rcx]);
   CpuidRegs r = cpu.cpuid->query(leaf, subleaf, cpu.index, cpu.xcr0, cpu.msr.xss, cpu.cr4);
   if (leaf == 1 && cpu.lapic && !cpu.lapic->enabled()) r.edx &= ~(1u << 9);  // SDM Vol. 3A 10.4.3
-  TRACE(msr, "vcpu{} cpuid {:#x}.{:#x} -> {:#010x} {:#010x} {:#010x} {:#010x}", cpu.index, leaf, subleaf, r.eax, r.ebx,
-        r.ecx, r.edx);
+  TRACE(msr, "cpuid {:#x}.{:#x} -> {:#010x} {:#010x} {:#010x} {:#010x}", leaf, subleaf, r.eax, r.ebx, r.ecx, r.edx);
   cpu.gpr[isa::rax] = r.eax;
   cpu.gpr[isa::rbx] = r.ebx;
   cpu.gpr[isa::rcx] = r.ecx;

@@ -85,8 +85,8 @@ void Lapic::send_ipi(u32 icr_low, u32 destination) {
             icr_low >> 18 & 3,
             destination,
             x2apic()};
-  TRACE(interrupts, "vcpu{} ipi mode {} vector {:#x} shorthand {} to {:#x}{}", cpu_.index, static_cast<u32>(m.mode),
-        m.vector, m.shorthand, destination, m.logical ? " logical" : "");
+  TRACE(interrupts, "ipi mode {} vector {:#x} shorthand {} to {:#x}{}", static_cast<u32>(m.mode), m.vector, m.shorthand,
+        destination, m.logical ? " logical" : "");
   // INIT level de-assert only ever synchronized arbitration ids, which no longer exist (SDM 10.6.1).
   const bool level_trigger = icr_low & 1u << 15, assert_level = icr_low & 1u << 14;
   if (m.mode == init && level_trigger && !assert_level) return;

@@ -53,11 +53,11 @@ void Lapic::arm() {
   } else if (timer_running_) {
     cpu_.timer_deadline = timer_start_ + timer_period();
   }
-  TRACE(clock, "vcpu{} timer due {}", cpu_.index, cpu_.timer_deadline);
+  TRACE(clock, "timer due {}", cpu_.timer_deadline);
 }
 
 void Lapic::fire() {
-  TRACE(clock, "vcpu{} timer fired", cpu_.index);
+  TRACE(clock, "timer fired");
   local_interrupt(lvt_timer);
 }
 

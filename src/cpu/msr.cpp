@@ -234,7 +234,7 @@ Outcome rdmsr(Vcpu& cpu, const isa::Insn&) {
   const u32 index = static_cast<u32>(cpu.gpr[isa::rcx]);
   u64 value = 0;
   const bool ok = msr_read(cpu, index, &value);
-  TRACE(msr, "vcpu{} rdmsr {:#x} {}", cpu.index, index, ok ? fmt::format("-> {:#x}", value) : "#GP");
+  TRACE(msr, "rdmsr {:#x} {}", index, ok ? fmt::format("-> {:#x}", value) : "#GP");
   if (!ok) return cpu.raise_gp();
   cpu.gpr[isa::rax] = value & 0xffffffff;
   cpu.gpr[isa::rdx] = value >> 32;
@@ -246,7 +246,7 @@ Outcome wrmsr(Vcpu& cpu, const isa::Insn&) {
   const u32 index = static_cast<u32>(cpu.gpr[isa::rcx]);
   const u64 value = (cpu.gpr[isa::rdx] & 0xffffffff) << 32 | (cpu.gpr[isa::rax] & 0xffffffff);
   const bool ok = msr_write(cpu, index, value);
-  TRACE(msr, "vcpu{} wrmsr {:#x} <- {:#x}{}", cpu.index, index, value, ok ? "" : " #GP");
+  TRACE(msr, "wrmsr {:#x} <- {:#x}{}", index, value, ok ? "" : " #GP");
   return ok ? Outcome::next : cpu.raise_gp();
 }
 

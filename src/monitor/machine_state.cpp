@@ -112,7 +112,10 @@ class Server {
 
 }  // namespace
 
-void serve_vcpu(MachineState& machine, u32 index) { Server{machine, index}.run(); }
+void serve_vcpu(MachineState& machine, u32 index) {
+  trace::set_vcpu(static_cast<int>(index));
+  Server{machine, index}.run();
+}
 
 void run_timer(MachineState& m) {
   std::unique_lock guard{m.lock};

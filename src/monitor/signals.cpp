@@ -22,6 +22,7 @@ SignalSource::SignalSource() {
   ::sigprocmask(SIG_BLOCK, &set, nullptr);
   ::signal(SIGCHLD, SIG_DFL);  // inherited as ignored, children would vanish unreported
   ::signal(SIGPIPE, SIG_IGN);  // writes say EPIPE
+  ::signal(SIGXFSZ, SIG_IGN);  // and EFBIG
   fd_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 

@@ -73,6 +73,7 @@ class VmRun {
   void stop_core();
   void stop_service();
   void collect_stats();
+  void complain_of_trace() const;
   int conclude();
   int conclude_core();
   void start_debugger();
@@ -91,6 +92,7 @@ class VmRun {
   std::unique_ptr<gdb::Server> gdb_;
   std::vector<std::thread> threads_;
   std::vector<core::VcpuStats> stats_;
+  int trace_error_ = 0;  // the core's
   steady_clock::time_point started_;
 };
 
@@ -122,7 +124,7 @@ int VmRun::run() {
 }
 
 int VmRun::run_machine(Terminal& terminal) {
-  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, terminal.raw());
+  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0);
   stats_.resize(config_.cpus);
   if (gdb_listener_) start_debugger();
   started_ = steady_clock::now();
@@ -146,6 +148,7 @@ int VmRun::run_machine(Terminal& terminal) {
   terminal.suspend();
   core::flush_trace();
   const int code = conclude();
+  complain_of_trace();
   if (gdb_) end_debugger(code);
   if (config_.stats)
     fmt::print(stderr, "{}", stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()));
@@ -275,7 +278,17 @@ void VmRun::stop_service() {
   threads_.clear();
 }
 
+// A trace that ended early is worse than none if nobody knows.
+void VmRun::complain_of_trace() const {
+  const int error = trace_error_ ? trace_error_ : core::trace_error();
+  if (error == 0) return;
+  const std::string where =
+      config_.trace_file.empty() ? "--trace: standard error" : "--trace-file " + config_.trace_file;
+  complain(fmt::format("{}: {}: the trace is not complete", where, ::strerror(error)));
+}
+
 void VmRun::collect_stats() {
+  if (const u32 error = machine_->channel.vm().trace_error) trace_error_ = static_cast<int>(error);
   for (u32 i = 0; i < config_.cpus; i++) {
     const core::VcpuStats s = machine_->channel.vcpu(i).stats;
     auto* sum = reinterpret_cast<u64*>(&stats_[i]);

@@ -9,6 +9,7 @@
 #include <termios.h>
 
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "support/process.h"
@@ -43,6 +44,13 @@ std::vector<pid_t> children_of(pid_t parent) {
   }
   if (proc) ::closedir(proc);
   return found;
+}
+
+char state_of(pid_t pid) {
+  std::ifstream stat{"/proc/" + std::to_string(pid) + "/stat"};
+  std::string text;
+  if (!std::getline(stat, text) || text.rfind(')') + 2 >= text.size()) return '?';
+  return text[text.rfind(')') + 2];
 }
 
 bool gone(pid_t pid) {
@@ -125,6 +133,57 @@ TEST(Ending, SignalsEndItCleanly) {
     EXPECT_EQ(vm.wait_exit(10s), 128 + number) << vm.output();
     for (pid_t child : children) EXPECT_TRUE(gone(child));
   }
+}
+
+// At any moment of a start, a run and an end.
+TEST(Ending, SigtermAtAnyTimeLeavesNothingBehind) {
+  const TempFile kernel{multiboot(prints("boot ", {0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe}))};  // resets for ever
+  for (int i = 0; i < 40; i++) {
+    Process vm{command(kernel, {"--cpus", "2"})};
+    std::this_thread::sleep_for(i * 2ms);
+    vm.signal(SIGTERM);
+    EXPECT_EQ(vm.wait_exit(10s), 143) << "after " << i * 2 << " ms: " << vm.output();
+    EXPECT_TRUE(gone(-vm.pid())) << "the whole process group, after " << i * 2 << " ms";
+  }
+}
+
+TEST(Ending, ATraceThatCannotBeWrittenIsSaid) {
+  const TempFile kernel{multiboot(prints("text", exits_with(3)))};
+  for (const char* clock : {"real", "instructions"}) {
+    const Finished f = run(command(kernel, {"--clock", clock, "--trace", "all", "--trace-file", "/dev/full"}));
+    EXPECT_EQ(f.code, 7) << "the guest's own";
+    EXPECT_THAT(f.output, HasSubstr("--trace-file /dev/full: No space left on device"));
+  }
+}
+
+TEST(Ending, EveryAccessIsTracedOnceAndNamesItsVcpu) {
+  const TempFile kernel{multiboot(prints("abc", exits_with(3)))};
+  Process::Options options;
+  options.merge_stderr = false;
+  const std::string trace = run(command(kernel, {"--trace", "exits"}), {}, 30s, options).errors;
+  std::size_t lines = 0, about_serial = 0;
+  std::istringstream in{trace};
+  for (std::string line; std::getline(in, line); lines++) {
+    EXPECT_TRUE(line.starts_with("exits: vcpu0 ")) << line;
+    about_serial += line.find("0x3f8") != std::string::npos;
+  }
+  EXPECT_EQ(about_serial, 3u) << trace;
+  EXPECT_GE(lines, 4u);
+}
+
+TEST(Ending, MemoryIsTakenAsTheGuestTouchesIt) {
+  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
+  std::vector<std::string> argv{TRAPLINE_EXECUTABLE, "run", "--memory", "16G", "--kernel", kernel.path()};
+  Process vm{argv};
+  ASSERT_TRUE(vm.wait_for("up", 20s)) << vm.output();
+  const auto children = children_of(vm.pid());
+  ASSERT_EQ(children.size(), 1u);
+  std::ifstream status{"/proc/" + std::to_string(children[0]) + "/status"};
+  unsigned long resident = 0;
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmRSS:")) resident = std::stoul(line.substr(6));
+  EXPECT_GT(resident, 0u);
+  EXPECT_LT(resident, 256u * 1024) << "KiB";
 }
 
 TEST(Ending, AKilledMonitorTakesItsCoreAlong) {
@@ -261,6 +320,31 @@ TEST_F(TerminalTest, SignalsRestoreTheTerminal) {
   EXPECT_TRUE(raw());
   ::kill(pid_, SIGTERM);
   EXPECT_EQ(exit_code(), 143);
+  EXPECT_FALSE(raw());
+}
+
+// As a shell's job control does it. The guest stands still meanwhile: its process is stopped too.
+TEST_F(TerminalTest, StopAndContinueHandTheTerminalOver) {
+  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
+  start(kernel);
+  read_until("up");
+  ASSERT_TRUE(raw());
+  const auto children = children_of(pid_);
+  ASSERT_EQ(children.size(), 1u);
+  for (int round = 0; round < 3; round++) {
+    ::kill(pid_, SIGTSTP);
+    int status = 0;
+    ASSERT_EQ(::waitpid(pid_, &status, WUNTRACED), pid_);
+    ASSERT_TRUE(WIFSTOPPED(status));
+    EXPECT_FALSE(raw());
+    EXPECT_EQ(state_of(children[0]), 'T');
+    ::kill(pid_, SIGCONT);
+    for (int i = 0; i < 300 && !(raw() && state_of(children[0]) != 'T'); i++) std::this_thread::sleep_for(10ms);
+    EXPECT_TRUE(raw());
+    EXPECT_NE(state_of(children[0]), 'T');
+  }
+  type("\x01x");
+  EXPECT_EQ(exit_code(), 0);
   EXPECT_FALSE(raw());
 }
 

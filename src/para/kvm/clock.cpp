@@ -73,7 +73,7 @@ bool Kvm::write_system_time(cpu::Vcpu& cpu) const {
   info.tsc_to_system_mul = scale_.multiplier;
   info.tsc_shift = scale_.shift;
   info.flags = kTscStable;
-  TRACE(clock, "vcpu{} kvmclock at {:#x}", cpu.index, msr & ~u64{1});
+  TRACE(clock, "kvmclock at {:#x}", msr & ~u64{1});
   return publish(cpu, Gpa{msr & ~u64{1}}, info);
 }
 
