@@ -170,8 +170,15 @@ bool CodeMap::written_in_frame(u64 frame, u64 lines) {
   } while (!lines_[frame].compare_exchange_weak(old, 0, std::memory_order_acq_rel, std::memory_order_acquire));
   // The lines first: who marks after this has the rendezvous to itself; who marked before has recorded the old number.
   generation_[frame].fetch_add(1, std::memory_order_acq_rel);
+  tell_watchers();
   TRACE(blocks, "code in frame {:#x} is overwritten", frame);
   return true;
+}
+
+void CodeMap::tell_watchers() {
+  epoch_.fetch_add(1, std::memory_order_acq_rel);
+  if (!watched_.load(std::memory_order_relaxed)) return;
+  for (auto& m : impl_->members) m->cpu->attention->fetch_or(attention::code_changed, std::memory_order_release);
 }
 
 void CodeMap::serve(Vcpu& self) {

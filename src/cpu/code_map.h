@@ -36,6 +36,10 @@ class CodeMap {
 
   // `self` is about to decode [offset, offset+length) of `frame`. On return no vCPU has a write entry for it.
   void mark(Vcpu& self, u64 frame, u32 offset, u32 length);
+  // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does not
+  // compare generations ask for it) and moves epoch().
+  void watch() { watched_.store(true); }
+  u64 epoch() const { return epoch_.load(std::memory_order_acquire); }
   // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range
   // may run on into the frames that follow.
   bool written(u64 frame, u32 offset, u64 length);
@@ -49,6 +53,9 @@ class CodeMap {
   struct Impl;
   bool written_in_frame(u64 frame, u64 lines);
   void rendezvous(Vcpu& self, u64 frame, u64 lines);
+  void tell_watchers();
+  std::atomic<bool> watched_{false};
+  std::atomic<u64> epoch_{0};
   std::atomic<u32>* generation_;
   std::atomic<u64>* lines_;
   std::unique_ptr<Impl> impl_;

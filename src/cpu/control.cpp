@@ -1,5 +1,7 @@
 // System control without a register file of its own: CLTS, TLB and cache invalidation, HLT, MONITOR and MWAIT, XCR0.
 // Intel SDM Vol. 2: the instructions' pages; Vol. 1 13.3 (XCR0).
+#include <sched.h>
+
 #include "base/trace.h"
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
@@ -12,6 +14,8 @@ u64 linear_of_memory(const Vcpu& cpu, const isa::Insn& insn) {
   const u64 offset = effective_address(cpu, insn.mem, cpu.rip + insn.length);
   return (cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base + offset) & cpu.linear_mask;
 }
+
+bool hidden(const Vcpu& cpu, Feature feature) { return cpu.cpuid && !cpu.cpuid->has(feature); }
 
 Outcome clts(Vcpu& cpu) {
   if (cpu.cpl != 0) return cpu.raise_gp();
@@ -27,7 +31,7 @@ Outcome invlpg(Vcpu& cpu, const isa::Insn& insn) {
 }
 
 Outcome invpcid(Vcpu& cpu, const isa::Insn& insn) {
-  if (cpu.cpuid && !cpu.cpuid->has(Feature::invpcid)) return cpu.raise_ud();
+  if (hidden(cpu, Feature::invpcid)) return cpu.raise_ud();
   if (cpu.cpl != 0) return cpu.raise_gp();
   struct {
     u64 pcid, linear;
@@ -85,7 +89,7 @@ Outcome hlt(Vcpu& cpu, const isa::Insn& insn) {
 
 // Not offered by CPUID unless the policy changes. MWAIT may wake for any reason (SDM Vol. 2B): here, at once.
 Outcome monitor_mwait(Vcpu& cpu, const isa::Insn& insn) {
-  if (cpu.cpuid && !cpu.cpuid->has(Feature::monitor)) return cpu.raise_ud();
+  if (hidden(cpu, Feature::monitor)) return cpu.raise_ud();
   if (cpu.cpl != 0) return cpu.raise_ud();
   const u32 ecx = static_cast<u32>(cpu.gpr[isa::rcx]);
   if (insn.mnemonic == ZYDIS_MNEMONIC_MWAIT) return ecx & ~1u ? cpu.raise_gp() : Outcome::next;
@@ -93,6 +97,17 @@ Outcome monitor_mwait(Vcpu& cpu, const isa::Insn& insn) {
   const u64 mask = insn.address_bytes == 8 ? ~u64{0} : insn.address_bytes == 4 ? 0xffffffff : 0xffff;
   u8 byte;
   return read(cpu, insn.mem.seg, cpu.gpr[isa::rax] & mask, byte) ? Outcome::next : Outcome::fault;
+}
+
+// A guest that spins waits for another vCPU, which may itself be waiting for this host CPU: after some hundred rounds
+// of a loop that does little else, step aside.
+void pause(Vcpu& cpu) {
+  constexpr u64 kSpinLength = 32;  // instructions of a round, at most
+  constexpr u32 kRounds = 256;
+  const bool spins = cpu.retired - cpu.last_pause <= kSpinLength;
+  cpu.last_pause = cpu.retired;
+  cpu.pauses = spins ? cpu.pauses + 1 : 0;
+  if (cpu.pauses % kRounds == kRounds - 1) ::sched_yield();
 }
 
 bool valid_xcr0(const Vcpu& cpu, u64 value) {
@@ -116,7 +131,7 @@ Outcome xgetbv(Vcpu& cpu) {
   if (!(cpu.cr4 & cr4::osxsave)) return cpu.raise_ud();
   const u32 index = static_cast<u32>(cpu.gpr[isa::rcx]);
   // Index 1 tells which components are in use: with no tracking of initial states, all that are enabled.
-  const bool in_use = index == 1 && cpu.cpuid && cpu.cpuid->has("xgetbv1");
+  const bool in_use = index == 1 && cpu.cpuid && cpu.cpuid->has(Feature::xgetbv1);
   if (index != 0 && !in_use) return cpu.raise_gp();
   cpu.gpr[isa::rax] = cpu.xcr0 & 0xffffffff;
   cpu.gpr[isa::rdx] = cpu.xcr0 >> 32;
@@ -137,9 +152,11 @@ Outcome control(Vcpu& cpu, const isa::Insn& insn) {
     case ZYDIS_MNEMONIC_WBINVD:
       return cache_flush(cpu);  // WBNOINVD is WBINVD with a prefix
     case ZYDIS_MNEMONIC_CLFLUSH:
-    case ZYDIS_MNEMONIC_CLFLUSHOPT:
-    case ZYDIS_MNEMONIC_CLWB:
       return cache_line(cpu, insn);
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+      return hidden(cpu, Feature::clflushopt) ? cpu.raise_ud() : cache_line(cpu, insn);
+    case ZYDIS_MNEMONIC_CLWB:
+      return hidden(cpu, Feature::clwb) ? cpu.raise_ud() : cache_line(cpu, insn);
     case ZYDIS_MNEMONIC_HLT:
       return hlt(cpu, insn);
     case ZYDIS_MNEMONIC_MONITOR:
@@ -150,11 +167,13 @@ Outcome control(Vcpu& cpu, const isa::Insn& insn) {
     case ZYDIS_MNEMONIC_XSETBV:
       return xsetbv(cpu);
     case ZYDIS_MNEMONIC_PAUSE:
+      pause(cpu);
+      return Outcome::next;
     case ZYDIS_MNEMONIC_CLDEMOTE:
       return Outcome::next;
     // Serializing the host would change nothing here; it is the decoded code that must not be stale, and it never is.
     case ZYDIS_MNEMONIC_SERIALIZE:
-      return cpu.cpuid && !cpu.cpuid->has(Feature::serialize) ? cpu.raise_ud() : Outcome::next;
+      return hidden(cpu, Feature::serialize) ? cpu.raise_ud() : Outcome::next;
     default:
       return cpu.raise_ud();  // RDPKRU, WRPKRU: CR4.PKE cannot be set
   }

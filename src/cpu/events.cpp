@@ -22,7 +22,6 @@ void clear(Vcpu& cpu, u32 bits) { cpu.attention->fetch_and(~bits, std::memory_or
 void take_init(Vcpu& cpu) {
   TRACE(interrupts, "INIT");
   clear(cpu, attention::init | attention::nmi);
-  cpu.interrupt_waiting = cpu.nmi_waiting = cpu.nmi_blocked = cpu.interrupt_shadow = false;
   reset(cpu, true);
   // The bootstrap processor starts over; the others wait to be told where (SDM Vol. 3A 8.4.2).
   cpu.activity = cpu.index == 0 ? Activity::running : Activity::wait_for_sipi;
@@ -114,6 +113,7 @@ Outcome service_events(Vcpu& cpu) {
     clear(cpu, attention::smp_request);  // before the answer: a request that comes meanwhile sets it again
     if (cpu.code) cpu.code->serve(cpu);
   }
+  if (bits & attention::code_changed) clear(cpu, attention::code_changed);  // the engine compares CodeMap::epoch()
   bool restarted = false;
   if (bits & attention::init) {
     take_init(cpu);

@@ -59,6 +59,8 @@ void Lapic::reset_registers() {
   lint0_was_up_ = false;
   timer_running_ = false;
   tsc_deadline_ = 0;
+  // Posts that race with this are lost as they are on hardware: until the guest sets SVR's enable bit, on this thread
+  // and later, the APIC takes no fixed interrupt. What INIT must not lose, SIPI and ExtINT, is not cleared.
   for (int i = 0; i < 4; i++) {
     inbox_.fixed[i].store(0, std::memory_order_relaxed);
     inbox_.level[i].store(0, std::memory_order_relaxed);
@@ -179,7 +181,7 @@ void Lapic::eoi() {
   const u8 vector = static_cast<u8>(highest_isr_);
   clear_bit(reg_, isr, vector);
   highest_isr_ = highest(reg_, isr);
-  TRACE(interrupts, "vcpu{} eoi {:#x}", cpu_.index, vector);
+  TRACE(interrupts, "eoi {:#x}", vector);
   if (test_bit(reg_, tmr, vector)) cpu_.bus->ioapic_eoi(cpu_, vector);
   look_again();
 }

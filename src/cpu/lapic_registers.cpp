@@ -3,6 +3,7 @@
 
 #include "base/trace.h"
 #include "cpu/lapic.h"
+#include "cpu/mmu.h"
 #include "cpu/vcpu.h"
 
 namespace trapline::cpu {
@@ -177,6 +178,7 @@ bool Lapic::write_base(u64 value) {
   if (x2 && (!on || !cpu_.cpuid->has(Feature::x2apic))) return false;
   if (on && was_x2 && !x2) return false;
   if (x2 && !was_on) return false;
+  const u64 before = apic_base_;
   apic_base_ =
       (value & ~kBaseBsp) | (apic_base_ & kBaseBsp);  // which one is the boot processor is not for software to say
   if (was_on != on) {
@@ -187,7 +189,9 @@ bool Lapic::write_base(u64 value) {
     reg_[icr_high] = 0;
     publish();
   }
-  TRACE(interrupts, "vcpu{} apic base {:#x}", cpu_.index, apic_base_);
+  // The TLB holds no page of registers: RAM under the new place must go, and the old place may be RAM again.
+  if (before != apic_base_ && cpu_.tlb) tlb_flush_all(cpu_);
+  TRACE(interrupts, "apic base {:#x}", apic_base_);
   return true;
 }
 

@@ -110,7 +110,7 @@ void TlbState::read_policy(const Cpuid* cpuid) {
   policy = cpuid;
   const unsigned bits = cpuid ? cpuid->physical_bits() : 46;
   physical_mask = (u64{1} << (bits > 52 ? 52 : bits)) - 1;
-  gigabyte_pages = !cpuid || cpuid->has("pdpe1gb");
+  gigabyte_pages = !cpuid || cpuid->has(Feature::pdpe1gb);
 }
 
 void mmu_create(Vcpu& cpu) {
@@ -184,6 +184,7 @@ void tlb_flush_all(Vcpu& cpu) {
   t.slot_used[0] = true;
   t.pcid[0] = cpu.cr4 & cr4::pcide ? cpu.cr3 & 0xfff : 0;
   point_at_slot(t, 0);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_all();
 }
 
 void tlb_flush_nonglobal(Vcpu& cpu) {
@@ -191,6 +192,7 @@ void tlb_flush_nonglobal(Vcpu& cpu) {
   cpu.count.tlb_flushes++;
   flush_half_nonglobal(t.upper);
   flush_half_nonglobal(t.slot[t.current]);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
 }
 
 void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep) {
@@ -205,6 +207,7 @@ void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep) {
     cpu.count.tlb_flushes++;
     flush_half_nonglobal(t.slot[t.current]);
   }
+  if (cpu.tlb_mirror) cpu.tlb_mirror->switched();
 }
 
 void tlb_flush_pcid(Vcpu& cpu, u16 pcid) {
@@ -213,6 +216,7 @@ void tlb_flush_pcid(Vcpu& cpu, u16 pcid) {
   if (t.pcid[t.current] == pcid) flush_half_nonglobal(t.upper);
   for (unsigned i = 0; i < TlbState::kSlots; i++)
     if (t.slot_used[i] && t.pcid[i] == pcid) flush_half_nonglobal(t.slot[i]);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
 }
 
 void tlb_flush_all_nonglobal(Vcpu& cpu) {
@@ -220,9 +224,11 @@ void tlb_flush_all_nonglobal(Vcpu& cpu) {
   cpu.count.tlb_flushes++;
   flush_half_nonglobal(t.upper);
   for (TlbState::Half& half : t.slot) flush_half_nonglobal(half);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
 }
 
 void tlb_flush_page(Vcpu& cpu, u64 linear) {
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_page(linear);
   TlbState& t = state(cpu);
   if (linear >> 63) {
     t.upper.data.flush_page(linear);
@@ -237,6 +243,7 @@ void tlb_flush_page(Vcpu& cpu, u64 linear) {
 }
 
 void tlb_drop_write(Vcpu& cpu, u64 gpa_page) {
+  if (cpu.tlb_mirror) cpu.tlb_mirror->dropped_write(gpa_page);
   TlbState& t = state(cpu);
   if (!t.writer || !cpu.ram->is_ram(Gpa{gpa_page})) return;
   u16& known = t.writer[gpa_page / kPageSize];
@@ -260,6 +267,7 @@ void tlb_drop_all_write(Vcpu& cpu) {
   };
   drop(t.upper);
   for (TlbState::Half& half : t.slot) drop(half);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->dropped_all_write();
 }
 
 }  // namespace trapline::cpu

@@ -110,7 +110,7 @@ void reset(Vcpu& cpu, bool init) {
     cpu.msr = Msrs{};
     reset_fpu(cpu);
   }
-  cpu.interrupt_shadow = cpu.nmi_blocked = false;
+  cpu.interrupt_shadow = cpu.nmi_blocked = cpu.interrupt_waiting = cpu.nmi_waiting = false;
   cpu.fault = Fault{};
   cpu.activity = cpu.index == 0 ? Activity::running : Activity::wait_for_sipi;
   if (cpu.lapic) cpu.lapic->reset(init);

@@ -42,7 +42,7 @@ Form form_of(ZydisMnemonic m) {
 
 bool offered(const Vcpu& cpu, const Form& f) {
   if (!cpu.cpuid || !f.optimized) return true;
-  return cpu.cpuid->has(f.supervisor ? "xsaves" : f.compacted ? "xsavec" : "xsaveopt");
+  return cpu.cpuid->has(f.supervisor ? Feature::xsaves : f.compacted ? Feature::xsavec : Feature::xsaveopt);
 }
 
 bool any(const u8* bytes, unsigned n) {

@@ -215,6 +215,28 @@ TEST(Control, HltAdvancesAndHalts) {
   EXPECT_EQ(vm.run({0xf4}), "#GP(0x0)");
 }
 
+TEST(Control, PauseCountsTheRoundsOfASpin) {
+  BareVm vm;
+  const auto pause_after = [&](u64 instructions) {
+    vm.cpu.retired += instructions;
+    EXPECT_EQ(vm.run({0xf3, 0x90}), "ok");
+    return vm.cpu.pauses;
+  };
+  pause_after(1000);
+  EXPECT_EQ(vm.cpu.pauses, 0u);
+  for (u32 round = 1; round < 600; round++) ASSERT_EQ(pause_after(4), round) << "and steps aside now and then";
+  EXPECT_EQ(pause_after(100), 0u) << "work between two of them is no spin";
+}
+
+TEST(Control, ResetForgetsWhatWasWaiting) {
+  BareVm vm;
+  for (const bool init : {false, true}) {
+    vm.cpu.interrupt_waiting = vm.cpu.nmi_waiting = vm.cpu.nmi_blocked = vm.cpu.interrupt_shadow = true;
+    reset(vm.cpu, init);
+    EXPECT_FALSE(vm.cpu.interrupt_waiting || vm.cpu.nmi_waiting || vm.cpu.nmi_blocked || vm.cpu.interrupt_shadow);
+  }
+}
+
 TEST(Control, InvlpgUsesTheSegmentBase) {
   BareVm vm;
   vm.enter_long64();

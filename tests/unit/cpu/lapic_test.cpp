@@ -292,6 +292,16 @@ TEST_F(LapicTest, ModeTransitions) {
   EXPECT_EQ(v, 0xfed00900u) << "the boot processor flag is not for software to change";
 }
 
+TEST_F(LapicTest, APostAfterInitCountsOnceTheGuestHasEnabledItsApic) {
+  apic(1).reset(true);
+  post(1, 0x44);
+  EXPECT_EQ(take(1), -1) << "INIT leaves the APIC software-disabled: it accepts nothing";
+  write(kSvr, 0x1ff, 1);
+  post(1, 0x45);
+  EXPECT_EQ(take(1), 0x45);
+  EXPECT_EQ(take(1), -1);
+}
+
 TEST_F(LapicTest, DisabledApicPassesNothingButExtint) {
   units[0]->inbox.extint = 1;
   ASSERT_TRUE(apic().msr_write(kApicBase, 0xfee00100));

@@ -112,6 +112,25 @@ TEST_F(MsrTest, FirmwareMtrrsCouldHaveBeenWritten) {
   EXPECT_EQ(rd(0x259), 0u);
 }
 
+// Its registers lie over RAM at once, and RAM is back at once: the TLB must not remember either.
+TEST_F(MsrTest, TheApicMovesOntoRamAndAway) {
+  for (Segment& s : cpu.seg) s.usable = true, s.attr = 0xc093, s.limit = 0xffffffff;
+  cpu.cr0 |= cr0::pe;
+  update_mode(cpu);
+  const auto read_at = [&](u64 address) {
+    u32 value = 0;
+    EXPECT_TRUE(read(cpu, Seg::ds, address, value));
+    return value;
+  };
+  constexpr u64 kPlace = 0x200000, kVersion = kPlace + 0x30;
+  ASSERT_TRUE(write(cpu, Seg::ds, kVersion, u32{0xabcdef}));
+  EXPECT_EQ(read_at(kVersion), 0xabcdefu);
+  ASSERT_TRUE(wr(0x1b, kPlace | 0x900));
+  EXPECT_EQ(read_at(kVersion) & 0xff, 0x14u) << "the APIC's version";
+  ASSERT_TRUE(wr(0x1b, 0xfee00900));
+  EXPECT_EQ(read_at(kVersion), 0xabcdefu);
+}
+
 TEST_F(MsrTest, MachineChecksAreQuiet) {
   const u64 banks = *rd(0x179) & 0xff;
   for (u32 bank = 0; bank < banks; bank++) {
