@@ -14,7 +14,7 @@ using enum Lowering;
 using enum Cage;
 using enum Effect;
 constexpr Feature always = Feature::always, amd = Feature::amd, ia32 = Feature::ia32, iopl = Feature::iopl,
-                  code32 = Feature::code32, umip = Feature::umip, umip_answers = Feature::umip_answers,
+                  compat = Feature::compat, umip = Feature::umip, umip_answers = Feature::umip_answers,
                   pku = Feature::pku, pce = Feature::pce, umip_answers_all = Feature::umip_answers_all,
                   cpuid_off = Feature::cpuid_off, cpuid_faulting = Feature::cpuid_faulting, tsc_off = Feature::tsc_off,
                   fsgsbase = Feature::fsgsbase, rdtscp_ = Feature::rdtscp, rdpid_ = Feature::rdpid,
@@ -24,7 +24,7 @@ constexpr Feature always = Feature::always, amd = Feature::amd, ia32 = Feature::
                   tsxldtrk = Feature::tsxldtrk, shadow_stack = Feature::shadow_stack, uintr = Feature::uintr,
                   keylocker = Feature::keylocker, ptwrite_ = Feature::ptwrite, lwp = Feature::lwp,
                   padlock_ = Feature::padlock, sgx = Feature::sgx, vmcall_leaves = Feature::vmcall_leaves,
-                  vmmcall_leaves = Feature::vmmcall_leaves;
+                  vmmcall_leaves = Feature::vmmcall_leaves, hypercall_fixed = Feature::hypercall_fixed;
 
 consteval std::array<Alternative, 5> only(Effect e) { return {{{Feature::always, true, e}}}; }
 

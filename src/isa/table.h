@@ -57,11 +57,12 @@ enum class Effect : u8 {
 // What of the host changes the answer. Found by isa/verify's probes; see HostFeatures.
 enum class Feature : u8 {
   always,            // as the last alternative: no condition
-  code32,            // not of the host: the code is 32-bit, on a 64-bit host (compatibility mode)
+  compat,            // not of the host: the code is 32- or 16-bit, on a 64-bit host (compatibility mode)
   amd,               // AMD's manual is the one that counts (also Hygon)
   nested,            // the host is itself a guest
   vmcall_leaves,     // ... and VMCALL from ring 3 reaches the hypervisor under it
   vmmcall_leaves,    // ... or VMMCALL does
+  hypercall_fixed,   // ... and it rewrites the other vendor's hypercall in place: a write fault on a code page
   ia32,              // the kernel runs 32-bit code (INT 0x80, the compatibility code segment)
   iopl,              // IOPL 3 or an I/O bitmap lets the process reach ports
   umip,              // CR4.UMIP is set
@@ -115,7 +116,7 @@ enum class Cage : u8 {
   barred,       // a page that holds it at any offset is not run in a cage but translated
 };
 
-enum Modes : u8 { kMode16 = 1, kMode32 = 2, kMode64 = 4, kModesLegacy = 3, kModesAll = 7, kModesNot16 = 6 };
+enum Modes : u8 { kMode16 = 1, kMode32 = 2, kMode64 = 4, kModesLegacy = 3, kModesAll = 7 };
 
 // Which instances of its mnemonics a row covers. The first row that matches counts.
 enum class Form : u8 {

@@ -24,11 +24,12 @@ std::string_view name(Effect e) {
 
 std::string_view name(Feature f) {
   constexpr std::string_view names[] = {"always",
-                                        "code32",
+                                        "compat",
                                         "amd",
                                         "nested",
                                         "vmcall_leaves",
                                         "vmmcall_leaves",
+                                        "hypercall_fixed",
                                         "ia32",
                                         "iopl",
                                         "umip",
