@@ -35,12 +35,6 @@ const char* feature_of(ZydisMnemonic m) {
       return "movdiri";
     case ZYDIS_MNEMONIC_MOVDIR64B:
       return "movdir64b";
-    case ZYDIS_MNEMONIC_SERIALIZE:
-      return "serialize";
-    case ZYDIS_MNEMONIC_CLFLUSHOPT:
-      return "clflushopt";
-    case ZYDIS_MNEMONIC_CLWB:
-      return "clwb";
     default:
       return nullptr;
   }

@@ -25,7 +25,7 @@ cpu::Semantic find_complex_bits(const Insn& insn);        // BT* on memory, doub
 cpu::Semantic find_complex_exchange(const Insn& insn);    // XCHG, XADD, CMPXCHG with memory
 cpu::Semantic find_complex_stack(const Insn& insn);       // odd PUSH and POP, PUSHA, POPA, ENTER, LEAVE
 cpu::Semantic find_complex_branch(const Insn& insn);      // near branches of 16 bits or in segmented code
-cpu::Semantic find_complex_memory(const Insn& insn);      // XLAT, MOVBE, MOVNTI, MOVDIR, CLFLUSH
+cpu::Semantic find_complex_memory(const Insn& insn);      // XLAT, MOVBE, MOVNTI, MOVDIR
 cpu::Semantic find_string(const Insn& insn);              // MOVS STOS LODS CMPS SCAS
 
 inline u64 offset_of(const Vcpu& cpu, const Insn& insn) {

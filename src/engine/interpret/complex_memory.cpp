@@ -1,4 +1,4 @@
-// Memory instructions of no great frequency: XLAT, MOVBE, MOVNTI, MOVDIRI, MOVDIR64B, cache-line hints, SERIALIZE.
+// Memory instructions of no great frequency: XLAT, MOVBE, MOVNTI, MOVDIRI, MOVDIR64B.
 #include "engine/interpret/complex.h"
 
 namespace trapline::engine::interpret {
@@ -47,15 +47,6 @@ Outcome movdir64b(Vcpu& cpu, const Insn& insn) {
   return cpu::write_slow(cpu, Seg::es, to_linear, line, sizeof line) ? Outcome::next : Outcome::fault;
 }
 
-// CLFLUSH, CLFLUSHOPT, CLWB: checked like a load of one byte; the host's caches are coherent.
-Outcome cache_line(Vcpu& cpu, const Insn& insn) {
-  u64 linear;
-  if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 1, cpu::Access::read, linear)) return Outcome::fault;
-  return cpu::probe(cpu, insn.mem.seg, linear, 1, cpu::Access::read) ? Outcome::next : Outcome::fault;
-}
-
-Outcome nothing(Vcpu&, const Insn&) { return Outcome::next; }
-
 }  // namespace
 
 cpu::Semantic find_complex_memory(const Insn& insn) {
@@ -69,13 +60,6 @@ cpu::Semantic find_complex_memory(const Insn& insn) {
       return store_direct;
     case ZYDIS_MNEMONIC_MOVDIR64B:
       return movdir64b;
-    case ZYDIS_MNEMONIC_CLFLUSH:
-    case ZYDIS_MNEMONIC_CLFLUSHOPT:
-    case ZYDIS_MNEMONIC_CLWB:
-      return cache_line;
-    case ZYDIS_MNEMONIC_SERIALIZE:
-    case ZYDIS_MNEMONIC_PAUSE:
-      return nothing;
     default:
       return nullptr;
   }
