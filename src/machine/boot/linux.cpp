@@ -88,7 +88,8 @@ bool claimable(const Footprint& f) {
   return f.start >= MiB && f.start < kPciHoleStart && f.size <= kPciHoleStart - f.start;
 }
 
-// Where the protected-mode kernel goes: where it prefers to be, else (relocatable) the lowest aligned place.
+// Where the protected-mode kernel goes: where it prefers to be, else (relocatable) the lowest aligned place above.
+// Below it would not stay: Linux then unpacks itself to LOAD_PHYSICAL_ADDR, which is pref_address.
 Result<u64, std::string> place_kernel(Context& c, const Header& h) {
   if (h.pref_address >= kPciHoleStart)
     return Err{fmt::format("damaged setup header: pref_address {:#x} is beyond 3 GiB", h.pref_address)};
@@ -96,8 +97,7 @@ Result<u64, std::string> place_kernel(Context& c, const Header& h) {
   Footprint f = footprint(h, preferred);
   if (claimable(f) && c.place.claim(f.start, f.size) == Placer::Claim::ok) return preferred;
   if (h.relocatable) {
-    if (const auto at = c.place.lowest(h.init_size, h.alignment, MiB, kPciHoleStart)) return *at;
-    f = footprint(h, *align_up(MiB, h.alignment));
+    if (const auto at = c.place.lowest(h.init_size, h.alignment, std::max(preferred, MiB), kPciHoleStart)) return *at;
   }
   if (!claimable(f))
     return Err{fmt::format("damaged setup header: {} at {:#x} is no place for a kernel", human_size(f.size), f.start)};

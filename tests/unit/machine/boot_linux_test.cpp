@@ -140,11 +140,19 @@ TEST_F(LinuxBoot, ProtocolBefore212HasNo64BitEntry) {
   EXPECT_EQ(info->format, BootFormat::linux32);
 }
 
-TEST_F(LinuxBoot, RelocatesWhenThePreferredPlaceIsNotThere) {
-  remake(16 * MiB);
-  const auto info = load(bzimage());
+TEST_F(LinuxBoot, RelocatesWhenThePreferredPlaceIsNoPlaceForAKernel) {
+  Image k = bzimage();
+  set<u64>(k, 0x258, 0);
+  const auto info = load(k);
   ASSERT_TRUE(info) << info.error();
   EXPECT_EQ(info->entry, 0x200200u);
+}
+
+// It would move itself to where it prefers to be, and die there.
+TEST_F(LinuxBoot, NeverRelocatesBelowThePreferredPlace) {
+  remake(16 * MiB);
+  EXPECT_EQ(error(bzimage()),
+            "vmtest: setup header asks for 8.0 MiB at 16.0 MiB, but the guest has 16.0 MiB: give --memory 64M or more");
 }
 
 TEST_F(LinuxBoot, NotRelocatableKernelLoadsAtCode32Start) {
@@ -169,7 +177,7 @@ TEST_F(LinuxBoot, CommandLineLimitIsTheKernels) {
 TEST_F(LinuxBoot, TooLittleMemoryNamesTheRemedy) {
   remake(8 * MiB);
   EXPECT_EQ(error(bzimage()),
-            "vmtest: setup header asks for 8.0 MiB at 2.0 MiB, but the guest has 8.0 MiB: give --memory 64M or more");
+            "vmtest: setup header asks for 8.0 MiB at 16.0 MiB, but the guest has 8.0 MiB: give --memory 64M or more");
 }
 
 TEST_F(LinuxBoot, InitrdLargerThanRam) {
