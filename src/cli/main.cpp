@@ -7,6 +7,7 @@
 
 #include "cli/doctor.h"
 #include "cli/fuzz_command.h"
+#include "cli/isa_command.h"
 #include "cli/options.h"
 #include "core/core_main.h"
 #include "core/exit_codes.h"
@@ -56,6 +57,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::add_run_options(*run_command, options);
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
   cli::FuzzCommand fuzz{app};
+  cli::IsaCommand isa{app};
   const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(named).empty())
     return usage(fmt::format("{}: no such command: see trapline --help", argv[1]));
@@ -65,6 +67,7 @@ int dispatch(int argc, char** argv, bool output_open) {
     return parse_failed(app, error);
   }
   if (doctor_command->parsed()) return cli::run_doctor();
+  if (isa.parsed()) return isa.run();
   if (fuzz.parsed()) return fuzz.run();
   return run(options, output_open);
 }

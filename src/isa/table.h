@@ -177,6 +177,7 @@ struct Row {
   std::string_view manual;               // sections
   Example example;                       // one that `--verify` runs, where it can
   Example example32 = {};                // the same in 32-bit mode; empty: the same bytes, if they mean the same there
+  std::string_view para = {};            // what a paravirtualized kernel does instead; empty: nothing of its own
 };
 
 enum class RowId : u16 {

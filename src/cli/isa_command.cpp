@@ -1,0 +1,113 @@
+#include "cli/isa_command.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/exit_codes.h"
+#include "isa/report/report.h"
+#include "isa/verify/host_features.h"
+
+namespace trapline::cli {
+
+namespace {
+
+using namespace isa;
+
+constexpr int kMismatch = 1;  // as `trapline fuzz` ends on a difference
+
+bool colour() {
+  const char* none = std::getenv("NO_COLOR");
+  const char* terminal = std::getenv("TERM");
+  if (none != nullptr && *none != 0) return false;
+  return ::isatty(STDOUT_FILENO) && (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
+}
+
+int print(const std::string& text, int code) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return code;
+  fmt::print(stderr, "trapline: isa: standard output cannot be written: {}\n", std::strerror(errno));
+  return static_cast<int>(ExitCode::console_lost);
+}
+
+std::string unknown(const std::string& name, const std::vector<std::string>& nearest) {
+  std::string shown = name.substr(0, 40);
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return fmt::format("trapline: isa {}: no such instruction: did you mean {}?\n", shown, fmt::join(nearest, ", "));
+}
+
+std::vector<verify::Finding> findings_of(const std::vector<const Row*>& rows, HostFeatures host) {
+  std::vector<verify::Finding> all;
+  for (const Row* row : rows) {
+    std::vector<verify::Finding> some = verify::verify_row(*row, host);
+    all.insert(all.end(), std::make_move_iterator(some.begin()), std::make_move_iterator(some.end()));
+  }
+  return all;
+}
+
+}  // namespace
+
+IsaCommand::IsaCommand(CLI::App& app)
+    : command_{app.add_subcommand("isa", "say which instructions are critical on this host, and show one at work")} {
+  command_->add_option("name", names_, "explain these instructions, by running them in a sandboxed child");
+  command_->add_option("--ring", ring_, "only what is sensitive in that ring: 0 or 3")->check(CLI::IsMember({0, 3}));
+  command_->add_option("--class", class_, "only that class: critical, privileged or innocuous")
+      ->check(CLI::IsMember({"critical", "privileged", "innocuous"}));
+  command_->add_flag("--verify", verify_, "run every row on the host's CPU and compare; exit code 1 on a mismatch");
+  auto* json = command_->add_flag("--json", json_, "as JSON");
+  auto* html = command_->add_flag("--html", html_, "as one self-contained page");
+  auto* markdown = command_->add_flag("--markdown", markdown_, "the table alone, as in docs/critical-instructions.md");
+  json->excludes(html)->excludes(markdown);
+  html->excludes(markdown);
+}
+
+bool IsaCommand::resolve(std::vector<const Row*>& rows, std::string& innocuous) const {
+  for (const std::string& name : names_) {
+    const report::Named named = report::find(name);
+    if (!named.nearest.empty()) {
+      fmt::print(stderr, "{}", unknown(name, named.nearest));
+      return false;
+    }
+    if (named.innocuous)
+      innocuous += fmt::format("{}: innocuous: computation on registers and memory, the same in every ring\n", name);
+    rows.insert(rows.end(), named.rows.begin(), named.rows.end());
+  }
+  return true;
+}
+
+int IsaCommand::explain(const std::vector<const Row*>& rows, std::string out) const {
+  const HostFeatures host = verify::host_features();
+  unsigned wrong = 0;
+  for (const Row* row : rows) {
+    const std::vector<verify::Finding> findings = verify::verify_row(*row, host);
+    wrong += report::mismatches(findings);
+    out += (out.empty() ? "" : "\n") + report::explain(*row, host, findings, colour());
+  }
+  return print(out, verify_ && wrong != 0 ? kMismatch : 0);
+}
+
+int IsaCommand::run() {
+  if (markdown_) return print(report::markdown(), 0);
+  std::vector<const Row*> named;
+  std::string innocuous;
+  if (!resolve(named, innocuous)) return static_cast<int>(ExitCode::usage);
+  if (!names_.empty() && !json_ && !html_) return explain(named, innocuous);
+
+  report::Report report{.host = verify::host_features(), .host_name = verify::host_name()};
+  report::Filter filter;
+  if (ring_ >= 0) filter.ring = report.ring = ring_ == 0 ? Ring::ring0 : Ring::ring3;
+  for (Class c : {Class::innocuous, Class::privileged, Class::critical})
+    if (class_ == isa::name(c)) filter.cls = c;
+  report.rows = names_.empty() ? report::select(filter, report.host) : named;
+  if (verify_) report.findings = findings_of(report.rows, report.host);
+  const int code = report::mismatches(report.findings) != 0 ? kMismatch : 0;
+  if (json_) return print(report::json(report), code);
+  if (html_) return print(report::html(report), code);
+  return print(verify_ ? report::verification(report.findings, colour()) : report::text(report, colour()), code);
+}
+
+}  // namespace trapline::cli
