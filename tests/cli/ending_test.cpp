@@ -242,6 +242,15 @@ TEST(Ending, StatisticsAreOnStandardError) {
   EXPECT_THAT(f.errors, HasSubstr("port writes"));
 }
 
+TEST(Ending, HaltsAreCounted) {
+  const TempFile kernel{multiboot(halts_for_good())};
+  for (const char* clock : {"real", "instructions"}) {
+    const Finished f = run(command(kernel, {"--stats", "--clock", clock}));
+    EXPECT_EQ(f.code, 8);
+    EXPECT_THAT(f.output, testing::ContainsRegex("exits: halts +1 "));
+  }
+}
+
 TEST(Ending, TwoRunsByInstructionsTraceTheSame) {
   const TempFile kernel{multiboot(prints("same every time", exits_with(3)))};
   Process::Options options;
