@@ -10,13 +10,14 @@ ROUNDS ?=
 BENCH_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench fuzz lint clean guests
+.PHONY: help build run test bench stress fuzz lint clean guests
 
 help:
 	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
 	@echo "make test   build and run every test"
 	@echo "make build  the executable, build/trapline"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
+	@echo "make stress litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions, interpret against this CPU"
 	@echo "make lint   clang-format and clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
@@ -48,6 +49,11 @@ bench: build
 	@scripts/guest-kernel.sh cloud-amd64
 	@scripts/guest-initrd.sh amd64
 	@bench/run.sh $(if $(ROUNDS),--rounds $(ROUNDS)) $(BENCH_OPTIONS)
+
+stress: build
+	@scripts/setup.sh guest test
+	@scripts/guest-kernel.sh cloud-amd64
+	@tests/guest/stress.sh $(or $(ENGINE),auto) $(or $(SECONDS),600) $(or $(CPUS),4)
 
 fuzz: build
 	build/trapline fuzz --engine interpret --count 10000000

@@ -123,6 +123,8 @@ def run_session(started, limit, observer, until=None):
                 marks["end"] = time.monotonic() - begin
         finally:
             stop(process)
+            if process.stdout:
+                process.stdout.close()
         errors.seek(0)
         said = errors.read().decode(errors="replace")
     if started.finish:

@@ -1,0 +1,60 @@
+// The litmus programs (litmus/): on this machine's CPUs, which is the oracle, and in a guest with 1, 2 and 4 vCPUs
+// under every engine.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "support/engines.h"
+#include "support/process.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+
+void expect_clean(const std::string& out) {
+  EXPECT_EQ(out.find("FORBIDDEN"), std::string::npos) << out;
+  EXPECT_EQ(out.find("LITMUS hang"), std::string::npos) << out;
+  EXPECT_EQ(out.find("LITMUS broken"), std::string::npos) << out;
+  EXPECT_NE(out.find("0 forbidden"), std::string::npos) << out;
+}
+
+TEST(LitmusOnTheHost, ShowsNothingForbidden) {
+  Process program{{LITMUS_PROGRAM, "trapline.litmus.seconds=4"}};
+  EXPECT_EQ(program.wait_exit(seconds{120}), 0) << program.output();
+  expect_clean(program.output());
+}
+
+struct Run {
+  const char* engine;
+  unsigned cpus;
+};
+
+class Litmus : public testing::TestWithParam<Run> {};
+
+TEST_P(Litmus, ShowsNothingForbidden) {
+  const Run& run = GetParam();
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--engine", run.engine, "--kernel",
+              fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE), "--initrd", LITMUS_INITRD, "--cpus",
+              std::to_string(run.cpus), "--memory", "256M", "--timeout", "240", "--append",
+              "console=ttyS0 quiet trapline.litmus.seconds=8"}};
+  ASSERT_TRUE(vm.wait_for("LITMUS end:", seconds{240})) << vm.output();
+  EXPECT_EQ(vm.wait_exit(seconds{30}), 0) << vm.output();
+  expect_clean(vm.output());
+  EXPECT_NE(vm.output().find(fmt::format(" tests on {} CPUs", run.cpus)), std::string::npos) << vm.output();
+  for (const char* test : {"SB:", "IRIW:", "cmpxchg16b:", "ring:", "breakpoint-patching:", "copy-on-write:"})
+    EXPECT_NE(vm.output().find(fmt::format("LITMUS {}", test)), std::string::npos) << test << "\n" << vm.output();
+}
+
+std::vector<Run> all_runs() {
+  std::vector<Run> runs;
+  for (const char* engine : kEngines)
+    for (unsigned cpus : {1u, 2u, 4u}) runs.push_back({engine, cpus});
+  return runs;
+}
+
+INSTANTIATE_TEST_SUITE_P(Engines, Litmus, testing::ValuesIn(all_runs()), [](const testing::TestParamInfo<Run>& info) {
+  return fmt::format("{}_{}cpu", info.param.engine, info.param.cpus);
+});
+
+}  // namespace
+}  // namespace trapline::test
