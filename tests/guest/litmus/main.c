@@ -22,7 +22,8 @@
 #include "litmus.h"
 
 static const Test* const tables[] = {ordering_tests, atomic_tests, futex_tests, code_tests, mapping_tests};
-static double seconds = 20, deadline;
+static double seconds = 20, share;
+static volatile double deadline;
 static const char* only;
 static const char* volatile running = "nothing";
 static uint64_t moves, moves_seen;
@@ -52,10 +53,15 @@ uint64_t random_number(void) {
   return state;
 }
 
-void set_deadline(double time) { deadline = now() + time; }
+void set_deadline(double time) { share = time, deadline = 0; }
 
+// The time counts from the first question, which is asked once all threads are there.
 int time_left(void) {
   __atomic_fetch_add(&moves, 1, __ATOMIC_RELAXED);
+  if (deadline == 0) {
+    deadline = now() + share;
+    return 1;
+  }
   return now() < deadline;
 }
 
@@ -186,7 +192,7 @@ int main(int argc, char** argv) {
       forbidden_now = -1;
       set_deadline(seconds / count);
       test->run(seconds / count);
-      if (forbidden_now < 0) broken("no outcome");
+      if (forbidden_now < 0) printf(" nothing");
       failures += forbidden_now > 0;
       ran++;
       printf("\n");
