@@ -1,8 +1,10 @@
 #include "cli/isa_command.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -49,6 +51,17 @@ std::vector<verify::Finding> findings_of(const std::vector<const Row*>& rows, Ho
   return all;
 }
 
+bool nothing_ran(const std::vector<verify::Finding>& findings) {
+  return std::all_of(findings.begin(), findings.end(),
+                     [](const verify::Finding& f) { return f.agreement == verify::Agreement::not_run; });
+}
+
+int refused(const std::vector<verify::Finding>& findings) {
+  fmt::print(stderr, "trapline: isa --verify: nothing could be run: {}\n",
+             findings.empty() ? "the filter leaves no row" : findings.front().happened);
+  return static_cast<int>(ExitCode::host_refused);
+}
+
 }  // namespace
 
 IsaCommand::IsaCommand(CLI::App& app)
@@ -91,6 +104,7 @@ int IsaCommand::explain(const std::vector<const Row*>& rows, std::string out) co
 }
 
 int IsaCommand::run() {
+  ::signal(SIGCHLD, SIG_DFL);  // inherited as ignored, it would hide how a child ended
   if (markdown_) return print(report::markdown(), 0);
   std::vector<const Row*> named;
   std::string innocuous;
@@ -104,6 +118,7 @@ int IsaCommand::run() {
     if (class_ == isa::name(c)) filter.cls = c;
   report.rows = names_.empty() ? report::select(filter, report.host) : named;
   if (verify_) report.findings = findings_of(report.rows, report.host);
+  if (verify_ && nothing_ran(report.findings)) return refused(report.findings);
   const int code = report::mismatches(report.findings) != 0 ? kMismatch : 0;
   if (json_) return print(report::json(report), code);
   if (html_) return print(report::html(report), code);
