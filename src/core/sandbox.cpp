@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <malloc.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 
 #include "base/types.h"
 
@@ -70,6 +72,8 @@ bool harden_process(int monitor_pid) {
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   ::prctl(PR_SET_DUMPABLE, 0);
   limit(RLIMIT_CORE, 0);
+  // Before it gives back memory of a thread's heap, malloc reads /proc/sys/vm/overcommit_memory: it must not try.
+  ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   // The monitor answers for the terminal's signals; the core ends when the monitor says so.
   for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM})
     ::signal(s, SIG_IGN);
@@ -96,7 +100,9 @@ Result<void, std::string> lock_down(int trace_fd) {
                    SCMP_SYS(restart_syscall), SCMP_SYS(membarrier)})
     f.allow(call);
   // Signals of our own: SIGFPE of guest arithmetic, crash reports.
-  for (int call : {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(gettid), SCMP_SYS(getpid)}) f.allow(call);
+  for (int call :
+       {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(sigaltstack), SCMP_SYS(gettid), SCMP_SYS(getpid)})
+    f.allow(call);
   f.allow(SCMP_SYS(tgkill), {equal(0, static_cast<u64>(::getpid()))});
   // Time, where the vdso does not answer.
   for (int call : {SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time)}) f.allow(call);

@@ -36,8 +36,8 @@ class CodeMap {
 
   // `self` is about to decode [offset, offset+length) of `frame`. On return no vCPU has a write entry for it.
   void mark(Vcpu& self, u64 frame, u32 offset, u32 length);
-  // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does not
-  // compare generations ask for it) and moves epoch().
+  // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does
+  // not compare generations ask for it) and moves epoch().
   void watch() { watched_.store(true); }
   u64 epoch() const { return epoch_.load(std::memory_order_acquire); }
   // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range

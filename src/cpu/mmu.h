@@ -44,10 +44,10 @@ struct Tlb {
 // thread, after the TLB itself has changed.
 struct TlbMirror {
   virtual ~TlbMirror() = default;
-  virtual void flushed_all() = 0;        // every entry
-  virtual void flushed_nonglobal() = 0;  // all but global ones (of the current address space, at least)
-  virtual void flushed_page(u64 linear) = 0;  // also a large page that holds it
-  virtual void switched() = 0;           // another address space: all but global ones
+  virtual void flushed_all() = 0;                // every entry
+  virtual void flushed_nonglobal() = 0;          // all but global ones (of the current address space, at least)
+  virtual void flushed_page(u64 linear) = 0;     // also a large page that holds it
+  virtual void switched() = 0;                   // another address space: all but global ones
   virtual void dropped_write(u64 gpa_page) = 0;  // no entry may write to this frame any more
   virtual void dropped_all_write() = 0;
 };

@@ -1,6 +1,7 @@
 #include "engine/registry.h"
 
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/engine.h"
 
 namespace trapline::engine {
 
@@ -9,6 +10,7 @@ namespace {
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
     {"interpret", 16 * MiB, make_interpreter},
+    {"translate", 16 * MiB, make_translate},
 };
 
 }  // namespace

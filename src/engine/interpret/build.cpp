@@ -7,6 +7,7 @@
 #include "cpu/code_map.h"
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
+#include "engine/common/executed_scan.h"
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
@@ -60,6 +61,16 @@ bool plain_operands(const Insn& insn) {
   return true;
 }
 
+Handler choose_plain(const Insn& insn, const Form& form, u32 key) {
+  if (const Handler h = choose_move(insn, form)) return h;
+  if (const Handler h = choose_alu(insn, form)) return h;
+  if (const Handler h = choose_stack(insn, form, key)) return h;
+  if (const Handler h = choose_shift(insn, form)) return h;
+  return choose_bits(insn, form);
+}
+
+}  // namespace
+
 // Semantics that change neither mode nor flow nor what interrupts may come: the block goes on after them.
 bool block_goes_on(const Insn& insn) {
   switch (insn.mnemonic) {
@@ -101,16 +112,6 @@ bool block_goes_on(const Insn& insn) {
       return false;
   }
 }
-
-Handler choose_plain(const Insn& insn, const Form& form, u32 key) {
-  if (const Handler h = choose_move(insn, form)) return h;
-  if (const Handler h = choose_alu(insn, form)) return h;
-  if (const Handler h = choose_stack(insn, form, key)) return h;
-  if (const Handler h = choose_shift(insn, form)) return h;
-  return choose_bits(insn, form);
-}
-
-}  // namespace
 
 Op& Builder::append(Handler fn, const Insn& insn) {
   Op op;
@@ -194,8 +195,7 @@ Builder::Step Builder::add_branch(const Source& source, const Insn& insn, Handle
 // What the plain handlers do not know: semantics, vector instructions, complex ones; else #UD.
 Builder::Step Builder::add_called(Vcpu& cpu, const Insn& insn) {
   if (const cpu::Semantic s = find_complex(cpu, insn)) {
-    const bool ends = find_complex_branch(insn) != nullptr || insn.mnemonic == ZYDIS_MNEMONIC_PAUSE;
-    return add_semantic(insn, s, ends);
+    return add_semantic(insn, s, find_complex_branch(insn) != nullptr);
   }
   if (const cpu::Semantic s = cpu::find_fpu_semantic(insn)) return add_semantic(insn, s, false);
   VectorOp vector;
@@ -275,6 +275,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
     (void)cpu.raise_gp();
     return Step::fault;
   }
+  saw(cpu, source.linear + at_, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
   at_ += insn.length;
@@ -309,6 +310,7 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
     (void)cpu.raise_gp();
     return Step::fault;
   }
+  saw(cpu, source.linear, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
   at_ = insn.length;

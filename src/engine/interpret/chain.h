@@ -21,6 +21,9 @@ inline bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16)
   if (cpu.attention->load(std::memory_order_relaxed) != 0) [[unlikely]]
     return nullptr;
   cpu.trail.enter(cpu.retired, cpu.rip);
+  if (b->heat == 0) [[unlikely]]
+    return nullptr;
+  b->heat--;
   cpu.retired = retired;
   const Op* first = b->first();
   TRAPLINE_DISPATCH(cpu, first);

@@ -9,6 +9,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
+#include "engine/interpret/accelerator.h"
 #include "engine/interpret/build.h"
 #include "engine/interpret/chain.h"
 #include "engine/interpret/tracer.h"
@@ -20,11 +21,14 @@ namespace interpret {
 namespace {
 
 constexpr u64 kCacheBytes = 64 * MiB;
-constexpr u64 kLookEvery = 4096;  // instructions between looks at the clock: some 20 us
+constexpr u64 kLookEvery = 4096;             // instructions between looks at the clock: some 20 us
+constexpr u64 kLookEveryTranslated = 20000;  // the same of translated code
 
 u64 saturating_add(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
 
 bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write && s.linear_base == 0; }
+
+}  // namespace
 
 u32 mode_key(const Vcpu& cpu) {
   using cpu::Mode;
@@ -37,12 +41,14 @@ u32 mode_key(const Vcpu& cpu) {
   return k;
 }
 
-}  // namespace
-
 class Interpreter final : public Engine {
  public:
-  Interpreter(Vcpu& vcpu, CodeArena& arena)
-      : arena_{arena}, vector_{arena}, cache_{kCacheBytes}, builder_{cache_, vector_} {
+  Interpreter(Vcpu& vcpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator)
+      : arena_{arena},
+        vector_{arena},
+        cache_{kCacheBytes},
+        builder_{cache_, vector_},
+        accelerator_{std::move(accelerator)} {
     vcpu.engine_state = &run_;
   }
   Exit run(Vcpu& cpu, u64 budget) override;
@@ -64,6 +70,8 @@ class Interpreter final : public Engine {
   void remember(const Vcpu& cpu, Block* block, u64 linear);
   void set_limit(const Vcpu& cpu, u64 end);
   void execute(Vcpu& cpu, Block* block);
+  bool accelerated(Vcpu& cpu, u64 end, MaybeExit* exit);
+  bool hot(Vcpu& cpu, Block& block);
   static bool one_at_a_time(const Vcpu& cpu);
   static bool at_debugger_breakpoint(const Vcpu& cpu);
 
@@ -72,6 +80,7 @@ class Interpreter final : public Engine {
   VectorUnit vector_;
   BlockCache cache_;
   Builder builder_;
+  std::unique_ptr<Accelerator> accelerator_;
 };
 
 // -- Finding blocks
@@ -102,6 +111,7 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
     Block* block = nullptr;
     switch (builder_.build(cpu, source, &block)) {
       case Built::yes:
+        if (accelerator_) block->heat = key & key::single ? ~0u : accelerator_->threshold() - 1;
         remember(cpu, block, linear);
         return block;
       case Built::fault:
@@ -145,6 +155,7 @@ void Interpreter::flush() {
   cache_.clear();
   run_.forget_jumps();
   run_.pending_link = nullptr;
+  if (accelerator_) accelerator_->flush();
 }
 
 // -- Running
@@ -234,6 +245,10 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
     }
     run_.key = mode_key(cpu);
     set_limit(cpu, end);
+    if (MaybeExit e; accelerator_ && accelerated(cpu, end, &e)) {
+      if (e) return *e;
+      continue;
+    }
     Block* block = lookup(cpu, run_.key);
     if (!block) {
       if (const MaybeExit e = deliver(cpu)) return *e;
@@ -243,9 +258,46 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
     }
+    if (block->heat == 0 && hot(cpu, *block)) continue;
     execute(cpu, block);
     if (const MaybeExit e = handle(cpu)) return *e;
   }
+}
+
+// -- With a translator
+// True: something was executed by it, or by us for it.
+bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
+  u64 limit = run_.limit;
+  if (!cpu.clock->instructions) limit = std::min(end, saturating_add(cpu.retired, kLookEveryTranslated));
+  run_.leave = Leave::boundary;
+  switch (accelerator_->run(cpu, run_.key, limit)) {
+    case Accelerator::Left::nothing:
+      return false;
+    case Accelerator::Left::one:
+      *exit = one(cpu);
+      return true;
+    case Accelerator::Left::fault:
+      run_.leave = Leave::fault;
+      break;
+    case Accelerator::Left::halt:
+      run_.leave = Leave::halt;
+      break;
+    case Accelerator::Left::stop:
+      run_.leave = Leave::stop;
+      break;
+    default:
+      break;
+  }
+  *exit = handle(cpu);
+  return true;
+}
+
+// The block at cpu.rip has been entered often. True: run it translated. What cannot be translated counts anew.
+bool Interpreter::hot(Vcpu& cpu, Block& block) {
+  const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
+  if (accelerator_ && !block.crosses && accelerator_->translate(cpu, block.key, linear, block.gpa)) return true;
+  block.heat = 1u << 20;
+  return false;
 }
 
 // -- One instruction, with everything that is looked at between two of them
@@ -319,7 +371,12 @@ Exit Interpreter::step(Vcpu& cpu) {
 }  // namespace interpret
 
 std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena) {
-  return std::make_unique<interpret::Interpreter>(cpu, arena);
+  return std::make_unique<interpret::Interpreter>(cpu, arena, nullptr);
+}
+
+std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena,
+                                         std::unique_ptr<interpret::Accelerator> accelerator) {
+  return std::make_unique<interpret::Interpreter>(cpu, arena, std::move(accelerator));
 }
 
 }  // namespace trapline::engine

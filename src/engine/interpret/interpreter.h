@@ -12,4 +12,11 @@ class CodeArena;
 // `arena` holds the vector unit's thunks; one per VM, or one per vCPU.
 std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena);
 
+namespace interpret {
+struct Accelerator;
+}
+// The same with a translator for what runs often (interpret/accelerator.h).
+std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena,
+                                         std::unique_ptr<interpret::Accelerator> accelerator);
+
 }  // namespace trapline::engine

@@ -63,6 +63,8 @@ inline constexpr u32 flat_code = 16;  // so is CS
 inline constexpr u32 single = 32;     // one instruction only, no debugger's breakpoints
 }  // namespace key
 
+u32 mode_key(const Vcpu& cpu);  // of the mode that cpu is in now
+
 struct Block {
   const std::atomic<u32>* generation = nullptr;  // CodeMap's, of the frame of the first byte
   u32 generation_seen = 0;
@@ -73,6 +75,7 @@ struct Block {
   u16 bytes = 0;
   u8 count = 0;  // instructions
   u8 ops = 0;
+  u32 heat = ~0u;                                 // entries until it goes back to the run loop: then it is hot
   bool crosses = false;                           // one instruction that goes on in another page
   u16 mnemonic = 0;                               // of the last instruction
   const std::atomic<u32>* generation2 = nullptr;  // of the second page

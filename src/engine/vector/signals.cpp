@@ -11,10 +11,13 @@
 
 #include "base/invariant.h"
 #include "engine/common/code_arena.h"
+#include "engine/common/signal_hook.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"
 
 namespace trapline::engine {
+
+bool (*signal_hook)(void*) = nullptr;
 
 namespace {
 
@@ -44,6 +47,7 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   auto* uc = static_cast<ucontext_t*>(context);
   greg_t* r = uc->uc_mcontext.gregs;
   // Only what the CPU raised at this instruction (si_code > 0), not a signal sent by anybody.
+  if (info->si_code > 0 && signal_hook && signal_hook(uc)) return;
   if (info->si_code <= 0 || !CodeArena::holds(static_cast<u64>(r[REG_RIP]))) return pass_on(signal, info, context);
   r[REG_RAX] = static_cast<greg_t>(cause_of(signal, *uc));
   u64 return_address;

@@ -1,0 +1,30 @@
+// The seam between the interpreter and a translator that takes over what runs often. Blocks become hot by being
+// entered; everything that translated code does not do itself is left to the interpreter, one instruction at a time.
+#pragma once
+
+#include "cpu/vcpu.h"
+
+namespace trapline::engine::interpret {
+
+struct Accelerator {
+  virtual ~Accelerator() = default;
+
+  enum class Left : u8 {
+    nothing,   // no instruction has been executed: interpret
+    boundary,  // look at events and go on
+    one,       // the instruction at cpu.rip is the interpreter's: execute it alone
+    fault,     // cpu.fault is to be delivered
+    halt,
+    stop,
+  };
+  // Runs translated code from cpu.rip on, until cpu.retired would pass `limit`. `key`: the interpreter's mode key.
+  // cpu is exact on return.
+  virtual Left run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
+  // The block at cpu.rip is hot. True: run() has something for it now.
+  virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) = 0;
+  virtual void flush() = 0;
+  // Entries before a block counts as hot.
+  virtual u32 threshold() const = 0;
+};
+
+}  // namespace trapline::engine::interpret

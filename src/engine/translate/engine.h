@@ -1,0 +1,15 @@
+// Full virtualization by translation: the interpreter for what runs seldom, translated blocks for the rest.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/engine.h"
+
+namespace trapline::engine {
+
+class CodeArena;
+
+std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena);
+
+}  // namespace trapline::engine

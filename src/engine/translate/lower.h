@@ -1,0 +1,118 @@
+// From the decoded instructions of one block to host code. docs/translator.md has the conventions; in short: guest
+// registers live in the host registers of the same name, but RCX in R15, and R10, R11 and R15 in the vCPU; RCX, R10 and
+// R11 are scratch; nothing here touches the arithmetic flags but the guest's own instructions.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "engine/translate/block.h"
+#include "engine/translate/reencode.h"
+#include "engine/translate/region.h"
+
+namespace trapline::engine::translate {
+
+inline constexpr u8 kHost[16] = {rax, r15, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, kNone, kNone, r12, r13, r14, kNone};
+
+// How one instruction is treated; decided before anything is emitted.
+enum class Treatment : u8 {
+  plain,     // re-encoded
+  vector,    // re-encoded, needs the vector registers
+  nothing,   // NOPs, prefetches
+  special,   // known by name: stack, LEA, moves to and from fixed addresses
+  branch,    // near control flow
+  semantic,  // calls cpu::Semantic
+  unit,      // calls the vector unit
+  step,      // left to the interpreter
+};
+
+struct Piece {
+  isa::Insn insn;
+  vector::Decoded raw;
+  Treatment treatment = Treatment::step;
+  cpu::Semantic semantic = nullptr;
+  VectorOp vector;
+  bool ends = false;
+  u16 at = 0;  // from the block's start
+};
+
+// What the code of a block may rely on; part of its key.
+struct Context {
+  bool bits64 = true;
+  bool fs_flat = true, gs_flat = true;
+  u64 page = 0;         // linear address of its page
+  bool stable = false;  // may be linked to other stable pages
+};
+
+struct Thunks {
+  u64 call = 0;      // r11: Site*
+  u64 load_vec = 0;  // r11: where to go on
+};
+
+class Lowering {
+ public:
+  Lowering(cpu::Vcpu& cpu, State& state, Emitter& out, const Thunks& thunks, std::deque<Site>& sites)
+      : cpu_{cpu}, state_{state}, e_{out}, thunks_{thunks}, sites_{sites} {}
+
+  // Emits the block at e_'s place. `block` has key and count; entry, end, stale_stub and insns are filled in.
+  // False: it came out too long for its jumps.
+  bool block(Block& block, const Context& context, const std::vector<Piece>& pieces);
+
+ private:
+  struct Fix {
+    u32 at;  // of a 32-bit displacement
+    Site* site;
+  };
+  struct Taken {  // a conditional branch's way out
+    u32 at;
+    u64 target, from;
+    u16 uncounted, before;
+  };
+
+  Site& site(Site::Kind kind, const Piece* piece);
+  void jump_cold(Site& s);
+  void miss(Site& s);
+  void flush_islands();
+  void islands();
+  void head();
+  void insn(const Piece& p);
+  bool plain(const Piece& p);
+  void call_out(const Piece& p, Site::Kind kind);
+  void step(const Piece& p);
+  void branch(const Piece& p);
+  void special(const Piece& p);
+  void push(const Piece& p);
+  void pop(const Piece& p);
+  void leave(const Piece& p);
+  void move_offset(const Piece& p);
+  u8 address(const Piece& p);
+  void lookup(u8 address, unsigned size, bool write, Site& s);
+  void lookup_stack(bool push, unsigned size, const Piece& p);
+  void push_return(const Piece& p);
+  void move_rsp(i32 by);
+  void exit_to(u64 target, u64 from, u16 uncounted, u16 before);
+  void jump_indirect(i8 undo_rsp, const Piece& p);
+  void poll(u64 target, u16 before);
+  void finish();
+  u64 next_of(const Piece& p) const { return (block_->key.linear + p.at + p.insn.length) & mask(); }
+  u64 mask() const { return context_.bits64 ? ~u64{0} : 0xffffffff; }
+  u8 stack_bytes() const { return context_.bits64 ? 8 : 4; }
+  u8 host_or_load(u8 guest, u8 scratch);
+  Mem gpr(u8 guest) const { return var(&cpu_.gpr[guest]); }
+
+  cpu::Vcpu& cpu_;
+  State& state_;
+  Emitter& e_;
+  const Thunks& thunks_;
+  std::deque<Site>& sites_;
+  Block* block_ = nullptr;
+  Context context_;
+  u16 index_ = 0;  // of the instruction under way
+  bool ended_ = false, failed_ = false;
+  std::vector<Fix> pending_;  // JRCXZ displacements (8 bits) without a target yet
+  std::vector<Fix> cold_;
+  std::vector<Taken> taken_;
+};
+
+}  // namespace trapline::engine::translate

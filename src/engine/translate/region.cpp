@@ -1,0 +1,86 @@
+#include "engine/translate/region.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <new>
+
+namespace trapline::engine::translate {
+
+namespace {
+
+constexpr u64 kStateBytes = kPageSize;
+constexpr u64 kReach = u64{1} << 30;  // half of what a displacement spans: room for both ends
+
+// Address space of `bytes` within reach of `near`, or null.
+void* reserve_near(u64 near, u64 bytes) {
+  const u64 step = 8 * MiB;
+  const u64 middle = near & ~(step - 1);
+  for (u64 distance = step; distance < kReach; distance += step) {
+    for (const u64 at : {middle + distance, middle - distance - bytes}) {
+      if (at < 64 * KiB || at >> 47) continue;
+      void* p = mmap(reinterpret_cast<void*>(at & kPageMask), bytes, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+      if (p == MAP_FAILED) continue;
+      if (reinterpret_cast<u64>(p) == (at & kPageMask)) return p;
+      munmap(p, bytes);  // a kernel that takes the address as a hint
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<Region> Region::make(u64 near, u64 code_bytes) {
+  std::unique_ptr<Region> r{new Region};
+  const int fd = memfd_create("translated-code", MFD_CLOEXEC);
+  if (fd < 0 || ftruncate(fd, static_cast<off_t>(code_bytes)) != 0) {
+    if (fd >= 0) close(fd);
+    return nullptr;
+  }
+  void* place = reserve_near(near, kStateBytes + code_bytes);
+  void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  bool good = place && write != MAP_FAILED;
+  if (good) {
+    u8* exec = static_cast<u8*>(place) + kStateBytes;
+    good = mmap(place, kStateBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+               MAP_FAILED &&
+           mmap(exec, code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
+    r->exec_ = reinterpret_cast<u64>(exec);
+  }
+  close(fd);
+  r->state_ = place;
+  r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
+  r->bytes_ = code_bytes;
+  if (!good) return nullptr;
+  new (place) State;
+  return r;
+}
+
+Region::~Region() {
+  if (state_) munmap(state_, kStateBytes + bytes_);
+  if (write_) munmap(write_, bytes_);
+}
+
+bool Region::add(std::span<const u8> code) {
+  if (code.size() + 64 > bytes_ - used_) return false;
+  std::memcpy(write_ + used_, code.data(), code.size());
+  const u64 end = (used_ + code.size() + 31) & ~u64{31};
+  std::memset(write_ + used_ + code.size(), 0xCC, end - used_ - code.size());
+  used_ = end;
+  return true;
+}
+
+void Region::patch32(u64 address, u32 value) { std::memcpy(write_ + (address - exec_), &value, 4); }
+
+void Region::patch(u64 address, std::span<const u8> code) {
+  std::memcpy(write_ + (address - exec_), code.data(), code.size());
+}
+
+bool Region::reaches(u64 address) const {
+  const u64 far = 2 * GiB - MiB;
+  return address - (exec_ - kStateBytes) + far < 2 * far && address - (exec_ + bytes_) + far < 2 * far;
+}
+
+}  // namespace trapline::engine::translate

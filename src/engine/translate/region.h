@@ -1,0 +1,50 @@
+// The memory of one translator: host code, W^X by two mappings, with the few words that this code reads and writes
+// beside it and within reach of RIP-relative operands. Placed within 2 GiB of the vCPU, whose fields the code uses.
+#pragma once
+
+#include <memory>
+#include <span>
+
+#include "base/types.h"
+
+namespace trapline::engine::translate {
+
+struct State {
+  u64 host_rsp = 0;
+  u64 left = 0;      // kLeftBias + instructions of the budget; a block subtracts its own at its head
+  u64 vec_live = 0;  // the guest's vector registers and MXCSR are in the host's
+  u64 t0 = 0;        // r10 at the call
+  u64 tmp = 0;
+  u64 target = 0;
+  u64 trap_pc = 0;
+  // Constants that instructions want in memory.
+  u64 page_bits = 0, jump_bits = 0, left_bit = 0, high8 = 0xff00, write_table = 0;
+  u32 host_mxcsr = 0x1f80;
+};
+inline constexpr u64 kLeftBias = u64{1} << 62;
+
+class Region {
+ public:
+  // Null: no room near `near`.
+  static std::unique_ptr<Region> make(u64 near, u64 code_bytes);
+  ~Region();
+  Region(const Region&) = delete;
+
+  State& state() { return *static_cast<State*>(state_); }
+  u64 next() const { return exec_ + used_; }  // where the next code goes
+  bool add(std::span<const u8> code);         // there; false: full
+  void patch32(u64 address, u32 value);
+  void patch(u64 address, std::span<const u8> code);
+  u64 used() const { return used_; }
+  void reset(u64 used) { used_ = used; }
+  bool holds(u64 address) const { return address - exec_ < bytes_; }
+  bool reaches(u64 address) const;
+
+ private:
+  Region() = default;
+  void* state_ = nullptr;
+  u8* write_ = nullptr;
+  u64 exec_ = 0, bytes_ = 0, used_ = 0;
+};
+
+}  // namespace trapline::engine::translate

@@ -1,0 +1,150 @@
+#include "engine/translate/thunks.h"
+
+#include "engine/vector/features.h"
+
+namespace trapline::engine::translate {
+
+namespace {
+
+// (V)MOVUPS between a vector register, as wide as the host has it, and its place in cpu.vec.
+void vector_move(Emitter& e, bool store, u8 reg, const Mem& m) {
+  const unsigned opcode = store ? 0x11 : 0x10;
+  if (vector::host_has_avx512()) {
+    e.put(0x62, (reg & 8 ? 0 : 0x80) | 0x60 | (reg & 16 ? 0 : 0x10) | 1, 0x7C, 0x48, opcode);
+    e.modrm(reg, m);
+  } else if (vector::host_has_avx()) {
+    e.put(0xC5, (reg & 8 ? 0 : 0x80) | 0x7C, opcode);
+    e.modrm(reg, m);
+  } else {
+    if (reg & 8) e.byte(0x44);
+    e.put(0x0F, opcode);
+    e.modrm(reg, m);
+  }
+}
+
+void mask_move(Emitter& e, bool store, u8 reg, const Mem& m) {
+  if (vector::host_has_avx512bw())
+    e.put(0xC4, 0xE1, 0xF8, store ? 0x91 : 0x90);  // KMOVQ
+  else
+    e.put(0xC5, 0xF8, store ? 0x91 : 0x90);  // KMOVW
+  e.modrm(reg, m);
+}
+
+void all_vectors(Emitter& e, cpu::Vcpu& cpu, bool store) {
+  const unsigned count = vector::host_has_avx512() ? 32 : 16;
+  for (u8 i = 0; i < count; i++) vector_move(e, store, i, var(&cpu.vec.zmm[i]));
+  if (!vector::host_has_avx512()) return;
+  for (u8 i = 0; i < 8; i++) mask_move(e, store, i, var(&cpu.vec.k[i]));
+}
+
+void save_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  all_vectors(e, cpu, true);
+  e.op(0, false, 0x0FAE, 3, var(&cpu.vec.mxcsr));     // STMXCSR
+  e.op(0, false, 0x0FAE, 2, var(&state.host_mxcsr));  // LDMXCSR
+  e.store_imm32(var(&state.vec_live), 0, true);
+  if (vector::host_has_avx()) e.put(0xC5, 0xF8, 0x77);  // VZEROUPPER: C++ may use SSE
+}
+
+void load_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  all_vectors(e, cpu, false);
+  e.op(0, false, 0x0FAE, 2, var(&cpu.vec.mxcsr));
+  e.store_imm32(var(&state.vec_live), 1, true);
+}
+
+template <class Fn>
+void each_register(cpu::Vcpu& cpu, Fn fn) {
+  for (u8 g = 0; g < 16; g++)
+    if (kHost[g] != kNone && g != isa::rsp) fn(kHost[g], var(&cpu.gpr[g]));
+}
+
+void load_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  e.op(0, false, 0x0FB7, rax, var(&cpu.arith));  // MOVZX
+  e.put(0x04, 0x7F, 0x9E);                       // ADD AL, 7F: OF; SAHF: the others
+  each_register(cpu, [&](u8 host, const Mem& home) { e.load(host, home); });
+  e.load(rsp, var(&cpu.gpr[isa::rsp]));
+  e.jmp_mem(var(&state.target));
+}
+
+void save_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  e.store(var(&state.t0), r10);
+  each_register(cpu, [&](u8 host, const Mem& home) { e.store(home, host); });
+  e.store(var(&cpu.gpr[isa::rsp]), rsp);
+  e.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
+  e.op(0x66, false, 0x89, rax, var(&cpu.arith));
+}
+
+constexpr u8 kSaved[] = {rbx, rbp, r12, r13, r14, r15};
+
+void push_saved(Emitter& e) {
+  for (u8 r : kSaved) {
+    if (r & 8) e.byte(0x41);
+    e.byte(0x50 | (r & 7));
+  }
+  e.lea(rsp, at(rsp, -8));  // calls from here are aligned
+}
+
+void pop_saved(Emitter& e) {
+  e.lea(rsp, at(rsp, 8));
+  for (int i = 5; i >= 0; i--) {
+    const u8 r = kSaved[i];
+    if (r & 8) e.byte(0x41);
+    e.byte(0x58 | (r & 7));
+  }
+  e.byte(0xC3);
+}
+
+// A forward jump whose distance is known later. `opcode`: of the two-byte 0F 8x form, or E9.
+u32 forward(Emitter& e, unsigned cc) {
+  e.put(0x0F, 0x80 | cc);
+  const u32 at = e.size();
+  e.imm32(0);
+  return at;
+}
+void land(Emitter& e, u32 at) { e.patch32(at, e.size() - (at + 4)); }
+
+constexpr unsigned kZero = 4;
+
+}  // namespace
+
+ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self, Site* trap_site) {
+  ThunkAddresses t;
+  t.enter = e.pc();
+  push_saved(e);
+  e.store(var(&state.host_rsp), rsp);
+  e.store(var(&state.target), rdi);
+  load_guest(e, cpu, state);
+
+  t.load_vec = e.pc();
+  load_vectors(e, cpu, state);
+  e.jmp_reg(r11);
+
+  t.trap = e.pc();
+  e.mov_imm(r11, reinterpret_cast<u64>(trap_site));
+  // goes on as a call
+  t.call = e.pc();
+  save_guest(e, cpu, state);
+  e.load(rsp, var(&state.host_rsp));
+  e.load(rdx, var(&state.vec_live));
+  e.mov(rsi, r11);
+  e.op(0, true, 0x85, rdx, rdx);
+  const u32 dead = forward(e, kZero);
+  save_vectors(e, cpu, state);
+  land(e, dead);
+  e.mov_imm(rdi, reinterpret_cast<u64>(self));
+  e.mov_imm(rax, reinterpret_cast<u64>(handler));
+  e.op(0, false, 0xFF, 2, rax);
+  e.op(0, true, 0x85, rax, rax);
+  const u32 leave = forward(e, kZero);
+  e.store(var(&state.target), rax);
+  e.op(0, true, 0x85, rdx, rdx);
+  const u32 without = forward(e, kZero);
+  load_vectors(e, cpu, state);
+  land(e, without);
+  load_guest(e, cpu, state);
+
+  land(e, leave);
+  pop_saved(e);
+  return t;
+}
+
+}  // namespace trapline::engine::translate

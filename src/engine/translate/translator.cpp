@@ -1,0 +1,518 @@
+#include "engine/translate/translator.h"
+
+#include <immintrin.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "cpu/code_map.h"
+#include "cpu/debug_port.h"
+#include "cpu/fpu.h"
+#include "engine/common/signal_hook.h"
+#include "engine/interpret/op.h"
+
+namespace trapline::engine::translate {
+
+using cpu::Outcome;
+using cpu::Vcpu;
+
+namespace {
+
+constexpr u64 kCodeBytes = 128 * MiB;
+constexpr u64 kThunkArena = 4 * MiB;
+
+// Bits of Key::mode above the interpreter's.
+constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14;
+
+// <linux/signal.h> has it; glibc 2.36 does not.
+constexpr u32 kAutoDisarm = 1u << 31;
+
+thread_local Translator* current = nullptr;  // whose code runs on this thread
+
+u64 saturated(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
+
+bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write; }
+
+void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memory"); }
+
+}  // namespace
+
+std::string missing_on_host() {
+  if (!__builtin_cpu_supports("bmi2")) return "BMI2";
+  if (!(getauxval(AT_HWCAP2) & 2)) return "FSGSBASE (Linux 5.9)";
+  return {};
+}
+
+std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
+  if (*why = missing_on_host(); !why->empty()) return nullptr;
+  std::unique_ptr<Translator> t{new Translator{cpu}};
+  t->region_ = Region::make(reinterpret_cast<u64>(&cpu), kCodeBytes);
+  t->views_ = Views::make(cpu);
+  if (!t->region_ || !t->region_->reaches(reinterpret_cast<u64>(&cpu)) ||
+      !t->region_->reaches(reinterpret_cast<u64>(&cpu + 1)) || !t->views_) {
+    *why = "address space for its code and tables (6 TiB a vCPU; a limit such as ulimit -v forbids it)";
+    return nullptr;
+  }
+  State& s = t->region_->state();
+  s.page_bits = Views::kPageBits;
+  s.jump_bits = Views::kJumpMask;
+  s.left_bit = kLeftBias;
+  s.write_table = Views::kWriteTable;
+  t->trap_site_.kind = Site::Kind::trap;
+  t->emitter_.begin(t->region_->next());
+  t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
+  INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}), "no room for {} bytes of thunks",
+            t->emitter_.size());
+  t->code_start_ = t->region_->used();
+  cpu.tlb_mirror = t->views_.get();
+  signal_hook = handle_signal;
+  if (cpu.code) cpu.code->watch();
+  return t;
+}
+
+Translator::Translator(Vcpu& cpu) : cpu_{cpu}, arena_{kThunkArena}, vector_{arena_}, front_{vector_} {}
+
+Translator::~Translator() {
+  if (cpu_.tlb_mirror == views_.get()) cpu_.tlb_mirror = nullptr;
+  if (current == this) current = nullptr;
+}
+
+u32 Translator::threshold() const {
+  static const u32 value = [] {
+    const char* text = std::getenv("TRAPLINE_HOT");  // tests: translate at once
+    return text ? static_cast<u32>(std::max(1, std::atoi(text))) : 64u;
+  }();
+  return value;
+}
+
+void Translator::flush() {
+  views_->forget_jumps();
+  blocks_.clear();
+  stale_.clear();
+  by_frame_.clear();
+  stable_pages_.clear();
+  all_.clear();
+  sites_.clear();
+  region_->reset(code_start_);
+}
+
+// -- Modes
+// False in the view: memory must be reached by the slow path now.
+u32 Translator::mode_of(u32 key, View* view) const {
+  u32 mode = key & 0xff;
+  *view = cpu_.cpl == 3 ? View::user : cpu_.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
+  mode |= static_cast<u32>(*view) << kViewShift;
+  if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
+    if (cpu_.cr4 & cpu::cr4::osfxsr) mode |= kSse;
+    if (cpu_.cr4 & cpu::cr4::osxsave) {
+      if ((cpu_.xcr0 & 6) == 6) mode |= kAvx;
+      if ((cpu_.xcr0 & 0xe6) == 0xe6) mode |= kAvx512;
+    }
+  }
+  if (!cpu_.in_long64()) {
+    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::fs)])) mode |= kFsFlat;
+    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::gs)])) mode |= kGsFlat;
+  }
+  return mode;
+}
+
+namespace {
+
+bool translatable(const Vcpu& cpu, u32 key) {
+  namespace k = interpret::key;
+  if (cpu.need_read & cpu::perm::never || cpu.need_write & cpu::perm::never) return false;
+  if (cpu.debugger && cpu.debugger->any()) return false;
+  if ((key & k::size_mask) == 2) return true;
+  constexpr u32 flat32 = 1 | k::ss_big | k::flat_data | k::flat_code;
+  return (key & flat32) == flat32;
+}
+
+}  // namespace
+
+void Translator::set_view(View view) {
+  view_ = view;
+  if (view_mode_[static_cast<u8>(view)] != mode_) {
+    views_->forget_jumps();
+    view_mode_[static_cast<u8>(view)] = mode_;
+  }
+  write_gs_base(views_->base(view));
+}
+
+// -- Blocks
+Block* Translator::find(u64 linear, u32 mode) {
+  const auto it = blocks_.find(Key{linear, mode});
+  return it == blocks_.end() ? nullptr : it->second;
+}
+
+// The block for cpu.rip if there is one and its page is mapped as it was; puts it into the jump cache.
+Block* Translator::at_rip() {
+  const u64 linear = cpu_.rip & cpu_.linear_mask;
+  Block* block = find(linear, mode_);
+  if (!block) return nullptr;
+  const cpu::TlbEntry* page = cpu::fetch_lookup(cpu_, linear);
+  if (!page || page->gpa != (block->gpa & kPageMask)) return nullptr;
+  views_->put_jump(block->view, linear, block->entry, block->stable);
+  return block;
+}
+
+bool Translator::mark(Block& block) {
+  cpu_.code->mark(cpu_, block.gpa / kPageSize, static_cast<u32>(block.gpa & (kPageSize - 1)), block.bytes);
+  const u32 generation = block.generation->load(std::memory_order_acquire);
+  if (std::memcmp(cpu_.ram->host(Gpa{block.gpa}), block.code.data(), block.bytes) != 0) return false;
+  block.generation_seen = generation;
+  return true;
+}
+
+bool Translator::fresh(Block& block) {
+  return block.generation->load(std::memory_order_relaxed) == block.generation_seen || mark(block);
+}
+
+// Its entry becomes a jump to where the translator is asked anew: so nothing that leads here need be found.
+void Translator::invalidate(Block& block) {
+  block.stale = true;
+  u8 jump[5] = {0xE9};
+  const u32 distance = static_cast<u32>(block.stale_stub - (block.entry + 5));
+  std::memcpy(jump + 1, &distance, 4);
+  region_->patch(block.entry, jump);
+  blocks_.erase(block.key);
+  stale_[block.key] = &block;
+  views_->forget_jumps();
+  cpu_.count.blocks_invalidated++;
+  TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
+}
+
+// Code was overwritten somewhere: gives up the translations of what has changed.
+void Translator::check_code() {
+  epoch_ = cpu_.code->epoch();
+  for (auto& [frame, list] : by_frame_) {
+    if (list.empty() || list.front()->generation->load(std::memory_order_relaxed) == list.front()->generation_seen)
+      continue;
+    std::size_t kept = 0;
+    for (Block* b : list) {
+      if (b->stale) continue;
+      if (mark(*b))
+        list[kept++] = b;
+      else
+        invalidate(*b);
+    }
+    list.resize(kept);
+  }
+}
+
+// Mappings of the upper half have changed: are the stable pages still where they were?
+void Translator::check_mapping() {
+  views_->upper_code_remapped = false;
+  views_->forget_jumps();
+  for (auto& [page, list] : stable_pages_) {
+    Gpa gpa{0};
+    const bool mapped = cpu::peek_translate(cpu_, page, &gpa);
+    std::size_t kept = 0;
+    for (Block* b : list) {
+      if (b->stale) continue;
+      if (mapped && (gpa.raw & kPageMask) == (b->gpa & kPageMask))
+        list[kept++] = b;
+      else
+        invalidate(*b);
+    }
+    list.resize(kept);
+  }
+}
+
+bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
+  if (!translatable(cpu, key) || linear == 0) return false;
+  View view;
+  const u32 mode = mode_of(key, &view);
+  if (find(linear, mode)) return true;
+  Context context;
+  context.bits64 = cpu.in_long64();
+  context.fs_flat = context.bits64 || (mode & kFsFlat);
+  context.gs_flat = context.bits64 || (mode & kGsFlat);
+  context.page = linear & kPageMask;
+  const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
+  if (!page) return false;
+  context.stable = linear >> 63 && page->global;
+  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0};
+  const u8* host = reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa}));
+  u8 bytes[kPageSize];
+  const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
+  std::memcpy(bytes, host, available);
+  bool full = false;
+  if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full)) {
+    if (full) {
+      flush();
+      vector_.forget_all();
+      arena_.reset();
+    }
+    return false;
+  }
+  Block& block = all_.emplace_back();
+  block.key = {linear, mode};
+  block.view = view;
+  block.stable = context.stable;
+  block.gpa = gpa;
+  block.count = static_cast<u16>(pieces_.size());
+  block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
+  block.code.assign(bytes, bytes + block.bytes);
+  block.generation = &cpu.code->generation(gpa / kPageSize);
+  emitter_.begin(region_->next());
+  Lowering lowering{cpu, region_->state(), emitter_, thunks_, sites_};
+  if (!lowering.block(block, context, pieces_) || !mark(block)) {
+    all_.pop_back();
+    return false;
+  }
+  if (!region_->add({emitter_.data(), emitter_.size()})) {
+    flush();
+    return false;
+  }
+  blocks_[block.key] = &block;
+  by_frame_[gpa / kPageSize].push_back(&block);
+  if (block.stable) stable_pages_[context.page].push_back(&block);
+  if (const auto it = stale_.find(block.key); it != stale_.end()) {
+    u8 jump[5] = {0xE9};
+    const u32 distance = static_cast<u32>(block.entry - (it->second->entry + 5));
+    std::memcpy(jump + 1, &distance, 4);
+    region_->patch(it->second->entry, jump);
+    stale_.erase(it);
+  }
+  cpu.count.blocks_translated++;
+  cpu.count.instructions_translated += block.count;
+  TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", linear, gpa, block.count,
+        block.bytes, block.end - block.entry, mode);
+  return true;
+}
+
+// -- Accounts
+// cpu.retired and cpu.rip at `site`.
+void Translator::sync(const Site& site) {
+  const u64 counted = base_left_ - region_->state().left;
+  const u64 ahead = site.block && site.kind != Site::Kind::limit && site.kind != Site::Kind::stale
+                        ? static_cast<u64>(site.block->count - site.before)
+                        : 0;
+  cpu_.retired = base_retired_ + counted - ahead;
+  cpu_.rip = site.rip;
+}
+
+// What cpu.retired says now is the truth.
+void Translator::rebase() {
+  base_retired_ = cpu_.retired;
+  const u64 left = limit_ > cpu_.retired ? limit_ - cpu_.retired : 0;
+  base_left_ = region_->state().left = kLeftBias + std::min(left, kLeftBias - 1);
+}
+
+bool Translator::must_leave() const {
+  return cpu_.attention->load(std::memory_order_relaxed) != 0 || cpu_.timer_deadline != deadline_ ||
+         cpu_.interrupt_shadow || (cpu_.sys_flags & cpu::flag::tf) || (cpu_.debug.dr7 & 0xff);
+}
+
+Resume Translator::leave(Left left) {
+  left_ = left;
+  return {0, 0};
+}
+
+// -- Calls from translated code
+Resume Translator::on_call(void* self, Site* site, u64 vectors_were_live) {
+  return static_cast<Translator*>(self)->call(*site, vectors_were_live != 0);
+}
+
+Resume Translator::call(Site& site, bool vectors) {
+  if (site.kind == Site::Kind::trap) return trap();
+  sync(site);
+  switch (site.kind) {
+    case Site::Kind::miss:
+      return miss(site, vectors);
+    case Site::Kind::semantic:
+    case Site::Kind::vector:
+      return call_out(site, vectors);
+    case Site::Kind::step:
+      return leave(Left::one);
+    case Site::Kind::link:
+      return dispatch(&site);
+    case Site::Kind::indirect:
+      return indirect(site);
+    case Site::Kind::stale:
+      return dispatch(nullptr);
+    default:
+      return leave(Left::boundary);
+  }
+}
+
+// Fills the slot, or leaves the instruction to the interpreter: device memory, page crossings, faults, code pages.
+Resume Translator::miss(Site& site, bool vectors) {
+  cpu::Seg seg = cpu::Seg::ss;
+  u64 offset;
+  switch (site.operand) {
+    case Operand::push:
+      offset = cpu_.gpr[isa::rsp] - site.size;
+      break;
+    case Operand::pop:
+      offset = cpu_.gpr[isa::rsp];
+      break;
+    default:
+      seg = site.insn.mem.seg;
+      offset = cpu::effective_address(cpu_, site.insn.mem, cpu_.rip + site.insn.length);
+  }
+  u64 linear;
+  const cpu::Access access = site.write ? cpu::Access::write : cpu::Access::read;
+  if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, site.size, access, linear)) return leave(Left::one);
+  if (((linear + site.size - 1) ^ linear) >> 12) return leave(Left::one);
+  const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
+  if (!cpu::tlb_lookup(cpu_, linear, site.size, need)) {
+    const bool reachable = cpu::probe(cpu_, seg, linear, site.size, access);
+    cpu_.debug_hits = 0;
+    if (!reachable || !cpu::tlb_lookup(cpu_, linear, site.size, need)) return leave(Left::one);
+  }
+  const cpu::TlbEntry& e = cpu_.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
+  if (e.addend == 0) return leave(Left::one);  // means "no entry" in the tables
+  views_->fill(view_, linear, e.gpa, e.addend, e.global, e.page_shift, e.perm & cpu_.need_read,
+               e.perm & cpu_.need_write);
+  return {site.resume, vectors};
+}
+
+Resume Translator::call_out(Site& site, bool vectors) {
+  const Outcome outcome = site.kind == Site::Kind::vector ? VectorUnit::execute(cpu_, site.insn, site.vector)
+                                                          : site.semantic(cpu_, site.insn);
+  switch (outcome) {
+    case Outcome::next:
+      cpu_.rip = (cpu_.rip + site.insn.length) & cpu_.linear_mask;
+      cpu_.retired++;
+      break;
+    case Outcome::jumped:
+      cpu_.retired++;
+      return dispatch(nullptr);
+    case Outcome::fault:
+      return leave(Left::fault);
+    case Outcome::halt:
+      cpu_.retired++;
+      return leave(Left::halt);
+    case Outcome::stop:
+      return leave(Left::stop);
+    case Outcome::repeat:
+      return leave(Left::boundary);
+  }
+  if (site.ends || must_leave() || cpu_.code->epoch() != epoch_) return dispatch(nullptr);
+  return {site.resume, vectors};
+}
+
+// A near branch to a non-canonical address faults at the branch: it has not happened.
+Resume Translator::indirect(Site& site) {
+  const u64 target = region_->state().t0;
+  if (cpu_.in_long64() && !cpu::canonical(target)) {
+    cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(site.undo_rsp));
+    cpu_.retired--;
+    return leave(Left::one);
+  }
+  cpu_.rip = target & cpu_.linear_mask;
+  return dispatch(nullptr);
+}
+
+// A signal ended an instruction of a block: the interpreter executes it and raises what is to be raised.
+Resume Translator::trap() {
+  const u64 pc = region_->state().trap_pc;
+  auto it = std::upper_bound(all_.begin(), all_.end(), pc, [](u64 v, const Block& b) { return v < b.entry; });
+  INVARIANT(it != all_.begin(), "a signal at {:#x} in no block", pc);
+  const Block& block = *--it;
+  INVARIANT(pc < block.end && !block.insns.empty(), "a signal at {:#x} behind the block of {:#x}", pc,
+            block.key.linear);
+  const u32 at = static_cast<u32>(pc - block.entry);
+  u16 index = 0;
+  while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
+  const u64 counted = base_left_ - region_->state().left;
+  cpu_.retired = base_retired_ + counted - (block.count - index);
+  cpu_.rip = block.key.linear + block.insns[index].guest;
+  return leave(Left::one);
+}
+
+// cpu is exact: goes on with the translation of what is at cpu.rip, or leaves.
+Resume Translator::dispatch(Site* site) {
+  if (must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
+  if (site == nullptr || cpu_.code->epoch() != epoch_ || views_->upper_code_remapped) {
+    // After anything but a plain jump the mode may be another.
+    const u32 key = interpret::mode_key(cpu_);
+    if (!translatable(cpu_, key)) return leave(Left::boundary);
+    View view;
+    const u32 mode = mode_of(key, &view);
+    if (mode != mode_ || view != view_) {
+      mode_ = mode;
+      key_ = key;
+      set_view(view);
+    }
+    if (cpu_.code->epoch() != epoch_) check_code();
+    if (views_->upper_code_remapped) check_mapping();
+  }
+  u64 entry = views_->find_jump(view_, cpu_.rip);
+  Block* block = nullptr;
+  if (!entry || site) {
+    block = at_rip();
+    if (!block) return leave(Left::boundary);
+    entry = block->entry;
+  }
+  if (site && block && block->key.mode == mode_) link(*site, *block);
+  rebase();
+  return {entry, 0};
+}
+
+// The two lie in one page, or on stable pages (exit_to has seen to it).
+void Translator::link(Site& site, Block& target) {
+  if (site.block->stale || site.block->key.mode != target.key.mode) return;
+  if ((site.block->key.linear ^ target.key.linear) & kPageMask && !(site.block->stable && target.stable)) return;
+  region_->patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
+}
+
+// -- Running
+void Translator::adopt_thread() {
+  if (current == this) return;
+  current = this;
+  // Guest RSP is in the host's RSP: signals need a stack of their own, which the kernel must not take for the one in
+  // use whatever RSP holds.
+  static thread_local bool has_stack = false;
+  if (has_stack) return;
+  const u64 bytes = std::max<u64>(getauxval(AT_MINSIGSTKSZ), 16 * KiB) + 64 * KiB;
+  stack_t stack = {};
+  stack.ss_sp = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  stack.ss_size = bytes;
+  stack.ss_flags = static_cast<int>(kAutoDisarm);
+  INVARIANT(stack.ss_sp != MAP_FAILED && sigaltstack(&stack, nullptr) == 0, "no stack for signals");
+  has_stack = true;
+}
+
+interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
+  if (!translatable(cpu, key)) return Left::nothing;
+  if (cpu.code->epoch() != epoch_) check_code();
+  if (views_->upper_code_remapped) check_mapping();
+  View view;
+  mode_ = mode_of(key, &view);
+  key_ = key;
+  Block* block = at_rip();
+  if (!block || saturated(cpu.retired, block->count) > limit) return Left::nothing;
+  adopt_thread();
+  limit_ = limit;
+  deadline_ = cpu.timer_deadline;
+  set_view(view);
+  rebase();
+  left_ = Left::nothing;
+  reinterpret_cast<EnterThunk>(thunks_.enter)(block->entry);
+  return left_;
+}
+
+u64 Translator::trap_target(u64 pc) {
+  if (!region_->holds(pc)) return 0;
+  region_->state().trap_pc = pc;
+  return thunks_.trap;
+}
+
+bool handle_signal(void* context) {
+  auto* uc = static_cast<ucontext_t*>(context);
+  if (!current) return false;
+  const u64 target = current->trap_target(static_cast<u64>(uc->uc_mcontext.gregs[REG_RIP]));
+  if (!target) return false;
+  uc->uc_mcontext.gregs[REG_RIP] = static_cast<greg_t>(target);
+  return true;
+}
+
+}  // namespace trapline::engine::translate

@@ -1,0 +1,94 @@
+// The translator: blocks of host code for the guest code that runs often, one cache per vCPU. docs/translator.md.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/common/code_arena.h"
+#include "engine/interpret/accelerator.h"
+#include "engine/translate/front.h"
+#include "engine/translate/lower.h"
+#include "engine/translate/region.h"
+#include "engine/translate/thunks.h"
+#include "engine/translate/views.h"
+
+namespace trapline::engine::translate {
+
+class Translator final : public interpret::Accelerator {
+ public:
+  // Null: this host cannot do it; `why` says what is missing.
+  static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, std::string* why);
+  ~Translator() override;
+
+  Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) override;
+  void flush() override;
+  u32 threshold() const override;
+
+  // For the signal handler: async-signal-safe. Where a fault at `pc` in translated code goes on, or 0.
+  u64 trap_target(u64 pc);
+
+ private:
+  explicit Translator(cpu::Vcpu& cpu);
+  static Resume on_call(void* self, Site* site, u64 vectors_were_live);
+  Resume call(Site& site, bool vectors);
+  Resume miss(Site& site, bool vectors);
+  Resume call_out(Site& site, bool vectors);
+  Resume indirect(Site& site);
+  Resume trap();
+  Resume leave(Left left);
+  Resume dispatch(Site* link);
+  void sync(const Site& site);
+  void rebase();
+  bool must_leave() const;
+
+  u32 mode_of(u32 key, View* view) const;
+  Block* find(u64 linear, u32 mode);
+  Block* at_rip();
+  void link(Site& site, Block& target);
+  void check_code();
+  void check_mapping();
+  void invalidate(Block& block);
+  bool fresh(Block& block);
+  void set_view(View view);
+  void adopt_thread();
+  bool mark(Block& block);
+
+  cpu::Vcpu& cpu_;
+  CodeArena arena_;  // the vector unit's thunks
+  VectorUnit vector_;
+  Front front_;
+  std::unique_ptr<Region> region_;
+  std::unique_ptr<Views> views_;
+  Emitter emitter_;
+  ThunkAddresses thunks_;
+  Site trap_site_;
+  u64 code_start_ = 0;  // behind the thunks
+  std::unordered_map<Key, Block*, KeyHash> blocks_;
+  std::unordered_map<Key, Block*, KeyHash> stale_;
+  std::unordered_map<u64, std::vector<Block*>> by_frame_;
+  std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
+  std::deque<Block> all_;                                      // in the order of their host addresses
+  std::deque<Site> sites_;
+  std::vector<Piece> pieces_;
+  u64 epoch_ = 0;
+  u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
+  u64 base_left_ = 0;
+  u64 limit_ = 0;
+  u64 deadline_ = 0;
+  u32 key_ = 0;  // the interpreter's
+  u32 mode_ = 0;
+  u32 view_mode_[kViews] = {};  // of the entries in the view's jump cache
+  View view_ = View::kernel;
+  Left left_ = Left::nothing;
+};
+
+// Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.
+bool handle_signal(void* ucontext);
+
+// What this host lacks for `--engine translate`, or empty.
+std::string missing_on_host();
+
+}  // namespace trapline::engine::translate
