@@ -9,6 +9,7 @@
 #include "cli/fuzz_command.h"
 #include "cli/isa_command.h"
 #include "cli/options.h"
+#include "cli/scan_command.h"
 #include "core/core_main.h"
 #include "core/exit_codes.h"
 #include "monitor/terminal.h"
@@ -57,6 +58,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::add_run_options(*run_command, options);
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
   cli::FuzzCommand fuzz{app};
+  cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
   const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
   if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(named).empty())
@@ -69,6 +71,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (doctor_command->parsed()) return cli::run_doctor();
   if (isa.parsed()) return isa.run();
   if (fuzz.parsed()) return fuzz.run();
+  if (scan.parsed()) return scan.run();
   return run(options, output_open);
 }
 

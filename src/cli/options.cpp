@@ -159,6 +159,9 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
   run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");
+  run.add_option("--scan-report", c.scan_report,
+                 "write the sensitive instructions that the guest executed, as `trapline scan --json` does")
+      ->type_name("FILE");
   run.add_flag("--stats", c.stats, "print counters at the end");
   run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")
       ->type_name("FILE");

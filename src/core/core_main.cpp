@@ -16,6 +16,7 @@
 #include "core/trace_sink.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
+#include "engine/common/executed_scan.h"
 #include "engine/vector/vector_unit.h"
 #include "machine/boot/boot.h"
 
@@ -44,6 +45,13 @@ machine::Bytes read_image(int fd, const char* what) {
     done += static_cast<std::size_t>(n);
   }
   return {static_cast<const std::byte*>(at), size};
+}
+
+void map_executed_log(int fd) {
+  if (fd < 0) return;
+  void* at = ::mmap(nullptr, sizeof(engine::ExecutedLog), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) refuse("--scan-report: no address space for its log");
+  engine::executed_log = static_cast<engine::ExecutedLog*>(at);
 }
 
 void release_image(machine::Bytes bytes) {
@@ -114,6 +122,7 @@ int number(const char* text) {
   const int trace_fd = launch->trace_fd;
   trace::mask = launch->trace_mask;
   const machine::BootRequest images = read_images(*launch);
+  map_executed_log(launch->scan_fd);
   const bool in_turns = launch->instructions_clock;
   const auto vm = set_up(std::move(channel), std::move(*launch));
   set_report_vm(vm.get());

@@ -17,7 +17,7 @@ struct LaunchModule {
 };
 
 struct Launch {
-  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1;  // -1: none
+  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1;  // -1: none
   std::string kernel_name, command_line, cpu_features;
   std::string engine = "auto";  // a name that engine::find_engine knows
   std::vector<LaunchModule> modules;

@@ -28,6 +28,7 @@ struct Config {
   double timeout_seconds = 0;  // 0: none
   u32 trace_mask = 0;
   std::string trace_file;  // empty: standard error
+  std::string scan_report;  // empty: none
   bool stats = false;
   bool no_reboot = false;
   u16 gdb_port = 0;

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "monitor/scan_report.h"
+
 namespace trapline::monitor {
 
 namespace {
@@ -45,6 +47,14 @@ Result<Images, std::string> Images::open(const machine::Config& config) {
   auto trace = open_trace_file(config);
   if (!trace) return Err{trace.error()};
   images.trace = std::move(*trace);
+  if (!config.scan_report.empty()) {
+    images.scan_report = open_scan_report(config.scan_report);
+    if (!images.scan_report)
+      return Err{fmt::format("--scan-report {}: {}: name a file that can be written", config.scan_report,
+                             std::strerror(errno))};
+    images.executed = create_executed_log();
+    if (!images.executed) return Err{fmt::format("--scan-report: no memory for its log: {}", std::strerror(errno))};
+  }
   return images;
 }
 
@@ -52,6 +62,7 @@ std::vector<int> Images::inherited() const {
   std::vector<int> fds{kernel.get()};
   if (initrd) fds.push_back(initrd.get());
   if (trace) fds.push_back(trace.get());
+  if (executed) fds.push_back(executed.get());
   for (const auto& m : modules) fds.push_back(m.get());
   return fds;
 }
@@ -59,6 +70,7 @@ std::vector<int> Images::inherited() const {
 core::Launch Images::launch(const machine::Config& config) const {
   core::Launch l;
   l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
+  l.scan_fd = executed.get();
   l.kernel_name = config.kernel;
   l.command_line = config.append;
   l.cpu_features = config.cpu_features;

@@ -25,6 +25,7 @@
 #include "monitor/gdb_server.h"
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
+#include "monitor/scan_report.h"
 #include "monitor/signals.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
@@ -74,6 +75,7 @@ class VmRun {
   void stop_service();
   void collect_stats();
   void complain_of_trace() const;
+  void report_executed() const;
   int conclude();
   int conclude_core();
   void start_debugger();
@@ -148,6 +150,7 @@ int VmRun::run_machine(Terminal& terminal) {
   terminal.suspend();
   core::flush_trace();
   const int code = conclude();
+  report_executed();
   complain_of_trace();
   if (gdb_) end_debugger(code);
   if (config_.stats)
@@ -327,6 +330,13 @@ Symbols VmRun::symbols() const {
     at += n;
   }
   return Symbols::parse(text);
+}
+
+void VmRun::report_executed() const {
+  if (!images_.scan_report) return;
+  const std::string why =
+      write_scan_report(images_.scan_report.get(), images_.executed.get(), config_.kernel, symbols());
+  if (!why.empty()) complain(fmt::format("--scan-report {}: {}", config_.scan_report, why));
 }
 
 int VmRun::conclude() {

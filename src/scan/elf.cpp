@@ -261,6 +261,7 @@ Result<Image, std::string> read_elf(std::shared_ptr<const std::vector<u8>> stora
   if (image.sections.empty()) elf::add_segments(f, image);
   elf::drop_overlaps(image);
   elf::sort_sections(f, image);
+  image.index_code();
   elf::describe(f, image);
   if (std::none_of(image.sections.begin(), image.sections.end(), [](const Section& s) { return s.code; }))
     return Err{std::string{"ELF: no section or segment with code in it"}};

@@ -15,9 +15,18 @@ const Section* Image::section_of(u64 address) const {
   return nullptr;
 }
 
+void Image::index_code() {
+  code_.clear();
+  for (std::size_t i = 0; i < sections.size(); i++)
+    if (sections[i].code) code_.push_back(i);
+}
+
 const Section* Image::code_at(u64 address) const {
-  const Section* s = section_of(address);
-  return s && s->code ? s : nullptr;
+  const auto after = std::upper_bound(code_.begin(), code_.end(), address,
+                                      [&](u64 a, std::size_t i) { return a < sections[i].address; });
+  if (after == code_.begin()) return nullptr;
+  const Section& s = sections[*std::prev(after)];
+  return s.holds(address) ? &s : nullptr;
 }
 
 const Section* Image::section_named(std::string_view wanted) const {

@@ -76,12 +76,17 @@ struct Image {
   std::vector<CodeRelocation> code_relocations;                 // by place
   std::vector<Root> roots;
   std::vector<std::string> warnings;  // what was malformed and left out
+  bool packed = false;                // offsets count in what came out of a compressed file or an archive
 
   // Addresses of a relocatable file mean nothing outside: show section and offset.
   bool relocatable() const { return kind == ImageKind::relocatable; }
   const Section* section_of(u64 address) const;  // nullptr: none
   const Section* code_at(u64 address) const;
+  void index_code();  // to be called when `sections` is complete, before code_at()
   const Section* section_named(std::string_view wanted) const;
+
+ private:
+  std::vector<std::size_t> code_;  // indices of code sections: data sections may share their addresses
 };
 
 }  // namespace trapline::scan

@@ -48,7 +48,8 @@ struct Table {
 
 class Finder {
  public:
-  Finder(const Image& image, CodeMap& map, u64 address) : image_{image}, map_{map}, address_{address} {}
+  Finder(const Image& image, CodeMap& map, u64 address, const std::set<u64>& data)
+      : image_{image}, map_{map}, address_{address}, data_{data} {}
 
   std::optional<JumpTargets> find() {
     const CodeMap::Area* area = map_.find(address_);
@@ -142,7 +143,10 @@ class Finder {
     const auto [start, size] = function();
     JumpTargets found;
     found.bounded = count.has_value();
-    for (u64 i = 0; i < count.value_or(kMostUnbounded); i++) {
+    const auto other = data_.upper_bound(t.address);
+    u64 most = kMostUnbounded;
+    if (other != data_.end()) most = std::min(most, (*other - t.address) / t.width);
+    for (u64 i = 0; i < count.value_or(most); i++) {
       const auto target = entry(t, i);
       const bool good = target && (count ? code->holds(*target) : *target - start < size);
       if (!good && count) return std::nullopt;
@@ -156,14 +160,15 @@ class Finder {
   const Image& image_;
   CodeMap& map_;
   u64 address_;
+  const std::set<u64>& data_;
   Insn jump_{};
   std::vector<Placed> before_;
 };
 
 }  // namespace
 
-std::optional<JumpTargets> jump_targets(const Image& image, CodeMap& map, u64 address) {
-  return Finder{image, map, address}.find();
+std::optional<JumpTargets> jump_targets(const Image& image, CodeMap& map, u64 address, const std::set<u64>& data) {
+  return Finder{image, map, address, data}.find();
 }
 
 }  // namespace trapline::scan

@@ -29,6 +29,7 @@ Images raw_image(const std::string& name, std::vector<u8> bytes, const RawOption
         fmt::format("--base {:#x}: {} bytes wrap around the address space: give a lower base", raw.base, bytes.size())};
   image.storage = own(std::move(bytes));
   image.sections.push_back({"raw", raw.base, Bytes{*image.storage}, 0, true});
+  image.index_code();
   image.roots.push_back({raw.base, Because::entry});
   return std::vector<Image>{std::move(image)};
 }
@@ -76,6 +77,7 @@ class Opener {
     if (!image) return Err{image.error()};
     image->name = name_;
     image->format = prefix_ + image->format;
+    image->packed = !prefix_.empty();
     if (image->kind == ImageKind::kernel) {
       add_kallsyms(*image, limits_);
       add_kernel_relocations(*image);
@@ -97,6 +99,7 @@ class Opener {
       }
       image->name = fmt::format("{}({})", name_, m.name);
       image->format = prefix_ + "archive, " + image->format;
+      image->packed = true;
       images.push_back(std::move(*image));
     }
     if (images.empty()) return Err{std::string{"archive: no member with x86 code in it"}};

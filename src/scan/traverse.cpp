@@ -104,7 +104,9 @@ Traversal::Target Traversal::target_of(u64 address, const Shallow& insn) const {
 // between functions.
 void Traversal::take_address(u64 address, const Shallow& insn) {
   const Target target = target_of(address, insn);
-  if (!target.known || !scan_.map.find(target.address)) return;
+  if (!target.known) return;
+  if (insn.lea && !scan_.map.find(target.address)) data_.insert(target.address);
+  if (!scan_.map.find(target.address)) return;
   const bool absolute = image_.kind == ImageKind::executable || image_.kind == ImageKind::kernel;
   if (insn.immediate && !target.relocated && (!absolute || target.address % 16)) return;
   if (looks_like_code(target.address)) likely_.push_back(target.address);
@@ -169,7 +171,7 @@ void Traversal::resolve_jumps() {
   const auto jumps = std::move(indirect_);
   indirect_.clear();
   for (u64 address : jumps) {
-    const auto targets = jump_targets(image_, scan_.map, address);
+    const auto targets = jump_targets(image_, scan_.map, address, data_);
     if (!targets) {
       scan_.unresolved_jumps++;
       continue;

@@ -1,6 +1,8 @@
 // Recursive traversal: from the roots along direct control flow, in falling confidence, then a sweep over the gaps.
 #pragma once
 
+#include <set>
+
 #include "scan/decoder.h"
 #include "scan/scan.h"
 
@@ -43,6 +45,7 @@ class Traversal {
   u64 mask_;
   std::vector<u64> work_;
   std::vector<u64> likely_;    // to be walked once all that is certain is known
+  std::set<u64> data_;         // outside of the code, and referred to by it
   std::vector<u64> indirect_;  // jumps whose table is still to be found
   u64 walked_ = 0, total_ = 0;
 };

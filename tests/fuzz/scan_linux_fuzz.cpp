@@ -27,6 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   const u64 base = image.code_size == isa::CodeSize::bits64 ? 0xffffffff00000000 | kBase : kBase;
   if (code) image.sections.push_back({".text", base, all.first(code), 0, true});
   image.sections.push_back({kTables[head % std::size(kTables)], base + code, all.subspan(code), code, false});
+  image.index_code();
   if (code) image.roots.push_back({base, scan::Because::entry});
   scan::add_kallsyms(image, fuzz::kLimits);
   fuzz::check(image, scan::scan_image(image, fuzz::kLimits, false));

@@ -1,0 +1,183 @@
+#include "cli/scan_command.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+
+#include "core/exit_codes.h"
+#include "scan/input.h"
+#include "scan/open.h"
+
+namespace trapline::cli {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A line on a terminal, once a scan has taken a second.
+class ProgressLine {
+ public:
+  explicit ProgressLine(std::string name) : name_{std::move(name)}, on_{::isatty(STDERR_FILENO) == 1} {}
+  ~ProgressLine() {
+    if (shown_) fmt::print(stderr, "\r\033[K");
+  }
+  void operator()(double share) {
+    const auto now = Clock::now();
+    if (!on_ || now - start_ < std::chrono::seconds{1} || now - last_ < std::chrono::milliseconds{100}) return;
+    last_ = now;
+    shown_ = true;
+    fmt::print(stderr, "\r\033[Kscanning {}: {:.0f}%", name_, share * 100);
+    std::fflush(stderr);
+  }
+
+ private:
+  std::string name_;
+  bool on_, shown_ = false;
+  Clock::time_point start_ = Clock::now(), last_;
+};
+
+std::string printable(std::string text) {
+  for (char& c : text)
+    if (c < ' ' || c > '~') c = '?';
+  return text;
+}
+
+std::optional<u64> parse_address(std::string_view text) {
+  const int radix = text.starts_with("0x") || text.starts_with("0X") ? 16 : 10;
+  if (radix == 16) text.remove_prefix(2);
+  u64 value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, radix);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// Error message, or empty. "-" is standard output.
+std::string write_to(const std::string& path, const std::string& text) {
+  std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "we");
+  if (!file) return std::strerror(errno);
+  errno = 0;
+  bool good = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (path == "-")
+    good = std::fflush(file) == 0 && good;
+  else
+    good = std::fclose(file) == 0 && good;
+  return good ? std::string{} : std::strerror(errno ? errno : EIO);
+}
+
+}  // namespace
+
+ScanCommand::ScanCommand(CLI::App& app, std::string version)
+    : command_{app.add_subcommand("scan",
+                                  "find critical and privileged instructions in programs, modules and kernels")},
+      version_{std::move(version)} {
+  CLI::App& c = *command_;
+  c.add_option("FILE", files_,
+               "ELF file, kernel module, vmlinux, bzImage, static library; gzip, xz, zstd, lz4, lzo or "
+               "bzip2 around it")
+      ->required();
+  c.add_flag("--json", json_, "write JSON (schema: docs/scan.md)");
+  c.add_flag("--sarif", sarif_, "write SARIF 2.1.0");
+  c.add_option("--html", html_, "write a page with a map of the code, too")->type_name("FILE");
+  c.add_option("-o,--output", output_, "where text, JSON or SARIF goes; default: standard output")->type_name("FILE");
+  c.add_flag("--every-offset", every_offset_, "also what decodes at other offsets: what hostile code could jump into");
+  c.add_flag("--summary", summary_, "text without the list of findings");
+  c.add_option("--bits", bits_, "the file is raw code of this size: 16, 32 or 64")->type_name("N");
+  c.add_option("--base", base_, "raw code: the address of its first byte; default: 0")->type_name("ADDRESS");
+  c.add_option("--ring", ring_, "judge as code of ring 0 or 3; default: 0 for kernels, modules and raw code, else 3")
+      ->type_name("N");
+  c.add_option("--class", classes_, "which to list: critical, privileged, innocuous (sensitive in the other ring), all")
+      ->type_name("CLASSES")
+      ->capture_default_str();
+}
+
+std::string ScanCommand::check() {
+  if (json_ && sarif_) return "--json and --sarif: give one of them";
+  if (command_->count("--bits") && bits_ != 16 && bits_ != 32 && bits_ != 64)
+    return fmt::format("--bits {}: give 16, 32 or 64", bits_);
+  if (!base_.empty()) {
+    const auto address = parse_address(base_);
+    if (!address) return fmt::format("--base {}: not an address: write 0x7c00", base_);
+    if (!bits_) return "--base: for raw code only: give --bits too";
+    base_address_ = *address;
+  }
+  if (command_->count("--ring") && ring_ != 0 && ring_ != 3) return fmt::format("--ring {}: give 0 or 3", ring_);
+  if (ring_ >= 0) options_.ring = ring_ == 0 ? isa::Ring::ring0 : isa::Ring::ring3;
+  options_.critical = options_.privileged = options_.innocuous = false;
+  for (std::string_view rest = classes_; !rest.empty();) {
+    const auto comma = rest.find(',');
+    const std::string_view word = rest.substr(0, comma);
+    rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
+    const bool all = word == "all";
+    if (!all && word != "critical" && word != "privileged" && word != "innocuous")
+      return fmt::format("--class {}: no such class: use critical, privileged, innocuous or all", word);
+    options_.critical |= all || word == "critical";
+    options_.privileged |= all || word == "privileged";
+    options_.innocuous |= all || word == "innocuous";
+  }
+  return {};
+}
+
+bool ScanCommand::scan(const std::string& path) {
+  const scan::Limits limits;
+  const auto failed = [&](const std::string& why) {
+    fmt::print(stderr, "trapline: {}: {}\n", printable(path), printable(why));
+    return false;
+  };
+  try {
+    ProgressLine line{printable(path)};
+    auto bytes = scan::read_file(path, limits);
+    if (!bytes) return failed(bytes.error());
+    std::optional<scan::RawOptions> raw;
+    if (bits_) raw = {base_address_, static_cast<isa::CodeSize>(bits_ / 8)};
+    auto images = scan::open_images(path, std::move(*bytes), raw, limits);
+    if (!images) return failed(images.error());
+    for (scan::Image& image : *images) {
+      const scan::Scan found = scan::scan_image(image, limits, every_offset_, std::ref(line));
+      reports_.push_back(scan::make_report(image, found, options_));
+    }
+    return true;
+  } catch (const std::bad_alloc&) {
+    return failed("too little memory to scan it");
+  }
+}
+
+int ScanCommand::write() {
+  std::string text;
+  if (json_) {
+    text = scan::to_json(reports_, version_);
+  } else if (sarif_) {
+    text = scan::to_sarif(reports_, version_);
+  } else {
+    const bool colour = output_ == "-" && ::isatty(STDOUT_FILENO) == 1 && !::getenv("NO_COLOR");
+    for (const scan::Report& r : reports_) scan::write_text(text, r, colour, summary_);
+  }
+  if (const std::string why = write_to(output_, text); !why.empty()) {
+    fmt::print(stderr, "trapline: {}: {}: name a file that can be written\n",
+               output_ == "-" ? "standard output" : "--output " + output_, why);
+    return static_cast<int>(output_ == "-" ? ExitCode::console_lost : ExitCode::bad_input);
+  }
+  if (html_.empty()) return 0;
+  if (const std::string why = write_to(html_, scan::to_html(reports_, version_)); !why.empty()) {
+    fmt::print(stderr, "trapline: --html {}: {}: name a file that can be written\n", html_, why);
+    return static_cast<int>(ExitCode::bad_input);
+  }
+  return 0;
+}
+
+int ScanCommand::run() {
+  if (const std::string wrong = check(); !wrong.empty()) {
+    fmt::print(stderr, "trapline: {}\n", wrong);
+    return static_cast<int>(ExitCode::usage);
+  }
+  bool all = true;
+  for (const std::string& file : files_) all = scan(file) && all;
+  const int written = reports_.empty() && !all ? 0 : write();
+  return written ? written : all ? 0 : static_cast<int>(ExitCode::bad_input);
+}
+
+}  // namespace trapline::cli
