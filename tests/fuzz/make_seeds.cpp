@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "boot_input.h"
+#include "scan_seeds.h"
 #include "unit/machine/boot_images.h"
 
 using namespace trapline;
@@ -85,6 +86,7 @@ int main(int argc, char** argv) {
   const fs::path root = argv[1];
   boot_seeds(root);
   instruction_seeds(root);
+  trapline::fuzz::write_scan_seeds(root);
   write(root / "acpi_fuzz", "small", "\x02\x00\x00\x40", 4, {});
   write(root / "chipset_fuzz", "steps", "\x00\x00\x00\x00\x11\x00\x00\x00\x07\x01\x10\x00\x00\x00\x00\x00", 16, {});
   for (int i = 2; i < argc; i++) kernel_seed(root, argv[i]);
