@@ -24,37 +24,38 @@ TEST(LitmusOnTheHost, ShowsNothingForbidden) {
   expect_clean(program.output());
 }
 
-struct Run {
+struct Shape {
   const char* engine;
   unsigned cpus;
 };
 
-class Litmus : public testing::TestWithParam<Run> {};
+class Litmus : public testing::TestWithParam<Shape> {};
 
 TEST_P(Litmus, ShowsNothingForbidden) {
-  const Run& run = GetParam();
-  Process vm{{TRAPLINE_EXECUTABLE, "run", "--engine", run.engine, "--kernel",
+  const Shape& shape = GetParam();
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--engine", shape.engine, "--kernel",
               fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE), "--initrd", LITMUS_INITRD, "--cpus",
-              std::to_string(run.cpus), "--memory", "256M", "--timeout", "240", "--append",
+              std::to_string(shape.cpus), "--memory", "256M", "--timeout", "240", "--append",
               "console=ttyS0 quiet trapline.litmus.seconds=8"}};
   ASSERT_TRUE(vm.wait_for("LITMUS end:", seconds{240})) << vm.output();
   EXPECT_EQ(vm.wait_exit(seconds{30}), 0) << vm.output();
   expect_clean(vm.output());
-  EXPECT_NE(vm.output().find(fmt::format(" tests on {} CPUs", run.cpus)), std::string::npos) << vm.output();
+  EXPECT_NE(vm.output().find(fmt::format(" tests on {} CPUs", shape.cpus)), std::string::npos) << vm.output();
   for (const char* test : {"SB:", "IRIW:", "cmpxchg16b:", "ring:", "breakpoint-patching:", "copy-on-write:"})
     EXPECT_NE(vm.output().find(fmt::format("LITMUS {}", test)), std::string::npos) << test << "\n" << vm.output();
 }
 
-std::vector<Run> all_runs() {
-  std::vector<Run> runs;
+std::vector<Shape> all_shapes() {
+  std::vector<Shape> shapes;
   for (const char* engine : kEngines)
-    for (unsigned cpus : {1u, 2u, 4u}) runs.push_back({engine, cpus});
-  return runs;
+    for (unsigned cpus : {1u, 2u, 4u}) shapes.push_back({engine, cpus});
+  return shapes;
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Litmus, testing::ValuesIn(all_runs()), [](const testing::TestParamInfo<Run>& info) {
-  return fmt::format("{}_{}cpu", info.param.engine, info.param.cpus);
-});
+INSTANTIATE_TEST_SUITE_P(Engines, Litmus, testing::ValuesIn(all_shapes()),
+                         [](const testing::TestParamInfo<Shape>& info) {
+                           return fmt::format("{}_{}cpu", info.param.engine, info.param.cpus);
+                         });
 
 }  // namespace
 }  // namespace trapline::test
