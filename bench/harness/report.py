@@ -73,6 +73,8 @@ def other_figures(measured, limit):
             parts.append(f"{figures.extra_median(boots, 'instructions') / 1e6:.0f} million guest instructions from power-on to power-off")
         if figures.extra_median(boots, "mips"):
             parts.append(f"{figures.extra_median(boots, 'mips'):.0f} MIPS")
+        elif system == "bochs" and figures.bochs_rate(measured):
+            parts.append(f"about {figures.bochs_rate(measured):.0f} MIPS, by Trapline's count of instructions")
         if figures.extra_median(boots, "kernel_to_init"):
             parts.append(f"{figures.extra_median(boots, 'kernel_to_init'):.2f} s from the boot loader's hand-over to /init")
         if parts:

@@ -112,6 +112,14 @@ class Bars(unittest.TestCase):
         measured["bochs"]["boot-to-init"] = ok(3.0, mips=300.0)
         self.assertEqual(list(verdicts(measured, "interpret").values()), [False, False])
 
+    def test_bochs_rate_without_a_statement_of_its_own(self):
+        measured = {"interpret": {"boot-to-init": ok(5.0, mips=200.0, instructions=1_000_000_000)},
+                    "bochs": {"boot-to-init": ok(15.0, kernel_to_init=10.0)}}
+        self.assertAlmostEqual(figures.bochs_rate(measured), 100)
+        self.assertIs(verdicts(measured, "interpret")["Guest instructions per second: interpret / Bochs"], True)
+        del measured["bochs"]["boot-to-init"][0].extra["kernel_to_init"]
+        self.assertIsNone(figures.bochs_rate(measured))
+
 
 class Checks(unittest.TestCase):
     def test_checksums_that_differ_are_found(self):
