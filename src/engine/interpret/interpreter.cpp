@@ -258,7 +258,7 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
     }
-    if (block->heat == 0 && hot(cpu, *block)) continue;
+    if (block->heat == 0 ? hot(cpu, *block) : --block->heat == 0 && hot(cpu, *block)) continue;
     execute(cpu, block);
     if (const MaybeExit e = handle(cpu)) return *e;
   }

@@ -55,15 +55,13 @@ struct Key {
   u32 mode = 0;  // the interpreter's key, view and units: translator.cpp
   bool operator==(const Key&) const = default;
 };
-struct KeyHash {
-  std::size_t operator()(const Key& k) const { return (k.linear ^ u64{k.mode} << 40) * 0x9e3779b97f4a7c15; }
-};
 
 struct Block {
   Key key;
   View view = View::kernel;
   bool stable = false;  // lies on a global page of the upper half
   bool stale = false;
+  Block* next = nullptr;  // BlockTable's
   u64 gpa = 0;
   u16 count = 0;  // instructions
   u16 bytes = 0;
@@ -77,7 +75,35 @@ struct Block {
     u16 guest;  // from key.linear
   };
   std::vector<At> insns;
-  Block* before = nullptr;  // the stale one that this replaces
+};
+
+// Blocks by key. A fixed number of buckets with chains: found without a division, on the way of every dispatch.
+class BlockTable {
+ public:
+  BlockTable() : buckets_(kBuckets) {}
+  Block* find(const Key& key) const {
+    for (Block* b = buckets_[index(key)]; b; b = b->next)
+      if (b->key == key) return b;
+    return nullptr;
+  }
+  void insert(Block& block) {
+    Block*& head = buckets_[index(block.key)];
+    block.next = head;
+    head = &block;
+  }
+  void erase(Block& block) {
+    for (Block** at = &buckets_[index(block.key)]; *at; at = &(*at)->next) {
+      if (*at != &block) continue;
+      *at = block.next;
+      return;
+    }
+  }
+  void clear() { buckets_.assign(kBuckets, nullptr); }
+
+ private:
+  static constexpr u64 kBuckets = 1 << 16;
+  static u64 index(const Key& k) { return (k.linear ^ k.linear >> 16 ^ k.mode * 0x9e37) & (kBuckets - 1); }
+  std::vector<Block*> buckets_;
 };
 
 }  // namespace trapline::engine::translate

@@ -79,9 +79,10 @@ void Lowering::flush_islands() {
   pending_.clear();
 }
 
-// Before anything that may be 65 bytes long.
+// An island goes where the first waiting jump is `island_distance_` bytes away: what comes before the next look is
+// seldom longer than the rest of its reach.
 void Lowering::islands() {
-  if (pending_.empty() || e_.size() - pending_.front().at < 55) return;
+  if (pending_.empty() || e_.size() - pending_.front().at < island_distance_) return;
   e_.byte(0xEB);
   const u32 at = e_.size();
   e_.byte(0);
@@ -587,8 +588,10 @@ void Lowering::finish() {
   cold_.clear();
 }
 
-bool Lowering::block(Block& block, const Context& context, const std::vector<Piece>& pieces) {
+bool Lowering::block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance) {
   block_ = &block;
+  block.insns.clear();
+  island_distance_ = island_distance;
   context_ = context;
   ended_ = failed_ = false;
   index_ = 0;

@@ -56,8 +56,8 @@ class Lowering {
       : cpu_{cpu}, state_{state}, e_{out}, thunks_{thunks}, sites_{sites} {}
 
   // Emits the block at e_'s place. `block` has key and count; entry, end, stale_stub and insns are filled in.
-  // False: it came out too long for its jumps.
-  bool block(Block& block, const Context& context, const std::vector<Piece>& pieces);
+  // False: it came out too long for its jumps. `island_distance`: see islands().
+  bool block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance);
 
  private:
   struct Fix {
@@ -109,6 +109,7 @@ class Lowering {
   Block* block_ = nullptr;
   Context context_;
   u16 index_ = 0;  // of the instruction under way
+  u32 island_distance_ = 0;
   bool ended_ = false, failed_ = false;
   std::vector<Fix> pending_;  // JRCXZ displacements (8 bits) without a target yet
   std::vector<Fix> cold_;

@@ -145,10 +145,7 @@ void Translator::set_view(View view) {
 }
 
 // -- Blocks
-Block* Translator::find(u64 linear, u32 mode) {
-  const auto it = blocks_.find(Key{linear, mode});
-  return it == blocks_.end() ? nullptr : it->second;
-}
+Block* Translator::find(u64 linear, u32 mode) { return blocks_.find(Key{linear, mode}); }
 
 // The block for cpu.rip if there is one and its page is mapped as it was; puts it into the jump cache.
 Block* Translator::at_rip() {
@@ -180,8 +177,8 @@ void Translator::invalidate(Block& block) {
   const u32 distance = static_cast<u32>(block.stale_stub - (block.entry + 5));
   std::memcpy(jump + 1, &distance, 4);
   region_->patch(block.entry, jump);
-  blocks_.erase(block.key);
-  stale_[block.key] = &block;
+  blocks_.erase(block);
+  stale_.insert(block);
   views_->forget_jumps();
   cpu_.count.blocks_invalidated++;
   TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
@@ -249,6 +246,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
       vector_.forget_all();
       arena_.reset();
     }
+    TRACE(blocks, "nothing to translate at {:#x}", linear);
     return false;
   }
   Block& block = all_.emplace_back();
@@ -260,9 +258,15 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code.assign(bytes, bytes + block.bytes);
   block.generation = &cpu.code->generation(gpa / kPageSize);
-  emitter_.begin(region_->next());
   Lowering lowering{cpu, region_->state(), emitter_, thunks_, sites_};
-  if (!lowering.block(block, context, pieces_) || !mark(block)) {
+  bool lowered = false;
+  for (u32 island_distance : {60u, 30u, 5u}) {
+    emitter_.begin(region_->next());
+    lowered = lowering.block(block, context, pieces_, island_distance);
+    if (lowered) break;
+  }
+  if (!lowered || !mark(block)) {
+    TRACE(blocks, "cannot translate {:#x}: {}", linear, lowered ? "its bytes change" : "too long for its jumps");
     all_.pop_back();
     return false;
   }
@@ -270,15 +274,15 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     flush();
     return false;
   }
-  blocks_[block.key] = &block;
+  blocks_.insert(block);
   by_frame_[gpa / kPageSize].push_back(&block);
   if (block.stable) stable_pages_[context.page].push_back(&block);
-  if (const auto it = stale_.find(block.key); it != stale_.end()) {
+  while (Block* old = stale_.find(block.key)) {
     u8 jump[5] = {0xE9};
-    const u32 distance = static_cast<u32>(block.entry - (it->second->entry + 5));
+    const u32 distance = static_cast<u32>(block.entry - (old->entry + 5));
     std::memcpy(jump + 1, &distance, 4);
-    region_->patch(it->second->entry, jump);
-    stale_.erase(it);
+    region_->patch(old->entry, jump);
+    stale_.erase(*old);
   }
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;
@@ -312,6 +316,7 @@ bool Translator::must_leave() const {
 
 Resume Translator::leave(Left left) {
   left_ = left;
+  by_left_[static_cast<u8>(left)]++;
   return {0, 0};
 }
 
@@ -321,6 +326,7 @@ Resume Translator::on_call(void* self, Site* site, u64 vectors_were_live) {
 }
 
 Resume Translator::call(Site& site, bool vectors) {
+  by_kind_[static_cast<u8>(site.kind)]++;
   if (site.kind == Site::Kind::trap) return trap();
   sync(site);
   switch (site.kind) {
@@ -496,6 +502,12 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   set_view(view);
   rebase();
   left_ = Left::nothing;
+  if ((++entered_ & 0xfffff) == 0)
+    TRACE(blocks,
+          "entered {}: miss {} semantic {} vector {} step {} link {} indirect {} limit {} poll {} stale {} trap {}; "
+          "left boundary {} one {} fault {}; fills {} flushes {}",
+          entered_, by_kind_[0], by_kind_[1], by_kind_[2], by_kind_[3], by_kind_[4], by_kind_[5], by_kind_[6],
+          by_kind_[7], by_kind_[8], by_kind_[9], by_left_[1], by_left_[2], by_left_[3], views_->fills, views_->flushes);
   reinterpret_cast<EnterThunk>(thunks_.enter)(block->entry);
   return left_;
 }

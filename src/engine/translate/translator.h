@@ -66,8 +66,7 @@ class Translator final : public interpret::Accelerator {
   ThunkAddresses thunks_;
   Site trap_site_;
   u64 code_start_ = 0;  // behind the thunks
-  std::unordered_map<Key, Block*, KeyHash> blocks_;
-  std::unordered_map<Key, Block*, KeyHash> stale_;
+  BlockTable blocks_, stale_;
   std::unordered_map<u64, std::vector<Block*>> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
   std::deque<Block> all_;                                      // in the order of their host addresses
@@ -83,6 +82,7 @@ class Translator final : public interpret::Accelerator {
   u32 view_mode_[kViews] = {};  // of the entries in the view's jump cache
   View view_ = View::kernel;
   Left left_ = Left::nothing;
+  u64 entered_ = 0, by_kind_[16] = {}, by_left_[8] = {};  // for --trace blocks
 };
 
 // Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.
