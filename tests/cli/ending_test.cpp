@@ -346,6 +346,7 @@ TEST_F(TerminalTest, StopAndContinueHandTheTerminalOver) {
     ASSERT_EQ(::waitpid(pid_, &status, WUNTRACED), pid_);
     ASSERT_TRUE(WIFSTOPPED(status));
     EXPECT_FALSE(raw());
+    for (int i = 0; i < 300 && state_of(children[0]) != 'T'; i++) std::this_thread::sleep_for(10ms);
     EXPECT_EQ(state_of(children[0]), 'T');
     ::kill(pid_, SIGCONT);
     for (int i = 0; i < 300 && !(raw() && state_of(children[0]) != 'T'); i++) std::this_thread::sleep_for(10ms);

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/registry.h"
+
 namespace trapline::cli {
 namespace {
 
@@ -29,10 +31,16 @@ std::string complaint(const RunOptions& o) {
 TEST(Check, RefusesEnginesByName) {
   RunOptions o = valid();
   EXPECT_EQ(complaint(o), "");
-  o.engine = "translate";
-  EXPECT_EQ(complaint(o), "--engine translate is not built into this version: use interpret or auto");
+  for (const auto& kind : engine::engines()) {
+    o.engine = kind.name;
+    EXPECT_EQ(complaint(o), "");
+  }
+  if (!engine::find_engine("patch")) {
+    o.engine = "patch";
+    EXPECT_EQ(complaint(o), "--engine patch is not built into this version: use " + engine::engine_names());
+  }
   o.engine = "jit";
-  EXPECT_EQ(complaint(o), "--engine jit: no such engine: use interpret or auto");
+  EXPECT_EQ(complaint(o), "--engine jit: no such engine: use " + engine::engine_names());
   o = valid();
   o.para = "xen";
   EXPECT_EQ(complaint(o), "--para xen is not built into this version: use none, kvm or auto");
