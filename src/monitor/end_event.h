@@ -1,5 +1,6 @@
 // Why a VM ends or starts over. The first reason counts, but a reset gives way to the others: it must not swallow a
-// signal or a time-out. To core_gone it does not: a reset ends the core, which may be noticed first. Posted by any thread, awaited by the main one through a descriptor.
+// signal or a time-out. To core_gone it does not: a reset ends the core, which may be noticed first. Posted by any
+// thread, awaited by the main one through a descriptor.
 #pragma once
 
 #include <sys/eventfd.h>
