@@ -82,7 +82,7 @@ std::string read_sections(File& f, const Limits& limits) {
   Header& h = f.header;
   if (h.sections == 0) return {};
   const auto zero = section_at(f.bytes, h, 0);
-  if (!zero) return "ELF: the section headers lie outside of the file";
+  if (!zero) return "ELF: truncated: the section headers lie outside of the file";
   u64 count = h.section_count;
   if (count == 0) count = zero->size;
   if (h.names == kNamesInSection0) h.names = zero->link;
