@@ -192,7 +192,9 @@ Effect effect_on(const Row& r, HostFeatures host) {
 Class class_on(const Row& r, Ring ring, HostFeatures host) {
   const Class cls = in_ring(r, ring).cls;
   if (cls == Class::innocuous) return cls;
-  return is_trap(effect_on(r, host)) ? Class::privileged : Class::critical;
+  const Effect effect = effect_on(r, host);
+  // A page fault is an accident of the page's rights (VMMCALL under KVM on Intel): no trap to build on.
+  return is_trap(effect) && effect != Effect::traps_pf ? Class::privileged : Class::critical;
 }
 
 }  // namespace trapline::isa

@@ -173,6 +173,8 @@ TEST(Features, DecideTheEffectAndTheClass) {
   host.set(Feature::umip, false);
   EXPECT_FALSE(host.has(Feature::umip));
   EXPECT_EQ(class_on(row(RowId::popf), Ring::ring3, host), Class::innocuous);
+  host.set(Feature::hypercall_fixed);  // #PF where the page is read-only, a hypercall where it is not
+  EXPECT_EQ(class_on(row(RowId::vmmcall), Ring::ring0, host), Class::critical);
 }
 
 }  // namespace
