@@ -1,6 +1,7 @@
 #include "scan/every_offset.h"
 
 #include <algorithm>
+#include <array>
 #include <thread>
 
 #include "scan/decoder.h"
@@ -9,13 +10,58 @@ namespace trapline::scan {
 
 namespace {
 
-void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder, std::vector<Finding>& out) {
+// Most offsets need no decoding: behind prefixes stands an opcode that has no row in any form. Made by decoding every
+// opcode of the first two maps with every ModRM byte under every mandatory prefix.
+class Heads {
+ public:
+  explicit Heads(const Decoder& decoder) {
+    for (u8 p : {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3}) prefix_[p] = true;
+    for (unsigned rex = 0x40; rex < 0x50; rex++) prefix_[rex] = decoder.code_size() == isa::CodeSize::bits64;
+    for (unsigned op = 0; op < 256; op++) {
+      one_[op] = any_form(decoder, 0, static_cast<u8>(op));
+      two_[op] = any_form(decoder, 0x0f, static_cast<u8>(op));
+    }
+    for (u8 longer : {0x62, 0x8f, 0xc4, 0xc5}) one_[longer] = true;  // EVEX, XOP, VEX
+    for (u8 longer : {0x0f, 0x38, 0x3a}) two_[longer] = true;        // 3DNow!, third and fourth map
+  }
+
+  bool possible(Bytes bytes) const {
+    const std::size_t most = std::min<std::size_t>(bytes.size(), 15);
+    std::size_t i = 0;
+    while (i < most && prefix_[bytes[i]]) i++;
+    if (i >= most) return false;
+    if (bytes[i] != 0x0f) return one_[bytes[i]];
+    return i + 1 < most && two_[bytes[i + 1]];
+  }
+
+ private:
+  // `map`: 0 for the first, 0x0f for the second.
+  static bool any_form(const Decoder& decoder, u8 map, u8 opcode) {
+    for (u8 prefix : {0x00, 0x66, 0xf2, 0xf3})
+      for (unsigned modrm = 0; modrm < 256; modrm++) {
+        std::array<u8, 15> bytes{};
+        std::size_t n = 0;
+        if (prefix) bytes[n++] = prefix;
+        if (map) bytes[n++] = map;
+        bytes[n++] = opcode;
+        bytes[n] = static_cast<u8>(modrm);
+        Shallow insn;
+        if (decoder.shallow(bytes, insn) && insn.maybe_sensitive) return true;
+      }
+    return false;
+  }
+
+  std::array<bool, 256> prefix_{}, one_{}, two_{};
+};
+
+void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder, const Heads& heads,
+          std::vector<Finding>& out) {
   const Bytes bytes = area.section->bytes;
   Shallow insn;
   for (u64 at = first; at < end; at++) {
     if (area.marks[at] & CodeMap::start) continue;
     const Bytes here = bytes.subspan(at);
-    if (!decoder.shallow(here, insn) || !insn.maybe_sensitive) continue;
+    if (!heads.possible(here) || !decoder.shallow(here, insn) || !insn.maybe_sensitive) continue;
     const isa::Row* row = decoder.classify(here);
     if (!row) continue;
     Finding f{area.section->address + at, row->id, insn.length, {}, Confidence::none, true};
@@ -28,12 +74,13 @@ void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder,
 
 std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size) {
   const Decoder decoder{size};
+  const Heads heads{decoder};
   std::vector<Finding> found;
   for (const CodeMap::Area& area : map.areas()) {
     const u64 total = area.marks.size(), half = total / 2;
     std::vector<Finding> second;
-    std::thread other{[&] { look(area, half, total, decoder, second); }};
-    look(area, 0, half, decoder, found);
+    std::thread other{[&] { look(area, half, total, decoder, heads, second); }};
+    look(area, 0, half, decoder, heads, found);
     other.join();
     found.insert(found.end(), second.begin(), second.end());
   }
