@@ -132,6 +132,17 @@ TEST(Open, HugeCountsAndOverlaps) {
   EXPECT_THAT(wrapped->front().warnings, ::testing::Contains(HasSubstr("wraps around")));
 }
 
+TEST(Open, DataThatSharesAddressesHidesNoCode) {
+  ElfBuilder elf = small();
+  elf.sections.push_back({".data", 1, 3, 0x401001, {1, 2, 3, 4}});
+  auto images = open_images("x", elf.build(), std::nullopt, Limits{});
+  ASSERT_TRUE(images);
+  Image& image = images->front();
+  const Scan scan = scan_image(image, Limits{}, false);
+  ASSERT_EQ(scan.findings.size(), 2u);
+  for (const Finding& f : scan.findings) EXPECT_EQ(image.code_at(f.address)->name, ".text");
+}
+
 TEST(Open, RefusalsSayWhy) {
   EXPECT_THAT(error_of({'h', 'i'}), HasSubstr("--bits"));
   ElfBuilder arm = small();
