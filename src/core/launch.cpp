@@ -67,9 +67,10 @@ void fields(Stream& s, Launch& l) {
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.arguments);
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask);
-  u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2);
+  u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3);
   s.value(flags);
   l.para_kvm = flags & 1, l.instructions_clock = flags & 2, l.debugger = flags & 4;
+  l.count_instructions = flags & 8;
 }
 
 }  // namespace

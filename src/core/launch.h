@@ -27,6 +27,7 @@ struct Launch {
   bool para_kvm = true;
   bool instructions_clock = false;
   bool debugger = false;
+  bool count_instructions = true;  // exactly; else engines may save themselves the trouble
 };
 
 std::vector<u8> pack(const Launch& launch);

@@ -3,6 +3,7 @@
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
 #include "engine/registry.h"
+#include "engine/translate/options.h"
 #include "para/kvm/kvm.h"
 
 namespace trapline::core {
@@ -54,6 +55,7 @@ VcpuUnit::~VcpuUnit() {
 Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
+  engine::translate::count_instructions = launch.count_instructions;
   auto vm = std::make_unique<Vm>();
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);

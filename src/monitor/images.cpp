@@ -82,6 +82,7 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.gdb_port != 0;
+  l.count_instructions = config.stats || l.instructions_clock || l.debugger;
   return l;
 }
 

@@ -8,7 +8,6 @@
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
 #include "engine/common/executed_scan.h"
-#include "engine/common/executed_scan.h"
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
@@ -277,7 +276,6 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
     return Step::fault;
   }
   saw(cpu, source.linear + at_, insn);
-  saw(cpu, source.linear + at_, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
   at_ += insn.length;
@@ -312,7 +310,6 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
     (void)cpu.raise_gp();
     return Step::fault;
   }
-  saw(cpu, source.linear, insn);
   saw(cpu, source.linear, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;

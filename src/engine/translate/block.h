@@ -23,6 +23,7 @@ enum class Operand : u8 {
 struct Site {
   enum class Kind : u8 {
     miss,  // a memory access found no slot: fill it and go on at `resume`, or leave the instruction to the interpreter
+    x87,       // the x87 registers are parked: bring them back
     semantic,  // a sensitive or complex instruction
     vector,    // one for the vector unit
     step,      // for the interpreter
@@ -75,6 +76,13 @@ struct Block {
     u16 guest;  // from key.linear
   };
   std::vector<At> insns;
+  // x87 instructions run inline: (index, FIP) of those that set the pointers.
+  struct Pointer {
+    u16 index;
+    u64 rip;
+  };
+  std::vector<Pointer> x87;
+  bool uses_x87 = false;
 };
 
 // Blocks by key. A fixed number of buckets with chains: found without a division, on the way of every dispatch.

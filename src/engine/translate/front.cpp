@@ -1,6 +1,7 @@
 #include "engine/translate/front.h"
 
 #include "cpu/fpu.h"
+#include "engine/common/executed_scan.h"
 #include "engine/interpret/build.h"
 #include "engine/interpret/complex.h"
 #include "engine/vector/op.h"
@@ -229,6 +230,21 @@ bool is_stack(const Piece& p, const Context& c) {
   }
 }
 
+// Sensitive instructions whose effect is a few moves.
+bool is_inlined(const Piece& p, const Context& c) {
+  if (!c.bits64) return false;
+  switch (p.insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_SWAPGS:
+      return c.ring0;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+      return p.insn.operand_bytes == 8;
+    default:
+      return false;
+  }
+}
+
 bool is_conditional(ZydisMnemonic m) {
   switch (m) {
     case ZYDIS_MNEMONIC_JB:
@@ -288,6 +304,26 @@ bool is_branch(Piece& p, const Context& c) {
   }
 }
 
+// x87 state instructions after which inlined x87 code may go on: they change neither the control word nor FIP.
+bool keeps_x87_control(ZydisMnemonic m) {
+  switch (m) {
+    case ZYDIS_MNEMONIC_FLDCW:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNINIT:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTORS:
+    case ZYDIS_MNEMONIC_XRSTORS64:
+      return false;
+    default:
+      return true;
+  }
+}
+
 bool is_nothing(const Piece& p) {
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
@@ -318,7 +354,17 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p, 
     p.treatment = Treatment::nothing;
     return true;
   }
-  if (p.vector.flags & engine::vector::flag::x87) return true;
+  if (p.vector.flags & engine::vector::flag::x87) {
+    // With FDP updated on exceptions alone, and those masked, only FIP is left to keep (lower.cpp).
+    const bool only_fip = !(p.vector.flags & engine::vector::flag::pointers) ||
+                          (p.vector.flags & engine::vector::flag::fdp_on_exception_only);
+    const auto unit = static_cast<cpu::Unit>(p.vector.unit);
+    const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
+    if (ready.x87 && only_fip && plain && (unit == cpu::Unit::x87 || unit == cpu::Unit::mmx) &&
+        p.insn.mnemonic != ZYDIS_MNEMONIC_FLDCW && !(p.vector.flags & engine::vector::flag::mxcsr))
+      p.treatment = Treatment::x87;
+    return true;
+  }
   switch (static_cast<cpu::Unit>(p.vector.unit)) {
     case cpu::Unit::sse:
       if (!ready.sse) return true;
@@ -359,6 +405,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = !interpret::block_goes_on(i);
+    if (is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
     return;
   }
   if (is_nothing(p)) {
@@ -388,13 +435,18 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   if (const cpu::Semantic s = cpu::find_fpu_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
+    p.ends = !keeps_x87_control(i.mnemonic);
     if (avx_zero && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
       p.treatment = Treatment::vector;
       p.vector = VectorOp{};
     }
     return;
   }
-  if (classify_vector(cpu, ready, p, full)) return;
+  if (classify_vector(cpu, ready, p, full)) {
+    p.ends = !keeps_x87_control(i.mnemonic);
+    return;
+  }
+  if (*full) return;
   p.treatment = Treatment::step;
   p.ends = true;
 }
@@ -413,6 +465,7 @@ bool Front::collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::C
       break;
     }
     p.at = static_cast<u16>(at);
+    engine::saw(cpu, context.start + at, p.insn);
     classify(cpu, context, ready, p, full);
     if (*full) return false;
     at += p.insn.length;

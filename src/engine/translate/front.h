@@ -8,7 +8,7 @@ namespace trapline::engine::translate {
 
 // Units whose use needs no check while the key holds.
 struct Ready {
-  bool sse = false, avx = false, avx512 = false;
+  bool sse = false, avx = false, avx512 = false, x87 = false;
 };
 
 class Front {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/vector/op.h"
+
 namespace trapline::engine::translate {
 
 using Kind = isa::Operand::Kind;
@@ -176,7 +178,7 @@ bool Lowering::plain(const Piece& p) {
     bool write = false;
     for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
     const u8 a = address(p);
-    const unsigned size = p.treatment == Treatment::vector ? p.vector.mem_bytes : p.insn.mem.bytes;
+    const unsigned size = p.treatment == Treatment::vector || p.treatment == Treatment::x87 ? p.vector.mem_bytes : p.insn.mem.bytes;
     lookup(a, size, write, s);
     f.mem = at(a, rcx, 0);
     unsigned wanted = count_in_rcx ? 2 : 0;
@@ -355,6 +357,76 @@ void Lowering::move_offset(const Piece& p) {
   e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, at(a, rcx, 0));
 }
 
+// The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
+// breakpoint is armed, VM is never set here).
+void Lowering::push_flags(const Piece& p) {
+  e_.mov(r11, rax);
+  e_.put(0x9F, 0x0F, 0x90, 0xC0);     // LAHF; SETO AL
+  e_.put(0x0F, 0xB6, 0xCC);           // MOVZX ECX, AH
+  e_.put(0x0F, 0xB6, 0xC0);           // MOVZX EAX, AL
+  e_.pdep(rax, rax, var(&state_.overflow));
+  e_.lea(rcx, at(rcx, rax, 0));
+  e_.load32(rax, var(&cpu_.sys_flags));
+  e_.lea(rcx, at(rcx, rax, 0));
+  e_.store(var(&state_.tmp), rcx);
+  e_.mov(rax, r11);
+  lookup_stack(true, 8, p);
+  e_.load(r11, var(&state_.tmp));
+  e_.store(at(r10, rcx, 0), r11);
+  move_rsp(-8);
+}
+
+// CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an
+// interrupt waiting the semantic does it all.
+void Lowering::set_interrupts(const Piece& p) {
+  const bool set = p.insn.mnemonic == ZYDIS_MNEMONIC_STI;
+  Site* s = nullptr;
+  if (set) {
+    s = &site(Site::Kind::semantic, &p);
+    s->semantic = p.semantic;
+    e_.op(0, false, 0x0FB6, rcx, var(&cpu_.interrupt_waiting));
+    e_.put(kJrcxz, 5);
+    jump_cold(*s);
+  }
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.pext(rcx, rcx, var(&state_.not_if));
+  e_.pdep(rcx, rcx, var(&state_.not_if));
+  if (set) e_.lea(rcx, at(rcx, 0x200));
+  e_.store32(var(&cpu_.sys_flags), rcx);
+  if (s) s->resume = e_.pc();
+}
+
+void Lowering::swap_gs() {
+  cpu::Segment& gs = cpu_.seg[static_cast<u8>(Seg::gs)];
+  e_.load(r10, var(&gs.base));
+  e_.load(r11, var(&cpu_.msr.kernel_gs_base));
+  e_.store(var(&gs.base), r11);
+  e_.store(var(&gs.linear_base), r11);
+  e_.store(var(&cpu_.msr.kernel_gs_base), r10);
+}
+
+// The last x87 instruction before the block may be left for good without a call.
+bool Lowering::last_x87() const {
+  for (std::size_t i = index_ + 1u; i < pieces_->size(); i++) {
+    const Piece& p = (*pieces_)[i];
+    if (p.treatment == Treatment::branch) return true;
+    if (p.treatment == Treatment::x87 && p.vector.flags & vector::flag::pointers) return false;
+  }
+  return true;
+}
+
+// FIP and FCS. Where the block goes on to another x87 instruction, calls in between find them by Block::x87.
+void Lowering::note_x87(const Piece& p) {
+  if (!(p.vector.flags & vector::flag::pointers)) return;
+  const u64 rip = block_->key.linear + p.at;
+  block_->x87.push_back({index_, rip});
+  if (!last_x87()) return;
+  e_.mov_imm(r11, rip);
+  e_.store(var(&cpu_.x87.fip), r11);
+  e_.op(0, false, 0x0FB7, r11, var(&cpu_.seg[static_cast<u8>(Seg::cs)].selector));
+  e_.op(0x66, false, 0x89, r11, var(&cpu_.x87.fcs));
+}
+
 void Lowering::special(const Piece& p) {
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
@@ -365,12 +437,13 @@ void Lowering::special(const Piece& p) {
       return leave(p);
     case ZYDIS_MNEMONIC_MOV:
       return move_offset(p);
-    case ZYDIS_MNEMONIC_VZEROUPPER:
-      return e_.put(0xC5, 0xF8, 0x77);
-    case ZYDIS_MNEMONIC_VZEROALL:
-      return e_.put(0xC5, 0xFC, 0x77);
-    case ZYDIS_MNEMONIC_PAUSE:
-      return e_.put(0xF3, 0x90);
+    case ZYDIS_MNEMONIC_PUSHFQ:
+      return push_flags(p);
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+      return set_interrupts(p);
+    case ZYDIS_MNEMONIC_SWAPGS:
+      return swap_gs();
     default:
       return step(p);
   }
@@ -381,7 +454,7 @@ void Lowering::poll(u64 target, u16 before) {
   Site& s = site(Site::Kind::poll, nullptr);
   s.rip = target;
   s.before = before;
-  e_.load(rcx, var(&cpu_.attention));
+  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
   e_.load32(rcx, at(rcx));
   e_.put(kJrcxz, 5);
   jump_cold(s);
@@ -390,7 +463,7 @@ void Lowering::poll(u64 target, u16 before) {
 // `uncounted`: instructions of the block that will not retire, given back to the budget.
 void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   target &= mask();
-  if (uncounted) {
+  if (uncounted && context_.counted) {
     e_.load(r10, var(&state_.left));
     e_.lea(r10, at(r10, uncounted));
     e_.store(var(&state_.left), r10);
@@ -429,7 +502,7 @@ void Lowering::jump_indirect(i8 undo_rsp, const Piece& p) {
   Site& s = site(Site::Kind::indirect, &p);
   s.before = static_cast<u16>(index_ + 1);
   s.undo_rsp = undo_rsp;
-  e_.load(rcx, var(&cpu_.attention));
+  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
   e_.load32(rcx, at(rcx));
   e_.put(kJrcxz, 5);
   jump_cold(s);
@@ -515,6 +588,15 @@ void Lowering::branch(const Piece& p) {
       e_.imm32(0);
       return;
     default: {
+      if (target <= from) {  // a loop goes on: one jump less than the other way round
+        e_.put(0x0F, 0x80 | ((p.raw.insn.opcode & 15) ^ 1));
+        const u32 over = e_.size();
+        e_.imm32(0);
+        exit_to(target, from, static_cast<u16>(block_->count - after), after);
+        flush_islands();
+        e_.patch32(over, e_.size() - (over + 4));
+        return;
+      }
       e_.put(0x0F, 0x80 | (p.raw.insn.opcode & 15));
       taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
       e_.imm32(0);
@@ -534,6 +616,12 @@ void Lowering::insn(const Piece& p) {
     case Treatment::plain:
     case Treatment::vector:
       if (!plain(p)) step(p);
+      break;
+    case Treatment::x87:
+      if (plain(p))
+        note_x87(p);
+      else
+        step(p);
       break;
     case Treatment::nothing:
       break;
@@ -557,6 +645,7 @@ void Lowering::insn(const Piece& p) {
 
 // -- The block
 void Lowering::head() {
+  if (!context_.counted) return;
   Site& s = site(Site::Kind::limit, nullptr);
   s.rip = block_->key.linear;
   e_.load(rcx, var(&state_.left));
@@ -611,6 +700,26 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
     e_.op(0, true, 0x8D, r11, Mem{.absolute = e_.pc() + 7 + 5});
     e_.jmp(thunks_.load_vec);
     e_.patch8(over, static_cast<u8>(e_.size() - start));
+  }
+  pieces_ = &pieces;
+  block.x87.clear();
+  block.uses_x87 = std::any_of(pieces.begin(), pieces.end(), [](const Piece& p) { return p.treatment == Treatment::x87; });
+  if (block.uses_x87) {
+    index_ = 0;
+    Site& parked = site(Site::Kind::x87, nullptr);
+    parked.rip = block.key.linear;
+    parked.resume = e_.pc();
+    e_.op(0, false, 0x0FB6, rcx, var(&cpu_.x87.live));
+    miss(parked);
+    // With an exception unmasked, FOP and FDP would matter: the interpreter's.
+    Site& unmasked = site(Site::Kind::step, nullptr);
+    unmasked.rip = block.key.linear;
+    e_.op(0, false, 0xD9, 7, var(&state_.tmp));  // FNSTCW
+    e_.load32(rcx, var(&state_.tmp));
+    e_.pext(rcx, rcx, var(&state_.x87_masks));
+    e_.lea(rcx, at(rcx, -0x3f));
+    e_.put(kJrcxz, 5);
+    jump_cold(unmasked);
   }
   for (index_ = 0; index_ < pieces.size() && !ended_; index_++) insn(pieces[index_]);
   if (!ended_) {

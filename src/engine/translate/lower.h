@@ -19,6 +19,7 @@ inline constexpr u8 kHost[16] = {rax, r15, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9,
 enum class Treatment : u8 {
   plain,     // re-encoded
   vector,    // re-encoded, needs the vector registers
+  x87,       // re-encoded, needs the x87 registers
   nothing,   // NOPs, prefetches
   special,   // known by name: stack, LEA, moves to and from fixed addresses
   branch,    // near control flow
@@ -41,7 +42,9 @@ struct Piece {
 struct Context {
   bool bits64 = true;
   bool fs_flat = true, gs_flat = true;
-  u64 page = 0;         // linear address of its page
+  u64 start = 0, page = 0;  // linear addresses of its first byte and of its page
+  bool ring0 = false;
+  bool counted = true;
   bool stable = false;  // may be linked to other stable pages
 };
 
@@ -86,6 +89,12 @@ class Lowering {
   void pop(const Piece& p);
   void leave(const Piece& p);
   void move_offset(const Piece& p);
+  void push_flags(const Piece& p);
+  void set_interrupts(const Piece& p);
+  void swap_gs();
+  void note_x87(const Piece& p);
+  bool last_x87() const;
+  const std::vector<Piece>* pieces_ = nullptr;
   u8 address(const Piece& p);
   void lookup(u8 address, unsigned size, bool write, Site& s);
   void lookup_stack(bool push, unsigned size, const Piece& p);

@@ -19,6 +19,7 @@ struct State {
   u64 trap_pc = 0;
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0, left_bit = 0, high8 = 0xff00, write_table = 0;
+  u64 not_if = ~u64{0x200}, overflow = 0x800, x87_masks = 0x3f;
   u32 host_mxcsr = 0x1f80;
 };
 inline constexpr u64 kLeftBias = u64{1} << 62;

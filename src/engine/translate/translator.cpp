@@ -4,6 +4,9 @@
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -16,6 +19,7 @@
 #include "cpu/fpu.h"
 #include "engine/common/signal_hook.h"
 #include "engine/interpret/op.h"
+#include "engine/translate/options.h"
 
 namespace trapline::engine::translate {
 
@@ -28,7 +32,7 @@ constexpr u64 kCodeBytes = 128 * MiB;
 constexpr u64 kThunkArena = 4 * MiB;
 
 // Bits of Key::mode above the interpreter's.
-constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14;
+constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14, kX87 = 1 << 15;
 
 // <linux/signal.h> has it; glibc 2.36 does not.
 constexpr u32 kAutoDisarm = 1u << 31;
@@ -38,6 +42,10 @@ thread_local Translator* current = nullptr;  // whose code runs on this thread
 u64 saturated(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
 
 bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write; }
+
+void on_alarm(int) {
+  if (current) current->alarm();
+}
 
 void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memory"); }
 
@@ -72,6 +80,13 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   t->code_start_ = t->region_->used();
   cpu.tlb_mirror = t->views_.get();
   signal_hook = handle_signal;
+  t->counted_ = count_instructions;
+  if (!t->counted_) {
+    struct sigaction action = {};
+    action.sa_handler = on_alarm;
+    action.sa_flags = SA_ONSTACK | SA_RESTART;
+    INVARIANT(sigaction(SIGALRM, &action, nullptr) == 0, "sigaction of SIGALRM failed");
+  }
   if (cpu.code) cpu.code->watch();
   return t;
 }
@@ -109,6 +124,7 @@ u32 Translator::mode_of(u32 key, View* view) const {
   *view = cpu_.cpl == 3 ? View::user : cpu_.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
   mode |= static_cast<u32>(*view) << kViewShift;
   if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
+    if (cpu_.cr0 & cpu::cr0::ne) mode |= kX87;
     if (cpu_.cr4 & cpu::cr4::osfxsr) mode |= kSse;
     if (cpu_.cr4 & cpu::cr4::osxsave) {
       if ((cpu_.xcr0 & 6) == 6) mode |= kAvx;
@@ -128,6 +144,7 @@ bool translatable(const Vcpu& cpu, u32 key) {
   namespace k = interpret::key;
   if (cpu.need_read & cpu::perm::never || cpu.need_write & cpu::perm::never) return false;
   if (cpu.debugger && cpu.debugger->any()) return false;
+  if (cpu.cpl == 1 || cpu.cpl == 2) return false;  // View stands for CPL 0 or 3
   if ((key & k::size_mask) == 2) return true;
   constexpr u32 flat32 = 1 | k::ss_big | k::flat_data | k::flat_code;
   return (key & flat32) == flat32;
@@ -230,11 +247,15 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
   context.gs_flat = context.bits64 || (mode & kGsFlat);
+  context.start = linear;
   context.page = linear & kPageMask;
+  context.ring0 = cpu.cpl == 0;
+  context.counted = counted_;
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
   if (!page) return false;
   context.stable = linear >> 63 && page->global;
-  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0};
+  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0,
+                    (mode & kX87) != 0};
   const u8* host = reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa}));
   u8 bytes[kPageSize];
   const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
@@ -294,12 +315,22 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
 // -- Accounts
 // cpu.retired and cpu.rip at `site`.
 void Translator::sync(const Site& site) {
+  cpu_.rip = site.rip;
+  // Before a block's ways out its code has stored FIP itself.
+  const bool inside = site.kind == Site::Kind::miss || site.kind == Site::Kind::semantic ||
+                      site.kind == Site::Kind::vector || site.kind == Site::Kind::step;
+  if (inside && site.block->uses_x87)
+    for (const Block::Pointer& p : site.block->x87)
+      if (p.index < site.before) {
+        cpu_.x87.fip = p.rip;
+        cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
+      }
+  if (!counted_) return;
   const u64 counted = base_left_ - region_->state().left;
   const u64 ahead = site.block && site.kind != Site::Kind::limit && site.kind != Site::Kind::stale
                         ? static_cast<u64>(site.block->count - site.before)
                         : 0;
   cpu_.retired = base_retired_ + counted - ahead;
-  cpu_.rip = site.rip;
 }
 
 // What cpu.retired says now is the truth.
@@ -332,6 +363,9 @@ Resume Translator::call(Site& site, bool vectors) {
   switch (site.kind) {
     case Site::Kind::miss:
       return miss(site, vectors);
+    case Site::Kind::x87:
+      cpu::x87_unpark(cpu_);
+      return {site.resume, vectors};
     case Site::Kind::semantic:
     case Site::Kind::vector:
       return call_out(site, vectors);
@@ -401,6 +435,7 @@ Resume Translator::call_out(Site& site, bool vectors) {
     case Outcome::repeat:
       return leave(Left::boundary);
   }
+  if (site.block->uses_x87) cpu::x87_unpark(cpu_);
   if (site.ends || must_leave() || cpu_.code->epoch() != epoch_) return dispatch(nullptr);
   return {site.resume, vectors};
 }
@@ -410,7 +445,8 @@ Resume Translator::indirect(Site& site) {
   const u64 target = region_->state().t0;
   if (cpu_.in_long64() && !cpu::canonical(target)) {
     cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(site.undo_rsp));
-    cpu_.retired--;
+    if (counted_) cpu_.retired--;
+    cpu_.rip = site.rip;
     return leave(Left::one);
   }
   cpu_.rip = target & cpu_.linear_mask;
@@ -428,8 +464,9 @@ Resume Translator::trap() {
   const u32 at = static_cast<u32>(pc - block.entry);
   u16 index = 0;
   while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
-  const u64 counted = base_left_ - region_->state().left;
-  cpu_.retired = base_retired_ + counted - (block.count - index);
+  for (const Block::Pointer& p : block.x87)
+    if (p.index < index) cpu_.x87.fip = p.rip;
+  if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_->state().left) - (block.count - index);
   cpu_.rip = block.key.linear + block.insns[index].guest;
   return leave(Left::one);
 }
@@ -477,6 +514,14 @@ void Translator::adopt_thread() {
   // Guest RSP is in the host's RSP: signals need a stack of their own, which the kernel must not take for the one in
   // use whatever RSP holds.
   static thread_local bool has_stack = false;
+  if (!counted_ && !has_timer_) {
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGALRM;
+    event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
+    INVARIANT(timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0, "no timer for a vCPU");
+    has_timer_ = true;
+  }
   if (has_stack) return;
   const u64 bytes = std::max<u64>(getauxval(AT_MINSIGSTKSZ), 16 * KiB) + 64 * KiB;
   stack_t stack = {};
@@ -495,9 +540,10 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   mode_ = mode_of(key, &view);
   key_ = key;
   Block* block = at_rip();
-  if (!block || saturated(cpu.retired, block->count) > limit) return Left::nothing;
+  if (!block || (counted_ && saturated(cpu.retired, block->count) > limit)) return Left::nothing;
   adopt_thread();
-  limit_ = limit;
+  limit_ = counted_ ? limit : ~u64{0};
+  if (!counted_) arm_timer();
   deadline_ = cpu.timer_deadline;
   set_view(view);
   rebase();
@@ -510,6 +556,23 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
           by_kind_[7], by_kind_[8], by_kind_[9], by_left_[1], by_left_[2], by_left_[3], views_->fills, views_->flushes);
   reinterpret_cast<EnterThunk>(thunks_.enter)(block->entry);
   return left_;
+}
+
+// Translated code that does not count never looks at the clock: a signal tells it.
+void Translator::arm_timer() {
+  if (cpu_.timer_deadline == armed_ || cpu_.timer_deadline == ~u64{0}) return;
+  const u64 now = cpu_.vm_tsc();
+  const u64 ns = cpu_.timer_deadline > now ? cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now) + 1000 : 1000;
+  itimerspec spec = {};
+  spec.it_value.tv_sec = static_cast<time_t>(std::min<u64>(ns / 1'000'000'000, 3600));
+  spec.it_value.tv_nsec = static_cast<long>(ns % 1'000'000'000);
+  armed_ = cpu_.timer_deadline;
+  INVARIANT(timer_settime(timer_, 0, &spec, nullptr) == 0, "timer_settime of {} ns failed", ns);
+}
+
+void Translator::alarm() {
+  armed_ = ~u64{0};  // should it be too early, it is set again
+  cpu_.attention->fetch_or(cpu::attention::timer, std::memory_order_release);
 }
 
 u64 Translator::trap_target(u64 pc) {

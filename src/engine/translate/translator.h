@@ -27,6 +27,7 @@ class Translator final : public interpret::Accelerator {
   void flush() override;
   u32 threshold() const override;
 
+  void alarm();  // from the timer's signal handler
   // For the signal handler: async-signal-safe. Where a fault at `pc` in translated code goes on, or 0.
   u64 trap_target(u64 pc);
 
@@ -54,6 +55,7 @@ class Translator final : public interpret::Accelerator {
   bool fresh(Block& block);
   void set_view(View view);
   void adopt_thread();
+  void arm_timer();
   bool mark(Block& block);
 
   cpu::Vcpu& cpu_;
@@ -76,13 +78,17 @@ class Translator final : public interpret::Accelerator {
   u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
   u64 base_left_ = 0;
   u64 limit_ = 0;
+  bool counted_ = true;
+  void* timer_ = nullptr;  // timer_t; sets attention::timer when cpu.timer_deadline has come
+  bool has_timer_ = false;
+  u64 armed_ = ~u64{0};    // the deadline it is set to
   u64 deadline_ = 0;
   u32 key_ = 0;  // the interpreter's
   u32 mode_ = 0;
   u32 view_mode_[kViews] = {};  // of the entries in the view's jump cache
   View view_ = View::kernel;
   Left left_ = Left::nothing;
-  u64 entered_ = 0, by_kind_[16] = {}, by_left_[8] = {};  // for --trace blocks
+  u64 entered_ = 0, by_kind_[20] = {}, by_left_[8] = {};  // for --trace blocks
 };
 
 // Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.
