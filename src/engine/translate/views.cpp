@@ -4,6 +4,13 @@
 
 namespace trapline::engine::translate {
 
+namespace {
+
+// No address finds an empty slot: 0 - 1 belongs elsewhere than into slot 0, and a 0 elsewhere means gva 0, whose slot is 0.
+JumpSlot empty(u64 index) { return {index == 0 ? u64{1} : 0, 0}; }
+
+}  // namespace
+
 std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
   std::unique_ptr<Views> views{new Views};
   for (unsigned v = 0; v < kViews; v++) {
@@ -15,6 +22,7 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
     madvise(p, bytes, MADV_DONTDUMP);
     views->map_[v] = p;
     views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;
+    *static_cast<JumpSlot*>(p) = empty(0);
   }
   views->writer_.resize(cpu.ram ? cpu.ram->frames() : 0);
   return views;
@@ -63,7 +71,7 @@ u64 Views::find_jump(View v, u64 linear) const {
 void Views::forget_jumps() {
   for (unsigned v = 0; v < kViews; v++) {
     auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : stable_[v]) cache[i] = {};
+    for (u32 i : stable_[v]) cache[i] = empty(i);
     stable_[v].clear();
   }
   forget_unstable_jumps();
@@ -72,7 +80,7 @@ void Views::forget_jumps() {
 void Views::forget_unstable_jumps() {
   for (unsigned v = 0; v < kViews; v++) {
     auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : unstable_[v]) cache[i] = {};
+    for (u32 i : unstable_[v]) cache[i] = empty(i);
     unstable_[v].clear();
   }
 }

@@ -27,7 +27,7 @@ enum class View : u8 { kernel, kernel_ac, user };
 inline constexpr unsigned kViews = 3;
 
 struct JumpSlot {
-  u64 negated = 0;  // - gva; 0: empty (no block is at gva 0: translate() refuses it)
+  u64 negated = 0;  // - gva; an empty slot has one that is looked up elsewhere
   u64 entry = 0;
 };
 
