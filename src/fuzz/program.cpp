@@ -199,7 +199,14 @@ bool mutate(Rng& rng, Item& item) {
   Decoded d;
   u8 padded[32] = {};
   std::memcpy(padded, changed.bytes.data(), changed.length);
-  if (decode(padded, 15, d)) {
+  const bool whole = decode(padded, 15, d);
+  // Undefined only for what follows it here: the bytes of the next instruction would make another one of it.
+  for (unsigned next = 1; !whole && next < 256; next++) {
+    padded[changed.length] = static_cast<u8>(next);
+    if (decode(padded, 15, d)) return false;
+  }
+  padded[changed.length] = 0;
+  if (whole && decode(padded, 15, d)) {
     if (!admissible(d) || d.insn.length > changed.length || d.insn.raw.imm[0].is_relative || locked(d)) return false;
     changed.length = d.insn.length;
   }

@@ -2,6 +2,7 @@
 // page in bulk. A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs
 // it again.
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/debug_port.h"
 #include "engine/interpret/complex.h"
@@ -118,9 +119,43 @@ struct Lods {
   }
 };
 
+// Of `count` elements, how many from the first one on go on with REPE (`equal`) or REPNE. `b` null: all are compared
+// with `value`.
+template <class T>
+u64 going_on(const u8* a, const u8* b, T value, u64 count, bool equal) {
+  if (sizeof(T) == 1 && !b && !equal) {
+    const void* found = std::memchr(a, static_cast<int>(value), count);
+    return found ? static_cast<u64>(static_cast<const u8*>(found) - a) : count;
+  }
+  u64 n = 0;
+  if (b && equal)  // eight bytes at a time
+    for (u64 x, y; (n + 8 / sizeof(T)) <= count; n += 8 / sizeof(T)) {
+      std::memcpy(&x, a + n * sizeof(T), 8), std::memcpy(&y, b + n * sizeof(T), 8);
+      if (x != y) break;
+    }
+  for (T x, y = value; n < count; n++) {
+    std::memcpy(&x, a + n * sizeof(T), sizeof x);
+    if (b) std::memcpy(&y, b + n * sizeof(T), sizeof y);
+    if ((x == y) != equal) break;
+  }
+  return n;
+}
+
 template <class T>
 struct Cmps {
   static constexpr bool source = true, destination = true, compares = true;
+  // How many of the next `most` elements do not end it.
+  static u64 skim(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
+    if (!flat(cpu, insn.mem.seg, false) || !flat(cpu, Seg::es, false)) return 0;
+    const u64 a = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), b = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const u64 n = std::min({most, in_page(a, sizeof(T)), in_page(b, sizeof(T)), c.before_wrap(isa::rsi, sizeof(T)),
+                            c.before_wrap(isa::rdi, sizeof(T))});
+    if (n == 0) return 0;
+    const unsigned bytes = static_cast<unsigned>(n * sizeof(T));
+    const u8* host_a = cpu::tlb_lookup(cpu, a, bytes, cpu.need_read);
+    const u8* host_b = cpu::tlb_lookup(cpu, b, bytes, cpu.need_read);
+    return host_a && host_b ? going_on<T>(host_a, host_b, 0, n, insn.rep) : 0;
+  }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
     T a, b;
     if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a) || !cpu::read(cpu, Seg::es, c.value(isa::rdi), b))
@@ -135,6 +170,13 @@ struct Cmps {
 template <class T>
 struct Scas {
   static constexpr bool source = false, destination = true, compares = true;
+  static u64 skim(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
+    if (!flat(cpu, Seg::es, false)) return 0;
+    const u64 at = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const u64 n = std::min({most, in_page(at, sizeof(T)), c.before_wrap(isa::rdi, sizeof(T))});
+    const u8* host = n ? cpu::tlb_lookup(cpu, at, static_cast<unsigned>(n * sizeof(T)), cpu.need_read) : nullptr;
+    return host ? going_on<T>(host, nullptr, low<T>(cpu, isa::rax), n, insn.rep) : 0;
+  }
   static bool one(Vcpu& cpu, const Insn&, const Cursor& c) {
     T b;
     if (!cpu::read(cpu, Seg::es, c.value(isa::rdi), b)) return false;
@@ -171,6 +213,12 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     u64 n = 0;
     if constexpr (!compares)
       if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
+    if constexpr (compares)
+      if (const u64 skip = !back && !single && left > 1 ? Op<T>::skim(cpu, insn, c, left - 1) : 0) {
+        move(skip);  // the flags are the last element's: that one is compared below
+        c.advance(isa::rcx, 0 - skip);
+        left = c.value(isa::rcx);
+      }
     if (n == 0) {
       if (!Op<T>::one(cpu, insn, c)) {
         cpu.arith = flags;
