@@ -66,7 +66,7 @@ void fields(Stream& s, Launch& l) {
   s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.arguments);
-  s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask);
+  s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask), s.value(l.hot_threshold);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3);
   s.value(flags);
   l.para_kvm = flags & 1, l.instructions_clock = flags & 2, l.debugger = flags & 4;

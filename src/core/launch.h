@@ -27,6 +27,7 @@ struct Launch {
   bool para_kvm = true;
   bool instructions_clock = false;
   bool debugger = false;
+  u32 hot_threshold = 64;          // see engine/translate/options.h
   bool count_instructions = true;  // exactly; else engines may save themselves the trouble
 };
 

@@ -1,5 +1,7 @@
 #include "core/vm.h"
 
+#include <algorithm>
+
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
 #include "engine/registry.h"
@@ -56,6 +58,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   const engine::EngineKind* kind = engine::find_engine(launch.engine);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   engine::translate::count_instructions = launch.count_instructions;
+  engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
   auto vm = std::make_unique<Vm>();
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "engine/translate/options.h"
 #include "monitor/scan_report.h"
 
 namespace trapline::monitor {
@@ -82,6 +83,7 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.gdb_port != 0;
+  l.hot_threshold = engine::translate::hot_threshold_of_environment();
   l.count_instructions = config.stats || l.instructions_clock || l.debugger;
   return l;
 }

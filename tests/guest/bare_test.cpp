@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "support/engines.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -47,16 +48,18 @@ std::string name_of(const testing::TestParamInfo<Bare>& info) {
   return fmt::format("{}_{}cpu_{}", info.param.guest, info.param.cpus, info.param.engine);
 }
 
-INSTANTIATE_TEST_SUITE_P(Guests, BareGuest,
-                         testing::Values(Bare{"modes", 1, "interpret"}, Bare{"faults32", 1, "interpret"},
-                                         Bare{"faults64", 1, "interpret"}, Bare{"paging64", 1, "interpret"},
-                                         Bare{"segments", 1, "interpret"}, Bare{"tasks", 1, "interpret"},
-                                         Bare{"v86", 1, "interpret"}, Bare{"syscall64", 1, "interpret"},
-                                         Bare{"debug", 1, "interpret"}, Bare{"interrupts", 1, "interpret"},
-                                         Bare{"strings", 1, "interpret"}, Bare{"smc", 1, "interpret"},
-                                         Bare{"clock", 1, "interpret"}, Bare{"smp", 1, "interpret"},
-                                         Bare{"smp", 2, "interpret"}, Bare{"smp", 4, "interpret"}),
-                         name_of);
+std::vector<Bare> guests() {
+  std::vector<Bare> all;
+  for (const char* engine : kEngines) {
+    for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
+                              "debug", "interrupts", "strings", "smc", "clock", "smp"})
+      all.push_back({guest, 1, engine});
+    for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Guests, BareGuest, testing::ValuesIn(guests()), name_of);
 
 class BareEngine : public testing::TestWithParam<const char*> {};
 
@@ -78,7 +81,7 @@ TEST_P(BareEngine, LetsTheGuestChooseTheExitCode) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, BareEngine, testing::Values("interpret"),
+INSTANTIATE_TEST_SUITE_P(Engines, BareEngine, testing::ValuesIn(kEngines),
                          [](const testing::TestParamInfo<const char*>& engine) { return std::string{engine.param}; });
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "support/engines.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -63,15 +64,19 @@ std::string name_of(const testing::TestParamInfo<Boot>& info) {
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Kernels, LinuxBoot,
-    testing::Values(Boot{"cloud-amd64", "amd64", 1, "interpret"}, Boot{"cloud-amd64", "amd64", 2, "interpret"},
-                    Boot{"cloud-amd64", "amd64", 4, "interpret"}, Boot{"amd64", "amd64", 1, "interpret"},
-                    Boot{"amd64", "amd64", 2, "interpret"}, Boot{"rt-amd64", "amd64", 1, "interpret"},
-                    Boot{"rt-amd64", "amd64", 2, "interpret"}, Boot{"686-pae", "i386", 1, "interpret"},
-                    Boot{"686-pae", "i386", 2, "interpret"}, Boot{"686", "i386", 1, "interpret"},
-                    Boot{"686", "i386", 2, "interpret"}),
-    name_of);
+std::vector<Boot> boots() {
+  std::vector<Boot> all;
+  for (const char* engine : kEngines) {
+    for (const char* flavour : {"cloud-amd64", "amd64", "rt-amd64"})
+      for (const unsigned cpus : {1u, 2u}) all.push_back({flavour, "amd64", cpus, engine});
+    for (const char* flavour : {"686-pae", "686"})
+      for (const unsigned cpus : {1u, 2u}) all.push_back({flavour, "i386", cpus, engine});
+    all.push_back({"cloud-amd64", "amd64", 4, engine});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, LinuxBoot, testing::ValuesIn(boots()), name_of);
 
 }  // namespace
 }  // namespace trapline::test

@@ -53,8 +53,8 @@ std::vector<Shape> all_shapes() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, Litmus, testing::ValuesIn(all_shapes()),
-                         [](const testing::TestParamInfo<Shape>& info) {
-                           return fmt::format("{}_{}cpu", info.param.engine, info.param.cpus);
+                         [](const testing::TestParamInfo<Shape>& shape) {
+                           return fmt::format("{}_{}cpu", shape.param.engine, shape.param.cpus);
                          });
 
 }  // namespace

@@ -3,6 +3,6 @@
 
 namespace trapline::test {
 
-inline constexpr const char* kEngines[] = {"interpret"};
+inline constexpr const char* kEngines[] = {"interpret", "translate"};
 
 }  // namespace trapline::test

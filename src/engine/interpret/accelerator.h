@@ -20,7 +20,8 @@ struct Accelerator {
   // Runs translated code from cpu.rip on, until cpu.retired would pass `limit`. `key`: the interpreter's mode key.
   // cpu is exact on return.
   virtual Left run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
-  // The block at cpu.rip is hot. True: run() has something for it now.
+  // The block at cpu.rip is hot. True: run() has something for it that it did not have before.
+
   virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) = 0;
   virtual void flush() = 0;
   // Entries before a block counts as hot.

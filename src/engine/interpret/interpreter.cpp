@@ -292,11 +292,12 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
   return true;
 }
 
-// The block at cpu.rip has been entered often. True: run it translated. What cannot be translated counts anew.
+// The block at cpu.rip has been entered often. True: run it translated. What cannot be translated, or not run now,
+// counts anew.
 bool Interpreter::hot(Vcpu& cpu, Block& block) {
   const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
   if (accelerator_ && !block.crosses && accelerator_->translate(cpu, block.key, linear, block.gpa)) return true;
-  block.heat = 1u << 20;
+  block.heat = 1024;
   return false;
 }
 

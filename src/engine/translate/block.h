@@ -23,7 +23,7 @@ enum class Operand : u8 {
 struct Site {
   enum class Kind : u8 {
     miss,  // a memory access found no slot: fill it and go on at `resume`, or leave the instruction to the interpreter
-    x87,       // the x87 registers are parked: bring them back
+    x87,   // the x87 registers are parked: bring them back
     semantic,  // a sensitive or complex instruction
     vector,    // one for the vector unit
     step,      // for the interpreter
@@ -52,7 +52,7 @@ struct Site {
 
 // Everything that shapes a block's code besides its bytes and its address.
 struct Key {
-  u64 linear = 0;
+  u64 linear = 0, gpa = 0;
   u32 mode = 0;  // the interpreter's key, view and units: translator.cpp
   bool operator==(const Key&) const = default;
 };
@@ -63,8 +63,7 @@ struct Block {
   bool stable = false;  // lies on a global page of the upper half
   bool stale = false;
   Block* next = nullptr;  // BlockTable's
-  u64 gpa = 0;
-  u16 count = 0;  // instructions
+  u16 count = 0;          // instructions
   u16 bytes = 0;
   u64 entry = 0, end = 0;  // host code
   u64 stale_stub = 0;
@@ -110,7 +109,9 @@ class BlockTable {
 
  private:
   static constexpr u64 kBuckets = 1 << 16;
-  static u64 index(const Key& k) { return (k.linear ^ k.linear >> 16 ^ k.mode * 0x9e37) & (kBuckets - 1); }
+  static u64 index(const Key& k) {
+    return (k.linear ^ k.linear >> 16 ^ k.gpa >> 12 ^ k.mode * 0x9e37) & (kBuckets - 1);
+  }
   std::vector<Block*> buckets_;
 };
 

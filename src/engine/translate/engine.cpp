@@ -1,12 +1,22 @@
 #include "engine/translate/engine.h"
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "base/invariant.h"
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/options.h"
 #include "engine/translate/translator.h"
 
 namespace trapline::engine {
 
+unsigned translate::hot_threshold_of_environment() {
+  const char* text = std::getenv("TRAPLINE_HOT");
+  return text ? static_cast<unsigned>(std::clamp(std::atoi(text), 1, 1 << 20)) : hot_threshold;
+}
+
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {
+  translate::hot_threshold = translate::hot_threshold_of_environment();
   std::string why;
   std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, &why);
   INVARIANT(translator, "engine translate: this host lacks {}; use --engine interpret", why);

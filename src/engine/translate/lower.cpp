@@ -178,7 +178,8 @@ bool Lowering::plain(const Piece& p) {
     bool write = false;
     for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
     const u8 a = address(p);
-    const unsigned size = p.treatment == Treatment::vector || p.treatment == Treatment::x87 ? p.vector.mem_bytes : p.insn.mem.bytes;
+    const unsigned size =
+        p.treatment == Treatment::vector || p.treatment == Treatment::x87 ? p.vector.mem_bytes : p.insn.mem.bytes;
     lookup(a, size, write, s);
     f.mem = at(a, rcx, 0);
     unsigned wanted = count_in_rcx ? 2 : 0;
@@ -361,9 +362,9 @@ void Lowering::move_offset(const Piece& p) {
 // breakpoint is armed, VM is never set here).
 void Lowering::push_flags(const Piece& p) {
   e_.mov(r11, rax);
-  e_.put(0x9F, 0x0F, 0x90, 0xC0);     // LAHF; SETO AL
-  e_.put(0x0F, 0xB6, 0xCC);           // MOVZX ECX, AH
-  e_.put(0x0F, 0xB6, 0xC0);           // MOVZX EAX, AL
+  e_.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
+  e_.put(0x0F, 0xB6, 0xCC);        // MOVZX ECX, AH
+  e_.put(0x0F, 0xB6, 0xC0);        // MOVZX EAX, AL
   e_.pdep(rax, rax, var(&state_.overflow));
   e_.lea(rcx, at(rcx, rax, 0));
   e_.load32(rax, var(&cpu_.sys_flags));
@@ -703,7 +704,8 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   }
   pieces_ = &pieces;
   block.x87.clear();
-  block.uses_x87 = std::any_of(pieces.begin(), pieces.end(), [](const Piece& p) { return p.treatment == Treatment::x87; });
+  block.uses_x87 =
+      std::any_of(pieces.begin(), pieces.end(), [](const Piece& p) { return p.treatment == Treatment::x87; });
   if (block.uses_x87) {
     index_ = 0;
     Site& parked = site(Site::Kind::x87, nullptr);

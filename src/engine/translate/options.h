@@ -7,4 +7,9 @@ namespace trapline::engine::translate {
 // Without it cpu.retired counts only what was interpreted.
 inline bool count_instructions = true;
 
+// Entries of an interpreted block before it is translated; at least 1. The environment variable TRAPLINE_HOT sets it,
+// for tests.
+inline unsigned hot_threshold = 64;
+unsigned hot_threshold_of_environment();
+
 }  // namespace trapline::engine::translate

@@ -6,11 +6,10 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "base/invariant.h"
 #include "base/trace.h"
@@ -28,11 +27,12 @@ using cpu::Vcpu;
 
 namespace {
 
-constexpr u64 kCodeBytes = 128 * MiB;
+constexpr u64 kCodeBytes = 64 * MiB;  // 16 vCPUs have theirs within reach of one heap
 constexpr u64 kThunkArena = 4 * MiB;
 
 // Bits of Key::mode above the interpreter's.
-constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14, kX87 = 1 << 15;
+constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14,
+              kX87 = 1 << 15;
 
 // <linux/signal.h> has it; glibc 2.36 does not.
 constexpr u32 kAutoDisarm = 1u << 31;
@@ -64,7 +64,8 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   t->views_ = Views::make(cpu);
   if (!t->region_ || !t->region_->reaches(reinterpret_cast<u64>(&cpu)) ||
       !t->region_->reaches(reinterpret_cast<u64>(&cpu + 1)) || !t->views_) {
-    *why = "address space for its code and tables (6 TiB a vCPU; a limit such as ulimit -v forbids it)";
+    *why =
+        "address space for its code (64 MiB a vCPU, near the heap) and tables (6 TiB a vCPU; does ulimit -v limit it?)";
     return nullptr;
   }
   State& s = t->region_->state();
@@ -98,13 +99,7 @@ Translator::~Translator() {
   if (current == this) current = nullptr;
 }
 
-u32 Translator::threshold() const {
-  static const u32 value = [] {
-    const char* text = std::getenv("TRAPLINE_HOT");  // tests: translate at once
-    return text ? static_cast<u32>(std::max(1, std::atoi(text))) : 64u;
-  }();
-  return value;
-}
+u32 Translator::threshold() const { return hot_threshold; }
 
 void Translator::flush() {
   views_->forget_jumps();
@@ -162,23 +157,21 @@ void Translator::set_view(View view) {
 }
 
 // -- Blocks
-Block* Translator::find(u64 linear, u32 mode) { return blocks_.find(Key{linear, mode}); }
-
 // The block for cpu.rip if there is one and its page is mapped as it was; puts it into the jump cache.
 Block* Translator::at_rip() {
   const u64 linear = cpu_.rip & cpu_.linear_mask;
-  Block* block = find(linear, mode_);
-  if (!block) return nullptr;
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu_, linear);
-  if (!page || page->gpa != (block->gpa & kPageMask)) return nullptr;
+  if (!page) return nullptr;
+  Block* block = blocks_.find(Key{linear, page->gpa | (linear & (kPageSize - 1)), mode_});
+  if (!block) return nullptr;
   views_->put_jump(block->view, linear, block->entry, block->stable);
   return block;
 }
 
 bool Translator::mark(Block& block) {
-  cpu_.code->mark(cpu_, block.gpa / kPageSize, static_cast<u32>(block.gpa & (kPageSize - 1)), block.bytes);
+  cpu_.code->mark(cpu_, block.key.gpa / kPageSize, static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
   const u32 generation = block.generation->load(std::memory_order_acquire);
-  if (std::memcmp(cpu_.ram->host(Gpa{block.gpa}), block.code.data(), block.bytes) != 0) return false;
+  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), block.bytes) != 0) return false;
   block.generation_seen = generation;
   return true;
 }
@@ -229,7 +222,7 @@ void Translator::check_mapping() {
     std::size_t kept = 0;
     for (Block* b : list) {
       if (b->stale) continue;
-      if (mapped && (gpa.raw & kPageMask) == (b->gpa & kPageMask))
+      if (mapped && (gpa.raw & kPageMask) == (b->key.gpa & kPageMask))
         list[kept++] = b;
       else
         invalidate(*b);
@@ -242,7 +235,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
   const u32 mode = mode_of(key, &view);
-  if (find(linear, mode)) return true;
+  if (blocks_.find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
   Context context;
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
@@ -254,8 +247,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
   if (!page) return false;
   context.stable = linear >> 63 && page->global;
-  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0,
-                    (mode & kX87) != 0};
+  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0, (mode & kX87) != 0};
   const u8* host = reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa}));
   u8 bytes[kPageSize];
   const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
@@ -271,10 +263,9 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     return false;
   }
   Block& block = all_.emplace_back();
-  block.key = {linear, mode};
+  block.key = {linear, gpa, mode};
   block.view = view;
   block.stable = context.stable;
-  block.gpa = gpa;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code.assign(bytes, bytes + block.bytes);
@@ -465,7 +456,10 @@ Resume Translator::trap() {
   u16 index = 0;
   while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
   for (const Block::Pointer& p : block.x87)
-    if (p.index < index) cpu_.x87.fip = p.rip;
+    if (p.index < index) {
+      cpu_.x87.fip = p.rip;
+      cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
+    }
   if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_->state().left) - (block.count - index);
   cpu_.rip = block.key.linear + block.insns[index].guest;
   return leave(Left::one);

@@ -46,7 +46,6 @@ class Translator final : public interpret::Accelerator {
   bool must_leave() const;
 
   u32 mode_of(u32 key, View* view) const;
-  Block* find(u64 linear, u32 mode);
   Block* at_rip();
   void link(Site& site, Block& target);
   void check_code();
@@ -81,7 +80,7 @@ class Translator final : public interpret::Accelerator {
   bool counted_ = true;
   void* timer_ = nullptr;  // timer_t; sets attention::timer when cpu.timer_deadline has come
   bool has_timer_ = false;
-  u64 armed_ = ~u64{0};    // the deadline it is set to
+  u64 armed_ = ~u64{0};  // the deadline it is set to
   u64 deadline_ = 0;
   u32 key_ = 0;  // the interpreter's
   u32 mode_ = 0;

@@ -6,7 +6,8 @@ namespace trapline::engine::translate {
 
 namespace {
 
-// No address finds an empty slot: 0 - 1 belongs elsewhere than into slot 0, and a 0 elsewhere means gva 0, whose slot is 0.
+// No address finds an empty slot: 0 - 1 belongs elsewhere than into slot 0, and a 0 elsewhere means gva 0, whose slot
+// is 0.
 JumpSlot empty(u64 index) { return {index == 0 ? u64{1} : 0, 0}; }
 
 }  // namespace
@@ -35,7 +36,7 @@ Views::~Views() {
 
 void Views::fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write) {
   std::vector<Filled>& list = !(linear >> 63) ? lower_ : global ? global_ : upper_;
-  if (list.size() >= kMost) drop_all(list);
+  if (++since_purge_ > kMost) purge();
   const u8 view = static_cast<u8>(v);
   if (read) *slot(view, linear, false) = addend;
   if (write) {
@@ -45,6 +46,17 @@ void Views::fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 p
   list.push_back({linear & kPageMask, gpa_page, view, page_shift, global, write});
   if (page_shift > 12) large_filled_ = true;
   fills++;
+}
+
+void Views::purge() {
+  for (void* p : map_) {
+    madvise(static_cast<u8*>(p) + kJumpBytes, 2 * kTableBytes, MADV_DONTNEED);
+  }
+  global_.clear();
+  upper_.clear();
+  lower_.clear();
+  large_filled_ = false;
+  since_purge_ = 0;
 }
 
 void Views::drop_all(std::vector<Filled>& list) {

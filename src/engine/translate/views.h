@@ -72,7 +72,10 @@ class Views final : public cpu::TlbMirror {
     u8 view, page_shift;
     bool global, write;
   };
-  static constexpr u64 kMost = 1 << 16;  // filled pages; then all are given up
+  // Fills until all is given up, the tables' memory too: a guest can make a page of them count for one of its own.
+  static constexpr u64 kMost = 1 << 16;
+  void purge();
+  u64 since_purge_ = 0;
   u64* slot(u8 view, u64 linear, bool write) const {
     return reinterpret_cast<u64*>(base_[view] + (write ? kWriteTable : 0)) + ((linear & kPageBits) >> 12) * 2;
   }
