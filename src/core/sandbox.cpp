@@ -74,6 +74,8 @@ bool harden_process(int monitor_pid) {
   limit(RLIMIT_CORE, 0);
   // Before it gives back memory of a thread's heap, malloc reads /proc/sys/vm/overcommit_memory: it must not try.
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  // Nor ask the number of host CPUs in /sys before it makes a further arena.
+  ::mallopt(M_ARENA_MAX, 64);
   // The monitor answers for the terminal's signals; the core ends when the monitor says so.
   for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM})
     ::signal(s, SIG_IGN);

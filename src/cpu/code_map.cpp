@@ -124,6 +124,16 @@ void CodeMap::mark(Vcpu& self, u64 frame, u32 offset, u32 length) {
   rendezvous(self, frame, lines);
 }
 
+u32 CodeMap::mark_and_number(Vcpu& self, u64 frame, u32 offset, u32 length) {
+  const u64 lines = line_mask(offset, std::min<u64>(length, kPageSize - offset));
+  for (;;) {
+    mark(self, frame, offset, length);
+    // written() clears the lines before it moves the number: with the lines still there, this one is of before.
+    const u32 number = generation_[frame].load(std::memory_order_acquire);
+    if ((lines_[frame].load(std::memory_order_acquire) & lines) == lines) return number;
+  }
+}
+
 void CodeMap::rendezvous(Vcpu& self, u64 frame, u64 lines) {
   Impl& m = *impl_;
   Backoff backoff;

@@ -36,6 +36,9 @@ class CodeMap {
 
   // `self` is about to decode [offset, offset+length) of `frame`. On return no vCPU has a write entry for it.
   void mark(Vcpu& self, u64 frame, u32 offset, u32 length);
+  // The same, and the generation that holds while the lines stay marked: a write that cleared them in the middle of
+  // mark() would go unnoticed from then on.
+  u32 mark_and_number(Vcpu& self, u64 frame, u32 offset, u32 length);
   // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does
   // not compare generations ask for it) and moves epoch().
   void watch() { watched_.store(true); }

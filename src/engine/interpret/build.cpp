@@ -395,12 +395,10 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
 bool seal(Vcpu& cpu, Block& block) {
   const u32 offset = static_cast<u32>(block.gpa & (kPageSize - 1));
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
-  cpu.code->mark(cpu, block.gpa / kPageSize, offset, first);
-  const u32 generation = block.generation->load(std::memory_order_acquire);
+  const u32 generation = cpu.code->mark_and_number(cpu, block.gpa / kPageSize, offset, first);
   if (std::memcmp(cpu.ram->host(Gpa{block.gpa}), block.code, first) != 0) return false;
   if (block.crosses) {
-    cpu.code->mark(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
-    const u32 generation2 = block.generation2->load(std::memory_order_acquire);
+    const u32 generation2 = cpu.code->mark_and_number(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
     if (std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) != 0) return false;
     block.generation2_seen = generation2;
   }

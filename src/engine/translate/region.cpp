@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cpuid.h>
+
 #include <cstring>
 #include <new>
 
@@ -72,10 +74,46 @@ bool Region::add(std::span<const u8> code) {
   return true;
 }
 
-void Region::patch32(u64 address, u32 value) { std::memcpy(write_ + (address - exec_), &value, 4); }
+void Region::patch32(u64 address, u32 value) {
+  changed_ = true;
+  std::memcpy(write_ + (address - exec_), &value, 4);
+}
 
 void Region::patch(u64 address, std::span<const u8> code) {
+  changed_ = true;
   std::memcpy(write_ + (address - exec_), code.data(), code.size());
+}
+
+void Region::synchronize() {
+  if (!changed_) return;
+  changed_ = false;
+  static const bool has_serialize = [] {
+    u32 a, b, c, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 14);
+  }();
+  if (has_serialize) {
+    asm volatile(".byte 0x0f, 0x01, 0xe8" : : : "memory");
+    return;
+  }
+  // IRET serializes too, and does not leave a virtual machine as CPUID does.
+  u64 scratch;
+  asm volatile(
+      "leaq -128(%%rsp), %%rsp\n\t"
+      "movl %%ss, %k0\n\t"
+      "pushq %0\n\t"
+      "pushq %%rsp\n\t"
+      "addq $8, (%%rsp)\n\t"
+      "pushfq\n\t"
+      "movl %%cs, %k0\n\t"
+      "pushq %0\n\t"
+      "leaq 1f(%%rip), %0\n\t"
+      "pushq %0\n\t"
+      "iretq\n"
+      "1:\n\t"
+      "leaq 128(%%rsp), %%rsp"
+      : "=&r"(scratch)
+      :
+      : "memory", "cc");
 }
 
 bool Region::reaches(u64 address) const {

@@ -36,8 +36,11 @@ class Region {
   bool add(std::span<const u8> code);         // there; false: full
   void patch32(u64 address, u32 value);
   void patch(u64 address, std::span<const u8> code);
+  // After changes of code that may have been executed: makes this thread see them (SDM Vol. 3A 8.1.3: they came by
+  // another linear address).
+  void synchronize();
   u64 used() const { return used_; }
-  void reset(u64 used) { used_ = used; }
+  void reset(u64 used) { used_ = used, changed_ = true; }
   bool holds(u64 address) const { return address - exec_ < bytes_; }
   bool reaches(u64 address) const;
 
@@ -46,6 +49,7 @@ class Region {
   void* state_ = nullptr;
   u8* write_ = nullptr;
   u64 exec_ = 0, bytes_ = 0, used_ = 0;
+  bool changed_ = false;
 };
 
 }  // namespace trapline::engine::translate

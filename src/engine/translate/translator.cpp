@@ -169,8 +169,8 @@ Block* Translator::at_rip() {
 }
 
 bool Translator::mark(Block& block) {
-  cpu_.code->mark(cpu_, block.key.gpa / kPageSize, static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
-  const u32 generation = block.generation->load(std::memory_order_acquire);
+  const u32 generation = cpu_.code->mark_and_number(
+      cpu_, block.key.gpa / kPageSize, static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
   if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), block.bytes) != 0) return false;
   block.generation_seen = generation;
   return true;
@@ -344,7 +344,10 @@ Resume Translator::leave(Left left) {
 
 // -- Calls from translated code
 Resume Translator::on_call(void* self, Site* site, u64 vectors_were_live) {
-  return static_cast<Translator*>(self)->call(*site, vectors_were_live != 0);
+  auto* t = static_cast<Translator*>(self);
+  const Resume resume = t->call(*site, vectors_were_live != 0);
+  if (resume.target) t->region_->synchronize();
+  return resume;
 }
 
 Resume Translator::call(Site& site, bool vectors) {
@@ -542,6 +545,7 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   set_view(view);
   rebase();
   left_ = Left::nothing;
+  region_->synchronize();
   if ((++entered_ & 0xfffff) == 0)
     TRACE(blocks,
           "entered {}: miss {} semantic {} vector {} step {} link {} indirect {} limit {} poll {} stale {} trap {}; "
