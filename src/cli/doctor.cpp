@@ -150,7 +150,10 @@ std::string engine_choice() {
   std::string missing;
   for (const char* name : {"interpret", "translate", "patch"})
     if (!engine::find_engine(name)) missing += fmt::format("{}{}", missing.empty() ? "" : " and ", name);
-  const auto taken = engine::engines().front().name;
+  const auto taken = engine::find_engine("auto")->name;
+  for (const engine::EngineKind& e : engine::engines())
+    if (const std::string lacks = e.missing(); !lacks.empty())
+      return fmt::format("auto takes {}: for {} this host lacks {}", taken, e.name, lacks);
   if (missing.empty()) return fmt::format("auto takes {}: the fastest here", taken);
   return fmt::format("auto takes {}: {} not built into this version", taken,
                      missing + (missing.find(' ') == std::string::npos ? " is" : " are"));

@@ -40,6 +40,8 @@ std::string check_engine(const std::string& name, Config& c) {
   if (!engine && known)
     return fmt::format("--engine {} is not built into this version: use {}", name, engine::engine_names());
   if (!engine) return fmt::format("--engine {}: no such engine: use {}", name, engine::engine_names());
+  if (const std::string lacks = engine->missing(); !lacks.empty())
+    return fmt::format("--engine {}: this host lacks {}; use --engine auto", name, lacks);
   c.engine = engine->name;
   return {};
 }

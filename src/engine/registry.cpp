@@ -9,8 +9,8 @@ namespace {
 
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
-    {"interpret", 16 * MiB, make_interpreter},
-    {"translate", 16 * MiB, make_translate},
+    {"translate", 16 * MiB, make_translate, translate_missing},
+    {"interpret", 16 * MiB, make_interpreter, [] { return std::string{}; }},
 };
 
 }  // namespace
@@ -18,7 +18,9 @@ constexpr EngineKind kEngines[] = {
 std::span<const EngineKind> engines() { return kEngines; }
 
 const EngineKind* find_engine(std::string_view name) {
-  if (name == "auto") return &kEngines[0];
+  if (name == "auto")
+    for (const EngineKind& e : kEngines)
+      if (e.missing().empty()) return &e;
   for (const EngineKind& e : kEngines)
     if (e.name == name) return &e;
   return nullptr;

@@ -19,11 +19,12 @@ struct EngineKind {
   // One per vCPU, made before the sandbox closes: the last moment for system calls. Stays on the thread that runs
   // `cpu`; dies before `cpu` and `arena`.
   std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena);
+  std::string (*missing)();  // what this host lacks for it, or empty
 };
 
-// Best first: the first row is what `auto` takes.
+// Best first.
 std::span<const EngineKind> engines();
-// Null: this version has none of that name. "auto" is engines().front().
+// Null: this version has none of that name. "auto" is the first that this host lacks nothing for.
 const EngineKind* find_engine(std::string_view name);
 // "a, b or auto", for messages that name the remedy.
 std::string engine_names();

@@ -15,6 +15,8 @@ unsigned translate::hot_threshold_of_environment() {
   return text ? static_cast<unsigned>(std::clamp(std::atoi(text), 1, 1 << 20)) : hot_threshold;
 }
 
+std::string translate_missing() { return translate::missing_on_host(); }
+
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {
   translate::hot_threshold = translate::hot_threshold_of_environment();
   std::string why;

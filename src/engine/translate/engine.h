@@ -11,5 +11,6 @@ namespace trapline::engine {
 class CodeArena;
 
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena);
+std::string translate_missing();  // what this host lacks for it, or empty
 
 }  // namespace trapline::engine
