@@ -8,10 +8,12 @@
 #include <memory>
 #include <string>
 
+#include "engine/translate/options.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/guest.h"
 #include "fuzz/lenient.h"
 #include "fuzz/native.h"
+#include "support/engines.h"
 
 namespace trapline::fuzz {
 namespace {
@@ -221,18 +223,25 @@ TEST(Fuzz, UnknownEnginesAreRefusedByName) {
   std::fclose(out);
 }
 
+class FuzzEngine : public ::testing::TestWithParam<const char*> {};
+
 // The seed is fixed: a test run depends on nothing outside it.
-TEST(Fuzz, TwoHundredThousandInstructionsWithoutADifference) {
+TEST_P(FuzzEngine, TwoHundredThousandInstructionsWithoutADifference) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer's shadow is mapped where stray accesses of sequences should fault";
 #endif
+  engine::translate::hot_threshold = 1;  // each sequence runs once
   FuzzOptions options;
+  options.engine = GetParam();
   options.seed = 1;
   options.seed_given = true;
   options.count = 200'000;
   options.minimize = true;
   EXPECT_EQ(run_fuzz(options), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Engines, FuzzEngine, testing::ValuesIn(test::kEngines),
+                         [](const testing::TestParamInfo<const char*>& engine) { return std::string{engine.param}; });
 
 }  // namespace
 }  // namespace trapline::fuzz

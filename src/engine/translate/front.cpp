@@ -5,6 +5,7 @@
 #include "engine/interpret/build.h"
 #include "engine/interpret/complex.h"
 #include "engine/vector/op.h"
+#include "isa/table.h"
 
 namespace trapline::engine::translate {
 
@@ -163,6 +164,12 @@ bool needs_feature(ZydisMnemonic m) {
 
 bool is_bit_test(ZydisMnemonic m) {
   return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
+}
+
+// Does the instruction table let it run as it is? What the table does not know is innocuous.
+bool copied(const isa::Insn& i, bool ring0) {
+  const isa::Row* row = isa::classify(i);
+  return !row || (ring0 ? row->ring0 : row->ring3).translate == isa::Lowering::copied;
 }
 
 // May this operand be reached by the look-up?
@@ -422,7 +429,8 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::special;
     return;
   }
-  if (is_plain(cpu, p, context)) {
+  const bool as_it_is = copied(i, context.ring0);
+  if (as_it_is && is_plain(cpu, p, context)) {
     p.treatment = Treatment::plain;
     return;
   }
@@ -436,13 +444,14 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = !keeps_x87_control(i.mnemonic);
-    if (avx_zero && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+    if (avx_zero && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
       p.treatment = Treatment::vector;
       p.vector = VectorOp{};
     }
     return;
   }
   if (classify_vector(cpu, ready, p, full)) {
+    if (!as_it_is && (p.treatment == Treatment::vector || p.treatment == Treatment::x87)) p.treatment = Treatment::unit;
     p.ends = !keeps_x87_control(i.mnemonic);
     return;
   }
