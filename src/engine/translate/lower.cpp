@@ -251,7 +251,6 @@ bool Lowering::plain(const Piece& p) {
     }
     known->written |= written;
     *field = known->host;
-    if (op.size == 8 && *field == rcx) f.force_rex = false;
   }
   if (count_in_rcx) e_.mov(rcx, kHost[isa::rcx]);
   const unsigned opcode = d.insn.opcode;

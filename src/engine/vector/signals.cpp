@@ -60,15 +60,17 @@ void on_signal(int signal, siginfo_t* info, void* context) {
 }  // namespace
 
 void install_vector_signal_handler() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    for (unsigned i = 0; i < 3; i++) {
-      struct sigaction action = {};
-      action.sa_sigaction = on_signal;
-      action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-      INVARIANT(sigaction(kSignals[i], &action, &previous[i]) == 0, "sigaction: {}", std::strerror(errno));
-    }
-  });
+  static std::mutex mutex;
+  const std::lock_guard lock{mutex};
+  for (unsigned i = 0; i < 3; i++) {
+    struct sigaction action = {}, now = {};
+    INVARIANT(sigaction(kSignals[i], nullptr, &now) == 0, "sigaction: {}", std::strerror(errno));
+    if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal) continue;
+    previous[i] = now;
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    INVARIANT(sigaction(kSignals[i], &action, nullptr) == 0, "sigaction: {}", std::strerror(errno));
+  }
 }
 
 }  // namespace trapline::engine
