@@ -102,9 +102,8 @@ Result<void, std::string> lock_down(int trace_fd) {
                    SCMP_SYS(restart_syscall), SCMP_SYS(membarrier)})
     f.allow(call);
   // Signals of our own: SIGFPE of guest arithmetic, crash reports.
-  for (int call :
-       {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(sigaltstack), SCMP_SYS(timer_create),
-        SCMP_SYS(timer_settime), SCMP_SYS(gettid), SCMP_SYS(getpid)})
+  for (int call : {SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(sigaltstack), SCMP_SYS(timer_create),
+                   SCMP_SYS(timer_settime), SCMP_SYS(gettid), SCMP_SYS(getpid)})
     f.allow(call);
   f.allow(SCMP_SYS(tgkill), {equal(0, static_cast<u64>(::getpid()))});
   // Time, where the vdso does not answer.

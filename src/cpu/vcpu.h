@@ -109,10 +109,10 @@ inline constexpr u32 interrupt = 1;  // the local APIC or the PIC may have somet
 inline constexpr u32 nmi = 2;
 inline constexpr u32 init = 4;
 inline constexpr u32 sipi = 8;
-inline constexpr u32 smp_request = 16;  // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
-inline constexpr u32 kick = 32;         // return to the vCPU loop: pause, quit, debugger, turn over
+inline constexpr u32 smp_request = 16;    // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
+inline constexpr u32 kick = 32;           // return to the vCPU loop: pause, quit, debugger, turn over
 inline constexpr u32 code_changed = 128;  // code that an engine translated was overwritten: leave it (CodeMap::watch)
-inline constexpr u32 timer = 64;        // the local APIC timer's deadline may have passed
+inline constexpr u32 timer = 64;          // the local APIC timer's deadline may have passed
 }  // namespace attention
 
 enum class Activity : u8 { running, halted, wait_for_sipi, shutdown };
@@ -188,9 +188,9 @@ struct Vcpu {
   CodeMap* code = nullptr;       // VM-wide
   const Cpuid* cpuid = nullptr;  // VM-wide policy
   DebugPort* debugger = nullptr;
-  void* engine_state = nullptr;  // the running engine's own
+  void* engine_state = nullptr;     // the running engine's own
   TlbMirror* tlb_mirror = nullptr;  // of the running engine; null without one
-  Para* para = nullptr;          // paravirtual interface, VM-wide; null without one
+  Para* para = nullptr;             // paravirtual interface, VM-wide; null without one
 
   alignas(64) Trail trail;  // for crash reports
   u64 last_pause = 0;       // `retired` at the last PAUSE

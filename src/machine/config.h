@@ -27,7 +27,7 @@ struct Config {
   std::string cpu_features;
   double timeout_seconds = 0;  // 0: none
   u32 trace_mask = 0;
-  std::string trace_file;  // empty: standard error
+  std::string trace_file;   // empty: standard error
   std::string scan_report;  // empty: none
   bool stats = false;
   bool no_reboot = false;

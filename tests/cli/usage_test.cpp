@@ -92,8 +92,8 @@ TEST(Usage, HelpAndVersion) {
 TEST(Usage, DoctorNamesTheEngine) {
   const Finished f = trapline({"doctor"});
   EXPECT_EQ(f.code, 0) << f.output;
-  for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count",
-                           "auto takes "})
+  for (const char* line :
+       {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count", "auto takes "})
     EXPECT_THAT(f.output, HasSubstr(line));
 }
 

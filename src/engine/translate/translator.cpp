@@ -169,8 +169,8 @@ Block* Translator::at_rip() {
 }
 
 bool Translator::mark(Block& block) {
-  const u32 generation = cpu_.code->mark_and_number(
-      cpu_, block.key.gpa / kPageSize, static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
+  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize,
+                                                    static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
   if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), block.bytes) != 0) return false;
   block.generation_seen = generation;
   return true;
