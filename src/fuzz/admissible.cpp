@@ -52,6 +52,9 @@ bool known_extension(ZydisISAExt ext) {
 
 bool host_business(ZydisMnemonic m) {
   switch (m) {
+    // With an empty mask some hosts fault at some addresses, others never (SDM Vol. 2B: implementation dependent).
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
     // Ways out: to the host's kernel, to the hypervisor below it, to another privilege level.
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSENTER:
