@@ -42,8 +42,13 @@ const char* feature_of(ZydisMnemonic m) {
 
 }  // namespace
 
+bool offered(const Vcpu& cpu, const Insn& insn) {
+  const char* feature = feature_of(insn.mnemonic);
+  return !feature || !cpu.cpuid || cpu.cpuid->has(feature);
+}
+
 cpu::Semantic find_complex(const Vcpu& cpu, const Insn& insn) {
-  if (const char* feature = feature_of(insn.mnemonic); feature && cpu.cpuid && !cpu.cpuid->has(feature)) return nullptr;
+  if (!offered(cpu, insn)) return nullptr;
   for (const auto find : {find_string, find_complex_exchange, find_complex_bits, find_complex_arithmetic,
                           find_complex_stack, find_complex_branch, find_complex_memory})
     if (const cpu::Semantic s = find(insn)) return s;

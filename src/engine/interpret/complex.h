@@ -16,6 +16,8 @@ using cpu::Vcpu;
 using isa::Insn;
 using isa::Operand;
 
+// Does this VM's CPUID offer the instruction, as far as integer instructions depend on it?
+bool offered(const Vcpu& cpu, const Insn& insn);
 // Null: not known, or a feature that this VM's CPUID does not offer.
 cpu::Semantic find_complex(const Vcpu& cpu, const Insn& insn);
 

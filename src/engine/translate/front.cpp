@@ -135,33 +135,6 @@ bool stays_itself(ZydisMnemonic m) {
   }
 }
 
-// Those of them that CPUID may hide.
-bool needs_feature(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_MOVBE:
-    case ZYDIS_MNEMONIC_CRC32:
-    case ZYDIS_MNEMONIC_ADCX:
-    case ZYDIS_MNEMONIC_ADOX:
-    case ZYDIS_MNEMONIC_ANDN:
-    case ZYDIS_MNEMONIC_BEXTR:
-    case ZYDIS_MNEMONIC_BLSI:
-    case ZYDIS_MNEMONIC_BLSMSK:
-    case ZYDIS_MNEMONIC_BLSR:
-    case ZYDIS_MNEMONIC_BZHI:
-    case ZYDIS_MNEMONIC_MULX:
-    case ZYDIS_MNEMONIC_PDEP:
-    case ZYDIS_MNEMONIC_PEXT:
-    case ZYDIS_MNEMONIC_RORX:
-    case ZYDIS_MNEMONIC_SARX:
-    case ZYDIS_MNEMONIC_SHLX:
-    case ZYDIS_MNEMONIC_SHRX:
-    case ZYDIS_MNEMONIC_CMPXCHG16B:
-      return true;
-    default:
-      return false;
-  }
-}
-
 bool is_bit_test(ZydisMnemonic m) {
   return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
 }
@@ -202,7 +175,7 @@ bool power_of_two(unsigned n) { return n && !(n & (n - 1)); }
 bool is_plain(const cpu::Vcpu& cpu, const Piece& p, const Context& c) {
   const isa::Insn& i = p.insn;
   if (!stays_itself(i.mnemonic) || !only_plain_operands(i)) return false;
-  if (needs_feature(i.mnemonic) && !interpret::find_complex(cpu, i)) return false;
+  if (!interpret::offered(cpu, i)) return false;
   const auto& raw = p.raw.insn;
   if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
       (raw.opcode == 0x82 || (raw.opcode >= 0xA0 && raw.opcode <= 0xA3)))

@@ -14,28 +14,6 @@ namespace {
 constexpr u8 kJrcxz = 0xE3;
 constexpr i32 kJumpOffset = -static_cast<i32>(Views::kJumpBytes);
 
-bool is_general(const ZydisDecodedOperand& op) {
-  if (op.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  switch (ZydisRegisterGetClass(op.reg.value)) {
-    case ZYDIS_REGCLASS_GPR8:
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool is_high8(ZydisRegister r) { return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH; }
-
-u8 gpr_number(ZydisRegister r) {
-  if (is_high8(r)) return static_cast<u8>(r - ZYDIS_REGISTER_AH);
-  if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL) return static_cast<u8>(r - ZYDIS_REGISTER_AL);
-  if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B) return static_cast<u8>(r - ZYDIS_REGISTER_SPL + 4);
-  return static_cast<u8>(ZydisRegisterGetId(r));
-}
-
 // A general register among the operands, and what it becomes.
 struct Replaced {
   u8 guest;
@@ -166,8 +144,8 @@ bool Lowering::plain(const Piece& p) {
   const bool lea = p.insn.mnemonic == ZYDIS_MNEMONIC_LEA;
   bool count_in_rcx = false;
   for (u8 i = 0; i < d.insn.operand_count; i++)
-    if (is_general(d.op[i]) && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
-        gpr_number(d.op[i].reg.value) == isa::rcx)
+    if (vector::is_gpr(d.op[i]) && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
+        vector::gpr_number(d.op[i].reg.value) == isa::rcx)
       count_in_rcx = true;
 
   u8 free[3] = {r11};
@@ -184,8 +162,8 @@ bool Lowering::plain(const Piece& p) {
     f.mem = at(a, rcx, 0);
     unsigned wanted = count_in_rcx ? 2 : 0;
     for (u8 i = 0; i < d.insn.operand_count; i++)
-      if (is_general(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
-          (kHost[gpr_number(d.op[i].reg.value)] == kNone || is_high8(d.op[i].reg.value)))
+      if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
+          (kHost[vector::gpr_number(d.op[i].reg.value)] == kNone || vector::is_high8(d.op[i].reg.value)))
         wanted++;
     if (wanted > 1) {
       e_.lea(r10, at(a, rcx, 0));
@@ -222,15 +200,15 @@ bool Lowering::plain(const Piece& p) {
   unsigned replaced_count = 0;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     const ZydisDecodedOperand& op = d.op[i];
-    if (!is_general(op)) continue;
+    if (!vector::is_gpr(op)) continue;
     u8* field = op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG  ? &f.reg
                 : op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ? &f.rm
                 : op.encoding == ZYDIS_OPERAND_ENCODING_NDSNDD   ? &f.vvvv
                 : op.encoding == ZYDIS_OPERAND_ENCODING_OPCODE   ? &f.opcode_reg
                                                                  : nullptr;
     if (!field) continue;
-    const u8 guest = gpr_number(op.reg.value);
-    const bool high8 = is_high8(op.reg.value);
+    const u8 guest = vector::gpr_number(op.reg.value);
+    const bool high8 = vector::is_high8(op.reg.value);
     const bool written = op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
     if (kHost[guest] != kNone && !high8) {
       *field = kHost[guest];

@@ -60,24 +60,12 @@ void put_evex(const Decoded& d, const Fields& f, Emitter& out) {
 
 unsigned immediate_bytes(const Decoded& d) { return (d.insn.raw.imm[0].size + d.insn.raw.imm[1].size) / 8u; }
 
-bool is_general(const ZydisDecodedOperand& op) {
-  switch (ZydisRegisterGetClass(op.reg.value)) {
-    case ZYDIS_REGCLASS_GPR8:
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 bool has_opcode_register(const Decoded& d) {
   for (u8 i = 0; i < d.insn.operand_count; i++)
     if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE &&
-        is_general(d.op[i]))
+        vector::is_gpr(d.op[i]))
       return true;
   return false;
 }
@@ -89,7 +77,7 @@ Fields guest_fields(const Decoded& d) {
   f.memory = has_modrm(d) && d.insn.raw.modrm.mod != 3;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     const ZydisDecodedOperand& op = d.op[i];
-    if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || is_general(op)) continue;
+    if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || vector::is_gpr(op)) continue;
     const u8 id = static_cast<u8>(ZydisRegisterGetId(op.reg.value));
     if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) f.reg = id;
     if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) f.rm = id;

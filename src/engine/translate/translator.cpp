@@ -113,7 +113,6 @@ void Translator::flush() {
 }
 
 // -- Modes
-// False in the view: memory must be reached by the slow path now.
 u32 Translator::mode_of(u32 key, View* view) const {
   u32 mode = key & 0xff;
   *view = cpu_.cpl == 3 ? View::user : cpu_.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
@@ -176,17 +175,18 @@ bool Translator::mark(Block& block) {
   return true;
 }
 
-bool Translator::fresh(Block& block) {
-  return block.generation->load(std::memory_order_relaxed) == block.generation_seen || mark(block);
+// The code at `from` becomes a jump.
+void Translator::redirect(u64 from, u64 to) {
+  u8 jump[5] = {0xE9};
+  const u32 distance = static_cast<u32>(to - (from + 5));
+  std::memcpy(jump + 1, &distance, 4);
+  region_->patch(from, jump);
 }
 
 // Its entry becomes a jump to where the translator is asked anew: so nothing that leads here need be found.
 void Translator::invalidate(Block& block) {
   block.stale = true;
-  u8 jump[5] = {0xE9};
-  const u32 distance = static_cast<u32>(block.stale_stub - (block.entry + 5));
-  std::memcpy(jump + 1, &distance, 4);
-  region_->patch(block.entry, jump);
+  redirect(block.entry, block.stale_stub);
   blocks_.erase(block);
   stale_.insert(block);
   views_->forget_jumps();
@@ -290,10 +290,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   by_frame_[gpa / kPageSize].push_back(&block);
   if (block.stable) stable_pages_[context.page].push_back(&block);
   while (Block* old = stale_.find(block.key)) {
-    u8 jump[5] = {0xE9};
-    const u32 distance = static_cast<u32>(block.entry - (old->entry + 5));
-    std::memcpy(jump + 1, &distance, 4);
-    region_->patch(old->entry, jump);
+    redirect(old->entry, block.entry);
     stale_.erase(*old);
   }
   cpu.count.blocks_translated++;
@@ -304,18 +301,22 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
 }
 
 // -- Accounts
+// FIP and FCS of the last x87 instruction that has run inline before the instruction number `before`.
+void Translator::note_x87(const Block& block, u16 before) {
+  for (const Block::Pointer& p : block.x87)
+    if (p.index < before) {
+      cpu_.x87.fip = p.rip;
+      cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
+    }
+}
+
 // cpu.retired and cpu.rip at `site`.
 void Translator::sync(const Site& site) {
   cpu_.rip = site.rip;
   // Before a block's ways out its code has stored FIP itself.
   const bool inside = site.kind == Site::Kind::miss || site.kind == Site::Kind::semantic ||
                       site.kind == Site::Kind::vector || site.kind == Site::Kind::step;
-  if (inside && site.block->uses_x87)
-    for (const Block::Pointer& p : site.block->x87)
-      if (p.index < site.before) {
-        cpu_.x87.fip = p.rip;
-        cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
-      }
+  if (inside) note_x87(*site.block, site.before);
   if (!counted_) return;
   const u64 counted = base_left_ - region_->state().left;
   const u64 ahead = site.block && site.kind != Site::Kind::limit && site.kind != Site::Kind::stale
@@ -338,7 +339,6 @@ bool Translator::must_leave() const {
 
 Resume Translator::leave(Left left) {
   left_ = left;
-  by_left_[static_cast<u8>(left)]++;
   return {0, 0};
 }
 
@@ -351,7 +351,6 @@ Resume Translator::on_call(void* self, Site* site, u64 vectors_were_live) {
 }
 
 Resume Translator::call(Site& site, bool vectors) {
-  by_kind_[static_cast<u8>(site.kind)]++;
   if (site.kind == Site::Kind::trap) return trap();
   sync(site);
   switch (site.kind) {
@@ -458,11 +457,7 @@ Resume Translator::trap() {
   const u32 at = static_cast<u32>(pc - block.entry);
   u16 index = 0;
   while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
-  for (const Block::Pointer& p : block.x87)
-    if (p.index < index) {
-      cpu_.x87.fip = p.rip;
-      cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
-    }
+  note_x87(block, index);
   if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_->state().left) - (block.count - index);
   cpu_.rip = block.key.linear + block.insns[index].guest;
   return leave(Left::one);
@@ -479,7 +474,6 @@ Resume Translator::dispatch(Site* site) {
     const u32 mode = mode_of(key, &view);
     if (mode != mode_ || view != view_) {
       mode_ = mode;
-      key_ = key;
       set_view(view);
     }
     if (cpu_.code->epoch() != epoch_) check_code();
@@ -535,7 +529,6 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (views_->upper_code_remapped) check_mapping();
   View view;
   mode_ = mode_of(key, &view);
-  key_ = key;
   Block* block = at_rip();
   if (!block || (counted_ && saturated(cpu.retired, block->count) > limit)) return Left::nothing;
   adopt_thread();
@@ -546,12 +539,6 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   rebase();
   left_ = Left::nothing;
   region_->synchronize();
-  if ((++entered_ & 0xfffff) == 0)
-    TRACE(blocks,
-          "entered {}: miss {} semantic {} vector {} step {} link {} indirect {} limit {} poll {} stale {} trap {}; "
-          "left boundary {} one {} fault {}; fills {} flushes {}",
-          entered_, by_kind_[0], by_kind_[1], by_kind_[2], by_kind_[3], by_kind_[4], by_kind_[5], by_kind_[6],
-          by_kind_[7], by_kind_[8], by_kind_[9], by_left_[1], by_left_[2], by_left_[3], views_->fills, views_->flushes);
   reinterpret_cast<EnterThunk>(thunks_.enter)(block->entry);
   return left_;
 }

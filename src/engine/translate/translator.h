@@ -42,6 +42,8 @@ class Translator final : public interpret::Accelerator {
   Resume leave(Left left);
   Resume dispatch(Site* link);
   void sync(const Site& site);
+  void note_x87(const Block& block, u16 before);
+  void redirect(u64 from, u64 to);
   void rebase();
   bool must_leave() const;
 
@@ -51,7 +53,6 @@ class Translator final : public interpret::Accelerator {
   void check_code();
   void check_mapping();
   void invalidate(Block& block);
-  bool fresh(Block& block);
   void set_view(View view);
   void adopt_thread();
   void arm_timer();
@@ -82,12 +83,10 @@ class Translator final : public interpret::Accelerator {
   bool has_timer_ = false;
   u64 armed_ = ~u64{0};  // the deadline it is set to
   u64 deadline_ = 0;
-  u32 key_ = 0;  // the interpreter's
   u32 mode_ = 0;
   u32 view_mode_[kViews] = {};  // of the entries in the view's jump cache
   View view_ = View::kernel;
   Left left_ = Left::nothing;
-  u64 entered_ = 0, by_kind_[20] = {}, by_left_[8] = {};  // for --trace blocks
 };
 
 // Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.

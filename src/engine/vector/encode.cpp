@@ -13,19 +13,6 @@ struct Fields {
   bool memory;
 };
 
-bool is_gpr(const ZydisDecodedOperand& op) {
-  if (op.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  switch (ZydisRegisterGetClass(op.reg.value)) {
-    case ZYDIS_REGCLASS_GPR8:
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-      return true;
-    default:
-      return false;
-  }
-}
-
 Fields fields_of(const Decoded& d) {
   const auto& raw = d.insn.raw;
   Fields f{.reg = raw.modrm.reg, .rm = raw.modrm.rm, .memory = raw.modrm.mod != 3};
@@ -137,6 +124,28 @@ bool same_instruction(const Decoded& d, const u8* bytes, std::size_t size) {
 }
 
 }  // namespace
+
+bool is_gpr(const ZydisDecodedOperand& op) {
+  if (op.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
+  switch (ZydisRegisterGetClass(op.reg.value)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool is_high8(ZydisRegister r) { return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH; }
+
+u8 gpr_number(ZydisRegister r) {
+  if (is_high8(r)) return static_cast<u8>(r - ZYDIS_REGISTER_AH);
+  if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL) return static_cast<u8>(r - ZYDIS_REGISTER_AL);
+  if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B) return static_cast<u8>(r - ZYDIS_REGISTER_SPL + 4);
+  return static_cast<u8>(ZydisRegisterGetId(r));
+}
 
 const ZydisDecoder& decoder_for(u8 code_bytes) {
   struct All {

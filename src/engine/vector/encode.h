@@ -16,6 +16,13 @@ struct Decoded {
   ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 };
 
+// Is it a general register?
+bool is_gpr(const ZydisDecodedOperand& op);
+// AH, CH, DH, BH.
+bool is_high8(ZydisRegister r);
+// The guest's register number (of AH: that of AX); Zydis' ids of 8-bit registers have AH..BH in between.
+u8 gpr_number(ZydisRegister r);
+
 // Instruction text grows by at most a prefix or two; the wrapper adds loads and stores of some 11 bytes each.
 class Code {
  public:

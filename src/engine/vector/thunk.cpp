@@ -40,16 +40,6 @@ struct Uses {
   bool flags_read = false, flags_written = false;
 };
 
-bool is_high8(ZydisRegister r) { return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH; }
-
-// The guest's register number; Zydis' ids of 8-bit registers have AH..BH in between.
-u8 gpr_number(ZydisRegister r) {
-  if (is_high8(r)) return static_cast<u8>(r - ZYDIS_REGISTER_AH);
-  if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL) return static_cast<u8>(r - ZYDIS_REGISTER_AL);
-  if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B) return static_cast<u8>(r - ZYDIS_REGISTER_SPL + 4);
-  return static_cast<u8>(ZydisRegisterGetId(r));
-}
-
 bool note_gpr(Uses& u, const ZydisDecodedOperand& op, bool read, bool written) {
   const u8 number = gpr_number(op.reg.value);
   u8 host = number;  // implicit ones (PCMPESTRI, FNSTSW AX) are fixed by the opcode
