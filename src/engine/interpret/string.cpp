@@ -202,8 +202,11 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     move(1);
     return Outcome::next;
   }
-  c.advance(isa::rcx, 0);  // 32-bit count and pointers come out zero-extended even when the count is 0
-  move(0);
+  // Of 32-bit registers the count comes out zero-extended even when it is 0 or the first element faults, and so do the
+  // pointers of MOVS and STOS; those of LODS, CMPS and SCAS with the first element that is done. SDM Vol. 2B REP leaves
+  // this open: it is what Intel's CPUs do.
+  c.advance(isa::rcx, 0);
+  if constexpr (!compares && Op<T>::destination) move(0);
   // Flags are those of the last element, and change only with the end of the whole (SDM Vol. 2B REP).
   const u16 flags = cpu.arith;
   // A trap after every element when single-stepping; breakpoint hits likewise.
