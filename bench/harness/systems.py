@@ -48,7 +48,7 @@ class Trapline:
 
     def start(self, boot):
         return Started([self.executable, "run", "--engine", self.engine, "--kernel", str(kernel()), "--initrd", str(boot.initrd), "--append",
-                        boot.append, "--memory", f"{MEMORY}M", "--cpus", str(boot.cpus), "--stats"], finish=self.statistics)
+                        boot.append, "--memory", f"{MEMORY}M", "--cpus", str(boot.cpus)], finish=self.statistics)
 
     @staticmethod
     def statistics(errors):
