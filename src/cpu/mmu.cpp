@@ -11,6 +11,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu_internal.h"
+#include "cpu/write_watch.h"
 
 namespace trapline::cpu {
 
@@ -46,6 +47,14 @@ TlbEntry entry_for(const Vcpu& cpu, u64 linear, const Walk& w) {
   return e;
 }
 
+// A new entry under a watcher: only an announced write gives permission.
+void watched(TlbEntry& e, Access access) {
+  if (writes(access))
+    write_watch->writing(e.gpa, e);
+  else
+    e.perm &= ~kWriteBits;
+}
+
 bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   TlbEntry& e = state(cpu).half_of(piece.linear).data.at(piece.linear);
   if (e.tag == (piece.linear & kPageMask) && (e.slow_perm & need)) {
@@ -55,6 +64,8 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
       e.perm = e.slow_perm;
       tlb_note_writer(cpu, piece.linear, e.gpa / kPageSize);
     }
+    if (write_watch && writes(access)) [[unlikely]]
+      write_watch->writing(e.gpa, e);
     return true;
   }
   Walk w;
@@ -63,6 +74,8 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   piece.host = nullptr;
   if (is_plain_ram(cpu, w.gpa)) {
     tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
+    if (write_watch) [[unlikely]]
+      watched(state(cpu).half_of(piece.linear).data.at(piece.linear), access);
     piece.host = reinterpret_cast<u8*>(cpu.ram_base + piece.gpa);
   }
   return true;
@@ -156,6 +169,10 @@ unsigned cycle_size(u64 gpa, unsigned size, unsigned most) {
 bool lapic_page(const Vcpu& cpu, u64 gpa) { return cpu.lapic && cpu.lapic->owns(gpa); }
 
 void device_read(Vcpu& cpu, u64 gpa, u8* out, unsigned size) {
+  if (write_watch && write_watch->device()) [[unlikely]] {
+    std::memset(out, 0, size);
+    return;
+  }
   const bool apic = lapic_page(cpu, gpa);
   while (size) {
     const unsigned n = cycle_size(gpa, size, apic ? 4 : 8);
@@ -172,6 +189,8 @@ void device_read(Vcpu& cpu, u64 gpa, u8* out, unsigned size) {
 }
 
 void device_write(Vcpu& cpu, u64 gpa, const u8* in, unsigned size) {
+  if (write_watch && write_watch->device()) [[unlikely]]
+    return;
   const bool apic = lapic_page(cpu, gpa);
   while (size) {
     const unsigned n = cycle_size(gpa, size, apic ? 4 : 8);

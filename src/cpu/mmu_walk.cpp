@@ -6,6 +6,7 @@
 // walk again.
 #include "base/trace.h"
 #include "cpu/mmu_internal.h"
+#include "cpu/write_watch.h"
 
 namespace trapline::cpu {
 
@@ -70,6 +71,8 @@ struct Path {
       if (!__atomic_compare_exchange_n(at[i], &expected, static_cast<T>(want), false, __ATOMIC_ACQ_REL,
                                        __ATOMIC_RELAXED))
         return false;
+      if (write_watch) [[unlikely]]
+        write_watch->marked(at[i], sizeof(T), want & ~value[i]);
     }
     return true;
   }

@@ -2,6 +2,8 @@
 // entered; everything that translated code does not do itself is left to the interpreter, one instruction at a time.
 #pragma once
 
+#include <string>
+
 #include "cpu/vcpu.h"
 
 namespace trapline::engine::interpret {
@@ -26,6 +28,15 @@ struct Accelerator {
   virtual void flush() = 0;
   // Entries before a block counts as hot.
   virtual u32 threshold() const = 0;
+
+  // -- For --verify (engine/verify/), which runs every stretch twice
+  // From now on `run` executes at most one block, leaves with Left::one before an instruction that cannot be done twice
+  // (cpu::find_semantic), links nothing, and counts. False: cannot.
+  virtual bool go_block_by_block() { return false; }
+  // Writes of translated code to any page come by cpu::probe again.
+  virtual void revoke_writes() {}
+  // Of the block that `run` has entered last: its guest and host code side by side, for people.
+  virtual std::string listing() const { return {}; }
 };
 
 }  // namespace trapline::engine::interpret

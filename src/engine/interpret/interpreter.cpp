@@ -43,8 +43,9 @@ u32 mode_key(const Vcpu& cpu) {
 
 class Interpreter final : public Engine {
  public:
-  Interpreter(Vcpu& vcpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator)
-      : arena_{arena},
+  Interpreter(Vcpu& vcpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator, bool exact = false)
+      : exact_{exact},
+        arena_{arena},
         vector_{arena},
         cache_{kCacheBytes},
         builder_{cache_, vector_},
@@ -76,6 +77,7 @@ class Interpreter final : public Engine {
   static bool at_debugger_breakpoint(const Vcpu& cpu);
 
   Run run_;
+  bool exact_;  // budgets are kept to the instruction whatever the clock
   CodeArena& arena_;
   VectorUnit vector_;
   BlockCache cache_;
@@ -171,6 +173,10 @@ void Interpreter::execute(Vcpu& cpu, Block* block) {
 
 void Interpreter::set_limit(const Vcpu& cpu, u64 end) {
   run_.deadline = cpu.timer_deadline;
+  if (exact_) {
+    run_.limit = end;
+    return;
+  }
   if (!cpu.clock->instructions) {
     run_.limit = std::min(end, saturating_add(cpu.retired, kLookEvery));
     return;
@@ -254,7 +260,7 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
       if (const MaybeExit e = deliver(cpu)) return *e;
       continue;
     }
-    if (cpu.clock->instructions && saturating_add(cpu.retired, block->count) > run_.limit) {
+    if ((exact_ || cpu.clock->instructions) && saturating_add(cpu.retired, block->count) > run_.limit) {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
     }
@@ -373,6 +379,10 @@ Exit Interpreter::step(Vcpu& cpu) {
 
 std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena) {
   return std::make_unique<interpret::Interpreter>(cpu, arena, nullptr);
+}
+
+std::unique_ptr<Engine> make_reference(cpu::Vcpu& cpu, CodeArena& arena) {
+  return std::make_unique<interpret::Interpreter>(cpu, arena, nullptr, true);
 }
 
 std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena,

@@ -12,6 +12,9 @@ class CodeArena;
 // `arena` holds the vector unit's thunks; one per VM, or one per vCPU.
 std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena);
 
+// The same beside another engine of the same vCPU, to compare with it: keeps every budget to the instruction.
+std::unique_ptr<Engine> make_reference(cpu::Vcpu& cpu, CodeArena& arena);
+
 namespace interpret {
 struct Accelerator;
 }
