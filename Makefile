@@ -8,6 +8,7 @@ APPEND ?= console=ttyS0
 RUN_OPTIONS ?=
 ROUNDS ?=
 BENCH_OPTIONS ?=
+FUZZ_OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test bench stress fuzz lint clean guests
@@ -18,7 +19,7 @@ help:
 	@echo "make build  the executable, build/trapline"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
 	@echo "make stress litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
-	@echo "make fuzz   ten million random instructions, interpret against this CPU"
+	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
 	@echo "make lint   clang-format and clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
 
@@ -56,7 +57,7 @@ stress: build
 	@tests/guest/stress.sh $(or $(ENGINE),auto) $(or $(SECONDS),600) $(or $(CPUS),4)
 
 fuzz: build
-	build/trapline fuzz --engine interpret --count 10000000
+	build/trapline fuzz --engine $(or $(ENGINE),interpret) --count 10000000 $(FUZZ_OPTIONS)
 
 lint:
 	@scripts/setup.sh build test lint

@@ -7,6 +7,8 @@ FuzzCommand::FuzzCommand(CLI::App& app)
   command_->add_option("--engine", options_.engine, "the engine under test")
       ->type_name("ENGINE")
       ->capture_default_str();
+  command_->add_flag("--uncounted", options_.uncounted,
+                     "translated code that does not count its instructions, as `run` makes it");
   seed_ = command_->add_option("--seed", options_.seed, "of the first sequence; drawn and printed if not given")
               ->type_name("N");
   command_->add_option("--count", options_.count, "stop after this many instructions")

@@ -56,9 +56,9 @@ class Run {
       native_.collect();
       judge(turn);
       if (!done_) native_.submit(pointers(turn ^ 1));
-      report_.progress(start, guest_.instructions(), sequences_);
+      report_.progress(start, sequences_);
     }
-    report_.summary(start, guest_.instructions(), sequences_, native_.restarts());
+    report_.summary(start, sequences_, native_.restarts());
     return report_.differing() ? difference : no_difference;
   }
 
@@ -96,7 +96,7 @@ class Run {
         report_.difference(*programs[i], i, native, engine_out_);
         failed.push_back(i);
       }
-      if (guest_.instructions() >= options_.count && !options_.sequences) done_ = true;
+      if (report_.instructions() >= options_.count && !options_.sequences) done_ = true;
       if (report_.differing() >= std::max(options_.differences, 1u)) done_ = true;
     }
     if (programs.empty()) done_ = true;
@@ -169,7 +169,7 @@ int run_fuzz(const FuzzOptions& options) {
   }
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT})
     ::signal(s, on_crash);  // before the vector unit's own, which pass on to these
-  auto guest = Guest::make(options.engine);
+  auto guest = Guest::make(options.engine, !options.uncounted);
   if (!guest) {
     fmt::print(options.out, "{}\n", guest.error());
     return cannot_run;

@@ -26,7 +26,8 @@ struct FuzzOptions {
   std::string engine = "interpret";  // as engine::find_engine knows it
   u64 seed = 0;                      // of the first sequence; the k-th after it has seed + k, modulo 2^64
   bool seed_given = false;           // else one below 2^32 is drawn and printed
-  u64 count = 10'000'000;   // stop when this many instructions have retired in the engine; 0: after one sequence.
+  bool uncounted = false;            // translated code that does not count its instructions, as `trapline run` makes it
+  u64 count = 10'000'000;   // stop when this many instructions have retired on the host; 0: after one sequence.
                             // Checked between sequences, so up to one sequence more may retire
   u64 sequences = 0;        // if not 0: stop after this many sequences, and `count` means nothing
   bool minimize = false;    // shorten every differing sequence, in slot 0

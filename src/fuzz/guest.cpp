@@ -10,8 +10,10 @@
 #include "cpu/mmu.h"
 #include "engine/common/code_arena.h"
 #include "engine/registry.h"
+#include "engine/translate/options.h"
 #include "engine/vector/vector_unit.h"
 #include "fuzz/native.h"
+#include "fuzz/watchdog.h"
 
 namespace trapline::fuzz {
 
@@ -65,7 +67,7 @@ struct Guest::Impl {
   std::unique_ptr<engine::CodeArena> arena;
   std::unique_ptr<engine::Engine> engine;
   u64 next_table = kTables;
-  u64 handler_halts = 0;
+  std::optional<Watchdog> watchdog;  // of an engine that does not count
 
   template <class T>
   void put(u64 gpa, T value) {
@@ -181,15 +183,14 @@ void Guest::Impl::leave(Snapshot& out, Ending& ending, engine::Exit exit) {
   std::memcpy(r.gpr, cpu.gpr, sizeof r.gpr);
   r.rip = cpu.rip;
   r.rflags = cpu.rflags();
-  ending = {exit == engine::Exit::halted         ? Ending::Kind::event
-            : exit == engine::Exit::budget_spent ? Ending::Kind::timeout
-                                                 : Ending::Kind::lost,
+  ending = {exit == engine::Exit::halted                                         ? Ending::Kind::event
+            : exit == engine::Exit::budget_spent || exit == engine::Exit::kicked ? Ending::Kind::timeout
+                                                                                 : Ending::Kind::lost,
             0, 0, 0};
   const u64 handler = cpu.rip - 1 - (kSystem + kHandlers);
   const bool coded = handler < 32 && cpu::has_error_code(static_cast<cpu::Vector>(handler));
   const u64 frame = kStackTop - (coded ? 48 : 40);
   if (exit == engine::Exit::halted && handler < 256 && cpu.gpr[isa::rsp] == kSystem + frame) {
-    handler_halts++;
     ending.vector = static_cast<u8>(handler);
     ending.error = coded ? static_cast<u32>(get<u64>(kSystemGpa + frame)) : 0;
     ending.address = cpu.cr2;
@@ -216,11 +217,13 @@ Guest::~Guest() {
   cpu::mmu_destroy(impl_->cpu);
 }
 
-Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engine) {
+Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engine, bool counted) {
   const engine::EngineKind* kind = engine::find_engine(engine);
   if (!kind)
     return Err{
         fmt::format("fuzz: engine \"{}\" is not built into this version: use {}", engine, engine::engine_names())};
+  if (const std::string lacks = kind->missing(); !lacks.empty())
+    return Err{fmt::format("fuzz: engine \"{}\": this host lacks {}: use interpret", kind->name, lacks)};
   std::unique_ptr<Guest> g(new Guest);
   Impl& m = *g->impl_;
   auto ram = GuestMemory::anonymous(kRam);
@@ -262,6 +265,9 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   tlb_flush_all(c);
 
   engine::install_vector_signal_handler();
+  engine::translate::hot_threshold = 1;  // a sequence runs once
+  engine::translate::count_instructions = counted;
+  if (!counted) m.watchdog.emplace(*c.attention);
   m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
   m.engine = kind->make(c, *m.arena);
   return g;
@@ -281,12 +287,11 @@ void Guest::load(const std::vector<const Program*>& programs) {
 void Guest::run(const Program& program, std::size_t index, Outcome& out) {
   Impl& m = *impl_;
   m.enter(program.initial, place::code + index * place::slot);
+  if (m.watchdog) m.watchdog->begin();
   engine::Exit exit;
   do exit = m.engine->run(m.cpu, kBudget);
-  while (exit == engine::Exit::kicked);
+  while (exit == engine::Exit::kicked && !(m.watchdog && m.watchdog->gave_up()));
   m.leave(out.state, out.ending, exit);
 }
-
-u64 Guest::instructions() const { return impl_->cpu.retired - impl_->handler_halts; }
 
 }  // namespace trapline::fuzz

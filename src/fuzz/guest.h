@@ -13,8 +13,8 @@ namespace trapline::fuzz {
 
 class Guest {
  public:
-  // Error: names the engine, or what the host lacks.
-  static Result<std::unique_ptr<Guest>, std::string> make(const std::string& engine);
+  // `counted`: does translated code count its instructions? Error: names the engine, or what the host lacks.
+  static Result<std::unique_ptr<Guest>, std::string> make(const std::string& engine, bool counted = true);
   ~Guest();
   Guest(const Guest&) = delete;
   Guest& operator=(const Guest&) = delete;
@@ -23,7 +23,6 @@ class Guest {
   void load(const std::vector<const Program*>& programs);
   // Runs the program loaded as number `index`.
   void run(const Program& program, std::size_t index, Outcome& out);
-  u64 instructions() const;  // retired so far, without the handlers' HLTs
 
  private:
   Guest();

@@ -20,7 +20,8 @@ Report::Report(const FuzzOptions& options, const Extent& extent, const Forms& fo
     : options_{options}, extent_{extent}, forms_{forms}, by_extension_(forms.extensions().size()) {}
 
 std::string Report::rerun(const Program& program) const {
-  return fmt::format("trapline fuzz --engine={} --seed={}", options_.engine, program.seed);
+  return fmt::format("trapline fuzz --engine={}{} --seed={}", options_.engine, options_.uncounted ? " --uncounted" : "",
+                     program.seed);
 }
 
 void Report::show(const Program& program, std::size_t slot) const {
@@ -34,6 +35,7 @@ void Report::count(const Program& program, const Outcome& native, std::size_t sl
   for (const Item& i : program.items) {
     if (at >= end) break;
     by_extension_[i.extension]++;
+    instructions_++;
     at += i.length;
   }
   Ending ending = native.ending;
@@ -65,15 +67,15 @@ void Report::minimized(const Program& program, const Outcome& native, const Outc
   std::fflush(options_.out);
 }
 
-void Report::progress(Start start, u64 instructions, u64 sequences) {
+void Report::progress(Start start, u64 sequences) {
   if (seconds_since(last_progress_) < 10) return;
   last_progress_ = std::chrono::steady_clock::now();
-  fmt::print(options_.out, "fuzz: {} instructions, {} sequences, {} differences, {:.0f} instructions/s\n", instructions,
-             sequences, differing_, static_cast<double>(instructions) / seconds_since(start));
+  fmt::print(options_.out, "fuzz: {} instructions, {} sequences, {} differences, {:.0f} instructions/s\n",
+             instructions_, sequences, differing_, static_cast<double>(instructions_) / seconds_since(start));
   std::fflush(options_.out);
 }
 
-void Report::summary(Start start, u64 instructions, u64 sequences, u64 restarts) const {
+void Report::summary(Start start, u64 sequences, u64 restarts) const {
   const double seconds = seconds_since(start);
   std::string extensions, endings;
   std::vector<std::pair<u64, std::string>> sorted;
@@ -83,8 +85,8 @@ void Report::summary(Start start, u64 instructions, u64 sequences, u64 restarts)
   for (const auto& [n, name] : sorted) extensions += fmt::format("{}{} {}", extensions.empty() ? "" : ", ", name, n);
   for (const auto& [name, n] : by_ending_)
     endings += fmt::format("{}{} {}", endings.empty() ? "" : ", ", name == "#BP" ? "whole" : name, n);
-  fmt::print(options_.out, "fuzz: {} instructions, {} sequences in {:.1f} s ({:.0f} instructions/s)\n", instructions,
-             sequences, seconds, static_cast<double>(instructions) / seconds);
+  fmt::print(options_.out, "fuzz: {} instructions, {} sequences in {:.1f} s ({:.0f} instructions/s)\n", instructions_,
+             sequences, seconds, static_cast<double>(instructions_) / seconds);
   fmt::print(options_.out, "fuzz: by extension: {}\nfuzz: by ending: {}\n", extensions, endings);
   if (restarts) fmt::print(options_.out, "fuzz: the host's process had to be started again {} times\n", restarts);
   fmt::print(options_.out, "fuzz: {} differences\n", differing_);

@@ -18,13 +18,14 @@ class Report {
   Report(const FuzzOptions& options, const Extent& extent, const Forms& forms);
 
   void show(const Program& program, std::size_t slot) const;
-  // Adds the instructions up to the one where the host stopped to the totals.
+  // Adds the instructions before the one where the host stopped to the totals.
   void count(const Program& program, const Outcome& native, std::size_t slot);
   void difference(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine);
   void minimized(const Program& program, const Outcome& native, const Outcome& engine) const;
-  void progress(Start start, u64 instructions, u64 sequences);
-  void summary(Start start, u64 instructions, u64 sequences, u64 restarts) const;
+  void progress(Start start, u64 sequences);
+  void summary(Start start, u64 sequences, u64 restarts) const;
 
+  u64 instructions() const { return instructions_; }
   u64 differing() const { return differing_; }
   std::string rerun(const Program& program) const;
 
@@ -36,7 +37,7 @@ class Report {
   const Forms& forms_;
   std::vector<u64> by_extension_;
   std::map<std::string, u64> by_ending_;
-  u64 differing_ = 0;
+  u64 instructions_ = 0, differing_ = 0;
   Start last_progress_ = std::chrono::steady_clock::now();
 };
 
