@@ -7,6 +7,7 @@
 #include "engine/interpret/interpreter.h"
 #include "engine/translate/options.h"
 #include "engine/translate/translator.h"
+#include "engine/verify/lockstep.h"
 
 namespace trapline::engine {
 
@@ -22,7 +23,7 @@ std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {
   std::string why;
   std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, &why);
   INVARIANT(translator, "engine translate: this host lacks {}; use --engine interpret", why);
-  return make_accelerated(cpu, arena, std::move(translator));
+  return make_accelerated(cpu, arena, verify::checked(cpu, std::move(translator)));
 }
 
 }  // namespace trapline::engine

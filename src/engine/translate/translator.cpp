@@ -18,6 +18,7 @@
 #include "cpu/fpu.h"
 #include "engine/common/signal_hook.h"
 #include "engine/interpret/op.h"
+#include "engine/translate/listing.h"
 #include "engine/translate/options.h"
 
 namespace trapline::engine::translate {
@@ -110,6 +111,23 @@ void Translator::flush() {
   all_.clear();
   sites_.clear();
   region_->reset(code_start_);
+  entered_ = nullptr;
+}
+
+// -- Block by block
+bool Translator::go_block_by_block() {
+  views_->forget_jumps();
+  block_by_block_ = counted_;
+  return block_by_block_;
+}
+
+void Translator::revoke_writes() {
+  for (const Page& p : writable_) views_->forget_write(p.view, p.linear);
+  writable_.clear();
+}
+
+std::string Translator::listing() const {
+  return entered_ ? list({cpu_, region_->state(), thunks_, sites_}, *entered_, true, true) : std::string{};
 }
 
 // -- Modes
@@ -163,7 +181,7 @@ Block* Translator::at_rip() {
   if (!page) return nullptr;
   Block* block = blocks_.find(Key{linear, page->gpa | (linear & (kPageSize - 1)), mode_});
   if (!block) return nullptr;
-  views_->put_jump(block->view, linear, block->entry, block->stable);
+  if (!block_by_block_) views_->put_jump(block->view, linear, block->entry, block->stable);
   return block;
 }
 
@@ -404,10 +422,12 @@ Resume Translator::miss(Site& site, bool vectors) {
   if (e.addend == 0) return leave(Left::one);  // means "no entry" in the tables
   views_->fill(view_, linear, e.gpa, e.addend, e.global, e.page_shift, e.perm & cpu_.need_read,
                e.perm & cpu_.need_write);
+  if (block_by_block_ && e.perm & cpu_.need_write) writable_.push_back({view_, linear});
   return {site.resume, vectors};
 }
 
 Resume Translator::call_out(Site& site, bool vectors) {
+  if (block_by_block_ && cpu::find_semantic(site.insn)) return leave(Left::one);
   const Outcome outcome = site.kind == Site::Kind::vector ? VectorUnit::execute(cpu_, site.insn, site.vector)
                                                           : site.semantic(cpu_, site.insn);
   switch (outcome) {
@@ -465,7 +485,7 @@ Resume Translator::trap() {
 
 // cpu is exact: goes on with the translation of what is at cpu.rip, or leaves.
 Resume Translator::dispatch(Site* site) {
-  if (must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
+  if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
   if (site == nullptr || cpu_.code->epoch() != epoch_ || views_->upper_code_remapped) {
     // After anything but a plain jump the mode may be another.
     const u32 key = interpret::mode_key(cpu_);
@@ -532,6 +552,7 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   Block* block = at_rip();
   if (!block || (counted_ && saturated(cpu.retired, block->count) > limit)) return Left::nothing;
   adopt_thread();
+  entered_ = block;
   limit_ = counted_ ? limit : ~u64{0};
   if (!counted_) arm_timer();
   deadline_ = cpu.timer_deadline;

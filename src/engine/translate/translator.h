@@ -26,6 +26,9 @@ class Translator final : public interpret::Accelerator {
   bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) override;
   void flush() override;
   u32 threshold() const override;
+  bool go_block_by_block() override;
+  void revoke_writes() override;
+  std::string listing() const override;
 
   void alarm();  // from the timer's signal handler
   // For the signal handler: async-signal-safe. Where a fault at `pc` in translated code goes on, or 0.
@@ -79,6 +82,13 @@ class Translator final : public interpret::Accelerator {
   u64 base_left_ = 0;
   u64 limit_ = 0;
   bool counted_ = true;
+  bool block_by_block_ = false;  // for --verify: nothing leads from one block to another
+  struct Page {
+    View view;
+    u64 linear;
+  };
+  std::vector<Page> writable_;     // block by block: the pages in write tables
+  const Block* entered_ = nullptr;  // block by block
   void* timer_ = nullptr;  // timer_t; sets attention::timer when cpu.timer_deadline has come
   bool has_timer_ = false;
   u64 armed_ = ~u64{0};  // the deadline it is set to

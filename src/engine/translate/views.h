@@ -52,6 +52,7 @@ class Views final : public cpu::TlbMirror {
   void put_jump(View v, u64 linear, u64 entry, bool stable);
   u64 find_jump(View v, u64 linear) const;
   void forget_jumps();
+  void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
 
   // Set when the mapping of stable code may have changed: look at it again before running it.
   bool upper_code_remapped = false;

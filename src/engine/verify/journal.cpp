@@ -1,0 +1,150 @@
+#include "engine/verify/journal.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <iterator>
+
+namespace trapline::engine::verify {
+
+namespace {
+
+constexpr u32 kWriteBits = cpu::perm::kernel_write | cpu::perm::kernel_ac_write | cpu::perm::user_write;
+constexpr u64 kUsedBits = 0x60;  // A and D
+
+}  // namespace
+
+std::shared_ptr<Journal> Journal::shared() {
+  static std::weak_ptr<Journal> known;
+  std::shared_ptr<Journal> journal = known.lock();
+  if (!journal) {
+    journal.reset(new Journal);
+    known = journal;
+    cpu::write_watch = journal.get();
+  }
+  return journal;
+}
+
+Journal::~Journal() {
+  if (cpu::write_watch == this) cpu::write_watch = nullptr;
+}
+
+void Journal::revoke() {
+  for (cpu::TlbEntry* e : granted_) e->perm &= ~kWriteBits;
+  granted_.clear();
+}
+
+void Journal::begin(const GuestMemory& ram) {
+  revoke();
+  ram_ = &ram;
+  run_ = Run::first;
+  device_ = false;
+  used_ = 0;
+  marks_.clear();
+}
+
+void Journal::turn_over() {
+  revoke();
+  for (std::size_t i = 0; i < used_; i++) {
+    Page& p = *pages_[i];
+    std::memcpy(p.first, host(p.gpa), kPageSize);
+    std::memcpy(host(p.gpa), p.before, kPageSize);
+  }
+  run_ = Run::second;
+  device_ = false;
+}
+
+void Journal::end() { run_ = Run::none; }
+
+// -- A and D bits
+// Where the entry is still the one that was walked.
+void Journal::mark(u8* entry, const Mark& m) const {
+  u64 now = 0;
+  std::memcpy(&now, entry, m.bytes);
+  if ((now & ~kUsedBits) != (m.value & ~kUsedBits)) return;
+  now |= m.bits;
+  std::memcpy(entry, &now, m.bytes);
+}
+
+void Journal::mark_page(u64 gpa, u8* copy) const {
+  const u8* page = host(gpa);
+  for (const Mark& m : marks_)
+    if (m.at >= page && m.at < page + kPageSize) mark(copy + (m.at - page), m);
+}
+
+bool Journal::equal() {
+  bool all = true;
+  for (std::size_t i = 0; i < used_; i++) {
+    Page& p = *pages_[i];
+    u8* other = p.by_first ? p.first : p.before;
+    if (!marks_.empty()) {
+      mark_page(p.gpa, host(p.gpa));
+      mark_page(p.gpa, other);
+    }
+    all &= std::memcmp(host(p.gpa), other, kPageSize) == 0;
+  }
+  return all;
+}
+
+void Journal::undo() {
+  for (std::size_t i = 0; i < used_; i++) {
+    std::memcpy(host(pages_[i]->gpa), pages_[i]->before, kPageSize);
+    mark_page(pages_[i]->gpa, host(pages_[i]->gpa));
+  }
+}
+
+std::string Journal::describe() const {
+  constexpr unsigned kMost = 16;  // differing places
+  std::string text;
+  const auto out = std::back_inserter(text);
+  unsigned places = 0;
+  for (std::size_t i = 0; i < used_; i++) {
+    const Page& p = *pages_[i];
+    const u8* reference = host(p.gpa);
+    const u8* translated = p.by_first ? p.first : p.before;
+    for (u64 at = 0; at < kPageSize;) {
+      if (reference[at] == translated[at]) {
+        at++;
+        continue;
+      }
+      if (++places > kMost) return text + "  and more\n";
+      const u64 start = at & ~u64{7};  // by eight bytes
+      u64 b, r, t;
+      std::memcpy(&b, p.before + start, 8), std::memcpy(&r, reference + start, 8);
+      std::memcpy(&t, translated + start, 8);
+      fmt::format_to(out, "  {:<22} {:<20} {:<20} {:<20}\n", fmt::format("gpa {:x}", p.gpa + start),
+                     fmt::format("{:016x}", b), fmt::format("{:016x}", r), fmt::format("{:016x}", t));
+      at = start + 8;
+    }
+  }
+  return text;
+}
+
+// -- What the MMU says
+void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
+  granted_.push_back(&entry);
+  if (run_ == Run::none) return;
+  for (std::size_t i = used_; i-- > 0;)
+    if (pages_[i]->gpa == gpa) return;
+  if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());
+  Page& p = *pages_[used_++];
+  p.gpa = gpa;
+  p.by_first = run_ == Run::first;
+  std::memcpy(p.before, host(gpa), kPageSize);
+}
+
+void Journal::marked(void* entry, unsigned bytes, u64 bits) {
+  if (run_ == Run::none) return;
+  Mark m{static_cast<u8*>(entry), bytes, 0, bits};
+  std::memcpy(&m.value, entry, bytes);
+  m.value &= ~bits;
+  marks_.push_back(m);
+}
+
+bool Journal::device() {
+  if (run_ == Run::none) return false;
+  device_ = true;
+  return true;
+}
+
+}  // namespace trapline::engine::verify

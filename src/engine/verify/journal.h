@@ -1,0 +1,74 @@
+// What two runs of the same stretch write to guest RAM. Nobody has write permission in any TLB when a stretch begins
+// (cpu/write_watch.h), so the first write to each page is announced and the page kept; the second run starts with all
+// of them put back.
+//
+// A and D bits that page walks set stay: the TLB that both runs share has the entries already.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/guest_memory.h"
+#include "cpu/mmu.h"
+#include "cpu/write_watch.h"
+
+namespace trapline::engine::verify {
+
+class Journal final : public cpu::WriteWatch {
+ public:
+  // One for all vCPUs: they run on one thread.
+  static std::shared_ptr<Journal> shared();
+  ~Journal() override;
+
+  // The first run begins.
+  void begin(const GuestMemory& ram);
+  // It is over: its pages are as before, and the second begins.
+  void turn_over();
+  // Both are over; memory is as the second has left it. Do the two agree?
+  bool equal();
+  // Everything is as before the first.
+  void undo();
+  void end();
+
+  // Was there an access to device memory (which was not made)?
+  bool touched_device() const { return device_; }
+  // Have page walks set A or D bits?
+  bool tables_marked() const { return !marks_.empty(); }
+  // After equal() said no: what differs, for people.
+  std::string describe() const;
+
+  void forget_entries() { granted_.clear(); }  // their vCPU is going away
+
+  void writing(u64 gpa, cpu::TlbEntry& entry) override;
+  void marked(void* entry, unsigned bytes, u64 bits) override;
+  bool device() override;
+
+ private:
+  enum class Run : u8 { none, first, second };
+  struct Page {
+    u64 gpa;
+    bool by_first;
+    u8 before[kPageSize], first[kPageSize];
+  };
+  struct Mark {
+    u8* at;
+    unsigned bytes;
+    u64 value, bits;  // without the bits
+  };
+  Journal() = default;
+  void revoke();
+  u8* host(u64 gpa) const { return reinterpret_cast<u8*>(ram_->host(Gpa{gpa})); }
+  void mark(u8* entry, const Mark& m) const;
+  void mark_page(u64 gpa, u8* copy) const;
+
+  const GuestMemory* ram_ = nullptr;
+  Run run_ = Run::none;
+  bool device_ = false;
+  std::vector<std::unique_ptr<Page>> pages_;  // a pool: the first `used_`
+  std::size_t used_ = 0;
+  std::vector<Mark> marks_;
+  std::vector<cpu::TlbEntry*> granted_;  // may write; since the last stretch began
+};
+
+}  // namespace trapline::engine::verify

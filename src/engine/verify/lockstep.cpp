@@ -1,0 +1,209 @@
+#include "engine/verify/lockstep.h"
+
+#include <cstdlib>
+#include <iterator>
+#include <numeric>
+
+#include "base/invariant.h"
+#include "cpu/fpu.h"
+#include "engine/interpret/interpreter.h"
+
+namespace trapline::engine::verify {
+
+using cpu::Vcpu;
+
+namespace {
+
+constexpr u64 kThunkArena = 16 * MiB;  // of the reference's vector unit
+
+u64 all_exceptions(const Vcpu::Counters& count) {
+  return std::accumulate(std::begin(count.exceptions), std::end(count.exceptions), u64{0});
+}
+
+// Of the run loop that is under way: the reference brings its own, and what others want waits until it is done.
+class Aside {
+ public:
+  Aside(Vcpu& cpu, std::atomic<u32>& calm)
+      : cpu_{cpu}, engine_{cpu.engine_state}, attention_{cpu.attention}, calm_{calm} {
+    calm_ = 0;
+    cpu.attention = &calm_;
+  }
+  ~Aside() {
+    cpu_.engine_state = engine_;
+    cpu_.attention = attention_;
+    if (const u32 bits = calm_) attention_->fetch_or(bits, std::memory_order_release);
+  }
+  Aside(const Aside&) = delete;
+
+ private:
+  Vcpu& cpu_;
+  void* engine_;
+  std::atomic<u32>* attention_;
+  std::atomic<u32>& calm_;
+};
+
+}  // namespace
+
+Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner)
+    : inner_{std::move(inner)}, arena_{kThunkArena}, journal_{Journal::shared()} {
+  INVARIANT(inner_->go_block_by_block(), "this engine cannot be verified");
+  void* engine = cpu.engine_state;
+  reference_ = make_reference(cpu, arena_);
+  cpu.engine_state = engine;
+}
+
+Lockstep::~Lockstep() { journal_->forget_entries(); }
+
+interpret::Accelerator::Left Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
+  cpu::x87_park(cpu);
+  const Aside aside{cpu, calm_};
+  for (bool again = false;; again = true) {
+    Left left = Left::nothing;
+    const Verdict verdict = compare(cpu, key, limit, &left);
+    journal_->end();
+    switch (verdict) {
+      case Verdict::nothing:
+        return Left::nothing;
+      case Verdict::not_comparable:
+        return Left::one;
+      case Verdict::equal:
+        stretches++;
+        instructions += interpreted_.retired - before_.retired;
+        return left == Left::fault ? deliver(cpu) : left;
+      case Verdict::differs:
+        break;
+    }
+    // A and D bits that appeared in the middle may be the difference: they are there from the start now.
+    if (again || !journal_->tables_marked()) report(cpu);
+    take_back(cpu);
+  }
+}
+
+Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
+  before_.capture(cpu);
+  journal_->begin(*cpu.ram);
+  inner_->revoke_writes();
+  *left = inner_->run(cpu, key, limit);
+  if (*left == Left::nothing) return Verdict::nothing;
+  INVARIANT(*left != Left::halt && *left != Left::stop, "a stretch from {:#x} has done what cannot be done twice",
+            before_.rip);
+  cpu::x87_park(cpu);
+  translated_.capture(cpu);
+  const bool device = journal_->touched_device();
+  journal_->turn_over();
+  before_.restore(cpu);
+  calm_ = 0;
+  if (device) {
+    journal_->undo();
+    return Verdict::not_comparable;
+  }
+  cpu.timer_deadline = ~u64{0};
+  exit_ = Exit::budget_spent;
+  if (const u64 count = translated_.retired - before_.retired) exit_ = reference_->run(cpu, count);
+  interpreted_.capture(cpu);
+  bool same = journal_->equal() && equal(interpreted_, translated_);
+  if (!same && *left == Left::boundary) same = pause_in_string(cpu);
+  cpu.timer_deadline = before_.timer_deadline;
+  return same && !trouble() ? Verdict::equal : Verdict::differs;
+}
+
+// A REP that paused between elements has not retired: does the reference pause at the same place?
+bool Lockstep::pause_in_string(Vcpu& cpu) {
+  const isa::Insn insn = at_rip(cpu);
+  if (!insn.rep && !insn.repne) return false;
+  reference_->step(cpu);
+  if (cpu.retired != interpreted_.retired) return false;
+  interpreted_.capture(cpu);
+  return journal_->equal() && equal(interpreted_, translated_);
+}
+
+// The translated code has met a fault, precisely: so must the reference, which delivers it.
+interpret::Accelerator::Left Lockstep::deliver(Vcpu& cpu) {
+  const unsigned vector = static_cast<u8>(translated_.fault.vector) & 31;
+  const u64 before = cpu.count.exceptions[vector];
+  const Exit exit = reference_->step(cpu);
+  if (cpu.count.exceptions[vector] == before) {
+    missing_fault_ = true;
+    report(cpu);
+  }
+  return exit == Exit::shutdown ? Left::stop : Left::boundary;
+}
+
+void Lockstep::take_back(Vcpu& cpu) {
+  journal_->undo();
+  before_.restore(cpu);
+}
+
+// What the reference did that the translated code did not; null: nothing.
+const char* Lockstep::trouble() const {
+  if (all_exceptions(interpreted_.count) != all_exceptions(before_.count))
+    return "interpret raised an exception, the translated code did not";
+  if (journal_->touched_device()) return "interpret accessed device memory, the translated code RAM";
+  if (exit_ != Exit::budget_spent) return "interpret halted, the translated code went on";
+  return nullptr;
+}
+
+// -- The report
+isa::Insn Lockstep::at_rip(const Vcpu& cpu) {
+  isa::Insn insn;
+  u8 bytes[15];
+  const u64 linear = (cpu.seg[static_cast<u8>(isa::Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
+  unsigned n = sizeof bytes;
+  while (n > 0 && !cpu::peek(cpu, linear, bytes, n)) n--;
+  if (isa::decode(bytes, n, cpu.code_size(), insn) != isa::DecodeStatus::ok) insn = isa::Insn{};
+  return insn;
+}
+
+// The reference once more, instruction by instruction, each with what it changes.
+std::string Lockstep::steps(Vcpu& cpu) {
+  std::string text;
+  cpu.timer_deadline = ~u64{0};
+  for (u64 i = translated_.retired - before_.retired; i > 0; i--) {
+    Registers last;
+    last.capture(cpu);
+    char name[160] = "(no instruction)";
+    if (const isa::Insn insn = at_rip(cpu); insn.length) isa::format(insn, cpu.rip, name, sizeof name);
+    reference_->step(cpu);
+    interpreted_.capture(cpu);
+    std::string changes;
+    for (const Difference& d : differences(last, interpreted_, last))
+      if (d.name != "rip" && d.name != "instructions retired") changes += fmt::format("  {}={}", d.name, d.reference);
+    text += fmt::format("  @{:016x}  {}{}\n", last.rip, name, changes);
+  }
+  cpu.timer_deadline = before_.timer_deadline;
+  return text;
+}
+
+void Lockstep::report(Vcpu& cpu) {
+  std::string why = missing_fault_ ? fmt::format("the translated code raised exception {}, interpret did not",
+                                                 static_cast<unsigned>(translated_.fault.vector))
+                    : trouble()    ? trouble()
+                                   : "registers or memory differ";
+  std::string code;
+  if (!missing_fault_) {
+    take_back(cpu);
+    code = steps(cpu);
+    (void)journal_->equal();
+  }
+  std::string text =
+      fmt::format("--verify: {}, after {} instructions in the block at @{:016x}, instruction {} of vcpu {}\n", why,
+                  translated_.retired - before_.retired, before_.rip, before_.retired, cpu.index);
+  text += fmt::format("  {:<22} {:<20} {:<20} {:<20}\n", "what differs", "before", "interpret", "translated");
+  for (const Difference& d : differences(before_, interpreted_, translated_))
+    text += fmt::format("  {:<22} {:<20} {:<20} {:<20}\n", d.name, d.before, d.reference, d.translated);
+  text += journal_->describe();
+  text += "before:\n" + describe(before_) + "interpret:\n" + describe(interpreted_);
+  text += "translated:\n" + describe(translated_);
+  if (!code.empty()) text += "guest code, as interpret executes it:\n" + code;
+  text += "translated code:\n" + inner_->listing();
+  INVARIANT(on_difference, "{}", text);
+  on_difference(text);
+  std::abort();
+}
+
+std::unique_ptr<interpret::Accelerator> checked(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner) {
+  if (!on) return inner;
+  return std::make_unique<Lockstep>(cpu, std::move(inner));
+}
+
+}  // namespace trapline::engine::verify

@@ -1,0 +1,64 @@
+// --verify: an engine's translated code in lockstep with the interpreter. Stands between the interpreter's run loop and
+// the engine as its Accelerator, so any engine behind that seam is checked without knowing.
+//
+// A stretch is what the engine executes in one `run`: at most one block. It runs, what it did is noted and taken back,
+// the interpreter executes as many instructions from the same state, and registers and written pages are compared. The
+// interpreter's result stays. Both use the same vCPU, so nothing but a stretch is ever done twice: a stretch ends
+// before instructions whose effects go beyond registers and RAM, and one that meets device memory is taken back and
+// left to the interpreter.
+#pragma once
+
+#include <memory>
+
+#include "engine/common/code_arena.h"
+#include "engine/engine.h"
+#include "engine/interpret/accelerator.h"
+#include "engine/verify/journal.h"
+#include "engine/verify/registers.h"
+
+namespace trapline::engine::verify {
+
+// Set by the process that runs engines (core/), before they are made.
+inline bool on = false;
+// Told of the first difference; does not return.
+inline void (*on_difference)(const std::string& report) = nullptr;
+// What has been compared and found equal, by all vCPUs.
+inline u64 stretches = 0, instructions = 0;
+
+class Lockstep final : public interpret::Accelerator {
+ public:
+  Lockstep(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner);
+  ~Lockstep() override;
+
+  Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) override {
+    return inner_->translate(cpu, key, linear, gpa);
+  }
+  void flush() override { inner_->flush(); }
+  u32 threshold() const override { return inner_->threshold(); }
+
+ private:
+  enum class Verdict : u8 { equal, differs, not_comparable, nothing };
+  Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, Left* left);
+  bool pause_in_string(cpu::Vcpu& cpu);
+  Left deliver(cpu::Vcpu& cpu);
+  void take_back(cpu::Vcpu& cpu);
+  const char* trouble() const;
+  static isa::Insn at_rip(const cpu::Vcpu& cpu);
+  std::string steps(cpu::Vcpu& cpu);
+  [[noreturn]] void report(cpu::Vcpu& cpu);
+
+  std::unique_ptr<interpret::Accelerator> inner_;
+  CodeArena arena_;
+  std::unique_ptr<Engine> reference_;
+  std::shared_ptr<Journal> journal_;
+  std::atomic<u32> calm_{0};  // in place of cpu.attention meanwhile
+  Registers before_, translated_, interpreted_;
+  Exit exit_ = Exit::budget_spent;  // of the reference
+  bool missing_fault_ = false;
+};
+
+// `inner` as it is, or in lockstep with the interpreter when --verify is on.
+std::unique_ptr<interpret::Accelerator> checked(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner);
+
+}  // namespace trapline::engine::verify
