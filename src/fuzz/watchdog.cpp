@@ -10,7 +10,8 @@ namespace trapline::fuzz {
 namespace {
 
 constexpr auto kLook = std::chrono::milliseconds{100};
-constexpr u64 kBusyNs = 50'000'000;  // of CPU time between two looks; sequences take microseconds
+constexpr unsigned kLooks = 10;       // in a row that find the same sequence; most take microseconds
+constexpr u64 kBusyNs = 400'000'000;  // of CPU time meanwhile
 
 }  // namespace
 
@@ -34,17 +35,20 @@ u64 Watchdog::cpu_ns() const {
   return static_cast<u64>(t.tv_sec) * 1'000'000'000 + static_cast<u64>(t.tv_nsec);
 }
 
-// By CPU time: a busy machine that leaves the thread waiting makes no loop of what it runs.
+// By CPU time too: a busy machine that leaves the thread waiting makes no loop of what it runs. And for a second: time
+// that a hypervisor below the host takes from its CPUs may count as the thread's.
 void Watchdog::watch() {
   std::unique_lock lock{mutex_};
-  u64 seen = 0, before = 0;
+  u64 seen = 0, since = 0;
+  unsigned looks = 0;
   while (!wake_.wait_for(lock, kLook, [this] { return stop_; })) {
-    const u64 run = run_.load(), now = cpu_ns();
-    if (run == seen && now - before >= kBusyNs) {
+    const u64 run = run_.load();
+    if (run != seen) {
+      seen = run, since = cpu_ns(), looks = 0;
+    } else if (++looks >= kLooks && cpu_ns() - since >= kBusyNs) {
       expired_.store(run);
       attention_.fetch_or(cpu::attention::kick);
     }
-    seen = run, before = now;
   }
 }
 

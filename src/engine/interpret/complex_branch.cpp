@@ -73,8 +73,16 @@ Outcome jmp(Vcpu& cpu, const Insn& insn) {
 
 Outcome call(Vcpu& cpu, const Insn& insn) {
   u64 target = 0;
-  if (!branch_target(cpu, insn, target) || !check_target(cpu, target)) return Outcome::fault;
+  if (!branch_target(cpu, insn, target)) return Outcome::fault;
+  // In 64-bit mode Intel's processors write the return address before they look at the target; RSP goes back.
+  const bool after = cpu.in_long64();
+  const u64 rsp = cpu.gpr[isa::rsp];
+  if (!after && !check_target(cpu, target)) return Outcome::fault;
   if (!cpu::push(cpu, cpu.rip + insn.length, insn.operand_bytes)) return Outcome::fault;
+  if (after && !check_target(cpu, target)) {
+    cpu.gpr[isa::rsp] = rsp;
+    return Outcome::fault;
+  }
   cpu.rip = target;
   return Outcome::jumped;
 }
