@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 
@@ -38,12 +39,34 @@ int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
   return usage(text + ": see trapline --help");
 }
 
-int run(const cli::RunOptions& options, bool output_open) {
+// The command line again, for a shell.
+std::string rerun_line(int argc, char** argv) {
+  std::string line;
+  if (const char* hot = std::getenv("TRAPLINE_HOT")) line = fmt::format("TRAPLINE_HOT={} ", hot);
+  for (int i = 0; i < argc; i++) {
+    const std::string_view word = argv[i];
+    const bool plain = !word.empty() && word.find_first_not_of(
+                                            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                            "0123456789-_=+,./:@%") == std::string_view::npos;
+    if (i) line += ' ';
+    if (plain) {
+      line += word;
+      continue;
+    }
+    line += '\'';
+    for (const char c : word) c == '\'' ? line += "'\\''" : line += c;
+    line += '\'';
+  }
+  return line;
+}
+
+int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   if (!output_open) {
     fmt::print(stderr,
                "trapline: standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere\n");
     return static_cast<int>(ExitCode::console_lost);
   }
+  options.config.rerun = rerun_line(argc, argv);
   const auto config = cli::check(options);
   return config ? monitor::run_vm(*config) : usage(config.error());
 }
@@ -72,7 +95,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (isa.parsed()) return isa.run();
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
-  return run(options, output_open);
+  return run(options, output_open, argc, argv);
 }
 
 }  // namespace

@@ -76,7 +76,8 @@ std::string check_trace(const std::string& areas, Config& c) {
   const auto mask = trace::parse(areas, &bad);
   if (!mask) return fmt::format("--trace {}: no such area: use {}", bad, trace::names());
   c.trace_mask = *mask;
-  if (!c.trace_file.empty() && c.trace_mask == 0) return "--trace-file: nothing is traced: give --trace too";
+  if (!c.trace_file.empty() && c.trace_mask == 0 && !c.dump_guest && !c.dump_host)
+    return "--trace-file: nothing is traced: give --trace or --dump too";
   return {};
 }
 
@@ -84,6 +85,33 @@ std::string check_cpus(Config& c) {
   if (c.cpus < 1 || c.cpus > kMostCpus) return fmt::format("--cpus {}: give 1 to {}", c.cpus, kMostCpus);
   const auto cpuid = cpu::Cpuid::make({c.cpus, c.para == ParaChoice::kvm, 1'000'000, c.cpu_features});
   return cpuid ? std::string{} : fmt::format("--cpu-features {}: {}", c.cpu_features, cpuid.error());
+}
+
+std::string check_verify(Config& c) {
+  if (!c.verify) return {};
+  if (!engine::find_engine(c.engine)->verifiable)
+    return fmt::format("--verify: engine {} is what others are compared with: use --engine translate", c.engine);
+  if (c.cpus > 1 && c.clock != ClockChoice::instructions)
+    return "--verify: other vCPUs would change memory under the comparison: give --cpus 1, or --clock instructions, "
+           "which runs them in turns";
+  return {};
+}
+
+// "guest", "host" or both.
+std::string check_dump(const std::string& what, Config& c) {
+  std::string_view rest = what;
+  while (!rest.empty()) {
+    const auto comma = rest.find(',');
+    const auto word = rest.substr(0, comma);
+    rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
+    if (word == "guest")
+      c.dump_guest = true;
+    else if (word == "host")
+      c.dump_host = true;
+    else
+      return fmt::format("--dump {}: give guest, host or guest,host", what);
+  }
+  return {};
 }
 
 std::string check_rest(const RunOptions& o, Config& c) {
@@ -165,6 +193,9 @@ void add_run_options(CLI::App& run, RunOptions& o) {
                  "write the sensitive instructions that the guest executed, as `trapline scan --json` does")
       ->type_name("FILE");
   run.add_flag("--stats", c.stats, "print counters at the end");
+  run.add_flag("--verify", c.verify, "compare translated code with the interpreter, block by block; exit code 10");
+  run.add_option("--dump", o.dump, "print translated blocks where trace lines go: guest, host or guest,host")
+      ->type_name("CODE");
   run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")
       ->type_name("FILE");
   run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")
@@ -179,8 +210,10 @@ Result<Config, std::string> check(const RunOptions& o) {
   if (wrong.empty()) wrong = check_para(o.para, c);
   if (wrong.empty()) wrong = check_clock(o.clock, c);
   if (wrong.empty()) wrong = check_memory(o.memory, c);
+  if (wrong.empty()) wrong = check_dump(o.dump, c);
   if (wrong.empty()) wrong = check_trace(o.trace, c);
   if (wrong.empty()) wrong = check_cpus(c);
+  if (wrong.empty()) wrong = check_verify(c);
   if (wrong.empty()) wrong = check_rest(o, c);
   if (!wrong.empty()) return Err{wrong};
   return c;

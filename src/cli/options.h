@@ -23,7 +23,7 @@ std::optional<u64> parse_size(const std::string& text);
 // What CLI11 stores before it is checked.
 struct RunOptions {
   machine::Config config;
-  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace;
+  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump;
   std::vector<std::string> modules;
   u32 gdb_port = 0;
 };

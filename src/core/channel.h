@@ -27,7 +27,7 @@ namespace trapline::core {
 
 inline constexpr u32 kMaxVcpus = 64;
 inline constexpr u32 kBulkBytes = 4096;
-inline constexpr u32 kReportBytes = 32 * 1024;
+inline constexpr u32 kReportBytes = 128 * 1024;
 inline constexpr u32 kLaunchBytes = 512 * 1024;
 
 enum class RequestKind : u32 {
@@ -66,6 +66,7 @@ enum class Turn : u32 { idle = 0, requested = 1, replied = 2, closed = 3 };
 struct VcpuStats {
   u64 retired = 0;
   cpu::Vcpu::Counters count;
+  u64 verified_stretches = 0, verified_instructions = 0;  // --verify; of the whole VM, in vCPU 0's
 };
 
 enum class EndKind : u32 {
@@ -77,6 +78,7 @@ enum class EndKind : u32 {
   host_memory,     // guest RAM could not be allocated
   host_refused,    // something the core needs is missing
   internal_error,  // text: report
+  verify_failed,   // text: report
 };
 
 struct Report {

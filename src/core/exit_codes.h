@@ -14,6 +14,7 @@ enum class ExitCode : int {
   host_refused = 7,    // the host lacks or forbids something needed
   guest_halted = 8,    // every vCPU halted with interrupts off: nothing can wake the guest
   console_lost = 9,    // the console's output could not be written
+  verify_failed = 10,  // --verify: translated code and the interpreter differ
   interrupted = 130,   // SIGINT; other signals: 128 + number (SIGTERM: 143)
   // isa-debug-exit: (value << 1) | 1 as QEMU does
 };

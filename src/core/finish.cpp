@@ -15,6 +15,7 @@
 #include "core/futex.h"
 #include "core/trace_sink.h"
 #include "core/vm.h"
+#include "engine/verify/lockstep.h"
 
 namespace trapline::core {
 
@@ -36,6 +37,9 @@ void publish_stats() {
     unit->pages.stats.retired = unit->cpu.retired;
     unit->pages.stats.count = unit->cpu.count;
   }
+  core::VcpuStats& first = g_vm->vcpus.front()->pages.stats;
+  first.verified_stretches = engine::verify::stretches;
+  first.verified_instructions = engine::verify::instructions;
 }
 
 // Plain copies only: may run in a signal handler.

@@ -63,14 +63,16 @@ struct Reader {
 template <class Stream>
 void fields(Stream& s, Launch& l) {
   s.value(l.ram_fd), s.value(l.kernel_fd), s.value(l.initrd_fd), s.value(l.trace_fd), s.value(l.scan_fd);
+  s.value(l.names_fd), s.value(l.miscompile_at), s.value(l.miscompile_how);
   s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.arguments);
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask), s.value(l.hot_threshold);
-  u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3);
+  u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |
+                             l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6);
   s.value(flags);
   l.para_kvm = flags & 1, l.instructions_clock = flags & 2, l.debugger = flags & 4;
-  l.count_instructions = flags & 8;
+  l.count_instructions = flags & 8, l.verify = flags & 16, l.dump_guest = flags & 32, l.dump_host = flags & 64;
 }
 
 }  // namespace

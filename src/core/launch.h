@@ -17,7 +17,7 @@ struct LaunchModule {
 };
 
 struct Launch {
-  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1;  // -1: none
+  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1, names_fd = -1;  // -1: none
   std::string kernel_name, command_line, cpu_features;
   std::string engine = "auto";  // a name that engine::find_engine knows
   std::vector<LaunchModule> modules;
@@ -27,8 +27,12 @@ struct Launch {
   bool para_kvm = true;
   bool instructions_clock = false;
   bool debugger = false;
-  u32 hot_threshold = 64;          // see engine/translate/options.h
-  bool count_instructions = true;  // exactly; else engines may save themselves the trouble
+  u32 hot_threshold = 64;                      // see engine/translate/options.h
+  bool count_instructions = true;              // exactly; else engines may save themselves the trouble
+  bool verify = false;                         // engine/verify/
+  bool dump_guest = false, dump_host = false;  // engine/translate/options.h
+  u64 miscompile_at = 0;                       // likewise
+  u32 miscompile_how = 0;
 };
 
 std::vector<u8> pack(const Launch& launch);

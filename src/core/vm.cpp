@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
+#include "core/finish.h"
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
 #include "engine/registry.h"
 #include "engine/translate/options.h"
+#include "engine/verify/lockstep.h"
 #include "para/kvm/kvm.h"
 
 namespace trapline::core {
@@ -59,6 +61,11 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   engine::translate::count_instructions = launch.count_instructions;
   engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
+  engine::translate::dump_guest = launch.dump_guest, engine::translate::dump_host = launch.dump_host;
+  engine::translate::miscompile = {launch.miscompile_at,
+                                   static_cast<engine::translate::Miscompile::How>(launch.miscompile_how)};
+  engine::verify::on = launch.verify;
+  engine::verify::on_difference = [](const std::string& report) { finish(EndKind::verify_failed, report); };
   auto vm = std::make_unique<Vm>();
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);

@@ -9,8 +9,8 @@ namespace {
 
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
-    {"translate", 16 * MiB, make_translate, translate_missing},
-    {"interpret", 16 * MiB, make_interpreter, [] { return std::string{}; }},
+    {"translate", 16 * MiB, make_translate, translate_missing, true},
+    {"interpret", 16 * MiB, make_interpreter, [] { return std::string{}; }, false},
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ struct EngineKind {
   // `cpu`; dies before `cpu` and `arena`.
   std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena);
   std::string (*missing)();  // what this host lacks for it, or empty
+  bool verifiable;           // has code to compare with the interpreter (--verify)
 };
 
 // Best first.

@@ -30,6 +30,10 @@ struct Config {
   std::string trace_file;   // empty: standard error
   std::string scan_report;  // empty: none
   bool stats = false;
+  bool verify = false;                         // translated code in lockstep with the interpreter
+  bool dump_guest = false, dump_host = false;  // print translated blocks
+  bool perf_map = false;
+  std::string rerun;  // a shell line that does the same again, for messages
   bool no_reboot = false;
   u16 gdb_port = 0;
   bool gdb_wait = false;

@@ -15,7 +15,7 @@ namespace trapline::monitor {
 namespace {
 
 Result<Fd, std::string> open_trace_file(const machine::Config& config) {
-  if (config.trace_mask == 0) return Fd{};
+  if (config.trace_mask == 0 && !config.dump_guest && !config.dump_host) return Fd{};
   if (config.trace_file.empty()) return Fd{::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)};
   Fd fd{::open(config.trace_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644)};
   if (!fd)
@@ -83,8 +83,13 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.gdb_port != 0;
+  // What is to be verified is translated at once.
+  if (config.verify) engine::translate::hot_threshold = 1;
   l.hot_threshold = engine::translate::hot_threshold_of_environment();
-  l.count_instructions = config.stats || l.instructions_clock || l.debugger;
+  l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;
+  l.verify = config.verify, l.dump_guest = config.dump_guest, l.dump_host = config.dump_host;
+  const auto miscompile = engine::translate::miscompile_of_environment();
+  l.miscompile_at = miscompile.address, l.miscompile_how = static_cast<u32>(miscompile.how);
   return l;
 }
 

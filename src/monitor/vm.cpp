@@ -76,6 +76,7 @@ class VmRun {
   void collect_stats();
   void complain_of_trace() const;
   void report_executed() const;
+  void report_verified() const;
   int conclude();
   int conclude_core();
   void start_debugger();
@@ -152,6 +153,7 @@ int VmRun::run_machine(Terminal& terminal) {
   const int code = conclude();
   report_executed();
   complain_of_trace();
+  report_verified();
   if (gdb_) end_debugger(code);
   if (config_.stats)
     fmt::print(stderr, "{}", stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()));
@@ -339,6 +341,13 @@ void VmRun::report_executed() const {
   if (!why.empty()) complain(fmt::format("--scan-report {}: {}", config_.scan_report, why));
 }
 
+void VmRun::report_verified() const {
+  if (!config_.verify) return;
+  const core::VcpuStats& s = stats_.front();
+  complain(fmt::format("--verify: {} instructions in {} stretches were the same", s.verified_instructions,
+                       s.verified_stretches));
+}
+
 int VmRun::conclude() {
   const auto reason = machine_->end.get();
   if (const int error = machine_->output.failed(); error && (!reason || reason->end != End::signal))
@@ -382,6 +391,8 @@ int VmRun::conclude_core() {
       return fail(ExitCode::host_refused, text);
     case core::EndKind::internal_error:
       return fail(ExitCode::internal_error, "internal error: " + text);
+    case core::EndKind::verify_failed:
+      return fail(ExitCode::verify_failed, text + "again: " + config_.rerun);
     default:
       break;
   }

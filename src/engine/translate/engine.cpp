@@ -16,6 +16,20 @@ unsigned translate::hot_threshold_of_environment() {
   return text ? static_cast<unsigned>(std::clamp(std::atoi(text), 1, 1 << 20)) : hot_threshold;
 }
 
+translate::Miscompile translate::miscompile_of_environment() {
+  Miscompile m;
+  const char* text = std::getenv("TRAPLINE_MISCOMPILE");
+  if (!text) return m;
+  char* end = nullptr;
+  m.address = std::strtoull(text, &end, 0);
+  const std::string how = end && *end == ',' ? end + 1 : "";
+  m.how = how == "value"   ? Miscompile::How::value
+          : how == "place" ? Miscompile::How::place
+          : how == "drop"  ? Miscompile::How::drop
+                           : Miscompile::How::none;
+  return m;
+}
+
 std::string translate_missing() { return translate::missing_on_host(); }
 
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {

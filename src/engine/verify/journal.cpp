@@ -5,6 +5,8 @@
 #include <cstring>
 #include <iterator>
 
+#include "engine/verify/bytes.h"
+
 namespace trapline::engine::verify {
 
 namespace {
@@ -47,11 +49,24 @@ void Journal::turn_over() {
   revoke();
   for (std::size_t i = 0; i < used_; i++) {
     Page& p = *pages_[i];
-    std::memcpy(p.first, host(p.gpa), kPageSize);
-    std::memcpy(host(p.gpa), p.before, kPageSize);
+    u8* now = host(p.gpa);
+    for (u64 line = 0; line < kPageSize / kLine; line++) {
+      u8 *expected = p.expected + line * kLine, *real = now + line * kLine;
+      if (same_line(expected, real)) continue;
+      p.changed |= u64{1} << line;
+      std::memcpy(p.before + line * kLine, expected, kLine);
+      std::memcpy(expected, real, kLine);
+      std::memcpy(real, p.before + line * kLine, kLine);
+    }
   }
   run_ = Run::second;
   device_ = false;
+}
+
+void Journal::ignore(u64 gpa, u64 bytes) {
+  for (std::size_t i = 0; i < used_; i++)
+    for (u64 at = gpa; at < gpa + bytes; at++)
+      if ((at & kPageMask) == pages_[i]->gpa) pages_[i]->expected[at & (kPageSize - 1)] = *host(at);
 }
 
 void Journal::end() { run_ = Run::none; }
@@ -76,20 +91,26 @@ bool Journal::equal() {
   bool all = true;
   for (std::size_t i = 0; i < used_; i++) {
     Page& p = *pages_[i];
-    u8* other = p.by_first ? p.first : p.before;
     if (!marks_.empty()) {
       mark_page(p.gpa, host(p.gpa));
-      mark_page(p.gpa, other);
+      mark_page(p.gpa, p.expected);
     }
-    all &= std::memcmp(host(p.gpa), other, kPageSize) == 0;
+    all &= std::memcmp(host(p.gpa), p.expected, kPageSize) == 0;
   }
   return all;
 }
 
+// A line as it was before both.
+const u8* Journal::before(const Page& p, u64 line) const {
+  return (p.changed >> line & 1 ? p.before : p.expected) + line * kLine;
+}
+
 void Journal::undo() {
   for (std::size_t i = 0; i < used_; i++) {
-    std::memcpy(host(pages_[i]->gpa), pages_[i]->before, kPageSize);
-    mark_page(pages_[i]->gpa, host(pages_[i]->gpa));
+    const Page& p = *pages_[i];
+    for (u64 line = 0; line < kPageSize / kLine; line++)
+      std::memcpy(host(p.gpa) + line * kLine, before(p, line), kLine);
+    mark_page(p.gpa, host(p.gpa));
   }
 }
 
@@ -101,7 +122,7 @@ std::string Journal::describe() const {
   for (std::size_t i = 0; i < used_; i++) {
     const Page& p = *pages_[i];
     const u8* reference = host(p.gpa);
-    const u8* translated = p.by_first ? p.first : p.before;
+    const u8* translated = p.expected;
     for (u64 at = 0; at < kPageSize;) {
       if (reference[at] == translated[at]) {
         at++;
@@ -110,7 +131,8 @@ std::string Journal::describe() const {
       if (++places > kMost) return text + "  and more\n";
       const u64 start = at & ~u64{7};  // by eight bytes
       u64 b, r, t;
-      std::memcpy(&b, p.before + start, 8), std::memcpy(&r, reference + start, 8);
+      std::memcpy(&b, before(p, start / kLine) + start % kLine, 8);
+      std::memcpy(&r, reference + start, 8);
       std::memcpy(&t, translated + start, 8);
       fmt::format_to(out, "  {:<22} {:<20} {:<20} {:<20}\n", fmt::format("gpa {:x}", p.gpa + start),
                      fmt::format("{:016x}", b), fmt::format("{:016x}", r), fmt::format("{:016x}", t));
@@ -129,8 +151,8 @@ void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
   if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());
   Page& p = *pages_[used_++];
   p.gpa = gpa;
-  p.by_first = run_ == Run::first;
-  std::memcpy(p.before, host(gpa), kPageSize);
+  p.changed = 0;
+  copy(p.expected, host(gpa), kPageSize);
 }
 
 void Journal::marked(void* entry, unsigned bytes, u64 bits) {

@@ -33,6 +33,8 @@ class Journal final : public cpu::WriteWatch {
 
   // Was there an access to device memory (which was not made)?
   bool touched_device() const { return device_; }
+  // What the first run has left in these bytes of RAM does not count.
+  void ignore(u64 gpa, u64 bytes);
   // Have page walks set A or D bits?
   bool tables_marked() const { return !marks_.empty(); }
   // After equal() said no: what differs, for people.
@@ -48,8 +50,9 @@ class Journal final : public cpu::WriteWatch {
   enum class Run : u8 { none, first, second };
   struct Page {
     u64 gpa;
-    bool by_first;
-    u8 before[kPageSize], first[kPageSize];
+    u64 changed;             // bit by line of 64 bytes: by the first run
+    u8 expected[kPageSize];  // what the first run has left
+    u8 before[kPageSize];    // the changed lines as they were; the others are as expected
   };
   struct Mark {
     u8* at;
@@ -59,6 +62,7 @@ class Journal final : public cpu::WriteWatch {
   Journal() = default;
   void revoke();
   u8* host(u64 gpa) const { return reinterpret_cast<u8*>(ram_->host(Gpa{gpa})); }
+  const u8* before(const Page& p, u64 line) const;
   void mark(u8* entry, const Mark& m) const;
   void mark_page(u64 gpa, u8* copy) const;
 

@@ -40,10 +40,12 @@ class Lockstep final : public interpret::Accelerator {
  private:
   enum class Verdict : u8 { equal, differs, not_comparable, nothing };
   Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, Left* left);
-  bool pause_in_string(cpu::Vcpu& cpu);
-  Left deliver(cpu::Vcpu& cpu);
+  bool interpret(cpu::Vcpu& cpu, Left left);
+  bool agree(const cpu::Vcpu& cpu);
+  bool forgive_call(const cpu::Vcpu& cpu);
+  bool forgive_flags(const cpu::Vcpu& cpu);
   void take_back(cpu::Vcpu& cpu);
-  const char* trouble() const;
+  const char* trouble(const cpu::Vcpu::Counters& count) const;
   static isa::Insn at_rip(const cpu::Vcpu& cpu);
   std::string steps(cpu::Vcpu& cpu);
   [[noreturn]] void report(cpu::Vcpu& cpu);
@@ -55,7 +57,7 @@ class Lockstep final : public interpret::Accelerator {
   std::atomic<u32> calm_{0};  // in place of cpu.attention meanwhile
   Registers before_, translated_, interpreted_;
   Exit exit_ = Exit::budget_spent;  // of the reference
-  bool missing_fault_ = false;
+  bool extra_ = false;              // it did one step more than instructions have retired
 };
 
 // `inner` as it is, or in lockstep with the interpreter when --verify is on.

@@ -40,8 +40,8 @@ struct Difference {
   std::string name, before, reference, translated;
 };
 
-// What the guest could tell apart, and what decides how it goes on.
-bool equal(const Registers& reference, const Registers& translated);
+// What the guest could tell apart, and what decides how it goes on: `reference` in its registers.
+bool equal(const cpu::Vcpu& reference, const Registers& translated);
 std::vector<Difference> differences(const Registers& before, const Registers& reference, const Registers& translated);
 
 // All of them, for people; vector and x87 registers that are 0 are left out.
