@@ -157,8 +157,8 @@ struct Cmps {
     return host_a && host_b ? going_on<T>(host_a, host_b, 0, n, insn.rep) : 0;
   }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
-    T a, b;
-    if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a) || !cpu::read(cpu, Seg::es, c.value(isa::rdi), b))
+    T a, b;  // ES:[RDI] first, as Intel's CPUs have it: it shows if both fault
+    if (!cpu::read(cpu, Seg::es, c.value(isa::rdi), b) || !cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a))
       return false;
     u16 f = 0;
     (void)Cmp::apply<T>(f, a, b);

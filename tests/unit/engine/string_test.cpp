@@ -75,6 +75,20 @@ TEST_P(StringHalves, DestinationFaults) {
   expect(prefix ? op.before : Halves::all_kept, 5, vm.kData, kAbsent);
 }
 
+// Which of two absent pages is reported: MOVS reads before it writes, CMPS reads ES:[RDI] first.
+TEST(StringOrder, MovsBySourceCmpsByDestination) {
+  for (const int opcode : {0xa4, 0xa6}) {
+    InterpretVm vm{Start::long64};
+    vm.set_page(kAbsent, 0);
+    vm.set_page(kAbsent + 0x1000, 0);
+    vm.reg(rsi) = kAbsent;
+    vm.reg(rdi) = kAbsent + 0x1000;
+    vm.run({opcode, 0xf4});
+    EXPECT_EQ(vm.vector(), 14);
+    EXPECT_EQ(vm.cpu.cr2, opcode == 0xa4 ? kAbsent : kAbsent + 0x1000);
+  }
+}
+
 class RepHalves : public StringHalves {};
 
 TEST_P(RepHalves, NothingToDo) {
