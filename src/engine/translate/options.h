@@ -1,6 +1,8 @@
 // What the process that runs engines decides for all of them. Set before engines are made.
 #pragma once
 
+#include "base/types.h"
+
 namespace trapline::engine::translate {
 
 // Translated code counts the instructions that retire: needed for --clock instructions, budgets, --stats and debuggers.
@@ -11,5 +13,23 @@ inline bool count_instructions = true;
 // for tests.
 inline unsigned hot_threshold = 64;
 unsigned hot_threshold_of_environment();
+
+// --dump: each translated block goes to the trace, as guest code, host code, or both side by side.
+inline bool dump_guest = false, dump_host = false;
+
+// For tests of --verify: the instruction at this guest address is translated wrongly. The environment variable
+// TRAPLINE_MISCOMPILE=ADDRESS,HOW sets it, where HOW is value, place or drop.
+struct Miscompile {
+  enum class How : u8 {
+    none,
+    value,  // another immediate (its last byte)
+    place,  // another displacement
+    drop,   // no code at all
+  };
+  u64 address = 0;
+  How how = How::none;
+};
+inline Miscompile miscompile;
+Miscompile miscompile_of_environment();
 
 }  // namespace trapline::engine::translate

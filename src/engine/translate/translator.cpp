@@ -249,6 +249,19 @@ void Translator::check_mapping() {
   }
 }
 
+namespace {
+
+void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
+  for (Piece& p : pieces) {
+    if (linear + p.at != miscompile.address) continue;
+    if (miscompile.how == Miscompile::How::value) p.insn.bytes[p.insn.length - 1u] ^= 1;
+    if (miscompile.how == Miscompile::How::place) p.insn.mem.disp += 8;
+    if (miscompile.how == Miscompile::How::drop) p.treatment = Treatment::nothing;
+  }
+}
+
+}  // namespace
+
 bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
@@ -280,6 +293,8 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     TRACE(blocks, "nothing to translate at {:#x}", linear);
     return false;
   }
+  if (miscompile.how != Miscompile::How::none) [[unlikely]]
+    miscompile_one(pieces_, linear);
   Block& block = all_.emplace_back();
   block.key = {linear, gpa, mode};
   block.view = view;
