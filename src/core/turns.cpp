@@ -69,7 +69,11 @@ class Turns {
     const u64 event = std::min(chipset_deadline(), cpu.timer_deadline);
     const u64 budget = event <= now() ? left : std::min(left, event - now());
     const engine::Exit exit = vm_.debugger ? vm_.debugger->run(unit, budget) : unit.engine->run(cpu, budget);
-    const u64 used = settle(cpu);
+    u64 used = settle(cpu);
+    if (exit == engine::Exit::budget_spent && used == 0) {  // none retired: time passes all the same
+      used = budget;
+      vm_.clock.virtual_base.store(now() + used, std::memory_order_relaxed);
+    }
     left -= std::min(left, used);
     switch (exit) {
       case engine::Exit::budget_spent:

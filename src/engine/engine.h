@@ -6,7 +6,7 @@
 namespace trapline::engine {
 
 enum class Exit : u8 {
-  budget_spent,  // `budget` instructions have retired
+  budget_spent,  // `budget` instructions have retired, or none for long (faults in a row, one REP)
   halted,        // cpu.activity == halted (HLT, MWAIT): nothing to run before the next event
   waiting,       // cpu.activity == wait_for_sipi
   shutdown,      // cpu.activity == shutdown: triple fault

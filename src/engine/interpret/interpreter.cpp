@@ -60,6 +60,7 @@ class Interpreter final : public Engine {
   using MaybeExit = std::optional<Exit>;  // empty: go on
 
   Exit loop(Vcpu& cpu, u64 end);
+  bool barren(const Vcpu& cpu);
   MaybeExit at_boundary(Vcpu& cpu, bool* delivered);
   MaybeExit one(Vcpu& cpu);
   MaybeExit after_one(Vcpu& cpu, const Block& block, u32 flags_before, u64 retired_before);
@@ -77,6 +78,8 @@ class Interpreter final : public Engine {
   static bool at_debugger_breakpoint(const Vcpu& cpu);
 
   Run run_;
+  u64 barren_since_ = 0;  // `retired` when it last moved
+  unsigned barren_ = 0;   // times round the loop since
   bool exact_;  // budgets are kept to the instruction whatever the clock
   CodeArena& arena_;
   VectorUnit vector_;
@@ -237,11 +240,19 @@ bool Interpreter::at_debugger_breakpoint(const Vcpu& cpu) {
   return cpu.debugger->any() && cpu.debugger->breakpoint_at(Gva{linear});
 }
 
+// Handlers that fault at once, and a REP of 2^60 elements, spend no budget: others may be waiting for their turn.
+bool Interpreter::barren(const Vcpu& cpu) {
+  if (cpu.retired == barren_since_) return ++barren_ > kMostBarren;
+  barren_since_ = cpu.retired;
+  barren_ = 0;
+  return false;
+}
+
 Exit Interpreter::loop(Vcpu& cpu, u64 end) {
   for (;;) {
     bool delivered = false;
     if (const MaybeExit e = at_boundary(cpu, &delivered)) return *e;
-    if (cpu.retired >= end) return Exit::budget_spent;
+    if (cpu.retired >= end || barren(cpu)) return Exit::budget_spent;
     // Blocks stop at those they come to; what is executed alone has no stops of its own.
     if (cpu.debugger && at_debugger_breakpoint(cpu)) [[unlikely]]
       return Exit::breakpoint;
@@ -361,6 +372,7 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
 // -----------------------------------------------------------------------------------------------------------------
 Exit Interpreter::run(Vcpu& cpu, u64 budget) {
   cpu.engine_state = &run_;
+  barren_ = 0;
   const Exit exit = loop(cpu, saturating_add(cpu.retired, budget));
   cpu::x87_park(cpu);
   return exit;

@@ -212,7 +212,7 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
   // A trap after every element when single-stepping; breakpoint hits likewise.
   const bool single =
       (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) || (cpu.debugger && cpu.debugger->watching());
-  for (u64 left = c.value(isa::rcx), slow = 0; left != 0;) {
+  for (u64 left = c.value(isa::rcx), steps = 0; left != 0; steps++) {
     u64 n = 0;
     if constexpr (!compares)
       if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
@@ -228,7 +228,6 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
         return Outcome::fault;
       }
       n = 1;
-      slow++;
     }
     move(n);
     c.advance(isa::rcx, 0 - n);
@@ -236,7 +235,7 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     if constexpr (compares)
       if (((cpu.arith & 0x4000) != 0) != insn.rep) break;
     if (left == 0) break;
-    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || slow >= 1024) {
+    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || steps >= 1024) {
       cpu.arith = flags;
       return Outcome::repeat;
     }

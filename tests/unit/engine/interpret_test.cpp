@@ -224,6 +224,33 @@ TEST(Interpret, FetchFaultOnTheSecondPage) {
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp) + 8), 0x401ffeu);
 }
 
+// -- Budgets
+// ---------------------------------------------------------------------------------------------------------------------
+// What never retires an instruction comes back all the same: other vCPUs may be waiting for their turn.
+TEST(Interpret, AHandlerThatFaultsAtOnceSpendsItsBudget) {
+  InterpretVm vm{Start::long64};
+  vm.put(vm.kHandlers + 16 * 6, {0x0f, 0x0b});  // ud2
+  EXPECT_EQ(vm.run({0x0f, 0x0b}), Exit::budget_spent);
+  EXPECT_EQ(vm.cpu.retired, 0u);
+  EXPECT_EQ(vm.cpu.rip, vm.kHandlers + 16 * 6);
+}
+
+TEST(Interpret, ARepWithoutEndSpendsItsBudget) {
+  for (const int opcode : {0xac, 0xae}) {  // rep lodsb; repne scasb
+    InterpretVm vm{Start::long64};
+    const u64 count = u64{1} << 60;
+    vm.reg(rcx) = count;
+    vm.reg(rax) = 7;  // nowhere
+    vm.reg(rsi) = vm.reg(rdi) = vm.kData;
+    EXPECT_EQ(vm.run({0xf2, opcode, kHlt}), Exit::budget_spent);
+    const u64 done = count - vm.reg(rcx);
+    EXPECT_EQ(vm.reg(opcode == 0xac ? rsi : rdi), vm.kData + done);
+    EXPECT_GT(done, 1000u);
+    EXPECT_EQ(vm.cpu.rip, vm.kCode);
+    EXPECT_EQ(vm.cpu.retired, 0u);
+  }
+}
+
 // -- Strings
 // ---------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RepMovsFaultsWithExactProgress) {
