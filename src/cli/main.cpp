@@ -42,7 +42,8 @@ int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
 // The command line again, for a shell.
 std::string rerun_line(int argc, char** argv) {
   std::string line;
-  if (const char* hot = std::getenv("TRAPLINE_HOT")) line = fmt::format("TRAPLINE_HOT={} ", hot);
+  for (const char* name : {"TRAPLINE_HOT", "TRAPLINE_MISCOMPILE"})
+    if (const char* value = std::getenv(name)) line += fmt::format("{}={} ", name, value);
   for (int i = 0; i < argc; i++) {
     const std::string_view word = argv[i];
     const bool plain = !word.empty() && word.find_first_not_of(

@@ -249,6 +249,23 @@ void Translator::check_mapping() {
   }
 }
 
+// --dump: once, as it is before links are made.
+void Translator::dump(const Block& block, std::size_t first_site) {
+  constexpr u64 kMost = 256 * MiB;
+  if (dumped_ >= kMost) return;
+  trace::emit(trace::blocks, fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes",
+                                         block.key.linear, block.key.gpa, block.key.mode, block.count, block.bytes,
+                                         block.end - block.entry));
+  const std::string lines = list({cpu_, region_->state(), thunks_, sites_, first_site}, block, dump_guest, dump_host);
+  for (std::size_t at = 0; at < lines.size();) {
+    const std::size_t end = lines.find('\n', at);
+    trace::emit(trace::blocks, std::string_view{lines}.substr(at, end - at));
+    at = end + 1;
+  }
+  dumped_ += lines.size();
+  if (dumped_ >= kMost) trace::emit(trace::blocks, fmt::format("dump ends after {} bytes", dumped_));
+}
+
 namespace {
 
 void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
@@ -303,6 +320,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code.assign(bytes, bytes + block.bytes);
   block.generation = &cpu.code->generation(gpa / kPageSize);
+  const std::size_t first_site = sites_.size();
   Lowering lowering{cpu, region_->state(), emitter_, thunks_, sites_};
   bool lowered = false;
   for (u32 island_distance : {60u, 30u, 5u}) {
@@ -326,6 +344,8 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     redirect(old->entry, block.entry);
     stale_.erase(*old);
   }
+  if (dump_guest || dump_host) [[unlikely]]
+    dump(block, first_site);
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;
   TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", linear, gpa, block.count,

@@ -59,6 +59,7 @@ Lockstep::~Lockstep() { journal_->forget_entries(); }
 
 interpret::Accelerator::Left Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
   cpu::x87_park(cpu);
+  attention_ = cpu.attention;
   const Aside aside{cpu, calm_};
   for (bool again = false;; again = true) {
     Left left = Left::nothing;
@@ -217,6 +218,7 @@ void Lockstep::report(Vcpu& cpu) {
   text += "before:\n" + describe(before_) + "interpret:\n" + describe(interpreted_);
   text += "translated:\n" + describe(translated_);
   text += "guest code, as interpret executes it:\n" + code;
+  cpu.attention = attention_;
   text += "translated code:\n" + inner_->listing();
   INVARIANT(on_difference, "{}", text);
   on_difference(text);

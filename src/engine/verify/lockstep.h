@@ -55,6 +55,7 @@ class Lockstep final : public interpret::Accelerator {
   std::unique_ptr<Engine> reference_;
   std::shared_ptr<Journal> journal_;
   std::atomic<u32> calm_{0};  // in place of cpu.attention meanwhile
+  std::atomic<u32>* attention_ = nullptr;
   Registers before_, translated_, interpreted_;
   Exit exit_ = Exit::budget_spent;  // of the reference
   bool extra_ = false;              // it did one step more than instructions have retired

@@ -1,0 +1,188 @@
+// --verify: every freestanding guest passes under it, and translated code that is wrong is caught at its first
+// execution, whatever it spoils. TRAPLINE_MISCOMPILE (engine/translate/options.h) makes it wrong.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <iterator>
+
+#include "support/process.h"
+#include "support/tiny_guest.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr int kSame = 11;       // the guest's own exit code
+constexpr int kDifferent = 10;  // documented
+
+struct Bare {
+  const char* guest;
+  unsigned cpus;
+};
+
+class VerifiedGuest : public testing::TestWithParam<Bare> {};
+
+TEST_P(VerifiedGuest, IsTheSameTranslatedAndInterpreted) {
+  std::vector<std::string> argv{TRAPLINE_EXECUTABLE,
+                                "run",
+                                "--engine",
+                                "translate",
+                                "--verify",
+                                "--kernel",
+                                fmt::format("{}/{}.elf", BARE_GUESTS, GetParam().guest),
+                                "--memory",
+                                "64M",
+                                "--cpus",
+                                std::to_string(GetParam().cpus),
+                                "--timeout",
+                                "120"};
+  if (GetParam().cpus > 1) argv.insert(argv.end(), {"--clock", "instructions"});
+  const Finished vm = run(argv, {}, seconds{150});
+  EXPECT_EQ(vm.code, 33) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("PASS"));
+  unsigned long long instructions = 0;
+  const auto at = vm.output.find("--verify: ");
+  ASSERT_NE(at, std::string::npos) << vm.output;
+  EXPECT_EQ(std::sscanf(vm.output.c_str() + at, "--verify: %llu instructions", &instructions), 1) << vm.output;
+  EXPECT_GT(instructions, 1000u);
+}
+
+constexpr Bare kGuests[] = {{"modes", 1},   {"faults32", 1}, {"faults64", 1},  {"paging64", 1}, {"segments", 1},
+                            {"tasks", 1},   {"v86", 1},      {"syscall64", 1}, {"debug", 1},    {"interrupts", 1},
+                            {"strings", 1}, {"smc", 1},      {"clock", 1},     {"smp", 1},      {"smp", 2}};
+std::string name_of(const testing::TestParamInfo<Bare>& info) {
+  return fmt::format("{}_{}cpu", info.param.guest, info.param.cpus);
+}
+INSTANTIATE_TEST_SUITE_P(Guests, VerifiedGuest, testing::ValuesIn(kGuests), name_of);
+
+// 32-bit code from 0x100020 on.
+std::vector<unsigned char> program() {
+  return {
+      0xbc, 0x00, 0x00, 0x20, 0x00,              // 100020  mov esp, 0x200000
+      0xb9, 0x64, 0x00, 0x00, 0x00,              // 100025  mov ecx, 100
+      0x31, 0xf6,                                // 10002a  xor esi, esi
+      0x05, 0x11, 0x11, 0x11, 0x11,              // 10002c  again: add eax, 0x11111111 (from the magic 0x2badb002)
+      0x89, 0x05, 0x00, 0x00, 0x18, 0x00,        // 100031  mov [0x180000], eax
+      0x83, 0x86, 0x00, 0x01, 0x18, 0x00, 0x01,  // 100037  add dword ptr [esi + 0x180100], 1
+      0x50,                                      // 10003e  push eax
+      0x5a,                                      // 10003f  pop edx
+      0x3d, 0x13, 0xc1, 0xbe, 0x3c,              // 100040  cmp eax, 0x3cbec113
+      0xe2, 0xe5,                                // 100045  loop again
+      0x90,                                      // 100047  nop
+      0xbb, 0x01, 0x00, 0x00, 0x00,              // 100048  mov ebx, 1
+      0x31, 0xd2,                                // 10004d  xor edx, edx
+      0xf7, 0xf3,                                // 10004f  div ebx
+      0xb0, 0x05,                                // 100051  mov al, 5
+      0xe6, 0xf4,                                // 100053  out 0xf4, al
+      0xf4, 0xeb, 0xfd,
+  };
+}
+
+Finished verified(const std::vector<unsigned char>& code, const std::string& miscompile) {
+  const TempFile kernel{multiboot(code)};
+  Process::Options options;
+  if (!miscompile.empty()) options.environment.push_back("TRAPLINE_MISCOMPILE=" + miscompile);
+  return run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--verify", "--kernel", kernel.path(), "--memory",
+              "64M", "--timeout", "60"},
+             {}, seconds{90}, options);
+}
+
+TEST(Verify, SaysHowMuchWasTheSame) {
+  const Finished vm = verified(program(), {});
+  EXPECT_EQ(vm.code, kSame) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("stretches were the same"));
+  EXPECT_THAT(vm.output, Not(HasSubstr("what differs")));
+}
+
+TEST(Verify, ReportsARegisterWithBothStatesBothCodesAndTheLineToRunAgain) {
+  const Finished vm = verified(program(), "0x10002c,value");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("registers or memory differ"));
+  EXPECT_THAT(vm.output, testing::ContainsRegex("rax +2badb002 +3cbec113 +3bbec113"));
+  EXPECT_THAT(vm.output, HasSubstr("add eax, 0x11111111"));  // the guest's code
+  EXPECT_THAT(vm.output, HasSubstr("add eax, 0x10111111"));  // ours
+  EXPECT_THAT(vm.output, HasSubstr("interpret:\n"));
+  EXPECT_THAT(vm.output, HasSubstr("translated:\n"));
+  EXPECT_THAT(vm.output, HasSubstr("again: TRAPLINE_MISCOMPILE=0x10002c,value " TRAPLINE_EXECUTABLE
+                                   " run --engine translate --verify --kernel /tmp/"));
+  EXPECT_THAT(vm.output, Not(HasSubstr("  rsp   ")));  // what is the same is not among what differs
+}
+
+TEST(Verify, SeesAWriteToTheWrongPlace) {
+  const Finished vm = verified(program(), "0x100037,place");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("gpa 180100"));  // not written
+  EXPECT_THAT(vm.output, HasSubstr("gpa 180108"));  // written
+}
+
+TEST(Verify, SeesAWriteThatDidNotHappen) {
+  const Finished vm = verified(program(), "0x100031,drop");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("gpa 180000"));
+}
+
+TEST(Verify, SeesFlagsAlone) {
+  const Finished vm = verified(program(), "0x100040,value");  // compares with 0x3dbec113
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("rflags"));
+}
+
+TEST(Verify, SeesAnotherWay) {
+  const Finished vm = verified(program(), "0x100045,drop");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("  rip  "));
+}
+
+TEST(Verify, SeesAFaultThatDidNotHappen) {
+  auto code = program();
+  code[0x49 - 0x20] = 0;  // mov ebx, 0: the division faults, and there is no handler
+  const Finished right = verified(code, {});
+  EXPECT_EQ(right.code, 4) << right.output;  // a triple fault
+  const Finished wrong = verified(code, "0x10004f,drop");
+  EXPECT_EQ(wrong.code, kDifferent) << wrong.output;
+  EXPECT_THAT(wrong.output, HasSubstr("interpret raised an exception, the translated code did not"));
+}
+
+TEST(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
+  const TempFile kernel{multiboot(program())}, file{""};
+  const auto dumped = [&](const char* what) {
+    const Finished vm = run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--dump", what, "--trace-file",
+                             file.path(), "--kernel", kernel.path(), "--memory", "64M", "--timeout", "60"},
+                            {}, seconds{90});
+    EXPECT_EQ(vm.code, kSame) << vm.output;
+    std::ifstream in{file.path()};
+    return std::string{std::istreambuf_iterator<char>{in}, {}};
+  };
+  const std::string guest = dumped("guest"), host = dumped("host"), both = dumped("guest,host");
+  const char* const insn = "000000000010002c  add eax, 0x11111111";
+  const char* const code = "  pext rcx, r10, [state.page_bits]";
+  EXPECT_THAT(guest, HasSubstr("dump 0x10002c (gpa 0x10002c)"));
+  EXPECT_THAT(guest, HasSubstr(insn));
+  EXPECT_THAT(guest, Not(HasSubstr(code)));
+  EXPECT_THAT(host, HasSubstr(code));
+  EXPECT_THAT(host, Not(HasSubstr(insn)));
+  EXPECT_THAT(both, HasSubstr(insn));
+  EXPECT_THAT(both, HasSubstr(code));
+  EXPECT_THAT(both, Not(HasSubstr("0x7F")));  // no host address
+  const Finished wrong = run({TRAPLINE_EXECUTABLE, "run", "--dump", "gest", "--kernel", kernel.path()});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.output, HasSubstr("--dump gest: give guest, host or guest,host"));
+}
+
+TEST(Verify, RefusesWhatItCannotCompare) {
+  const Finished itself = run({TRAPLINE_EXECUTABLE, "run", "--engine", "interpret", "--verify", "--kernel", "x"});
+  EXPECT_EQ(itself.code, 2);
+  EXPECT_THAT(itself.output, HasSubstr("--verify: engine interpret"));
+  const Finished races =
+      run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--verify", "--cpus", "2", "--kernel", "x"});
+  EXPECT_EQ(races.code, 2);
+  EXPECT_THAT(races.output, HasSubstr("--clock instructions"));
+}
+
+}  // namespace
+}  // namespace trapline::test
