@@ -240,7 +240,7 @@ Handler choose_setcc(const Insn& insn) {
 
 // -- Flags and nothing
 // ------------------------------------------------------------------------------------------------------------
-const Op* nop(Vcpu& cpu, const Op* op) { TRAPLINE_NEXT(cpu, op); }
+const Op* nop([[maybe_unused]] Vcpu& cpu, const Op* op) { TRAPLINE_NEXT(cpu, op); }
 const Op* clc(Vcpu& cpu, const Op* op) {
   cpu.arith &= 0xfeff;
   TRAPLINE_NEXT(cpu, op);
@@ -261,7 +261,7 @@ const Op* std_(Vcpu& cpu, const Op* op) {
   cpu.sys_flags |= cpu::flag::df;
   TRAPLINE_NEXT(cpu, op);
 }
-const Op* fence(Vcpu& cpu, const Op* op) {
+const Op* fence([[maybe_unused]] Vcpu& cpu, const Op* op) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);
   TRAPLINE_NEXT(cpu, op);
 }

@@ -48,7 +48,7 @@ inline u16 fnstcw() {
   asm volatile("fnstcw %0" : "=m"(cw));
   return cw;
 }
-constexpr u16 kErrorSummary = 0x80;
+constexpr u16 kErrorSummary = 0x80, kBusy = 0x8000;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
 bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
@@ -155,9 +155,10 @@ Outcome dispatch_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
 
 // CR0.NE = 0 reports through FERR# and IRQ 13, which no chipset of ours wires: as on a board with IGNNE# held asserted,
 // the instruction runs in spite of the pending exception (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set
-// meanwhile.
+// meanwhile; the summary bits, which follow from flags and masks, are gone then and come back with the guest's mask.
 Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const auto control = [&]() -> u16& { return *reinterpret_cast<u16*>(cpu.x87.image); };
+  const auto status = [&]() -> u16& { return *reinterpret_cast<u16*>(cpu.x87.image + 2); };
   x87_park(cpu);
   const u16 guest = control();
   control() |= kExceptions;
@@ -166,6 +167,7 @@ Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) 
   const Outcome o = dispatch_x87(cpu, insn, op);
   x87_park(cpu);
   if (control() == masked) control() = guest;  // else: FLDCW gave it a new one
+  if (status() & ~control() & kExceptions) status() |= kErrorSummary | kBusy;
   return o;
 }
 

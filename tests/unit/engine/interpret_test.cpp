@@ -251,6 +251,25 @@ TEST(Interpret, ARepWithoutEndSpendsItsBudget) {
   }
 }
 
+// -- x87
+// -----------------------------------------------------------------------------------------------------------------------
+// CR0.NE = 0: x87 instructions run in spite of a pending exception, which stays pending; FLDENV too.
+TEST(Interpret, IgnoredX87ExceptionsStayPending) {
+  InterpretVm vm{Start::flat32};
+  ASSERT_FALSE(vm.cpu.cr0 & cr0::ne);
+  vm.reg(rbx) = vm.kData;
+  vm.at<u16>(vm.kData) = 0x340;  // nothing masked
+  vm.at<u32>(vm.kData + 64) = 0x37f, vm.at<u32>(vm.kData + 68) = 0, vm.at<u32>(vm.kData + 72) = 0xffff;
+  // fninit; fldcw [ebx]; fstp st0 (of an empty stack); fld1; fxsave [ebx+128]; fldenv [ebx+64]; fnstsw ax; hlt
+  vm.cpu.cr4 |= cr4::osfxsr;
+  vm.run({0xdb, 0xe3, 0xd9, 0x2b, 0xdd, 0xd8, 0xd9, 0xe8, 0x0f, 0xae, 0x83,
+          128,  0,    0,    0,    0xd9, 0x63, 64,   0xdf, 0xe0, kHlt});
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_EQ(vm.at<u16>(vm.kData + 128), 0x340u);
+  EXPECT_EQ(vm.at<u16>(vm.kData + 130) & 0x80c1, 0x80c1) << "B, ES, SF, IE";
+  EXPECT_EQ(vm.reg(rax) & 0xffff, 0u);
+}
+
 // -- Strings
 // ---------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RepMovsFaultsWithExactProgress) {
