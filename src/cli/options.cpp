@@ -196,6 +196,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_flag("--verify", c.verify, "compare translated code with the interpreter, block by block; exit code 10");
   run.add_option("--dump", o.dump, "print translated blocks where trace lines go: guest, host or guest,host")
       ->type_name("CODE");
+  run.add_flag("--perf-map", c.perf_map, "write /tmp/perf-PID.map, by which perf names translated code");
   run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")
       ->type_name("FILE");
   run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")

@@ -16,6 +16,7 @@
 #include "core/trace_sink.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
+#include "engine/common/code_names.h"
 #include "engine/common/executed_scan.h"
 #include "engine/vector/vector_unit.h"
 #include "machine/boot/boot.h"
@@ -52,6 +53,13 @@ void map_executed_log(int fd) {
   void* at = ::mmap(nullptr, sizeof(engine::ExecutedLog), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) refuse("--scan-report: no address space for its log");
   engine::executed_log = static_cast<engine::ExecutedLog*>(at);
+}
+
+void map_code_names(int fd) {
+  if (fd < 0) return;
+  void* at = ::mmap(nullptr, sizeof(engine::CodeNames), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) refuse("--perf-map: no address space for its log");
+  engine::code_names = static_cast<engine::CodeNames*>(at);
 }
 
 void release_image(machine::Bytes bytes) {
@@ -123,6 +131,7 @@ int number(const char* text) {
   trace::mask = launch->trace_mask;
   const machine::BootRequest images = read_images(*launch);
   map_executed_log(launch->scan_fd);
+  map_code_names(launch->names_fd);
   const bool in_turns = launch->instructions_clock;
   const auto vm = set_up(std::move(channel), std::move(*launch));
   set_report_vm(vm.get());

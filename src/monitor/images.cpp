@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "engine/translate/options.h"
+#include "monitor/perf_map.h"
 #include "monitor/scan_report.h"
 
 namespace trapline::monitor {
@@ -56,6 +57,10 @@ Result<Images, std::string> Images::open(const machine::Config& config) {
     images.executed = create_executed_log();
     if (!images.executed) return Err{fmt::format("--scan-report: no memory for its log: {}", std::strerror(errno))};
   }
+  if (config.perf_map) {
+    images.names = PerfMap::create_log();
+    if (!images.names) return Err{fmt::format("--perf-map: no memory for its log: {}", std::strerror(errno))};
+  }
   return images;
 }
 
@@ -64,6 +69,7 @@ std::vector<int> Images::inherited() const {
   if (initrd) fds.push_back(initrd.get());
   if (trace) fds.push_back(trace.get());
   if (executed) fds.push_back(executed.get());
+  if (names) fds.push_back(names.get());
   for (const auto& m : modules) fds.push_back(m.get());
   return fds;
 }
@@ -71,7 +77,7 @@ std::vector<int> Images::inherited() const {
 core::Launch Images::launch(const machine::Config& config) const {
   core::Launch l;
   l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
-  l.scan_fd = executed.get();
+  l.scan_fd = executed.get(), l.names_fd = names.get();
   l.kernel_name = config.kernel;
   l.command_line = config.append;
   l.cpu_features = config.cpu_features;

@@ -14,6 +14,7 @@ namespace trapline::monitor {
 struct Images {
   Fd kernel, initrd, trace, system_map;
   Fd scan_report, executed;  // --scan-report: its file, and the log that the core writes
+  Fd names;                  // --perf-map: the log that the core writes
   std::vector<Fd> modules;
 
   static Result<Images, std::string> open(const machine::Config& config);

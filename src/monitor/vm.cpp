@@ -25,6 +25,7 @@
 #include "monitor/gdb_server.h"
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
+#include "monitor/perf_map.h"
 #include "monitor/scan_report.h"
 #include "monitor/signals.h"
 #include "monitor/stats.h"
@@ -38,8 +39,13 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr int kStopPatienceMs = 1000;
+constexpr int kMapEveryMs = 500;  // --perf-map
 
 void complain(const std::string& text) { fmt::print(stderr, "trapline: {}\n", text); }
+
+void complain_if(const std::string& text) {
+  if (!text.empty()) complain(text);
+}
 
 int fail(ExitCode code, const std::string& text) {
   complain(text);
@@ -75,6 +81,7 @@ class VmRun {
   void stop_service();
   void collect_stats();
   void complain_of_trace() const;
+  void update_perf_map();
   void report_executed() const;
   void report_verified() const;
   int conclude();
@@ -89,6 +96,8 @@ class VmRun {
   TscMeasurement tsc_;
   u64 tsc_khz_ = 0;
   Images images_;
+  PerfMap perf_map_;
+  std::optional<Symbols> symbols_;  // once they are wanted
   std::unique_ptr<MachineState> machine_;
   CoreProcess core_;
   Fd timeout_, gdb_listener_;
@@ -139,6 +148,7 @@ int VmRun::run_machine(Terminal& terminal) {
     first = false;
     await_end(terminal);
     stop_core();
+    update_perf_map();
     if (gdb_) gdb_->core_ended();
     stop_service();
     collect_stats();
@@ -188,6 +198,10 @@ Result<void, std::string> VmRun::power_on() {
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
   if (auto started = core_.start(m.channel, descriptors); !started) return started;
+  if (images_.names) {
+    complain_if(perf_map_.begin(images_.names.get(), core_.pid()));
+    if (perf_map_.open()) complain(fmt::format("--perf-map: {}: perf record -p {}", perf_map_.path(), core_.pid()));
+  }
   if (tsc_khz_ == 0) {  // the core reads its images meanwhile
     tsc_khz_ = m.deterministic ? 1'000'000 : tsc_.khz();
     if (!m.deterministic) m.time.start(tsc_khz_);
@@ -240,7 +254,9 @@ void VmRun::on_signal(int signal, Terminal& terminal) {
 void VmRun::await_end(Terminal& terminal) {
   do {  // looks once even if the end is known: a guest that resets without pause is stopped too
     pollfd p[3] = {{machine_->end.fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}, {timeout_.get(), POLLIN, 0}};
-    if (::poll(p, 3, -1) < 0) continue;
+    const int ready = ::poll(p, 3, perf_map_.open() ? kMapEveryMs : -1);
+    update_perf_map();
+    if (ready < 0) continue;
     for (int s : signals_.take()) on_signal(s, terminal);
     if (p[2].revents & POLLIN) machine_->end.post(End::timeout);
   } while (!machine_->end.get());
@@ -332,6 +348,12 @@ Symbols VmRun::symbols() const {
     at += n;
   }
   return Symbols::parse(text);
+}
+
+void VmRun::update_perf_map() {
+  if (!perf_map_.open()) return;
+  if (!symbols_) symbols_ = symbols();
+  complain_if(perf_map_.update(images_.names.get(), *symbols_));
 }
 
 void VmRun::report_executed() const {

@@ -1,9 +1,13 @@
+// How translated code is looked into: --verify, --dump, --perf-map.
+//
 // --verify: every freestanding guest passes under it, and translated code that is wrong is caught at its first
 // execution, whatever it spoils. TRAPLINE_MISCOMPILE (engine/translate/options.h) makes it wrong.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
 
@@ -172,6 +176,30 @@ TEST(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
   const Finished wrong = run({TRAPLINE_EXECUTABLE, "run", "--dump", "gest", "--kernel", kernel.path()});
   EXPECT_EQ(wrong.code, 2);
   EXPECT_THAT(wrong.output, HasSubstr("--dump gest: give guest, host or guest,host"));
+}
+
+TEST(PerfMap, NamesBlocksByGuestAddress) {
+  const TempFile kernel{multiboot(program())};
+  const Finished vm = run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--perf-map", "--kernel", kernel.path(),
+                           "--memory", "64M", "--timeout", "60"},
+                          {}, seconds{90});
+  EXPECT_EQ(vm.code, kSame) << vm.output;
+  const std::string before = "--perf-map: ", after = ": perf record -p ";
+  const auto at = vm.output.find(before), end = vm.output.find(after);
+  ASSERT_TRUE(at != std::string::npos && end != std::string::npos) << vm.output;
+  const std::string path = vm.output.substr(at + before.size(), end - at - before.size());
+  ASSERT_EQ(path, fmt::format("/tmp/perf-{}.map", std::atoi(vm.output.c_str() + end + after.size())));
+  std::ifstream in{path};
+  const std::string map{std::istreambuf_iterator<char>{in}, {}};
+  std::remove(path.c_str());
+  EXPECT_THAT(map, HasSubstr(" trapline thunks\n"));
+  unsigned long long start = 0, bytes = 0;
+  const auto line = map.find(" guest [10002c]\n");
+  ASSERT_NE(line, std::string::npos) << map;
+  const auto begin = map.rfind('\n', line) + 1;
+  ASSERT_EQ(std::sscanf(map.c_str() + begin, "%llx %llx guest", &start, &bytes), 2) << map;
+  EXPECT_GT(start, 0x10000u);
+  EXPECT_GT(bytes, 50u);  // nine instructions
 }
 
 TEST(Verify, RefusesWhatItCannotCompare) {

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <new>
 
+#include "engine/common/code_names.h"
+
 namespace trapline::engine::translate {
 
 namespace {
@@ -36,6 +38,7 @@ void* reserve_near(u64 near, u64 bytes) {
 
 std::unique_ptr<Region> Region::make(u64 near, u64 code_bytes) {
   std::unique_ptr<Region> r{new Region};
+  if (code_names) return make_anonymous(std::move(r), near, code_bytes);
   const int fd = memfd_create("translated-code", MFD_CLOEXEC);
   if (fd < 0 || ftruncate(fd, static_cast<off_t>(code_bytes)) != 0) {
     if (fd >= 0) close(fd);
@@ -56,6 +59,24 @@ std::unique_ptr<Region> Region::make(u64 near, u64 code_bytes) {
   r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
   r->bytes_ = code_bytes;
   if (!good) return nullptr;
+  new (place) State;
+  return r;
+}
+
+// For perf, which looks into its map for code in anonymous memory only. A shared mapping can be had a second time.
+std::unique_ptr<Region> Region::make_anonymous(std::unique_ptr<Region> r, u64 near, u64 code_bytes) {
+  void* place = reserve_near(near, kStateBytes + code_bytes);
+  void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  r->state_ = place;
+  r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
+  r->bytes_ = code_bytes;
+  if (!place || write == MAP_FAILED) return nullptr;
+  u8* exec = static_cast<u8*>(place) + kStateBytes;
+  r->exec_ = reinterpret_cast<u64>(exec);
+  if (mmap(place, kStateBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ||
+      mremap(write, 0, code_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, exec) == MAP_FAILED ||
+      mprotect(exec, code_bytes, PROT_READ | PROT_EXEC) != 0)
+    return nullptr;
   new (place) State;
   return r;
 }

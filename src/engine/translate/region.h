@@ -46,6 +46,7 @@ class Region {
 
  private:
   Region() = default;
+  static std::unique_ptr<Region> make_anonymous(std::unique_ptr<Region> r, u64 near, u64 code_bytes);
   void* state_ = nullptr;
   u8* write_ = nullptr;
   u64 exec_ = 0, bytes_ = 0, used_ = 0;

@@ -16,6 +16,7 @@
 #include "cpu/code_map.h"
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
+#include "engine/common/code_names.h"
 #include "engine/common/signal_hook.h"
 #include "engine/interpret/op.h"
 #include "engine/translate/listing.h"
@@ -79,6 +80,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}), "no room for {} bytes of thunks",
             t->emitter_.size());
+  name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);
   t->code_start_ = t->region_->used();
   cpu.tlb_mirror = t->views_.get();
   signal_hook = handle_signal;
@@ -344,6 +346,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     redirect(old->entry, block.entry);
     stale_.erase(*old);
   }
+  name_code(block.entry, block.end - block.entry, linear, cpu.index);
   if (dump_guest || dump_host) [[unlikely]]
     dump(block, first_site);
   cpu.count.blocks_translated++;

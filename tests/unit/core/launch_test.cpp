@@ -19,6 +19,10 @@ Launch sample() {
   l.trace_mask = 0x41;
   l.para_kvm = false;
   l.instructions_clock = true;
+  l.names_fd = 10;
+  l.verify = l.dump_host = true;
+  l.miscompile_at = 0xffffffff81000000;
+  l.miscompile_how = 2;
   return l;
 }
 
@@ -35,6 +39,12 @@ TEST(Launch, ComesBackAsItWas) {
   EXPECT_FALSE(l->para_kvm);
   EXPECT_TRUE(l->instructions_clock);
   EXPECT_FALSE(l->debugger);
+  EXPECT_EQ(l->names_fd, 10);
+  EXPECT_TRUE(l->verify);
+  EXPECT_FALSE(l->dump_guest);
+  EXPECT_TRUE(l->dump_host);
+  EXPECT_EQ(l->miscompile_at, 0xffffffff81000000);
+  EXPECT_EQ(l->miscompile_how, 2u);
 }
 
 TEST(Launch, RefusesEveryTruncationAndExtraBytes) {
