@@ -2,7 +2,7 @@
 // widths, register numbers.
 #include <cstring>
 
-#include "isa/insn.h"
+#include "isa/raw.h"
 
 namespace trapline::isa {
 
@@ -149,8 +149,14 @@ Seg override_of(const ZydisDecodedInstruction& zi) {
 }  // namespace
 
 DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out) {
+  Raw raw;
+  return decode(bytes, available, size, out, raw);
+}
+
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out, Raw& raw) {
   if (available > 15) available = 15;
-  ZydisDecodedInstruction zi;
+  ZydisDecodedInstruction& zi = raw.insn;
+  ZydisDecodedOperand* const operands = raw.op;
   ZydisDecoderContext context;
   const ZydisDecoder* decoder = decoders().of(size);
   const ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, available, &zi);
@@ -159,7 +165,6 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::too_long;
     return DecodeStatus::invalid;
   }
-  ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
   if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &zi, operands, zi.operand_count)))
     return DecodeStatus::invalid;
 

@@ -22,7 +22,7 @@ class BlockCache {
   void clear();
 
  private:
-  static constexpr u64 kBuckets = 1 << 16;
+  static constexpr u64 kBuckets = 1 << 18;
   static u64 bucket(u64 gpa, u32 key) { return (gpa ^ gpa >> 14 ^ u64{key} << 9) & (kBuckets - 1); }
   std::vector<Block*> buckets_;
   u8* region_ = nullptr;

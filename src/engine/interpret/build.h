@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/interpret/block_cache.h"
+#include "isa/raw.h"
 
 namespace trapline::engine::interpret {
 
@@ -57,6 +58,7 @@ class Builder {
 
   BlockCache& cache_;
   VectorUnit& vector_;
+  isa::Raw raw_;  // of the last decoded instruction
   // Of the block under way:
   std::vector<Op> ops_;
   std::vector<Piece> pieces_;

@@ -23,6 +23,7 @@ namespace {
 constexpr u64 kCacheBytes = 64 * MiB;
 constexpr u64 kLookEvery = 4096;             // instructions between looks at the clock: some 20 us
 constexpr u64 kLookEveryTranslated = 20000;  // the same of translated code
+constexpr unsigned kMostBarren = 1000;       // times round the run loop without an instruction that retires
 
 u64 saturating_add(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
 
@@ -97,6 +98,12 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   if (!(key & key::flat_code) && cpu.rip > cs.limit) {
     (void)cpu.raise_gp();
     return nullptr;
+  }
+  if (const JumpEntry& e = run_.jump[jump_slot(linear)];
+      e.linear == linear && e.block->key == key && maps(cpu, linear, e.block) && e.block->fresh()) {
+    Block* block = e.block;
+    remember(cpu, block, linear);
+    return block;
   }
   for (unsigned attempt = 0;; attempt++) {
     const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
@@ -262,20 +269,23 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
     }
     run_.key = mode_key(cpu);
     set_limit(cpu, end);
-    if (MaybeExit e; accelerator_ && accelerated(cpu, end, &e)) {
-      if (e) return *e;
-      continue;
-    }
     Block* block = lookup(cpu, run_.key);
     if (!block) {
       if (const MaybeExit e = deliver(cpu)) return *e;
       continue;
     }
+    if (block->heat == 0 || --block->heat == 0) {
+      MaybeExit e;
+      if (accelerator_ && accelerated(cpu, end, &e)) {
+        if (e) return *e;
+        continue;
+      }
+      if (hot(cpu, *block)) continue;
+    }
     if ((exact_ || cpu.clock->instructions) && saturating_add(cpu.retired, block->count) > run_.limit) {
       if (const MaybeExit e = one(cpu)) return *e;
       continue;
     }
-    if (block->heat == 0 ? hot(cpu, *block) : --block->heat == 0 && hot(cpu, *block)) continue;
     execute(cpu, block);
     if (const MaybeExit e = handle(cpu)) return *e;
   }

@@ -1,6 +1,7 @@
 // What the translator keeps of a block beside its host code.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -19,7 +20,13 @@ enum class Operand : u8 {
   pop,        // RSP
 };
 
-// A place from which host code calls the translator.
+// An instruction that C++ executes.
+struct Called {
+  isa::Insn insn;
+  VectorOp vector;
+};
+
+// A place from which host code calls the translator. There are several to a block: kept small.
 struct Site {
   enum class Kind : u8 {
     miss,  // a memory access found no slot: fill it and go on at `resume`, or leave the instruction to the interpreter
@@ -46,8 +53,9 @@ struct Site {
   u64 patch = 0;  // address of the jump's displacement
   Block* block = nullptr;
   cpu::Semantic semantic = nullptr;
-  VectorOp vector;
-  isa::Insn insn;
+  isa::MemOperand mem;  // miss
+  u8 length = 0;        // of the instruction
+  const Called* called = nullptr;
 };
 
 // Everything that shapes a block's code besides its bytes and its address.
@@ -62,10 +70,10 @@ struct Block {
   View view = View::kernel;
   bool stable = false;  // lies on a global page of the upper half
   bool stale = false;
-  Block* next = nullptr;  // BlockTable's
-  u16 count = 0;          // instructions
+  u16 count = 0;  // instructions
   u16 bytes = 0;
-  u64 entry = 0, end = 0;  // host code
+  u64 entry = 0, end = 0;      // host code
+  u64 cold = 0, cold_end = 0;  // its code that is seldom run, elsewhere
   u64 stale_stub = 0;
   const std::atomic<u32>* generation = nullptr;
   u32 generation_seen = 0;
@@ -84,35 +92,60 @@ struct Block {
   bool uses_x87 = false;
 };
 
-// Blocks by key. A fixed number of buckets with chains: found without a division, on the way of every dispatch.
+// Blocks by key: open addressing, with enough beside the pointer that a look-up rarely reads a block in vain. It is on
+// the way of every dispatch.
 class BlockTable {
  public:
-  BlockTable() : buckets_(kBuckets) {}
+  BlockTable() : slots_(kLeast) {}
   Block* find(const Key& key) const {
-    for (Block* b = buckets_[index(key)]; b; b = b->next)
-      if (b->key == key) return b;
-    return nullptr;
-  }
-  void insert(Block& block) {
-    Block*& head = buckets_[index(block.key)];
-    block.next = head;
-    head = &block;
-  }
-  void erase(Block& block) {
-    for (Block** at = &buckets_[index(block.key)]; *at; at = &(*at)->next) {
-      if (*at != &block) continue;
-      *at = block.next;
-      return;
+    for (u64 i = first(key);; i++) {
+      const Slot& s = slots_[i & mask()];
+      if (s.linear == key.linear && s.block && s.block->key == key) return s.block;
+      if (!s.block && !s.erased) return nullptr;
     }
   }
-  void clear() { buckets_.assign(kBuckets, nullptr); }
+  void insert(Block& block) {
+    if (++used_ * 2 > slots_.size()) grow();
+    place(block);
+  }
+  void erase(const Block& block) {
+    for (u64 i = first(block.key);; i++) {
+      Slot& s = slots_[i & mask()];
+      if (s.block == &block) {
+        s = {0, nullptr, true};
+        return;
+      }
+      if (!s.block && !s.erased) return;
+    }
+  }
+  void clear() {
+    slots_.assign(kLeast, Slot{});
+    used_ = 0;
+  }
 
  private:
-  static constexpr u64 kBuckets = 1 << 16;
-  static u64 index(const Key& k) {
-    return (k.linear ^ k.linear >> 16 ^ k.gpa >> 12 ^ k.mode * 0x9e37) & (kBuckets - 1);
+  static constexpr u64 kLeast = 1 << 14;
+  struct Slot {
+    u64 linear = 0;
+    Block* block = nullptr;
+    bool erased = false;
+  };
+  u64 mask() const { return slots_.size() - 1; }
+  static u64 first(const Key& k) { return (k.linear ^ k.gpa >> 12 ^ k.mode) * 0x9e3779b97f4a7c15 >> 24; }
+  void place(Block& block) {
+    u64 i = first(block.key);
+    while (slots_[i & mask()].block) i++;
+    slots_[i & mask()] = {block.key.linear, &block, false};
   }
-  std::vector<Block*> buckets_;
+  void grow() {
+    std::vector<Slot> old(std::max<u64>(slots_.size() * 2, kLeast));
+    old.swap(slots_);
+    used_ = 1;
+    for (const Slot& s : old)
+      if (s.block) used_++, place(*s.block);
+  }
+  std::vector<Slot> slots_;
+  u64 used_ = 0;  // and erased
 };
 
 }  // namespace trapline::engine::translate

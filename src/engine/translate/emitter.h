@@ -18,6 +18,7 @@ inline constexpr u8 kNone = 0xff;
 struct Mem {
   u8 base = kNone, index = kNone, scale = 0;
   bool gs = false;
+  bool no_disp8 = false;  // EVEX scales it
   i32 disp = 0;
   u64 absolute = 0;
 };

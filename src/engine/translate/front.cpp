@@ -317,17 +317,9 @@ bool is_nothing(const Piece& p) {
 
 }  // namespace
 
-bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p, bool* full) {
+bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p) {
   using VectorKind = engine::vector::Kind;
-  switch (unit_.prepare(cpu, p.insn, p.vector)) {
-    case Prepared::yes:
-      break;
-    case Prepared::arena_full:
-      *full = true;
-      return false;
-    default:
-      return false;
-  }
+  if (unit_.describe(cpu, p.raw, p.vector) != Prepared::yes) return false;
   p.treatment = Treatment::unit;
   const auto kind = static_cast<VectorKind>(p.vector.kind);
   if (kind == VectorKind::nothing) {
@@ -423,12 +415,14 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     }
     return;
   }
-  if (classify_vector(cpu, ready, p, full)) {
+  if (classify_vector(cpu, ready, p)) {
     if (!as_it_is && (p.treatment == Treatment::vector || p.treatment == Treatment::x87)) p.treatment = Treatment::unit;
+    const Prepared ready_to_call =
+        p.treatment == Treatment::unit ? unit_.prepare(cpu, i, p.raw, p.vector) : Prepared::yes;
+    *full = ready_to_call == Prepared::arena_full;
     p.ends = !keeps_x87_control(i.mnemonic);
-    return;
+    if (ready_to_call == Prepared::yes || *full) return;
   }
-  if (*full) return;
   p.treatment = Treatment::step;
   p.ends = true;
 }
@@ -440,9 +434,7 @@ bool Front::collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::C
   u64 at = 0;
   while (out.size() < kMost && at < available) {
     Piece& p = out.emplace_back();
-    if (isa::decode(bytes + at, available - at, size, p.insn) != isa::DecodeStatus::ok ||
-        !ZYAN_SUCCESS(ZydisDecoderDecodeFull(&vector::decoder_for(static_cast<u8>(size)), p.insn.bytes.data(),
-                                             p.insn.length, &p.raw.insn, p.raw.op))) {
+    if (isa::decode(bytes + at, available - at, size, p.insn, p.raw) != isa::DecodeStatus::ok) {
       out.pop_back();  // crosses the page, or is no instruction
       break;
     }
@@ -453,6 +445,7 @@ bool Front::collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::C
     at += p.insn.length;
     if (p.ends) break;
   }
+  share_lookups(context, out);
   // A block of nothing but one call is no better than the interpreter's.
   return !out.empty() && !(out.size() == 1 && out[0].treatment == Treatment::step);
 }

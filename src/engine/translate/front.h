@@ -21,7 +21,7 @@ class Front {
 
  private:
   void classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, Piece& p, bool* full);
-  bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p, bool* full);
+  bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p);
   VectorUnit& unit_;
 };
 

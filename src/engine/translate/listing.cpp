@@ -74,6 +74,7 @@ class Names {
 
   // Empty: a number like any other.
   std::string at(u64 value) const {
+    if (value >= block_.cold && value < block_.cold_end) return fmt::format("cold+{:#x}", value - block_.cold);
     if (value >= block_.entry && value < block_.end) return fmt::format("+{:#x}", value - block_.entry);
     if (const auto known = names_.find(value); known != names_.end()) return known->second;
     if (const auto site = sites_.find(value); site != sites_.end())
@@ -141,7 +142,9 @@ void host_lines(const Names& names, const Block& block, u64 from, u64 to, std::s
                                       nullptr);
       length = insn.length;
     }
-    fmt::format_to(std::back_inserter(out), "      {:>8}  {}\n", fmt::format("+{:#x}", from - block.entry),
+    fmt::format_to(std::back_inserter(out), "      {:>8}  {}\n",
+                   from >= block.cold && from < block.cold_end ? fmt::format("c+{:#x}", from - block.cold)
+                                                               : fmt::format("+{:#x}", from - block.entry),
                    named(text, names));
     from += length;
   }
@@ -174,10 +177,10 @@ std::string list(const Listed& in, const Block& block, bool guest, bool host) {
   for (std::size_t i = 0; i < block.insns.size(); i++) {
     const bool last = i + 1 == block.insns.size();
     if (guest) guest_line(block, block.insns[i].guest, out);
-    part(block.entry + block.insns[i].host, last ? block.stale_stub : block.entry + block.insns[i + 1].host);
+    part(block.entry + block.insns[i].host, last ? block.end : block.entry + block.insns[i + 1].host);
   }
   if (host) out += "  calls\n";
-  part(block.stale_stub, block.end);
+  part(block.cold, block.cold_end);
   return out;
 }
 

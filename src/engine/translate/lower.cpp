@@ -11,9 +11,6 @@ using cpu::Seg;
 
 namespace {
 
-constexpr u8 kJrcxz = 0xE3;
-constexpr i32 kJumpOffset = -static_cast<i32>(Views::kJumpBytes);
-
 // A general register among the operands, and what it becomes.
 struct Replaced {
   u8 guest;
@@ -30,112 +27,11 @@ Site& Lowering::site(Site::Kind kind, const Piece* piece) {
   s.before = index_;
   if (piece) {
     s.rip = block_->key.linear + piece->at;
-    s.insn = piece->insn;
+    s.mem = piece->insn.mem;
+    s.length = piece->insn.length;
   }
   return s;
 }
-
-// -- Ways to code that is seldom run. It stands behind the block; JRCXZ reaches 127 bytes, so islands of jumps are put
-// in between.
-void Lowering::jump_cold(Site& s) {
-  e_.byte(0xE9);
-  cold_.push_back({e_.size(), &s});
-  e_.imm32(0);
-}
-
-void Lowering::miss(Site& s) {
-  e_.byte(kJrcxz);
-  pending_.push_back({e_.size(), &s});
-  e_.byte(0);
-}
-
-void Lowering::flush_islands() {
-  for (const Fix& f : pending_) {
-    const u32 distance = e_.size() - (f.at + 1);
-    if (distance > 127) failed_ = true;
-    e_.patch8(f.at, static_cast<u8>(distance));
-    jump_cold(*f.site);
-  }
-  pending_.clear();
-}
-
-// An island goes where the first waiting jump is `island_distance_` bytes away: what comes before the next look is
-// seldom longer than the rest of its reach.
-void Lowering::islands() {
-  if (pending_.empty() || e_.size() - pending_.front().at < island_distance_) return;
-  e_.byte(0xEB);
-  const u32 at = e_.size();
-  e_.byte(0);
-  flush_islands();
-  e_.patch8(at, static_cast<u8>(e_.size() - (at + 1)));
-}
-
-// -- Memory
-// The register of a general register's value, for use as an address.
-u8 Lowering::host_or_load(u8 guest, u8 scratch) {
-  if (kHost[guest] != kNone) return kHost[guest];
-  e_.load(scratch, gpr(guest));
-  return scratch;
-}
-
-// The register with the linear address of insn.mem: r10, or the base register itself.
-u8 Lowering::address(const Piece& p) {
-  const isa::MemOperand& m = p.insn.mem;
-  const bool wide = m.address_bytes == 8;
-  const bool based = m.seg == Seg::fs || m.seg == Seg::gs;
-  if (m.base == isa::kRegRip) {
-    const u64 a = next_of(p) + static_cast<u64>(m.disp);
-    e_.mov_imm(r10, wide ? a : a & 0xffffffff);
-  } else if (m.base == isa::kNoReg && m.index == isa::kNoReg) {
-    e_.mov_imm(r10, wide ? static_cast<u64>(m.disp) : static_cast<u64>(m.disp) & 0xffffffff);
-  } else {
-    const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
-    const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
-    if (wide && !based && index == kNone && m.disp == 0) return base;
-    e_.lea(r10, at(base, index, m.scale_log2, static_cast<i32>(m.disp)), wide);
-  }
-  if (based) {
-    e_.load(r11, var(&cpu_.seg[static_cast<u8>(m.seg)].linear_base));
-    e_.lea(r10, at(r10, r11, 0), context_.bits64);
-  }
-  return r10;
-}
-
-// RCX: what to add to the address. Clobbers R11.
-void Lowering::lookup(u8 a, unsigned size, bool write, Site& s) {
-  islands();
-  s.size = static_cast<u8>(size);
-  s.write = write;
-  const Mem mask = var(&state_.page_bits);
-  e_.pext(rcx, a, mask);
-  if (size == 1) {
-    e_.lea(rcx, at(rcx, rcx, 0));
-  } else {
-    e_.lea(r11, at(a, static_cast<i32>(size - 1)));
-    e_.pext(r11, r11, mask);
-    e_.lea(rcx, at(rcx, r11, 0));
-  }
-  Mem slot = at(kNone, rcx, 3);
-  if (write) {
-    e_.load(r11, var(&state_.write_table));
-    slot = at(r11, rcx, 3);
-  }
-  slot.gs = true;
-  e_.load(rcx, slot);
-  miss(s);
-}
-
-// RCX: what to add to R10, which points at the stack's new or present top.
-void Lowering::lookup_stack(bool push, unsigned size, const Piece& p) {
-  islands();
-  Site& s = site(Site::Kind::miss, &p);
-  s.resume = e_.pc();
-  s.operand = push ? Operand::push : Operand::pop;
-  e_.lea(r10, at(rsp, push ? -static_cast<i32>(size) : 0), context_.bits64);
-  lookup(r10, size, push, s);
-}
-
-void Lowering::move_rsp(i32 by) { e_.lea(rsp, at(rsp, by), context_.bits64); }
 
 // -- Instructions that stay themselves
 bool Lowering::plain(const Piece& p) {
@@ -151,22 +47,19 @@ bool Lowering::plain(const Piece& p) {
   u8 free[3] = {r11};
   unsigned free_count = 1;
   if (f.memory && !lea) {
-    Site& s = site(Site::Kind::miss, &p);
-    s.resume = e_.pc();
     bool write = false;
     for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
-    const u8 a = address(p);
     const unsigned size =
         p.treatment == Treatment::vector || p.treatment == Treatment::x87 ? p.vector.mem_bytes : p.insn.mem.bytes;
-    lookup(a, size, write, s);
-    f.mem = at(a, rcx, 0);
+    f.mem = memory_access(p, size, write);
+    islands();
     unsigned wanted = count_in_rcx ? 2 : 0;
     for (u8 i = 0; i < d.insn.operand_count; i++)
       if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
           (kHost[vector::gpr_number(d.op[i].reg.value)] == kNone || vector::is_high8(d.op[i].reg.value)))
         wanted++;
     if (wanted > 1) {
-      e_.lea(r10, at(a, rcx, 0));
+      e_.lea(r10, f.mem);
       f.mem = at(r10);
       if (!count_in_rcx) free[free_count++] = rcx;
     }
@@ -254,11 +147,16 @@ bool Lowering::plain(const Piece& p) {
 }
 
 // -- Calls
-void Lowering::call_out(const Piece& p, Site::Kind kind) {
+Site& Lowering::called_site(const Piece& p, Site::Kind kind) {
   Site& s = site(kind, &p);
   s.semantic = p.semantic;
-  s.vector = p.vector;
+  s.called = &called_.emplace_back(Called{p.insn, p.vector});
   s.ends = p.ends;
+  return s;
+}
+
+void Lowering::call_out(const Piece& p, Site::Kind kind) {
+  Site& s = called_site(p, kind);
   jump_cold(s);
   flush_islands();
   s.resume = e_.pc();
@@ -275,26 +173,19 @@ void Lowering::step(const Piece& p) {
 void Lowering::push(const Piece& p) {
   const isa::Operand& op = p.insn.op[0];
   const u8 size = stack_bytes();
-  u8 value = kNone;
   if (op.kind == Kind::mem) {
-    Site& s = site(Site::Kind::miss, &p);
-    s.resume = e_.pc();
-    const u8 a = address(p);
-    lookup(a, size, false, s);
-    e_.op(0, size == 8, 0x8B, r11, at(a, rcx, 0));
+    e_.op(0, size == 8, 0x8B, r11, memory_access(p, size, false));
     e_.store(var(&state_.tmp), r11);
   }
-  lookup_stack(true, size, p);
-  const Mem top = at(r10, rcx, 0);
+  const Mem top = stack_access(p, true, size);
   if (op.kind == Kind::imm) {
     e_.store_imm32(top, static_cast<u32>(p.insn.imm), size == 8);
   } else {
-    if (op.kind == Kind::mem) {
+    u8 value = r11;
+    if (op.kind == Kind::mem)
       e_.load(r11, var(&state_.tmp));
-      value = r11;
-    } else {
+    else
       value = host_or_load(op.reg, r11);
-    }
     e_.op(0, size == 8, 0x89, value, top);
   }
   move_rsp(-size);
@@ -303,9 +194,8 @@ void Lowering::push(const Piece& p) {
 void Lowering::pop(const Piece& p) {
   const u8 size = stack_bytes();
   const u8 guest = p.insn.op[0].reg;
-  lookup_stack(false, size, p);
   const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
-  e_.op(0, size == 8, 0x8B, to, at(r10, rcx, 0));
+  e_.op(0, size == 8, 0x8B, to, stack_access(p, false, size));
   if (guest == isa::rsp) return;
   if (to == r11) e_.store(gpr(guest), r11);
   move_rsp(size);
@@ -315,11 +205,11 @@ void Lowering::leave(const Piece& p) {
   const u8 size = stack_bytes();
   Site& s = site(Site::Kind::miss, &p);
   s.resume = e_.pc();
-  s.insn.mem = {.seg = Seg::ss, .base = isa::rbp, .address_bytes = size, .bytes = size};
-  s.operand = Operand::explicit_;
-  e_.lea(r10, at(rbp), context_.bits64);
-  lookup(r10, size, false, s);
-  e_.op(0, size == 8, 0x8B, r11, at(r10, rcx, 0));
+  s.mem = {.seg = Seg::ss, .base = isa::rbp, .address_bytes = size, .bytes = size};
+  Place place{.base = rbp};
+  if (!context_.bits64) e_.lea(r10, at(rbp), false), place.base = r10;
+  reach(place, size, false, p.stack, s);
+  e_.op(0, size == 8, 0x8B, r11, reached(place));
   e_.lea(rsp, at(rbp, size), context_.bits64);
   e_.op(0, size == 8, 0x8B, rbp, r11);
 }
@@ -328,11 +218,8 @@ void Lowering::leave(const Piece& p) {
 void Lowering::move_offset(const Piece& p) {
   const bool store = p.insn.op[0].kind == Kind::mem;
   const unsigned size = p.insn.mem.bytes;
-  Site& s = site(Site::Kind::miss, &p);
-  s.resume = e_.pc();
-  const u8 a = address(p);
-  lookup(a, size, store, s);
-  e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, at(a, rcx, 0));
+  const Mem m = memory_access(p, size, store);
+  e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, m);
 }
 
 // The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
@@ -348,9 +235,9 @@ void Lowering::push_flags(const Piece& p) {
   e_.lea(rcx, at(rcx, rax, 0));
   e_.store(var(&state_.tmp), rcx);
   e_.mov(rax, r11);
-  lookup_stack(true, 8, p);
+  const Mem top = stack_access(p, true, 8);
   e_.load(r11, var(&state_.tmp));
-  e_.store(at(r10, rcx, 0), r11);
+  e_.store(top, r11);
   move_rsp(-8);
 }
 
@@ -360,8 +247,7 @@ void Lowering::set_interrupts(const Piece& p) {
   const bool set = p.insn.mnemonic == ZYDIS_MNEMONIC_STI;
   Site* s = nullptr;
   if (set) {
-    s = &site(Site::Kind::semantic, &p);
-    s->semantic = p.semantic;
+    s = &called_site(p, Site::Kind::semantic);
     e_.op(0, false, 0x0FB6, rcx, var(&cpu_.interrupt_waiting));
     e_.put(kJrcxz, 5);
     jump_cold(*s);
@@ -427,166 +313,6 @@ void Lowering::special(const Piece& p) {
   }
 }
 
-// -- Leaving the block
-void Lowering::poll(u64 target, u16 before) {
-  Site& s = site(Site::Kind::poll, nullptr);
-  s.rip = target;
-  s.before = before;
-  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
-  e_.load32(rcx, at(rcx));
-  e_.put(kJrcxz, 5);
-  jump_cold(s);
-}
-
-// `uncounted`: instructions of the block that will not retire, given back to the budget.
-void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
-  target &= mask();
-  if (uncounted && context_.counted) {
-    e_.load(r10, var(&state_.left));
-    e_.lea(r10, at(r10, uncounted));
-    e_.store(var(&state_.left), r10);
-  }
-  // What is given back counts as retired for who reads the budget: the block's count minus `uncounted` is `before`.
-  const u16 counted = static_cast<u16>(uncounted ? block_->count : before);
-  if (target <= from) poll(target, counted);
-  const bool same_page = (target & kPageMask) == context_.page;
-  if (same_page || (context_.stable && target >> 63)) {
-    Site& s = site(Site::Kind::link, nullptr);
-    s.rip = target;
-    s.before = counted;
-    e_.byte(0xE9);
-    s.patch = e_.pc();
-    cold_.push_back({e_.size(), &s});
-    e_.imm32(0);
-    return;
-  }
-  Site& s = site(Site::Kind::indirect, nullptr);
-  s.before = counted;
-  s.rip = from;
-  const i32 disp = kJumpOffset + static_cast<i32>((target & Views::kJumpMask) * sizeof(JumpSlot));
-  Mem slot{.disp = disp};
-  slot.gs = true;
-  e_.mov_imm(r10, target);
-  e_.load(rcx, slot);
-  e_.lea(rcx, at(rcx, r10, 0));
-  e_.put(kJrcxz, 5);
-  jump_cold(s);
-  slot.disp += 8;
-  e_.jmp_mem(slot);
-}
-
-// To the address in R10.
-void Lowering::jump_indirect(i8 undo_rsp, const Piece& p) {
-  Site& s = site(Site::Kind::indirect, &p);
-  s.before = static_cast<u16>(index_ + 1);
-  s.undo_rsp = undo_rsp;
-  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
-  e_.load32(rcx, at(rcx));
-  e_.put(kJrcxz, 5);
-  jump_cold(s);
-  e_.pext(rcx, r10, var(&state_.jump_bits));
-  e_.lea(rcx, at(rcx, rcx, 0));
-  Mem slot = at(kNone, rcx, 3, kJumpOffset + 8);
-  slot.gs = true;
-  e_.load(r11, slot);
-  slot.disp = kJumpOffset;
-  e_.load(rcx, slot);
-  e_.lea(rcx, at(rcx, r10, 0));
-  e_.put(kJrcxz, 5);
-  jump_cold(s);
-  e_.jmp_reg(r11);
-}
-
-// The return address onto the stack; R10 and RCX have its place when nothing can fail any more.
-void Lowering::push_return(const Piece& p) {
-  const u8 size = stack_bytes();
-  lookup_stack(true, size, p);
-  const u64 next = next_of(p);
-  const Mem top = at(r10, rcx, 0);
-  if (size == 4 || next == static_cast<u64>(static_cast<i64>(static_cast<i32>(next)))) {
-    e_.store_imm32(top, static_cast<u32>(next), size == 8);
-  } else {
-    e_.mov_imm(r11, next);
-    e_.store(top, r11);
-  }
-  move_rsp(-size);
-}
-
-void Lowering::branch(const Piece& p) {
-  const isa::Insn& i = p.insn;
-  const u64 from = block_->key.linear + p.at;
-  const u64 target = next_of(p) + i.imm;
-  const u16 after = static_cast<u16>(index_ + 1);
-  const bool relative = i.op[0].kind == Kind::imm;
-  const u8 size = stack_bytes();
-  switch (i.mnemonic) {
-    case ZYDIS_MNEMONIC_JMP:
-    case ZYDIS_MNEMONIC_CALL: {
-      const bool call = i.mnemonic == ZYDIS_MNEMONIC_CALL;
-      ended_ = true;
-      if (relative) {
-        if (call) push_return(p);
-        return exit_to(target, from, 0, after);
-      }
-      if (i.op[0].kind == Kind::mem) {
-        Site& s = site(Site::Kind::miss, &p);
-        s.resume = e_.pc();
-        const u8 a = address(p);
-        lookup(a, size, false, s);
-        e_.op(0, size == 8, 0x8B, r10, at(a, rcx, 0));
-        if (call) e_.store(var(&state_.tmp), r10);
-      }
-      if (call) push_return(p);
-      if (i.op[0].kind == Kind::mem) {
-        if (call) e_.load(r10, var(&state_.tmp));
-      } else if (kHost[i.op[0].reg] != kNone) {
-        size == 8 ? e_.mov(r10, kHost[i.op[0].reg]) : e_.mov32(r10, kHost[i.op[0].reg]);
-      } else {
-        e_.load(r10, gpr(i.op[0].reg));
-      }
-      return jump_indirect(call ? -static_cast<i8>(size) : 0, p);
-    }
-    case ZYDIS_MNEMONIC_RET: {
-      ended_ = true;
-      lookup_stack(false, size, p);
-      e_.op(0, size == 8, 0x8B, r10, at(r10, rcx, 0));
-      move_rsp(size);
-      return jump_indirect(static_cast<i8>(size), p);
-    }
-    case ZYDIS_MNEMONIC_JRCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-      i.address_bytes == 8 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
-      break;
-    case ZYDIS_MNEMONIC_LOOP:
-      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
-      e_.mov(rcx, r15);
-      e_.put(kJrcxz, 5);
-      e_.byte(0xE9);
-      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-      e_.imm32(0);
-      return;
-    default: {
-      if (target <= from) {  // a loop goes on: one jump less than the other way round
-        e_.put(0x0F, 0x80 | ((p.raw.insn.opcode & 15) ^ 1));
-        const u32 over = e_.size();
-        e_.imm32(0);
-        exit_to(target, from, static_cast<u16>(block_->count - after), after);
-        flush_islands();
-        e_.patch32(over, e_.size() - (over + 4));
-        return;
-      }
-      e_.put(0x0F, 0x80 | (p.raw.insn.opcode & 15));
-      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-      e_.imm32(0);
-      return;
-    }
-  }
-  // JRCXZ over a jump over a jump.
-  e_.put(kJrcxz, 2, 0xEB, 5, 0xE9);
-  taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-  e_.imm32(0);
-}
-
 void Lowering::insn(const Piece& p) {
   block_->insns.push_back({e_.size(), p.at});
   islands();
@@ -629,8 +355,13 @@ void Lowering::head() {
   e_.load(rcx, var(&state_.left));
   e_.lea(r10, at(rcx, -static_cast<i32>(block_->count)));
   e_.pext(rcx, r10, var(&state_.left_bit));
-  miss(s);
+  jump_cold_if_rcx_0({0, &s, nullptr});
   e_.store(var(&state_.left), r10);
+}
+
+void Lowering::call_site(const Site& s) {
+  c_.mov_imm(r11, reinterpret_cast<u64>(&s));
+  c_.jmp(thunks_.call);
 }
 
 void Lowering::finish() {
@@ -644,14 +375,16 @@ void Lowering::finish() {
   Site& stale = site(Site::Kind::stale, nullptr);
   stale.rip = block_->key.linear;
   stale.before = 0;
-  block_->stale_stub = e_.pc();
-  e_.mov_imm(r11, reinterpret_cast<u64>(&stale));
-  e_.jmp(thunks_.call);
-  for (std::size_t i = 0; i < cold_.size(); i++) {
-    e_.patch32(cold_[i].at, e_.size() - (cold_[i].at + 4));
-    e_.mov_imm(r11, reinterpret_cast<u64>(cold_[i].site));
-    e_.jmp(thunks_.call);
+  block_->cold = block_->stale_stub = c_.pc();
+  call_site(stale);
+  for (const Cold& c : cold_) {
+    e_.patch32(c.at, c_.pc() - (e_.pc() - e_.size() + c.at + 4));
+    if (c.retry)
+      finish_retry(*c.retry);
+    else
+      call_site(*c.site);
   }
+  block_->cold_end = c_.pc();
   cold_.clear();
 }
 
@@ -664,6 +397,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   index_ = 0;
   pending_.clear();
   cold_.clear();
+  retries_.clear();
   taken_.clear();
   block.entry = e_.pc();
   head();
@@ -689,7 +423,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
     parked.rip = block.key.linear;
     parked.resume = e_.pc();
     e_.op(0, false, 0x0FB6, rcx, var(&cpu_.x87.live));
-    miss(parked);
+    jump_cold_if_rcx_0({0, &parked, nullptr});
     // With an exception unmasked, FOP and FDP would matter: the interpreter's.
     Site& unmasked = site(Site::Kind::step, nullptr);
     unmasked.rip = block.key.linear;
@@ -707,7 +441,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   }
   finish();
   block.end = e_.pc();
-  return !failed_ && !e_.overflowed();
+  return !failed_ && !e_.overflowed() && !c_.overflowed();
 }
 
 }  // namespace trapline::engine::translate

@@ -35,7 +35,8 @@ struct Piece {
   cpu::Semantic semantic = nullptr;
   VectorOp vector;
   bool ends = false;
-  u16 at = 0;  // from the block's start
+  u16 at = 0;           // from the block's start
+  Share memory, stack;  // the look-ups of its explicit operand and of the stack
 };
 
 // What the code of a block may rely on; part of its key.
@@ -55,17 +56,33 @@ struct Thunks {
 
 class Lowering {
  public:
-  Lowering(cpu::Vcpu& cpu, State& state, Emitter& out, const Thunks& thunks, std::deque<Site>& sites)
-      : cpu_{cpu}, state_{state}, e_{out}, thunks_{thunks}, sites_{sites} {}
+  Lowering(cpu::Vcpu& cpu, State& state, Emitter& out, Emitter& cold, const Thunks& thunks, std::deque<Site>& sites,
+           std::deque<Called>& called)
+      : cpu_{cpu}, state_{state}, e_{out}, c_{cold}, thunks_{thunks}, sites_{sites}, called_{called} {}
 
-  // Emits the block at e_'s place. `block` has key and count; entry, end, stale_stub and insns are filled in.
+  // Emits the block at the emitters' places. `block` has key and count; entry, end, stale_stub and insns are filled in.
   // False: it came out too long for its jumps. `island_distance`: see islands().
   bool block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance);
 
  private:
-  struct Fix {
-    u32 at;  // of a 32-bit displacement
+  // A guest address: base + disp, or a constant (in R10 as the base, or, without a base, in disp).
+  struct Place {
+    u8 base = kNone;
+    i32 disp = 0;
+    bool constant = false;
+    u64 address = 0;
+  };
+  struct Retry {  // a look-up of its own for an access whose shared one has failed
+    Place place;
+    unsigned size;
+    bool write;
     Site* site;
+    u64 back;  // goes on here when it finds the slot
+  };
+  struct Cold {  // a jump (32-bit displacement at `at`) to the code behind the block
+    u32 at;
+    Site* site;
+    Retry* retry;
   };
   struct Taken {  // a conditional branch's way out
     u32 at;
@@ -74,8 +91,10 @@ class Lowering {
   };
 
   Site& site(Site::Kind kind, const Piece* piece);
+  void cold_target(const Cold& c);
+  Site& called_site(const Piece& p, Site::Kind kind);
   void jump_cold(Site& s);
-  void miss(Site& s);
+  void jump_cold_if_rcx_0(const Cold& c);
   void flush_islands();
   void islands();
   void head();
@@ -95,15 +114,24 @@ class Lowering {
   void note_x87(const Piece& p);
   bool last_x87() const;
   const std::vector<Piece>* pieces_ = nullptr;
-  u8 address(const Piece& p);
-  void lookup(u8 address, unsigned size, bool write, Site& s);
-  void lookup_stack(bool push, unsigned size, const Piece& p);
+  Place constant_place(u64 address);
+  Place place_of(const Piece& p);
+  Place stack_place(i32 disp);
+  static Mem reached(const Place& p);
+  void look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write);
+  void look_up_constant(u64 address, unsigned size, bool write);
+  void reach(const Place& place, unsigned size, bool write, const Share& share, Site& s);
+  void finish_retry(const Retry& r);
+  Mem memory_access(const Piece& p, unsigned size, bool write);
+  Mem stack_access(const Piece& p, bool push, unsigned size);
+  bool linkable(u64 target) const;
   void push_return(const Piece& p);
   void move_rsp(i32 by);
   void exit_to(u64 target, u64 from, u16 uncounted, u16 before);
   void jump_indirect(i8 undo_rsp, const Piece& p);
   void poll(u64 target, u16 before);
   void finish();
+  void call_site(const Site& s);
   u64 next_of(const Piece& p) const { return (block_->key.linear + p.at + p.insn.length) & mask(); }
   u64 mask() const { return context_.bits64 ? ~u64{0} : 0xffffffff; }
   u8 stack_bytes() const { return context_.bits64 ? 8 : 4; }
@@ -112,16 +140,20 @@ class Lowering {
 
   cpu::Vcpu& cpu_;
   State& state_;
-  Emitter& e_;
+  Emitter& e_;  // what is run
+  Emitter& c_;  // what is seldom run
   const Thunks& thunks_;
   std::deque<Site>& sites_;
+  std::deque<Called>& called_;
   Block* block_ = nullptr;
   Context context_;
   u16 index_ = 0;  // of the instruction under way
   u32 island_distance_ = 0;
   bool ended_ = false, failed_ = false;
-  std::vector<Fix> pending_;  // JRCXZ displacements (8 bits) without a target yet
-  std::vector<Fix> cold_;
+  static constexpr u8 kJrcxz = 0xE3;
+  std::vector<Cold> pending_;  // JRCXZs, with displacements of 8 bits, that have no target yet
+  std::vector<Cold> cold_;
+  std::deque<Retry> retries_;
   std::vector<Taken> taken_;
 };
 

@@ -11,7 +11,7 @@ inline bool count_instructions = true;
 
 // Entries of an interpreted block before it is translated; at least 1. The environment variable TRAPLINE_HOT sets it,
 // for tests.
-inline unsigned hot_threshold = 64;
+inline unsigned hot_threshold = 32;
 unsigned hot_threshold_of_environment();
 
 // --dump: each translated block goes to the trace, as guest code, host code, or both side by side.

@@ -102,10 +102,13 @@ bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out)
   }
   const unsigned tail = immediate_bytes(d);
   if (has_modrm(d)) {
-    if (f.memory)
-      out.modrm(f.reg, f.mem, tail);
-    else
+    if (f.memory) {
+      Mem m = f.mem;
+      m.no_disp8 = d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+      out.modrm(f.reg, m, tail);
+    } else {
       out.modrm(f.reg, f.rm);
+    }
   }
   for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i]);
   return true;

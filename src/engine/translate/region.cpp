@@ -86,12 +86,15 @@ Region::~Region() {
   if (write_) munmap(write_, bytes_);
 }
 
-bool Region::add(std::span<const u8> code) {
-  if (code.size() + 64 > bytes_ - used_) return false;
+bool Region::add(std::span<const u8> code, std::span<const u8> cold) {
+  const u64 half = bytes_ / 2;
+  if (code.size() + 64 > half - used_ || cold.size() + 64 > half - used_cold_) return false;
   std::memcpy(write_ + used_, code.data(), code.size());
-  const u64 end = (used_ + code.size() + 31) & ~u64{31};
+  const u64 end = (used_ + code.size() + 15) & ~u64{15};
   std::memset(write_ + used_ + code.size(), 0xCC, end - used_ - code.size());
   used_ = end;
+  if (!cold.empty()) std::memcpy(write_ + half + used_cold_, cold.data(), cold.size());
+  used_cold_ += cold.size();
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/types.h"
+#include "engine/translate/sharing.h"
 
 namespace trapline::engine::translate {
 
@@ -21,6 +22,7 @@ struct State {
   u64 page_bits = 0, jump_bits = 0, left_bit = 0, high8 = 0xff00, write_table = 0;
   u64 not_if = ~u64{0x200}, overflow = 0x800, x87_masks = 0x3f;
   u32 host_mxcsr = 0x1f80;
+  u64 shared[Share::kSlots] = {};  // what shared look-ups have found
 };
 inline constexpr u64 kLeftBias = u64{1} << 62;
 
@@ -32,15 +34,17 @@ class Region {
   Region(const Region&) = delete;
 
   State& state() { return *static_cast<State*>(state_); }
-  u64 next() const { return exec_ + used_; }  // where the next code goes
-  bool add(std::span<const u8> code);         // there; false: full
+  // Where the next code goes, and what of it is seldom run: kept apart, so that caches hold more of the rest.
+  u64 next() const { return exec_ + used_; }
+  u64 next_cold() const { return exec_ + bytes_ / 2 + used_cold_; }
+  bool add(std::span<const u8> code, std::span<const u8> cold);  // there; false: full
   void patch32(u64 address, u32 value);
   void patch(u64 address, std::span<const u8> code);
   // After changes of code that may have been executed: makes this thread see them (SDM Vol. 3A 8.1.3: they came by
   // another linear address).
   void synchronize();
   u64 used() const { return used_; }
-  void reset(u64 used) { used_ = used, changed_ = true; }
+  void reset(u64 used) { used_ = used, used_cold_ = 0, changed_ = true; }
   bool holds(u64 address) const { return address - exec_ < bytes_; }
   bool reaches(u64 address) const;
 
@@ -49,7 +53,7 @@ class Region {
   static std::unique_ptr<Region> make_anonymous(std::unique_ptr<Region> r, u64 near, u64 code_bytes);
   void* state_ = nullptr;
   u8* write_ = nullptr;
-  u64 exec_ = 0, bytes_ = 0, used_ = 0;
+  u64 exec_ = 0, bytes_ = 0, used_ = 0, used_cold_ = 0;
   bool changed_ = false;
 };
 

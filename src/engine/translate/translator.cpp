@@ -78,7 +78,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   t->trap_site_.kind = Site::Kind::trap;
   t->emitter_.begin(t->region_->next());
   t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
-  INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}), "no room for {} bytes of thunks",
+  INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
             t->emitter_.size());
   name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);
   t->code_start_ = t->region_->used();
@@ -112,6 +112,7 @@ void Translator::flush() {
   stable_pages_.clear();
   all_.clear();
   sites_.clear();
+  called_.clear();
   region_->reset(code_start_);
   entered_ = nullptr;
 }
@@ -323,10 +324,11 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.code.assign(bytes, bytes + block.bytes);
   block.generation = &cpu.code->generation(gpa / kPageSize);
   const std::size_t first_site = sites_.size();
-  Lowering lowering{cpu, region_->state(), emitter_, thunks_, sites_};
+  Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_};
   bool lowered = false;
   for (u32 island_distance : {60u, 30u, 5u}) {
     emitter_.begin(region_->next());
+    cold_emitter_.begin(region_->next_cold());
     lowered = lowering.block(block, context, pieces_, island_distance);
     if (lowered) break;
   }
@@ -335,7 +337,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     all_.pop_back();
     return false;
   }
-  if (!region_->add({emitter_.data(), emitter_.size()})) {
+  if (!region_->add({emitter_.data(), emitter_.size()}, {cold_emitter_.data(), cold_emitter_.size()})) {
     flush();
     return false;
   }
@@ -352,7 +354,7 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;
   TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", linear, gpa, block.count,
-        block.bytes, block.end - block.entry, mode);
+        block.bytes, block.end - block.entry + (block.cold_end - block.cold), mode);
   return true;
 }
 
@@ -443,8 +445,8 @@ Resume Translator::miss(Site& site, bool vectors) {
       offset = cpu_.gpr[isa::rsp];
       break;
     default:
-      seg = site.insn.mem.seg;
-      offset = cpu::effective_address(cpu_, site.insn.mem, cpu_.rip + site.insn.length);
+      seg = site.mem.seg;
+      offset = cpu::effective_address(cpu_, site.mem, cpu_.rip + site.length);
   }
   u64 linear;
   const cpu::Access access = site.write ? cpu::Access::write : cpu::Access::read;
@@ -465,12 +467,13 @@ Resume Translator::miss(Site& site, bool vectors) {
 }
 
 Resume Translator::call_out(Site& site, bool vectors) {
-  if (block_by_block_ && cpu::find_semantic(site.insn)) return leave(Left::one);
-  const Outcome outcome = site.kind == Site::Kind::vector ? VectorUnit::execute(cpu_, site.insn, site.vector)
-                                                          : site.semantic(cpu_, site.insn);
+  if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(Left::one);
+  const Outcome outcome = site.kind == Site::Kind::vector
+                              ? VectorUnit::execute(cpu_, site.called->insn, site.called->vector)
+                              : site.semantic(cpu_, site.called->insn);
   switch (outcome) {
     case Outcome::next:
-      cpu_.rip = (cpu_.rip + site.insn.length) & cpu_.linear_mask;
+      cpu_.rip = (cpu_.rip + site.length) & cpu_.linear_mask;
       cpu_.retired++;
       break;
     case Outcome::jumped:
@@ -587,10 +590,15 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (views_->upper_code_remapped) check_mapping();
   View view;
   mode_ = mode_of(key, &view);
-  Block* block = at_rip();
-  if (!block || (counted_ && saturated(cpu.retired, block->count) > limit)) return Left::nothing;
+  u64 entry = counted_ || view_mode_[static_cast<u8>(view)] != mode_ ? 0 : views_->find_jump(view, cpu.rip);
+  if (!entry) {
+    Block* block = at_rip();
+    if (!block) return Left::nothing;
+    if (counted_ && saturated(cpu.retired, block->count) > limit) return Left::one;
+    entered_ = block;
+    entry = block->entry;
+  }
   adopt_thread();
-  entered_ = block;
   limit_ = counted_ ? limit : ~u64{0};
   if (!counted_) arm_timer();
   deadline_ = cpu.timer_deadline;
@@ -598,7 +606,7 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   rebase();
   left_ = Left::nothing;
   region_->synchronize();
-  reinterpret_cast<EnterThunk>(thunks_.enter)(block->entry);
+  reinterpret_cast<EnterThunk>(thunks_.enter)(entry);
   return left_;
 }
 

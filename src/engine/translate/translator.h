@@ -68,7 +68,7 @@ class Translator final : public interpret::Accelerator {
   Front front_;
   std::unique_ptr<Region> region_;
   std::unique_ptr<Views> views_;
-  Emitter emitter_;
+  Emitter emitter_, cold_emitter_;
   ThunkAddresses thunks_;
   Site trap_site_;
   u64 code_start_ = 0;  // behind the thunks
@@ -77,6 +77,7 @@ class Translator final : public interpret::Accelerator {
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
   std::deque<Block> all_;                                      // in the order of their host addresses
   std::deque<Site> sites_;
+  std::deque<Called> called_;
   std::vector<Piece> pieces_;
   u64 epoch_ = 0;
   u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
@@ -88,7 +89,7 @@ class Translator final : public interpret::Accelerator {
     View view;
     u64 linear;
   };
-  std::vector<Page> writable_;     // block by block: the pages in write tables
+  std::vector<Page> writable_;      // block by block: the pages in write tables
   const Block* entered_ = nullptr;  // block by block
   u64 dumped_ = 0;                  // bytes, by dump()
   void* timer_ = nullptr;  // timer_t; sets attention::timer when cpu.timer_deadline has come

@@ -3,18 +3,13 @@
 // kept.
 #pragma once
 
-#include <Zydis/Zydis.h>
-
 #include <array>
 
-#include "base/types.h"
+#include "isa/raw.h"
 
 namespace trapline::engine::vector {
 
-struct Decoded {
-  ZydisDecodedInstruction insn;
-  ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-};
+using Decoded = isa::Raw;
 
 // Is it a general register?
 bool is_gpr(const ZydisDecodedOperand& op);

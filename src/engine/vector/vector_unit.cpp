@@ -42,17 +42,26 @@ VectorUnit::~VectorUnit() = default;
 void VectorUnit::forget_all() { impl_->thunks.clear(); }
 
 Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out) {
-  using namespace vector;
-  Decoded d;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(),
-                                           insn.length, &d.insn, d.op)) ||
-      !is_vector(d))
+  vector::Decoded d;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&vector::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(),
+                                           insn.length, &d.insn, d.op)))
     return Prepared::not_vector;
+  return prepare(cpu, insn, d, out);
+}
+
+Prepared VectorUnit::describe(const cpu::Vcpu& cpu, const isa::Raw& d, VectorOp& out) {
+  using namespace vector;
+  if (!is_vector(d)) return Prepared::not_vector;
   out = VectorOp{};
   const u64 needed = required_features(d.insn.meta.isa_set);
   const bool prefetch_hint = d.insn.meta.category == ZYDIS_CATEGORY_PREFETCH;  // NOPs where the feature is absent
   if (!prefetch_hint && (impl_->features(cpu.cpuid) & needed) != needed) return Prepared::undefined;
-  if (!classify(d, out)) return Prepared::undefined;
+  return classify(d, out) ? Prepared::yes : Prepared::undefined;
+}
+
+Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, const isa::Raw& d, VectorOp& out) {
+  using namespace vector;
+  if (const Prepared p = describe(cpu, d, out); p != Prepared::yes) return p;
   switch (static_cast<Kind>(out.kind)) {
     case Kind::nothing:
     case Kind::gather:

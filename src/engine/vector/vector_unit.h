@@ -10,6 +10,7 @@
 
 #include "cpu/vcpu.h"
 #include "engine/common/code_arena.h"
+#include "isa/raw.h"
 
 namespace trapline::engine {
 
@@ -42,6 +43,9 @@ class VectorUnit {
   explicit VectorUnit(CodeArena& arena);
   ~VectorUnit();
   Prepared prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out);
+  // For those who have it decoded: with `thunk`, and all but it, for who will not execute() it.
+  Prepared prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, const isa::Raw& raw, VectorOp& out);
+  Prepared describe(const cpu::Vcpu& cpu, const isa::Raw& raw, VectorOp& out);
   void forget_all();  // before CodeArena::reset()
 
   // Runs it: checks, memory operand through the MMU (alignment #GP of legacy SSE, masked faults of AVX-512 and gathers,

@@ -1,0 +1,182 @@
+#include "engine/translate/lower.h"
+
+namespace trapline::engine::translate {
+
+using cpu::Seg;
+
+// -- Ways to code that is seldom run. It stands behind the block; JRCXZ reaches 127 bytes, so islands of jumps are put
+// in between.
+void Lowering::cold_target(const Cold& c) {
+  cold_.push_back(c);
+  cold_.back().at = e_.size();
+  e_.imm32(0);
+}
+
+void Lowering::jump_cold(Site& s) {
+  e_.byte(0xE9);
+  cold_target({0, &s, nullptr});
+}
+
+void Lowering::jump_cold_if_rcx_0(const Cold& c) {
+  e_.byte(kJrcxz);
+  pending_.push_back(c);
+  pending_.back().at = e_.size();
+  e_.byte(0);
+}
+
+void Lowering::flush_islands() {
+  for (const Cold& c : pending_) {
+    const u32 distance = e_.size() - (c.at + 1);
+    if (distance > 127) failed_ = true;
+    e_.patch8(c.at, static_cast<u8>(distance));
+    e_.byte(0xE9);
+    cold_target(c);
+  }
+  pending_.clear();
+}
+
+// An island goes where the first waiting jump is `island_distance_` bytes away: what comes before the next look is
+// seldom longer than the rest of its reach.
+void Lowering::islands() {
+  if (pending_.empty() || e_.size() - pending_.front().at < island_distance_) return;
+  e_.byte(0xEB);
+  const u32 at = e_.size();
+  e_.byte(0);
+  flush_islands();
+  e_.patch8(at, static_cast<u8>(e_.size() - (at + 1)));
+}
+
+// -- Addresses
+// The register of a general register's value, for use in an address.
+u8 Lowering::host_or_load(u8 guest, u8 scratch) {
+  if (kHost[guest] != kNone) return kHost[guest];
+  e_.load(scratch, gpr(guest));
+  return scratch;
+}
+
+Lowering::Place Lowering::constant_place(u64 address) {
+  if (address == static_cast<u64>(static_cast<i64>(static_cast<i32>(address))))
+    return {.base = kNone, .disp = static_cast<i32>(address), .constant = true, .address = address};
+  e_.mov_imm(r10, address);
+  return {.base = r10, .constant = true, .address = address};
+}
+
+// Of insn.mem. Clobbers R11; what is in R10 must stay there until the access.
+Lowering::Place Lowering::place_of(const Piece& p) {
+  const isa::MemOperand& m = p.insn.mem;
+  const bool wide = m.address_bytes == 8;
+  const bool based = m.seg == Seg::fs || m.seg == Seg::gs;
+  const bool rip = m.base == isa::kRegRip;
+  if (rip || (m.base == isa::kNoReg && m.index == isa::kNoReg)) {
+    const u64 a = (static_cast<u64>(m.disp) + (rip ? next_of(p) : 0)) & (wide ? ~u64{0} : 0xffffffff);
+    if (!based) return constant_place(a);
+    e_.mov_imm(r10, a);
+  } else {
+    const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
+    const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
+    if (wide && !based && index == kNone) return {.base = base, .disp = static_cast<i32>(m.disp)};
+    e_.lea(r10, at(base, index, m.scale_log2, static_cast<i32>(m.disp)), wide);
+  }
+  if (based) {
+    e_.load(r11, var(&cpu_.seg[static_cast<u8>(m.seg)].linear_base));
+    e_.lea(r10, at(r10, r11, 0), context_.bits64);
+  }
+  return {.base = r10};
+}
+
+// RSP + disp.
+Lowering::Place Lowering::stack_place(i32 disp) {
+  if (context_.bits64) return {.base = rsp, .disp = disp};
+  e_.lea(r10, at(rsp, disp), false);
+  return {.base = r10};
+}
+
+// The access itself, once RCX holds what to add.
+Mem Lowering::reached(const Place& p) { return p.base == kNone ? at(rcx, p.disp) : at(p.base, rcx, 0, p.disp); }
+
+// -- Look-ups: RCX becomes what to add to the address, or 0. Clobber R11.
+void Lowering::look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write) {
+  const Mem mask = var(&state_.page_bits);
+  u8 first = base;
+  if (disp != 0) e.lea(first = r11, at(base, disp));
+  e.pext(rcx, first, mask);
+  if (size == 1) {
+    e.lea(rcx, at(rcx, rcx, 0));
+  } else {
+    e.lea(r11, at(first, static_cast<i32>(size - 1)));
+    e.pext(r11, r11, mask);
+    e.lea(rcx, at(rcx, r11, 0));
+  }
+  Mem slot = at(kNone, rcx, 3);
+  if (write) {
+    e.load(r11, var(&state_.write_table));
+    slot = at(r11, rcx, 3);
+  }
+  slot.gs = true;
+  e.load(rcx, slot);
+}
+
+// Of an address that is known now.
+void Lowering::look_up_constant(u64 address, unsigned size, bool write) {
+  const auto page = [](u64 a) { return (a & Views::kPageBits) >> 12; };
+  e_.mov_imm(r11, (page(address) + page(address + size - 1)) * 8 + (write ? Views::kWriteTable : 0));
+  Mem slot = at(r11);
+  slot.gs = true;
+  e_.load(rcx, slot);
+}
+
+// `s`: where C++ fills the slot; it goes on at s.resume, which comes before all this.
+void Lowering::reach(const Place& place, unsigned size, bool write, const Share& share, Site& s) {
+  islands();
+  s.size = static_cast<u8>(size);
+  s.write = write;
+  if (share.slot == Share::kNone || place.constant) {
+    if (place.constant)
+      look_up_constant(place.address, size, write);
+    else
+      look_up(e_, place.base, place.disp, size, write);
+    return jump_cold_if_rcx_0({0, &s, nullptr});
+  }
+  const Mem shared = var(&state_.shared[share.slot]);
+  if (share.leads) {
+    look_up(e_, place.base, place.disp + share.lo, share.span, share.write);
+    e_.store(shared, rcx);
+  } else {
+    e_.load(rcx, shared);
+  }
+  Retry& retry = retries_.emplace_back(Retry{place, size, write, &s, 0});
+  jump_cold_if_rcx_0({0, nullptr, &retry});
+  retry.back = e_.pc();
+}
+
+// Where the instruction's memory operand is, once RCX holds what to add.
+Mem Lowering::memory_access(const Piece& p, unsigned size, bool write) {
+  Site& s = site(Site::Kind::miss, &p);
+  s.resume = e_.pc();
+  const Place place = place_of(p);
+  reach(place, size, write, p.memory, s);
+  return reached(place);
+}
+
+// The stack's new or present top.
+Mem Lowering::stack_access(const Piece& p, bool push, unsigned size) {
+  islands();
+  Site& s = site(Site::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.operand = push ? Operand::push : Operand::pop;
+  const Place place = stack_place(push ? -static_cast<i32>(size) : 0);
+  reach(place, size, push, p.stack, s);
+  return reached(place);
+}
+
+void Lowering::move_rsp(i32 by) { e_.lea(rsp, at(rsp, by), context_.bits64); }
+
+// A shared look-up has failed: because the bytes of all lie in two pages, or because of another access's rights.
+void Lowering::finish_retry(const Retry& r) {
+  look_up(c_, r.place.base, r.place.disp, r.size, r.write);
+  c_.put(kJrcxz, 5);
+  c_.jmp(r.back);
+  call_site(*r.site);
+}
+
+}  // namespace trapline::engine::translate
