@@ -13,6 +13,7 @@ namespace {
 
 constexpr u32 kWriteBits = cpu::perm::kernel_write | cpu::perm::kernel_ac_write | cpu::perm::user_write;
 constexpr u64 kUsedBits = 0x60;  // A and D
+constexpr std::size_t kGrants = 1 << 16;
 
 }  // namespace
 
@@ -36,9 +37,10 @@ void Journal::revoke() {
   granted_.clear();
 }
 
-void Journal::begin(const GuestMemory& ram) {
+void Journal::begin(const GuestMemory& ram, std::atomic<u32>& stop) {
   revoke();
   ram_ = &ram;
+  stop_ = &stop;
   run_ = Run::first;
   device_ = false;
   used_ = 0;
@@ -115,7 +117,7 @@ void Journal::undo() {
 }
 
 std::string Journal::describe() const {
-  constexpr unsigned kMost = 16;  // differing places
+  constexpr unsigned kPlaces = 16;
   std::string text;
   const auto out = std::back_inserter(text);
   unsigned places = 0;
@@ -128,7 +130,7 @@ std::string Journal::describe() const {
         at++;
         continue;
       }
-      if (++places > kMost) return text + "  and more\n";
+      if (++places > kPlaces) return text + "  and more\n";
       const u64 start = at & ~u64{7};  // by eight bytes
       u64 b, r, t;
       std::memcpy(&b, before(p, start / kLine) + start % kLine, 8);
@@ -144,6 +146,7 @@ std::string Journal::describe() const {
 
 // -- What the MMU says
 void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
+  if (granted_.size() >= kGrants) revoke();  // they ask again
   granted_.push_back(&entry);
   if (run_ == Run::none) return;
   for (std::size_t i = used_; i-- > 0;)
@@ -151,6 +154,7 @@ void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
   if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());
   Page& p = *pages_[used_++];
   p.gpa = gpa;
+  if (too_many() && run_ == Run::first) stop_->fetch_or(cpu::attention::kick);
   p.changed = 0;
   copy(p.expected, host(gpa), kPageSize);
 }

@@ -5,6 +5,7 @@
 // A and D bits that page walks set stay: the TLB that both runs share has the entries already.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,8 +22,11 @@ class Journal final : public cpu::WriteWatch {
   static std::shared_ptr<Journal> shared();
   ~Journal() override;
 
-  // The first run begins.
-  void begin(const GuestMemory& ram);
+  // More pages than this are not kept: a REP over all memory would be.
+  static constexpr std::size_t kMost = 1024;
+
+  // The first run begins. `stop` is set when there are too many pages.
+  void begin(const GuestMemory& ram, std::atomic<u32>& stop);
   // It is over: its pages are as before, and the second begins.
   void turn_over();
   // Both are over; memory is as the second has left it. Do the two agree?
@@ -35,6 +39,7 @@ class Journal final : public cpu::WriteWatch {
   bool touched_device() const { return device_; }
   // What the first run has left in these bytes of RAM does not count.
   void ignore(u64 gpa, u64 bytes);
+  bool too_many() const { return used_ > kMost; }
   // Have page walks set A or D bits?
   bool tables_marked() const { return !marks_.empty(); }
   // After equal() said no: what differs, for people.
@@ -67,6 +72,7 @@ class Journal final : public cpu::WriteWatch {
   void mark_page(u64 gpa, u8* copy) const;
 
   const GuestMemory* ram_ = nullptr;
+  std::atomic<u32>* stop_ = nullptr;
   Run run_ = Run::none;
   bool device_ = false;
   std::vector<std::unique_ptr<Page>> pages_;  // a pool: the first `used_`

@@ -86,7 +86,7 @@ interpret::Accelerator::Left Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
 
 Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
   before_.capture(cpu);
-  journal_->begin(*cpu.ram);
+  journal_->begin(*cpu.ram, calm_);
   const u64 epoch = cpu.code->epoch();
   inner_->revoke_writes();
   *left = inner_->run(cpu, key, limit);
@@ -99,8 +99,8 @@ Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
   }
   cpu::x87_park(cpu);
   translated_.capture(cpu);
-  // Neither device memory nor overwritten code, of which others were told.
-  const bool comparable = !journal_->touched_device() && cpu.code->epoch() == epoch;
+  // Neither device memory, nor overwritten code, of which others were told, nor all of memory.
+  const bool comparable = !journal_->touched_device() && cpu.code->epoch() == epoch && !journal_->too_many();
   journal_->turn_over();
   before_.restore(cpu);
   calm_ = 0;
