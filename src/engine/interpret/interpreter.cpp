@@ -81,7 +81,7 @@ class Interpreter final : public Engine {
   Run run_;
   u64 barren_since_ = 0;  // `retired` when it last moved
   unsigned barren_ = 0;   // times round the loop since
-  bool exact_;  // budgets are kept to the instruction whatever the clock
+  bool exact_;            // budgets are kept to the instruction whatever the clock
   CodeArena& arena_;
   VectorUnit vector_;
   BlockCache cache_;

@@ -256,9 +256,9 @@ void Translator::check_mapping() {
 void Translator::dump(const Block& block, std::size_t first_site) {
   constexpr u64 kMost = 256 * MiB;
   if (dumped_ >= kMost) return;
-  trace::emit(trace::blocks, fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes",
-                                         block.key.linear, block.key.gpa, block.key.mode, block.count, block.bytes,
-                                         block.end - block.entry));
+  trace::emit(trace::blocks,
+              fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
+                          block.key.gpa, block.key.mode, block.count, block.bytes, block.end - block.entry));
   const std::string lines = list({cpu_, region_->state(), thunks_, sites_, first_site}, block, dump_guest, dump_host);
   for (std::size_t at = 0; at < lines.size();) {
     const std::size_t end = lines.find('\n', at);

@@ -92,7 +92,7 @@ class Translator final : public interpret::Accelerator {
   std::vector<Page> writable_;      // block by block: the pages in write tables
   const Block* entered_ = nullptr;  // block by block
   u64 dumped_ = 0;                  // bytes, by dump()
-  void* timer_ = nullptr;  // timer_t; sets attention::timer when cpu.timer_deadline has come
+  void* timer_ = nullptr;           // timer_t; sets attention::timer when cpu.timer_deadline has come
   bool has_timer_ = false;
   u64 armed_ = ~u64{0};  // the deadline it is set to
   u64 deadline_ = 0;
