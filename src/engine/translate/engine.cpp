@@ -30,7 +30,13 @@ translate::Miscompile translate::miscompile_of_environment() {
   return m;
 }
 
-std::string translate_missing() { return translate::missing_on_host(); }
+std::string translate_missing() {
+#ifdef __SANITIZE_ADDRESS__
+  return "room for its tables beside AddressSanitizer's shadow memory";
+#else
+  return translate::missing_on_host();
+#endif
+}
 
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {
   translate::hot_threshold = translate::hot_threshold_of_environment();

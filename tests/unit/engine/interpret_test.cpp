@@ -305,7 +305,8 @@ TEST(Interpret, BackwardsAndScan) {
   // scasb; hlt
   vm.run({0xfd, 0xbf, 0x10, 0, 0x20, 0,    0xbe, 0x08, 0,    0x20, 0, 0xb9, 3, 0, 0,    0,    0xf3,
           0xa4, 0xfc, 0xbf, 0, 0x01, 0x20, 0,    0xb0, 0x55, 0xb9, 9, 0,    0, 0, 0xf2, 0xae, kHlt});
-  EXPECT_EQ(vm.at<u32>(vm.kData + 0xe), 0x00a2a1a0u);
+  EXPECT_EQ(vm.at<u16>(vm.kData + 0xe), 0xa1a0u);
+  EXPECT_EQ(vm.at<u16>(vm.kData + 0x10), 0x00a2u);
   EXPECT_EQ(vm.reg(rdi), vm.kData + 0x105);
   EXPECT_EQ(vm.reg(rcx), 4u);
   EXPECT_TRUE(vm.cpu.rflags() & flag::zf);
