@@ -37,8 +37,9 @@ void Journal::revoke() {
   granted_.clear();
 }
 
-void Journal::begin(const GuestMemory& ram, std::atomic<u32>& stop) {
+void Journal::begin(const GuestMemory& ram, std::atomic<u32>& stop, bool wide) {
   revoke();
+  wide_ = wide;
   ram_ = &ram;
   stop_ = &stop;
   run_ = Run::first;
@@ -149,6 +150,13 @@ void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
   if (granted_.size() >= kGrants) revoke();  // they ask again
   granted_.push_back(&entry);
   if (run_ == Run::none) return;
+  keep(gpa);
+  if (!wide_ || run_ != Run::first) return;
+  for (const u64 beside : {gpa - kPageSize, gpa + kPageSize})
+    if (ram_->is_ram(Gpa{beside})) keep(beside);
+}
+
+void Journal::keep(u64 gpa) {
   for (std::size_t i = used_; i-- > 0;)
     if (pages_[i]->gpa == gpa) return;
   if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());

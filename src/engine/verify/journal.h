@@ -25,8 +25,9 @@ class Journal final : public cpu::WriteWatch {
   // More pages than this are not kept: a REP over all memory would be.
   static constexpr std::size_t kMost = 1024;
 
-  // The first run begins. `stop` is set when there are too many pages.
-  void begin(const GuestMemory& ram, std::atomic<u32>& stop);
+  // The first run begins. `stop` is set when there are too many pages. `wide`: the pages beside those that are written
+  // are kept too, so a write past the end of what was looked up is seen.
+  void begin(const GuestMemory& ram, std::atomic<u32>& stop, bool wide);
   // It is over: its pages are as before, and the second begins.
   void turn_over();
   // Both are over; memory is as the second has left it. Do the two agree?
@@ -39,7 +40,7 @@ class Journal final : public cpu::WriteWatch {
   bool touched_device() const { return device_; }
   // What the first run has left in these bytes of RAM does not count.
   void ignore(u64 gpa, u64 bytes);
-  bool too_many() const { return used_ > kMost; }
+  bool too_many() const { return used_ > (wide_ ? 3 * kMost : kMost); }
   // Have page walks set A or D bits?
   bool tables_marked() const { return !marks_.empty(); }
   // After equal() said no: what differs, for people.
@@ -65,6 +66,7 @@ class Journal final : public cpu::WriteWatch {
     u64 value, bits;  // without the bits
   };
   Journal() = default;
+  void keep(u64 gpa);
   void revoke();
   u8* host(u64 gpa) const { return reinterpret_cast<u8*>(ram_->host(Gpa{gpa})); }
   const u8* before(const Page& p, u64 line) const;
@@ -74,7 +76,7 @@ class Journal final : public cpu::WriteWatch {
   const GuestMemory* ram_ = nullptr;
   std::atomic<u32>* stop_ = nullptr;
   Run run_ = Run::none;
-  bool device_ = false;
+  bool device_ = false, wide_ = false;
   std::vector<std::unique_ptr<Page>> pages_;  // a pool: the first `used_`
   std::size_t used_ = 0;
   std::vector<Mark> marks_;

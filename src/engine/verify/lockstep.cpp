@@ -84,9 +84,17 @@ interpret::Accelerator::Left Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
   }
 }
 
+// The pages beside take time: a block's first executions, and now and then one.
+bool Lockstep::look_wide(u64 rip) {
+  constexpr u8 kFirst = 32;
+  constexpr u64 kEvery = 64;
+  u8& seen = seen_[(rip ^ rip >> 16) & (seen_.size() - 1)];
+  return seen < kFirst ? ++seen : stretches % kEvery == 0;
+}
+
 Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
   before_.capture(cpu);
-  journal_->begin(*cpu.ram, calm_);
+  journal_->begin(*cpu.ram, calm_, look_wide(cpu.rip));
   const u64 epoch = cpu.code->epoch();
   inner_->revoke_writes();
   *left = inner_->run(cpu, key, limit);

@@ -42,6 +42,7 @@ class Lockstep final : public interpret::Accelerator {
   Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, Left* left);
   bool interpret(cpu::Vcpu& cpu, Left left);
   bool agree(const cpu::Vcpu& cpu);
+  bool look_wide(u64 rip);
   bool forgive_call(const cpu::Vcpu& cpu);
   bool forgive_flags(const cpu::Vcpu& cpu);
   void take_back(cpu::Vcpu& cpu);
@@ -57,8 +58,9 @@ class Lockstep final : public interpret::Accelerator {
   std::atomic<u32> calm_{0};  // in place of cpu.attention meanwhile
   std::atomic<u32>* attention_ = nullptr;
   Registers before_, translated_, interpreted_;
-  Exit exit_ = Exit::budget_spent;  // of the reference
-  bool extra_ = false;              // it did one step more than instructions have retired
+  Exit exit_ = Exit::budget_spent;                   // of the reference
+  std::vector<u8> seen_ = std::vector<u8>(1 << 16);  // stretches from here, by a hash of RIP
+  bool extra_ = false;                               // it did one step more than instructions have retired
 };
 
 // `inner` as it is, or in lockstep with the interpreter when --verify is on.

@@ -25,7 +25,7 @@ class JournalTest : public testing::Test {
     entry_.perm |= kWriteBits;
     *at(gpa) = value;
   }
-  void begin() { journal_->begin(ram_, stop_); }
+  void begin(bool wide = false) { journal_->begin(ram_, stop_, wide); }
 
   GuestMemory ram_;
   std::shared_ptr<Journal> journal_;
@@ -61,6 +61,27 @@ TEST_F(JournalTest, AWriteOfOneRunAloneIsADifferenceWhicheverRunItIs) {
   begin();  // of what is there already: no difference
   journal_->turn_over();
   write(0x7010, 1);
+  EXPECT_TRUE(journal_->equal());
+  journal_->end();
+}
+
+TEST_F(JournalTest, AWritePastThePageThatWasLookedUpIsSeen) {
+  for (const u64 stray : {u64{0x4fff}, u64{0x6000}}) {
+    begin(true);
+    write(0x5000, 1);
+    *at(stray) = 1;  // not announced
+    journal_->turn_over();
+    EXPECT_EQ(*at(stray), 0);
+    write(0x5000, 1);
+    EXPECT_FALSE(journal_->equal());
+    EXPECT_THAT(journal_->describe(), HasSubstr(stray < 0x5000 ? "gpa 4ff8" : "gpa 6000"));
+    journal_->undo();
+    journal_->end();
+  }
+  begin(true);  // at the end of RAM there is nothing beside
+  write(16 * MiB - 1, 1);
+  journal_->turn_over();
+  write(16 * MiB - 1, 1);
   EXPECT_TRUE(journal_->equal());
   journal_->end();
 }
