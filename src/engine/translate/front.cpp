@@ -212,6 +212,7 @@ bool is_stack(const Piece& p, const Context& c) {
 
 // Sensitive instructions whose effect is a few moves.
 bool is_inlined(const Piece& p, const Context& c) {
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
   if (!c.bits64) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
@@ -402,7 +403,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   if (const cpu::Semantic s = interpret::find_complex(cpu, i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = interpret::find_complex_branch(i) != nullptr || i.mnemonic == ZYDIS_MNEMONIC_PAUSE;
+    p.ends = interpret::find_complex_branch(i) != nullptr;
     return;
   }
   if (const cpu::Semantic s = cpu::find_fpu_semantic(i)) {

@@ -260,6 +260,17 @@ void Lowering::set_interrupts(const Piece& p) {
   if (s) s->resume = e_.pc();
 }
 
+// Itself; after many, C++ steps aside for a vCPU that may wait for this host CPU.
+void Lowering::pause(const Piece& p) {
+  Site& s = called_site(p, Site::Kind::semantic);
+  e_.load(rcx, var(&state_.pauses));
+  e_.lea(rcx, at(rcx, -1));
+  e_.store(var(&state_.pauses), rcx);
+  jump_cold_if_rcx_0({0, &s, nullptr});
+  e_.put(0xF3, 0x90);
+  s.resume = e_.pc();
+}
+
 void Lowering::swap_gs() {
   cpu::Segment& gs = cpu_.seg[static_cast<u8>(Seg::gs)];
   e_.load(r10, var(&gs.base));
@@ -308,6 +319,8 @@ void Lowering::special(const Piece& p) {
       return set_interrupts(p);
     case ZYDIS_MNEMONIC_SWAPGS:
       return swap_gs();
+    case ZYDIS_MNEMONIC_PAUSE:
+      return pause(p);
     default:
       return step(p);
   }

@@ -111,6 +111,7 @@ class Lowering {
   void push_flags(const Piece& p);
   void set_interrupts(const Piece& p);
   void swap_gs();
+  void pause(const Piece& p);
   void note_x87(const Piece& p);
   bool last_x87() const;
   const std::vector<Piece>* pieces_ = nullptr;

@@ -98,8 +98,9 @@ bool Region::add(std::span<const u8> code, std::span<const u8> cold) {
   return true;
 }
 
+// One store, if it lies in one cache line: whoever fetches the old value does what was right until now.
 void Region::patch32(u64 address, u32 value) {
-  changed_ = true;
+  changed_ |= (address & 63) > 60;
   std::memcpy(write_ + (address - exec_), &value, 4);
 }
 

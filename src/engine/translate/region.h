@@ -12,9 +12,11 @@ namespace trapline::engine::translate {
 
 struct State {
   u64 host_rsp = 0;
-  u64 left = 0;      // kLeftBias + instructions of the budget; a block subtracts its own at its head
-  u64 vec_live = 0;  // the guest's vector registers and MXCSR are in the host's
-  u64 t0 = 0;        // r10 at the call
+  u64 left = 0;  // kLeftBias + instructions of the budget; a block subtracts its own at its head
+  static constexpr u64 kPauses = 256;
+  u64 pauses = kPauses;  // PAUSEs until the next one is for C++
+  u64 vec_live = 0;      // the guest's vector registers and MXCSR are in the host's
+  u64 t0 = 0;            // r10 at the call
   u64 tmp = 0;
   u64 target = 0;
   u64 trap_pc = 0;

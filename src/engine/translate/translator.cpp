@@ -1,6 +1,7 @@
 #include "engine/translate/translator.h"
 
 #include <immintrin.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -468,6 +469,10 @@ Resume Translator::miss(Site& site, bool vectors) {
 
 Resume Translator::call_out(Site& site, bool vectors) {
   if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(Left::one);
+  if (!counted_ && site.called->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) {
+    region_->state().pauses = State::kPauses;
+    ::sched_yield();
+  }
   const Outcome outcome = site.kind == Site::Kind::vector
                               ? VectorUnit::execute(cpu_, site.called->insn, site.called->vector)
                               : site.semantic(cpu_, site.called->insn);

@@ -10,16 +10,31 @@ namespace {
 // is 0.
 JumpSlot empty(u64 index) { return {index == 0 ? u64{1} : 0, 0}; }
 
+constexpr u64 kHuge = 2 * MiB;
+
+// Address space that begins with a huge page. Null: none left.
+void* reserve(u64 bytes) {
+  void* all = mmap(nullptr, bytes + kHuge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  const u64 from = reinterpret_cast<u64>(all), start = (from + kHuge - 1) & ~(kHuge - 1);
+  if (start != from) munmap(all, start - from);
+  const u64 rest = from + kHuge - start;
+  if (rest) munmap(reinterpret_cast<void*>(start + bytes), rest);
+  return reinterpret_cast<void*>(start);
+}
+
 }  // namespace
 
 std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
   std::unique_ptr<Views> views{new Views};
   for (unsigned v = 0; v < kViews; v++) {
     const u64 bytes = kJumpBytes + 2 * kTableBytes + kPageSize;
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return nullptr;
-    // Slots are touched far apart: huge pages would cost 2 MiB each.
-    madvise(p, bytes, MADV_NOHUGEPAGE);
+    void* p = reserve(bytes);
+    if (!p) return nullptr;
+    // The tables' slots are touched far apart: huge pages would cost 2 MiB each. The jump cache is one itself.
+    static_assert(kJumpBytes == kHuge);
+    madvise(p, kJumpBytes, MADV_HUGEPAGE);
+    madvise(static_cast<u8*>(p) + kJumpBytes, bytes - kJumpBytes, MADV_NOHUGEPAGE);
     madvise(p, bytes, MADV_DONTDUMP);
     views->map_[v] = p;
     views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;

@@ -35,7 +35,7 @@ class Views final : public cpu::TlbMirror {
  public:
   static constexpr u64 kTableBytes = u64{1} << 40;
   static constexpr u64 kWriteTable = kTableBytes;
-  static constexpr u64 kJumps = 65536;
+  static constexpr u64 kJumps = 131072;
   static constexpr u64 kJumpMask = kJumps - 1;  // of the gva's bits that choose the slot
   static constexpr u64 kJumpBytes = kJumps * sizeof(JumpSlot);
   static constexpr u64 kPageBits = 0xfffffffff000;  // of a gva: the 36 bits of its page number
