@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cpu/semantics.h"
+#include "engine/translate/emitter.h"
 #include "engine/translate/views.h"
 #include "engine/vector/vector_unit.h"
 
@@ -56,6 +57,7 @@ struct Site {
   isa::MemOperand mem;  // miss
   u8 length = 0;        // of the instruction
   const Called* called = nullptr;
+  u64 number = 0;
 };
 
 // Everything that shapes a block's code besides its bytes and its address.
@@ -75,6 +77,9 @@ struct Block {
   u64 entry = 0, end = 0;      // host code
   u64 cold = 0, cold_end = 0;  // its code that is seldom run, elsewhere
   u64 stale_stub = 0;
+  u64 first_site = 0, sites = 0;  // numbers
+  bool movable = false;           // by these:
+  std::vector<Fixup> fixups, cold_fixups;
   const std::atomic<u32>* generation = nullptr;
   u32 generation_seen = 0;
   std::vector<u8> code;  // the guest's bytes

@@ -6,6 +6,7 @@ void Emitter::modrm(u8 reg, const Mem& m, unsigned trailing) {
   const unsigned r = (reg & 7u) << 3;
   if (m.absolute) {
     byte(r | 5);
+    note(Fixup::Kind::outside, size_, m.absolute);
     imm32(m.absolute - (pc() + 4 + trailing));
     return;
   }
@@ -73,9 +74,13 @@ void Emitter::mov_imm(u8 to, u64 v) {
     put(0x48 | (to & 8) >> 3, 0xC7, 0xC0 | (to & 7));
     imm32(v);
   } else {
-    put(0x48 | (to & 8) >> 3, 0xB8 | (to & 7));
-    imm64(v);
+    mov_imm64(to, v);
   }
+}
+
+void Emitter::mov_imm64(u8 to, u64 v) {
+  put(0x48 | (to & 8) >> 3, 0xB8 | (to & 7));
+  imm64(v);
 }
 
 }  // namespace trapline::engine::translate

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "base/types.h"
 
@@ -31,10 +32,33 @@ Mem var(const T* p) {
   return {.absolute = reinterpret_cast<u64>(p)};
 }
 
+// A field of emitted code that is another one when the code, or the guest code it was made from, lies elsewhere.
+struct Fixup {
+  enum class Kind : u8 {
+    outside,  // disp32 to something that stays where it is
+    cold,
+    hot,        // disp32 to the block's other part; value: offset there
+    site,       // imm64: &Site; value: its number
+    linear,     // imm64: a linear address of the guest
+    look_up,    // imm64: slot of the read table for `size` bytes at the linear address `value`
+    look_up_w,  // of the write table
+    jump,       // disp32 of the jump cache's slot for the linear address `value`
+    jump_entry  // of its second half
+  };
+  Kind kind;
+  u8 size = 0;
+  u32 at;
+  u64 value;
+};
+
 class Emitter {
  public:
   static constexpr u32 kCapacity = 64 * 1024;
-  void begin(u64 address) { base_ = address, size_ = 0; }
+  // `fixups`: noted for code that may be moved; null: not.
+  void begin(u64 address, std::vector<Fixup>* fixups = nullptr) { base_ = address, size_ = 0, fixups_ = fixups; }
+  void note(Fixup::Kind kind, u32 at, u64 value, u8 size = 0) {
+    if (fixups_) fixups_->push_back({kind, size, at, value});
+  }
   u64 pc() const { return base_ + size_; }
   u32 size() const { return size_; }
   const u8* data() const { return bytes_.data(); }
@@ -81,10 +105,15 @@ class Emitter {
   void store_imm32(const Mem& m, u32 v, bool wide) { op(0, wide, 0xC7, 0, m, 4), imm32(v); }
   void lea(u8 to, const Mem& m, bool wide = true) { op(0, wide, 0x8D, to, m); }
   void mov_imm(u8 to, u64 v);
+  void mov_imm64(u8 to, u64 v);  // never a shorter form
   void pext(u8 to, u8 from, const Mem& mask) { vex(2, 2, true, from, 0xF5, to, mask); }
   void pdep(u8 to, u8 from, const Mem& mask) { vex(2, 3, true, from, 0xF5, to, mask); }
   void rorx(u8 to, u8 from, u8 count) { vex(3, 3, true, 0, 0xF0, to, from), byte(count); }
-  void jmp(u64 target) { byte(0xE9), imm32(target - (pc() + 4)); }
+  void jmp(u64 target) {
+    byte(0xE9);
+    note(Fixup::Kind::outside, size_, target);
+    imm32(target - (pc() + 4));
+  }
   void jmp_reg(u8 reg) { op(0, false, 0xFF, 4, reg); }
   void jmp_mem(const Mem& m) { op(0, false, 0xFF, 4, m); }
 
@@ -92,6 +121,7 @@ class Emitter {
   std::array<u8, kCapacity> bytes_;
   u64 base_ = 0;
   u32 size_ = 0;
+  std::vector<Fixup>* fixups_ = nullptr;
 };
 
 }  // namespace trapline::engine::translate

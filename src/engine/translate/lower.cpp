@@ -24,6 +24,7 @@ Site& Lowering::site(Site::Kind kind, const Piece* piece) {
   Site& s = sites_.emplace_back();
   s.kind = kind;
   s.block = block_;
+  s.number = sites_.size() - 1;
   s.before = index_;
   if (piece) {
     s.rip = block_->key.linear + piece->at;
@@ -75,7 +76,11 @@ bool Lowering::plain(const Piece& p) {
     if (m.base == isa::kRegRip || (m.base == isa::kNoReg && m.index == isa::kNoReg)) {
       u64 a = static_cast<u64>(m.disp) + (m.base == isa::kRegRip ? next_of(p) : 0);
       if (!wide) a &= 0xffffffff;
-      e_.mov_imm(rcx, a);
+      if (m.base == isa::kRegRip && wide)
+        linear(rcx, a);
+      else
+        e_.mov_imm(rcx, a);
+      if (m.base == isa::kRegRip && !wide) block_->movable = false;
       f.mem = at(rcx);
     } else {
       const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, rcx);
@@ -296,7 +301,7 @@ void Lowering::note_x87(const Piece& p) {
   const u64 rip = block_->key.linear + p.at;
   block_->x87.push_back({index_, rip});
   if (!last_x87()) return;
-  e_.mov_imm(r11, rip);
+  linear(r11, rip);
   e_.store(var(&cpu_.x87.fip), r11);
   e_.op(0, false, 0x0FB7, r11, var(&cpu_.seg[static_cast<u8>(Seg::cs)].selector));
   e_.op(0x66, false, 0x89, r11, var(&cpu_.x87.fcs));
@@ -373,7 +378,8 @@ void Lowering::head() {
 }
 
 void Lowering::call_site(const Site& s) {
-  c_.mov_imm(r11, reinterpret_cast<u64>(&s));
+  c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
+  c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
   c_.jmp(thunks_.call);
 }
 
@@ -392,6 +398,7 @@ void Lowering::finish() {
   call_site(stale);
   for (const Cold& c : cold_) {
     e_.patch32(c.at, c_.pc() - (e_.pc() - e_.size() + c.at + 4));
+    e_.note(Fixup::Kind::cold, c.at, c_.size());
     if (c.retry)
       finish_retry(*c.retry);
     else
@@ -412,6 +419,10 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   cold_.clear();
   retries_.clear();
   taken_.clear();
+  block.movable = context.movable;
+  block.fixups.clear();
+  block.cold_fixups.clear();
+  block.first_site = sites_.size();
   block.entry = e_.pc();
   head();
   if (std::any_of(pieces.begin(), pieces.end(), [](const Piece& p) { return p.treatment == Treatment::vector; })) {
@@ -454,6 +465,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   }
   finish();
   block.end = e_.pc();
+  block.sites = sites_.size() - block.first_site;
   return !failed_ && !e_.overflowed() && !c_.overflowed();
 }
 

@@ -46,7 +46,8 @@ struct Context {
   u64 start = 0, page = 0;  // linear addresses of its first byte and of its page
   bool ring0 = false;
   bool counted = true;
-  bool stable = false;  // may be linked to other stable pages
+  bool stable = false;   // may be linked to other stable pages
+  bool movable = false;  // note what another linear address would change
 };
 
 struct Thunks {
@@ -70,6 +71,7 @@ class Lowering {
     u8 base = kNone;
     i32 disp = 0;
     bool constant = false;
+    bool linear = false;  // a constant that moves with the code
     u64 address = 0;
   };
   struct Retry {  // a look-up of its own for an access whose shared one has failed
@@ -115,12 +117,13 @@ class Lowering {
   void note_x87(const Piece& p);
   bool last_x87() const;
   const std::vector<Piece>* pieces_ = nullptr;
-  Place constant_place(u64 address);
+  void linear(u8 reg, u64 value);
+  Place constant_place(u64 address, bool linear);
   Place place_of(const Piece& p);
   Place stack_place(i32 disp);
   static Mem reached(const Place& p);
   void look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write);
-  void look_up_constant(u64 address, unsigned size, bool write);
+  void look_up_constant(const Place& place, unsigned size, bool write);
   void reach(const Place& place, unsigned size, bool write, const Share& share, Site& s);
   void finish_retry(const Retry& r);
   Mem memory_access(const Piece& p, unsigned size, bool write);

@@ -7,6 +7,7 @@ using Kind = isa::Operand::Kind;
 namespace {
 
 constexpr i32 kJumpOffset = -static_cast<i32>(Views::kJumpBytes);
+using F = Fixup::Kind;
 
 }  // namespace
 
@@ -48,16 +49,17 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   Site& s = site(Site::Kind::indirect, nullptr);
   s.before = counted;
   s.rip = from;
-  const i32 disp = kJumpOffset + static_cast<i32>((target & Views::kJumpMask) * sizeof(JumpSlot));
-  Mem slot{.disp = disp};
+  Mem slot{.disp = Views::jump_offset(target)};
   slot.gs = true;
-  e_.mov_imm(r10, target);
+  linear(r10, target);
   e_.load(rcx, slot);
+  e_.note(F::jump, e_.size() - 4, target);
   e_.lea(rcx, at(rcx, r10, 0));
   e_.put(kJrcxz, 5);
   jump_cold(s);
   slot.disp += 8;
   e_.jmp_mem(slot);
+  e_.note(F::jump_entry, e_.size() - 4, target);
 }
 
 // To the address in R10.
@@ -90,7 +92,7 @@ void Lowering::push_return(const Piece& p) {
   if (size == 4 || next == static_cast<u64>(static_cast<i64>(static_cast<i32>(next)))) {
     e_.store_imm32(top, static_cast<u32>(next), size == 8);
   } else {
-    e_.mov_imm(r11, next);
+    linear(r11, next);
     e_.store(top, r11);
   }
   move_rsp(-size);

@@ -54,7 +54,18 @@ u8 Lowering::host_or_load(u8 guest, u8 scratch) {
   return scratch;
 }
 
-Lowering::Place Lowering::constant_place(u64 address) {
+// A linear address that moves with the code.
+void Lowering::linear(u8 reg, u64 value) {
+  if (!context_.movable) return e_.mov_imm(reg, value);
+  e_.mov_imm64(reg, value);
+  e_.note(Fixup::Kind::linear, e_.size() - 8, value);
+}
+
+Lowering::Place Lowering::constant_place(u64 address, bool moves) {
+  if (moves && context_.movable) {
+    linear(r10, address);
+    return {.base = r10, .constant = true, .linear = true, .address = address};
+  }
   if (address == static_cast<u64>(static_cast<i64>(static_cast<i32>(address))))
     return {.base = kNone, .disp = static_cast<i32>(address), .constant = true, .address = address};
   e_.mov_imm(r10, address);
@@ -69,8 +80,12 @@ Lowering::Place Lowering::place_of(const Piece& p) {
   const bool rip = m.base == isa::kRegRip;
   if (rip || (m.base == isa::kNoReg && m.index == isa::kNoReg)) {
     const u64 a = (static_cast<u64>(m.disp) + (rip ? next_of(p) : 0)) & (wide ? ~u64{0} : 0xffffffff);
-    if (!based) return constant_place(a);
-    e_.mov_imm(r10, a);
+    if (rip && !wide) block_->movable = false;
+    if (!based) return constant_place(a, rip && wide);
+    if (rip && wide)
+      linear(r10, a);
+    else
+      e_.mov_imm(r10, a);
   } else {
     const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
     const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
@@ -117,12 +132,17 @@ void Lowering::look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write)
 }
 
 // Of an address that is known now.
-void Lowering::look_up_constant(u64 address, unsigned size, bool write) {
-  const auto page = [](u64 a) { return (a & Views::kPageBits) >> 12; };
-  e_.mov_imm(r11, (page(address) + page(address + size - 1)) * 8 + (write ? Views::kWriteTable : 0));
-  Mem slot = at(r11);
-  slot.gs = true;
-  e_.load(rcx, slot);
+void Lowering::look_up_constant(const Place& place, unsigned size, bool write) {
+  const u64 slot = Views::slot_offset(place.address, size, write);
+  if (place.linear) {
+    e_.mov_imm64(r11, slot);
+    e_.note(write ? Fixup::Kind::look_up_w : Fixup::Kind::look_up, e_.size() - 8, place.address, static_cast<u8>(size));
+  } else {
+    e_.mov_imm(r11, slot);
+  }
+  Mem at_slot = at(r11);
+  at_slot.gs = true;
+  e_.load(rcx, at_slot);
 }
 
 // `s`: where C++ fills the slot; it goes on at s.resume, which comes before all this.
@@ -132,7 +152,7 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
   s.write = write;
   if (share.slot == Share::kNone || place.constant) {
     if (place.constant)
-      look_up_constant(place.address, size, write);
+      look_up_constant(place, size, write);
     else
       look_up(e_, place.base, place.disp, size, write);
     return jump_cold_if_rcx_0({0, &s, nullptr});
@@ -174,8 +194,9 @@ void Lowering::move_rsp(i32 by) { e_.lea(rsp, at(rsp, by), context_.bits64); }
 // A shared look-up has failed: because the bytes of all lie in two pages, or because of another access's rights.
 void Lowering::finish_retry(const Retry& r) {
   look_up(c_, r.place.base, r.place.disp, r.size, r.write);
-  c_.put(kJrcxz, 5);
-  c_.jmp(r.back);
+  c_.put(kJrcxz, 5, 0xE9);
+  c_.note(Fixup::Kind::hot, c_.size(), r.back - block_->entry);
+  c_.imm32(r.back - (c_.pc() + 4));
   call_site(*r.site);
 }
 

@@ -110,6 +110,7 @@ void Translator::flush() {
   blocks_.clear();
   stale_.clear();
   by_frame_.clear();
+  by_place_.clear();
   stable_pages_.clear();
   all_.clear();
   sites_.clear();
@@ -211,6 +212,9 @@ void Translator::invalidate(Block& block) {
   redirect(block.entry, block.stale_stub);
   blocks_.erase(block);
   stale_.insert(block);
+  if (const auto known = by_place_.find(Place{block.key.gpa, block.key.mode});
+      known != by_place_.end() && known->second == &block)
+    by_place_.erase(known);
   views_->forget_jumps();
   cpu_.count.blocks_invalidated++;
   TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
@@ -254,13 +258,14 @@ void Translator::check_mapping() {
 }
 
 // --dump: once, as it is before links are made.
-void Translator::dump(const Block& block, std::size_t first_site) {
+void Translator::dump(const Block& block) {
   constexpr u64 kMost = 256 * MiB;
   if (dumped_ >= kMost) return;
   trace::emit(trace::blocks,
               fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
                           block.key.gpa, block.key.mode, block.count, block.bytes, block.end - block.entry));
-  const std::string lines = list({cpu_, region_->state(), thunks_, sites_, first_site}, block, dump_guest, dump_host);
+  const std::string lines =
+      list({cpu_, region_->state(), thunks_, sites_, block.first_site}, block, dump_guest, dump_host);
   for (std::size_t at = 0; at < lines.size();) {
     const std::size_t end = lines.find('\n', at);
     trace::emit(trace::blocks, std::string_view{lines}.substr(at, end - at));
@@ -299,6 +304,12 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
   if (!page) return false;
   context.stable = linear >> 63 && page->global;
+  // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
+  context.movable = context.bits64 && movable_to(linear);
+  if (context.movable) {
+    const auto known = by_place_.find(Place{gpa, mode});
+    if (known != by_place_.end() && move(*known->second, linear)) return true;
+  }
   const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0, (mode & kX87) != 0};
   const u8* host = reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa}));
   u8 bytes[kPageSize];
@@ -324,12 +335,11 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code.assign(bytes, bytes + block.bytes);
   block.generation = &cpu.code->generation(gpa / kPageSize);
-  const std::size_t first_site = sites_.size();
   Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_};
   bool lowered = false;
   for (u32 island_distance : {60u, 30u, 5u}) {
-    emitter_.begin(region_->next());
-    cold_emitter_.begin(region_->next_cold());
+    emitter_.begin(region_->next(), context.movable ? &block.fixups : nullptr);
+    cold_emitter_.begin(region_->next_cold(), context.movable ? &block.cold_fixups : nullptr);
     lowered = lowering.block(block, context, pieces_, island_distance);
     if (lowered) break;
   }
@@ -342,21 +352,27 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     flush();
     return false;
   }
-  blocks_.insert(block);
-  by_frame_[gpa / kPageSize].push_back(&block);
-  if (block.stable) stable_pages_[context.page].push_back(&block);
-  while (Block* old = stale_.find(block.key)) {
-    redirect(old->entry, block.entry);
-    stale_.erase(*old);
-  }
-  name_code(block.entry, block.end - block.entry, linear, cpu.index);
-  if (dump_guest || dump_host) [[unlikely]]
-    dump(block, first_site);
+  admit(block);
+  if (block.movable) by_place_[Place{gpa, mode}] = &block;
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;
   TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", linear, gpa, block.count,
         block.bytes, block.end - block.entry + (block.cold_end - block.cold), mode);
   return true;
+}
+
+// Its code is in the region.
+void Translator::admit(Block& block) {
+  blocks_.insert(block);
+  by_frame_[block.key.gpa / kPageSize].push_back(&block);
+  if (block.stable) stable_pages_[block.key.linear & kPageMask].push_back(&block);
+  while (Block* old = stale_.find(block.key)) {
+    redirect(old->entry, block.entry);
+    stale_.erase(*old);
+  }
+  name_code(block.entry, block.end - block.entry, block.key.linear, cpu_.index);
+  if (dump_guest || dump_host) [[unlikely]]
+    dump(block);
 }
 
 // -- Accounts

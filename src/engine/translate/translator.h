@@ -60,7 +60,10 @@ class Translator final : public interpret::Accelerator {
   void adopt_thread();
   void arm_timer();
   bool mark(Block& block);
-  void dump(const Block& block, std::size_t first_site);
+  void admit(Block& block);
+  static bool movable_to(u64 linear);
+  bool move(const Block& from, u64 linear);
+  void dump(const Block& block);
 
   cpu::Vcpu& cpu_;
   CodeArena arena_;  // the vector unit's thunks
@@ -73,6 +76,15 @@ class Translator final : public interpret::Accelerator {
   Site trap_site_;
   u64 code_start_ = 0;  // behind the thunks
   BlockTable blocks_, stale_;
+  struct Place {
+    u64 gpa;
+    u32 mode;
+    bool operator==(const Place&) const = default;
+  };
+  struct PlaceHash {
+    std::size_t operator()(const Place& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
+  };
+  std::unordered_map<Place, Block*, PlaceHash> by_place_;  // movable ones
   std::unordered_map<u64, std::vector<Block*>> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
   std::deque<Block> all_;                                      // in the order of their host addresses

@@ -38,6 +38,14 @@ class Views final : public cpu::TlbMirror {
   static constexpr u64 kJumps = 131072;
   static constexpr u64 kJumpMask = kJumps - 1;  // of the gva's bits that choose the slot
   static constexpr u64 kJumpBytes = kJumps * sizeof(JumpSlot);
+  // What translated code adds to GS for an access: see above.
+  static constexpr u64 slot_offset(u64 linear, unsigned size, bool write) {
+    const u64 pages = ((linear & kPageBits) >> 12) + (((linear + size - 1) & kPageBits) >> 12);
+    return pages * 8 + (write ? kWriteTable : 0);
+  }
+  static constexpr i32 jump_offset(u64 linear) {
+    return static_cast<i32>((linear & kJumpMask) * sizeof(JumpSlot)) - static_cast<i32>(kJumpBytes);
+  }
   static constexpr u64 kPageBits = 0xfffffffff000;  // of a gva: the 36 bits of its page number
 
   // Error: no address space for the tables.

@@ -1,0 +1,122 @@
+// The same code at another linear address: programs and libraries are loaded at a place of their own in every process.
+// Its translation is copied, and the fields that Fixup names are made new.
+#include <cstring>
+
+#include "engine/translate/translator.h"
+
+namespace trapline::engine::translate {
+
+namespace {
+
+class Part {
+ public:
+  Part(u64 from, u64 end, u64 to) : old_{from}, now_{to}, bytes_(end - from) {
+    std::memcpy(bytes_.data(), reinterpret_cast<const void*>(from), bytes_.size());
+  }
+  u64 moved() const { return now_ - old_; }
+  u64 now() const { return now_; }
+  std::span<const u8> bytes() const { return bytes_; }
+  template <class T>
+  T get(u32 at) const {
+    T v;
+    std::memcpy(&v, &bytes_[at], sizeof v);
+    return v;
+  }
+  template <class T>
+  void set(u32 at, T v) {
+    std::memcpy(&bytes_[at], &v, sizeof v);
+  }
+  // disp32 from here to `target`, at the end of its instruction
+  void reach(u32 at, u64 target) { set(at, static_cast<u32>(target - (now_ + at + 4))); }
+
+ private:
+  u64 old_, now_;
+  std::vector<u8> bytes_;
+};
+
+bool names_linear(Fixup::Kind k) {
+  return k == Fixup::Kind::linear || k == Fixup::Kind::look_up || k == Fixup::Kind::look_up_w ||
+         k == Fixup::Kind::jump || k == Fixup::Kind::jump_entry;
+}
+
+}  // namespace
+
+// Addresses of user space that take the long form of a constant.
+bool Translator::movable_to(u64 linear) { return linear >> 47 == 0 && linear >= 8 * GiB; }
+
+// False: it cannot be moved there.
+bool Translator::move(const Block& from, u64 linear) {
+  if (!from.movable || from.stale) return false;
+  const u64 by = linear - from.key.linear;
+  for (const Fixup& f : from.fixups)
+    if (names_linear(f.kind) && !(movable_to(f.value) && movable_to(f.value + by))) return false;
+  Block& block = all_.emplace_back();
+  block.key = {linear, from.key.gpa, from.key.mode};
+  block.view = from.view;
+  block.count = from.count;
+  block.bytes = from.bytes;
+  block.generation = from.generation;
+  block.code = from.code;
+  block.insns = from.insns;
+  block.x87 = from.x87;
+  for (Block::Pointer& p : block.x87) p.rip += by;
+  block.uses_x87 = from.uses_x87;
+  if (!mark(block)) {
+    all_.pop_back();
+    return false;
+  }
+  Part hot{from.entry, from.end, region_->next()}, cold{from.cold, from.cold_end, region_->next_cold()};
+  block.entry = hot.now(), block.end = from.end + hot.moved();
+  block.cold = cold.now(), block.cold_end = from.cold_end + cold.moved();
+  block.stale_stub = from.stale_stub + cold.moved();
+  block.first_site = sites_.size(), block.sites = from.sites;
+  for (u64 i = 0; i < from.sites; i++) {
+    Site s = sites_[from.first_site + i];
+    s.block = &block;
+    s.rip += by;
+    if (s.resume) s.resume += hot.moved();
+    if (s.patch) s.patch += hot.moved();
+    s.number = sites_.size();
+    sites_.push_back(s);
+  }
+  using Kind = Fixup::Kind;
+  const auto fix = [&](Part& part, const Fixup& f) {
+    switch (f.kind) {
+      case Kind::outside:
+        if (f.value - from.entry < from.end - from.entry) break;  // within itself
+        part.set(f.at, static_cast<u32>(part.get<u32>(f.at) - part.moved()));
+        break;
+      case Kind::cold:
+        part.reach(f.at, cold.now() + f.value);
+        break;
+      case Kind::hot:
+        part.reach(f.at, hot.now() + f.value);
+        break;
+      case Kind::site:
+        part.set(f.at, reinterpret_cast<u64>(&sites_[f.value - from.first_site + block.first_site]));
+        break;
+      case Kind::linear:
+        part.set(f.at, f.value + by);
+        break;
+      case Kind::look_up:
+      case Kind::look_up_w:
+        part.set(f.at, Views::slot_offset(f.value + by, f.size, f.kind == Kind::look_up_w));
+        break;
+      case Kind::jump:
+      case Kind::jump_entry:
+        part.set(f.at, Views::jump_offset(f.value + by) + (f.kind == Kind::jump_entry ? 8 : 0));
+        break;
+    }
+  };
+  for (const Fixup& f : from.fixups) fix(hot, f);
+  for (const Fixup& f : from.cold_fixups) fix(cold, f);
+  if (!region_->add(hot.bytes(), cold.bytes())) {
+    flush();
+    return true;  // all is gone, the one to move too: come again
+  }
+  admit(block);
+  cpu_.count.blocks_translated++;
+  return true;
+}
+
+}  // namespace trapline::engine::translate
