@@ -56,9 +56,10 @@ TEST_P(VerifiedGuest, IsTheSameTranslatedAndInterpreted) {
   EXPECT_GT(instructions, 1000u);
 }
 
-constexpr Bare kGuests[] = {{"modes", 1},   {"faults32", 1}, {"faults64", 1},  {"paging64", 1}, {"segments", 1},
-                            {"tasks", 1},   {"v86", 1},      {"syscall64", 1}, {"debug", 1},    {"interrupts", 1},
-                            {"strings", 1}, {"smc", 1},      {"clock", 1},     {"smp", 1},      {"smp", 2}};
+constexpr Bare kGuests[] = {{"modes", 1},    {"faults32", 1},   {"faults64", 1}, {"paging64", 1},
+                            {"segments", 1}, {"tasks", 1},      {"v86", 1},      {"syscall64", 1},
+                            {"debug", 1},    {"interrupts", 1}, {"strings", 1},  {"smc", 1},
+                            {"moved", 1},    {"clock", 1},      {"smp", 1},      {"smp", 2}};
 std::string name_of(const testing::TestParamInfo<Bare>& info) {
   return fmt::format("{}_{}cpu", info.param.guest, info.param.cpus);
 }
