@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "cpu/semantics.h"
@@ -79,22 +80,31 @@ struct Block {
   u64 stale_stub = 0;
   u64 first_site = 0, sites = 0;  // numbers
   bool movable = false;           // by these:
-  std::vector<Fixup> fixups, cold_fixups;
+  std::span<const Fixup> fixups, cold_fixups;
   const std::atomic<u32>* generation = nullptr;
   u32 generation_seen = 0;
-  std::vector<u8> code;  // the guest's bytes
+  // In the translator's memory, until it is flushed:
+  std::span<const u8> code;  // the guest's bytes
   struct At {
     u32 host;   // from `entry`
     u16 guest;  // from key.linear
   };
-  std::vector<At> insns;
+  std::span<const At> insns;
   // x87 instructions run inline: (index, FIP) of those that set the pointers.
   struct Pointer {
     u16 index;
     u64 rip;
   };
-  std::vector<Pointer> x87;
+  std::span<const Pointer> x87;
   bool uses_x87 = false;
+};
+
+// What is known of a block when it is lowered.
+struct Draft {
+  std::vector<Block::At> insns;
+  std::vector<Block::Pointer> x87;
+  std::vector<Fixup> fixups, cold_fixups;
+  void clear() { insns.clear(), x87.clear(), fixups.clear(), cold_fixups.clear(); }
 };
 
 // Blocks by key: open addressing, with enough beside the pointer that a look-up rarely reads a block in vain. It is on

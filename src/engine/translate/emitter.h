@@ -5,6 +5,8 @@
 #pragma once
 
 #include <array>
+#include <cstring>
+#include <span>
 #include <vector>
 
 #include "base/types.h"
@@ -74,6 +76,13 @@ class Emitter {
   }
   void imm32(u64 v) { put(v & 255, v >> 8 & 255, v >> 16 & 255, v >> 24 & 255); }
   void imm64(u64 v) { imm32(v), imm32(v >> 32); }
+  void append(std::span<const u8> code) {
+    if (size_ + code.size() <= kCapacity) std::memcpy(&bytes_[size_], code.data(), code.size());
+    size_ += static_cast<u32>(code.size());
+  }
+  void patch(u32 at, const void* bytes, u32 size) {
+    if (at + size <= kCapacity) std::memcpy(&bytes_[at], bytes, size);
+  }
   void patch8(u32 at, u8 v) {
     if (at < kCapacity) bytes_[at] = v;
   }

@@ -299,7 +299,7 @@ bool Lowering::last_x87() const {
 void Lowering::note_x87(const Piece& p) {
   if (!(p.vector.flags & vector::flag::pointers)) return;
   const u64 rip = block_->key.linear + p.at;
-  block_->x87.push_back({index_, rip});
+  draft_.x87.push_back({index_, rip});
   if (!last_x87()) return;
   linear(r11, rip);
   e_.store(var(&cpu_.x87.fip), r11);
@@ -332,7 +332,7 @@ void Lowering::special(const Piece& p) {
 }
 
 void Lowering::insn(const Piece& p) {
-  block_->insns.push_back({e_.size(), p.at});
+  draft_.insns.push_back({e_.size(), p.at});
   islands();
   switch (p.treatment) {
     case Treatment::plain:
@@ -410,7 +410,7 @@ void Lowering::finish() {
 
 bool Lowering::block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance) {
   block_ = &block;
-  block.insns.clear();
+  draft_.clear();
   island_distance_ = island_distance;
   context_ = context;
   ended_ = failed_ = false;
@@ -420,8 +420,6 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
   retries_.clear();
   taken_.clear();
   block.movable = context.movable;
-  block.fixups.clear();
-  block.cold_fixups.clear();
   block.first_site = sites_.size();
   block.entry = e_.pc();
   head();
@@ -438,7 +436,6 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
     e_.patch8(over, static_cast<u8>(e_.size() - start));
   }
   pieces_ = &pieces;
-  block.x87.clear();
   block.uses_x87 =
       std::any_of(pieces.begin(), pieces.end(), [](const Piece& p) { return p.treatment == Treatment::x87; });
   if (block.uses_x87) {

@@ -58,10 +58,10 @@ struct Thunks {
 class Lowering {
  public:
   Lowering(cpu::Vcpu& cpu, State& state, Emitter& out, Emitter& cold, const Thunks& thunks, std::deque<Site>& sites,
-           std::deque<Called>& called)
-      : cpu_{cpu}, state_{state}, e_{out}, c_{cold}, thunks_{thunks}, sites_{sites}, called_{called} {}
+           std::deque<Called>& called, Draft& draft)
+      : cpu_{cpu}, state_{state}, e_{out}, c_{cold}, thunks_{thunks}, sites_{sites}, called_{called}, draft_{draft} {}
 
-  // Emits the block at the emitters' places. `block` has key and count; entry, end, stale_stub and insns are filled in.
+  // Emits the block at the emitters' places. `block` has key and count; places in host code are filled in.
   // False: it came out too long for its jumps. `island_distance`: see islands().
   bool block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance);
 
@@ -149,6 +149,7 @@ class Lowering {
   const Thunks& thunks_;
   std::deque<Site>& sites_;
   std::deque<Called>& called_;
+  Draft& draft_;
   Block* block_ = nullptr;
   Context context_;
   u16 index_ = 0;  // of the instruction under way

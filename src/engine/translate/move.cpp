@@ -8,30 +8,32 @@ namespace trapline::engine::translate {
 
 namespace {
 
+// The copy of a block's hot or cold code, in an emitter at its new place.
 class Part {
  public:
-  Part(u64 from, u64 end, u64 to) : old_{from}, now_{to}, bytes_(end - from) {
-    std::memcpy(bytes_.data(), reinterpret_cast<const void*>(from), bytes_.size());
+  Part(Emitter& to, u64 from, u64 end, u64 place) : old_{from}, now_{place}, bytes_{to} {
+    to.begin(place);
+    to.append({reinterpret_cast<const u8*>(from), end - from});
   }
   u64 moved() const { return now_ - old_; }
   u64 now() const { return now_; }
-  std::span<const u8> bytes() const { return bytes_; }
+  std::span<const u8> bytes() const { return {bytes_.data(), bytes_.size()}; }
   template <class T>
   T get(u32 at) const {
     T v;
-    std::memcpy(&v, &bytes_[at], sizeof v);
+    std::memcpy(&v, bytes_.data() + at, sizeof v);
     return v;
   }
   template <class T>
   void set(u32 at, T v) {
-    std::memcpy(&bytes_[at], &v, sizeof v);
+    bytes_.patch(at, &v, sizeof v);
   }
   // disp32 from here to `target`, at the end of its instruction
   void reach(u32 at, u64 target) { set(at, static_cast<u32>(target - (now_ + at + 4))); }
 
  private:
   u64 old_, now_;
-  std::vector<u8> bytes_;
+  Emitter& bytes_;
 };
 
 bool names_linear(Fixup::Kind k) {
@@ -58,14 +60,17 @@ bool Translator::move(const Block& from, u64 linear) {
   block.generation = from.generation;
   block.code = from.code;
   block.insns = from.insns;
-  block.x87 = from.x87;
-  for (Block::Pointer& p : block.x87) p.rip += by;
+  draft_.clear();
+  draft_.x87.assign(from.x87.begin(), from.x87.end());
+  for (Block::Pointer& p : draft_.x87) p.rip += by;
+  block.x87 = keep<Block::Pointer>(draft_.x87);
   block.uses_x87 = from.uses_x87;
   if (!mark(block)) {
     all_.pop_back();
     return false;
   }
-  Part hot{from.entry, from.end, region_->next()}, cold{from.cold, from.cold_end, region_->next_cold()};
+  Part hot{emitter_, from.entry, from.end, region_->next()};
+  Part cold{cold_emitter_, from.cold, from.cold_end, region_->next_cold()};
   block.entry = hot.now(), block.end = from.end + hot.moved();
   block.cold = cold.now(), block.cold_end = from.cold_end + cold.moved();
   block.stale_stub = from.stale_stub + cold.moved();

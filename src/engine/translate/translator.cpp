@@ -115,6 +115,7 @@ void Translator::flush() {
   all_.clear();
   sites_.clear();
   called_.clear();
+  memory_.release();
   region_->reset(code_start_);
   entered_ = nullptr;
 }
@@ -333,13 +334,13 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.stable = context.stable;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
-  block.code.assign(bytes, bytes + block.bytes);
+  block.code = keep(std::span<const u8>{bytes, block.bytes});
   block.generation = &cpu.code->generation(gpa / kPageSize);
-  Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_};
+  Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_};
   bool lowered = false;
   for (u32 island_distance : {60u, 30u, 5u}) {
-    emitter_.begin(region_->next(), context.movable ? &block.fixups : nullptr);
-    cold_emitter_.begin(region_->next_cold(), context.movable ? &block.cold_fixups : nullptr);
+    emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
+    cold_emitter_.begin(region_->next_cold(), context.movable ? &draft_.cold_fixups : nullptr);
     lowered = lowering.block(block, context, pieces_, island_distance);
     if (lowered) break;
   }
@@ -352,6 +353,10 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
     flush();
     return false;
   }
+  block.insns = keep<Block::At>(draft_.insns);
+  block.x87 = keep<Block::Pointer>(draft_.x87);
+  block.fixups = keep<Fixup>(draft_.fixups);
+  block.cold_fixups = keep<Fixup>(draft_.cold_fixups);
   admit(block);
   if (block.movable) by_place_[Place{gpa, mode}] = &block;
   cpu.count.blocks_translated++;

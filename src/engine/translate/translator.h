@@ -1,8 +1,11 @@
 // The translator: blocks of host code for the guest code that runs often, one cache per vCPU. docs/translator.md.
 #pragma once
 
+#include <cstring>
 #include <deque>
 #include <memory>
+#include <memory_resource>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -71,6 +74,17 @@ class Translator final : public interpret::Accelerator {
   Front front_;
   std::unique_ptr<Region> region_;
   std::unique_ptr<Views> views_;
+  // A copy that stays until flush().
+  template <class T>
+  std::span<const T> keep(std::span<const T> what) {
+    if (what.empty()) return {};
+    T* to = static_cast<T*>(memory_.allocate(what.size_bytes(), alignof(T)));
+    std::memcpy(static_cast<void*>(to), what.data(), what.size_bytes());
+    return {to, what.size()};
+  }
+
+  std::pmr::monotonic_buffer_resource memory_{64 * KiB};
+  Draft draft_;
   Emitter emitter_, cold_emitter_;
   ThunkAddresses thunks_;
   Site trap_site_;
