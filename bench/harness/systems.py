@@ -34,6 +34,7 @@ class Trapline:
     def __init__(self, executable, engine):
         self.executable, self.engine, self.name = executable, engine, engine
         self.slow = engine == "interpret"
+        self.counted = ["--stats"] if self.slow else []  # it counts instructions anyway; others are slower with it
 
     def missing(self):
         """Why it cannot run, or None. Asks the executable, which refuses an engine that it does not have before it opens a file."""
@@ -48,7 +49,7 @@ class Trapline:
 
     def start(self, boot):
         return Started([self.executable, "run", "--engine", self.engine, "--kernel", str(kernel()), "--initrd", str(boot.initrd), "--append",
-                        boot.append, "--memory", f"{MEMORY}M", "--cpus", str(boot.cpus)], finish=self.statistics)
+                        boot.append, "--memory", f"{MEMORY}M", "--cpus", str(boot.cpus), *self.counted], finish=self.statistics)
 
     @staticmethod
     def statistics(errors):
