@@ -1,5 +1,4 @@
 // MUL and IMUL with one operand, DIV and IDIV, the decimal instructions, CRC32, ADCX and ADOX.
-#include <limits>
 
 #include "engine/interpret/complex.h"
 
@@ -37,9 +36,8 @@ constexpr bool unsigned_quotient_fits(u128 dividend, T divisor) {
 }
 template <class T>
 bool signed_quotient_fits(i128 dividend, i128 divisor) {
-  using Signed = std::make_signed_t<T>;
   if (divisor == 0) return false;
-  constexpr i128 least = std::numeric_limits<Signed>::min(), most = std::numeric_limits<Signed>::max();
+  constexpr i128 least = -(i128{1} << (sizeof(T) * 8 - 1)), most = -least - 1;
   if (divisor == -1) return dividend >= -most && dividend <= -least;  // the one quotient that could overflow i128
   const i128 q = dividend / divisor;
   return q >= least && q <= most;

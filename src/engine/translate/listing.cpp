@@ -96,8 +96,8 @@ class Names {
     return reinterpret_cast<u64>(&t);
   }
   template <class T>
-  void add(std::string name, const T& field) {
-    names_[address(field)] = std::move(name);
+  void add(std::string_view name, const T& field) {
+    names_[address(field)] = name;
   }
   const Listed& in_;
   const Block& block_;
