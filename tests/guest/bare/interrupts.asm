@@ -190,6 +190,9 @@ main64:
     cpuid
     bt ecx, 24
     jnc .no_deadline
+    sti                                 ; a period may have ended before the mask was written
+    nop
+    cli
     mov dword [timer_count], 0
     mov dword [rdi + 0x320], 0x40040    ; TSC deadline
     mfence
