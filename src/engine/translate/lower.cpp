@@ -53,7 +53,7 @@ bool Lowering::plain(const Piece& p) {
     const unsigned size =
         p.treatment == Treatment::vector || p.treatment == Treatment::x87 ? p.vector.mem_bytes : p.insn.mem.bytes;
     f.mem = memory_access(p, size, write);
-    islands();
+    islands(56);
     unsigned wanted = count_in_rcx ? 2 : 0;
     for (u8 i = 0; i < d.insn.operand_count; i++)
       if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
@@ -333,7 +333,7 @@ void Lowering::special(const Piece& p) {
 
 void Lowering::insn(const Piece& p) {
   draft_.insns.push_back({e_.size(), p.at});
-  islands();
+  islands(p.treatment == Treatment::nothing ? 0 : 56);
   switch (p.treatment) {
     case Treatment::plain:
     case Treatment::vector:
@@ -408,10 +408,10 @@ void Lowering::finish() {
   cold_.clear();
 }
 
-bool Lowering::block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance) {
+bool Lowering::block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_margin) {
   block_ = &block;
   draft_.clear();
-  island_distance_ = island_distance;
+  island_margin_ = island_margin;
   context_ = context;
   ended_ = failed_ = false;
   index_ = 0;

@@ -62,8 +62,8 @@ class Lowering {
       : cpu_{cpu}, state_{state}, e_{out}, c_{cold}, thunks_{thunks}, sites_{sites}, called_{called}, draft_{draft} {}
 
   // Emits the block at the emitters' places. `block` has key and count; places in host code are filled in.
-  // False: it came out too long for its jumps. `island_distance`: see islands().
-  bool block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_distance);
+  // False: it came out too long for its jumps. `island_margin`: bytes by which islands() comes too early.
+  bool block(Block& block, const Context& context, const std::vector<Piece>& pieces, u32 island_margin);
 
  private:
   // A guest address: base + disp, or a constant (in R10 as the base, or, without a base, in disp).
@@ -98,7 +98,7 @@ class Lowering {
   void jump_cold(Site& s);
   void jump_cold_if_rcx_0(const Cold& c);
   void flush_islands();
-  void islands();
+  void islands(u32 ahead);
   void head();
   void insn(const Piece& p);
   bool plain(const Piece& p);
@@ -153,7 +153,7 @@ class Lowering {
   Block* block_ = nullptr;
   Context context_;
   u16 index_ = 0;  // of the instruction under way
-  u32 island_distance_ = 0;
+  u32 island_margin_ = 0;
   bool ended_ = false, failed_ = false;
   static constexpr u8 kJrcxz = 0xE3;
   std::vector<Cold> pending_;  // JRCXZs, with displacements of 8 bits, that have no target yet

@@ -35,10 +35,9 @@ void Lowering::flush_islands() {
   pending_.clear();
 }
 
-// An island goes where the first waiting jump is `island_distance_` bytes away: what comes before the next look is
-// seldom longer than the rest of its reach.
-void Lowering::islands() {
-  if (pending_.empty() || e_.size() - pending_.front().at < island_distance_) return;
+// An island goes here if the first waiting jump would be out of reach after the next `ahead` bytes.
+void Lowering::islands(u32 ahead) {
+  if (pending_.empty() || e_.size() - pending_.front().at + ahead + island_margin_ < 120) return;
   e_.byte(0xEB);
   const u32 at = e_.size();
   e_.byte(0);
@@ -147,7 +146,7 @@ void Lowering::look_up_constant(const Place& place, unsigned size, bool write) {
 
 // `s`: where C++ fills the slot; it goes on at s.resume, which comes before all this.
 void Lowering::reach(const Place& place, unsigned size, bool write, const Share& share, Site& s) {
-  islands();
+  islands(share.slot == Share::kNone || share.leads ? 64 : 16);
   s.size = static_cast<u8>(size);
   s.write = write;
   if (share.slot == Share::kNone || place.constant) {
@@ -180,7 +179,6 @@ Mem Lowering::memory_access(const Piece& p, unsigned size, bool write) {
 
 // The stack's new or present top.
 Mem Lowering::stack_access(const Piece& p, bool push, unsigned size) {
-  islands();
   Site& s = site(Site::Kind::miss, &p);
   s.resume = e_.pc();
   s.operand = push ? Operand::push : Operand::pop;

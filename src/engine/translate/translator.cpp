@@ -338,10 +338,10 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   block.generation = &cpu.code->generation(gpa / kPageSize);
   Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_};
   bool lowered = false;
-  for (u32 island_distance : {60u, 30u, 5u}) {
+  for (u32 island_margin : {0u, 40u, 120u}) {
     emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
     cold_emitter_.begin(region_->next_cold(), context.movable ? &draft_.cold_fixups : nullptr);
-    lowered = lowering.block(block, context, pieces_, island_distance);
+    lowered = lowering.block(block, context, pieces_, island_margin);
     if (lowered) break;
   }
   if (!lowered || !mark(block)) {
