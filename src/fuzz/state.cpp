@@ -132,19 +132,19 @@ std::vector<std::string> differences(const Outcome& native, const Outcome& engin
 bool equal(const Outcome& native, const Outcome& engine, const Extent& extent) {
   const Registers &n = native.state.regs, &e = engine.state.regs;
   if (!same_ending(native.ending, engine.ending)) return false;
-  if (std::memcmp(n.gpr, e.gpr, sizeof n.gpr) || n.rip != e.rip || ((n.rflags ^ e.rflags) & Masks::rflags) ||
+  if (std::memcmp(n.gpr, e.gpr, sizeof n.gpr) != 0 || n.rip != e.rip || ((n.rflags ^ e.rflags) & Masks::rflags) ||
       n.mxcsr != e.mxcsr)
     return false;
   if (extent.avx512) {
-    if (std::memcmp(n.zmm, e.zmm, sizeof n.zmm) || std::memcmp(n.k, e.k, sizeof n.k)) return false;
+    if (std::memcmp(n.zmm, e.zmm, sizeof n.zmm) != 0 || std::memcmp(n.k, e.k, sizeof n.k) != 0) return false;
   } else {
     for (unsigned i = 0; i < 16; i++)
-      if (std::memcmp(n.zmm[i], e.zmm[i], vector_bytes(extent))) return false;
+      if (std::memcmp(n.zmm[i], e.zmm[i], vector_bytes(extent)) != 0) return false;
   }
   for (const X87Field& f : kX87)
-    if ((extent.intel || !f.intel_only) && std::memcmp(n.x87 + f.offset, e.x87 + f.offset, f.bytes)) return false;
+    if ((extent.intel || !f.intel_only) && std::memcmp(n.x87 + f.offset, e.x87 + f.offset, f.bytes) != 0) return false;
   for (unsigned i = 0; i < 8; i++)
-    if (std::memcmp(n.x87 + 32 + 16 * i, e.x87 + 32 + 16 * i, 10)) return false;
+    if (std::memcmp(n.x87 + 32 + 16 * i, e.x87 + 32 + 16 * i, 10) != 0) return false;
   return std::memcmp(&native.state.memory, &engine.state.memory, sizeof(Memory)) == 0;
 }
 

@@ -186,7 +186,7 @@ __attribute__((noinline)) Outcome execute_x87(Vcpu& cpu, const isa::Insn& insn, 
 Outcome run_with_mxcsr(Vcpu& cpu, const VectorOp& op, void* memory) {
   const u32 guest = cpu.vec.mxcsr & 0xffff;  // a reserved bit would fault here
   _mm_setcsr(guest);
-  const u64 cause = reinterpret_cast<Thunk>(op.thunk)(&cpu, memory);
+  const u64 cause = thunk_of(op)(&cpu, memory);
   if (cause != 0) [[unlikely]] {
     _mm_setcsr(kHostMxcsr);
     return trapped(cpu, cause);

@@ -26,9 +26,12 @@ cpu::Outcome run_with_mxcsr(cpu::Vcpu& cpu, const VectorOp& op, void* memory);
 // The thunk was ended by a signal.
 cpu::Outcome trapped(cpu::Vcpu& cpu, u64 cause);
 
+// By way of a number: a cast from const data to a function is none that C++ knows.
+inline Thunk thunk_of(const VectorOp& op) { return reinterpret_cast<Thunk>(reinterpret_cast<u64>(op.thunk)); }
+
 inline cpu::Outcome run(cpu::Vcpu& cpu, const VectorOp& op, void* memory) {
   if (op.flags & flag::mxcsr) return run_with_mxcsr(cpu, op, memory);
-  const u64 cause = reinterpret_cast<Thunk>(op.thunk)(&cpu, memory);
+  const u64 cause = thunk_of(op)(&cpu, memory);
   return cause == 0 ? cpu::Outcome::next : trapped(cpu, cause);
 }
 
