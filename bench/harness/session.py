@@ -147,7 +147,8 @@ def idle_observer(memory):
                     before["memory"] = {"memory_overhead_mib": overhead[0] / 1024, "guest_ram_touched_mib": overhead[1] / 1024}
                 before["cpu"], before["at"] = processes.cpu_seconds(pid), time.monotonic()
                 return {}
-            figures = {"host_cpus": (processes.cpu_seconds(pid) - before["cpu"]) / (time.monotonic() - before["at"])}
+            spent = processes.cpu_seconds(pid) - before["cpu"]
+            figures = {"host_cpus": spent / (time.monotonic() - before["at"])} if spent >= 0 else {}  # else it has ended already
             figures.update(before.get("memory", {}))
             return figures
         return observe
