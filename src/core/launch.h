@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/types.h"
+#include "engine/translate/options.h"
 
 namespace trapline::core {
 
@@ -27,7 +28,7 @@ struct Launch {
   bool para_kvm = true;
   bool instructions_clock = false;
   bool debugger = false;
-  u32 hot_threshold = 64;                      // see engine/translate/options.h
+  u32 hot_threshold = engine::translate::hot_threshold;
   bool count_instructions = true;              // exactly; else engines may save themselves the trouble
   bool verify = false;                         // engine/verify/
   bool dump_guest = false, dump_host = false;  // engine/translate/options.h

@@ -69,4 +69,14 @@ Result<Fd, std::string> open_image(const std::string& path, const char* what) {
   return fd;
 }
 
+std::string write_all(int fd, const std::string& text) {
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return std::strerror(n < 0 ? errno : ENOSPC);
+    done += static_cast<std::size_t>(n);
+  }
+  return {};
+}
+
 }  // namespace trapline::monitor

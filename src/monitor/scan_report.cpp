@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <map>
@@ -86,16 +85,6 @@ class Maker {
   const Symbols& symbols_;
   std::map<std::string, int> known_;
 };
-
-std::string write_all(int fd, const std::string& text) {
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return std::strerror(n < 0 ? errno : ENOSPC);
-    done += static_cast<std::size_t>(n);
-  }
-  return {};
-}
 
 }  // namespace
 

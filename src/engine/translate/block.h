@@ -1,7 +1,6 @@
 // What the translator keeps of a block beside its host code.
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <span>
 #include <vector>
@@ -36,6 +35,7 @@ struct Site {
     semantic,  // a sensitive or complex instruction
     vector,    // one for the vector unit
     step,      // for the interpreter
+    pause,     // many PAUSEs have run: another vCPU may wait for this host CPU
     link,      // the end of a block: `rip` is the target, the jump at `patch` may be linked
     indirect,  // r10 is the target, which the jump cache does not know
     limit,     // at a block's head: the budget is spent
@@ -153,7 +153,7 @@ class BlockTable {
     slots_[i & mask()] = {block.key.linear, &block, false};
   }
   void grow() {
-    std::vector<Slot> old(std::max<u64>(slots_.size() * 2, kLeast));
+    std::vector<Slot> old(slots_.size() * 2);
     old.swap(slots_);
     used_ = 1;
     for (const Slot& s : old)

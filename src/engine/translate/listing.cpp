@@ -31,6 +31,8 @@ const char* name_of(Site::Kind kind) {
       return "vector";
     case Site::Kind::step:
       return "step";
+    case Site::Kind::pause:
+      return "pause";
     case Site::Kind::link:
       return "link";
     case Site::Kind::indirect:

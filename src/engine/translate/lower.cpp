@@ -267,13 +267,13 @@ void Lowering::set_interrupts(const Piece& p) {
 
 // Itself; after many, C++ steps aside for a vCPU that may wait for this host CPU.
 void Lowering::pause(const Piece& p) {
-  Site& s = called_site(p, Site::Kind::semantic);
+  Site& s = site(Site::Kind::pause, &p);
   e_.load(rcx, var(&state_.pauses));
   e_.lea(rcx, at(rcx, -1));
   e_.store(var(&state_.pauses), rcx);
   jump_cold_if_rcx_0({0, &s, nullptr});
-  e_.put(0xF3, 0x90);
   s.resume = e_.pc();
+  e_.put(0xF3, 0x90);
 }
 
 void Lowering::swap_gs() {

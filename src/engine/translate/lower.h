@@ -134,6 +134,7 @@ class Lowering {
   void exit_to(u64 target, u64 from, u16 uncounted, u16 before);
   void jump_indirect(i8 undo_rsp, const Piece& p);
   void poll(u64 target, u16 before);
+  void look_at_attention(Site& s);
   void finish();
   void call_site(const Site& s);
   u64 next_of(const Piece& p) const { return (block_->key.linear + p.at + p.insn.length) & mask(); }

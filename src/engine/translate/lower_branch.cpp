@@ -6,7 +6,7 @@ using Kind = isa::Operand::Kind;
 
 namespace {
 
-constexpr i32 kJumpOffset = -static_cast<i32>(Views::kJumpBytes);
+constexpr i32 kJumpOffset = Views::jump_offset(0);
 using F = Fixup::Kind;
 
 }  // namespace
@@ -16,6 +16,10 @@ void Lowering::poll(u64 target, u16 before) {
   Site& s = site(Site::Kind::poll, nullptr);
   s.rip = target;
   s.before = before;
+  look_at_attention(s);
+}
+
+void Lowering::look_at_attention(Site& s) {
   e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
   e_.load32(rcx, at(rcx));
   e_.put(kJrcxz, 5);
@@ -67,10 +71,7 @@ void Lowering::jump_indirect(i8 undo_rsp, const Piece& p) {
   Site& s = site(Site::Kind::indirect, &p);
   s.before = static_cast<u16>(index_ + 1);
   s.undo_rsp = undo_rsp;
-  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
-  e_.load32(rcx, at(rcx));
-  e_.put(kJrcxz, 5);
-  jump_cold(s);
+  look_at_attention(s);
   e_.pext(rcx, r10, var(&state_.jump_bits));
   e_.lea(rcx, at(rcx, rcx, 0));
   Mem slot = at(kNone, rcx, 3, kJumpOffset + 8);

@@ -444,6 +444,10 @@ Resume Translator::call(Site& site, bool vectors) {
       return call_out(site, vectors);
     case Site::Kind::step:
       return leave(Left::one);
+    case Site::Kind::pause:
+      region_->state().pauses = State::kPauses;
+      ::sched_yield();
+      return {site.resume, vectors};
     case Site::Kind::link:
       return dispatch(&site);
     case Site::Kind::indirect:
@@ -490,10 +494,6 @@ Resume Translator::miss(Site& site, bool vectors) {
 
 Resume Translator::call_out(Site& site, bool vectors) {
   if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(Left::one);
-  if (!counted_ && site.called->insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) {
-    region_->state().pauses = State::kPauses;
-    ::sched_yield();
-  }
   const Outcome outcome = site.kind == Site::Kind::vector
                               ? VectorUnit::execute(cpu_, site.called->insn, site.called->vector)
                               : site.semantic(cpu_, site.called->insn);
