@@ -8,6 +8,8 @@
 
 namespace trapline::engine::interpret {
 
+class BlockCache;
+
 struct Accelerator {
   virtual ~Accelerator() = default;
 
@@ -23,8 +25,8 @@ struct Accelerator {
   // cpu is exact on return.
   virtual Left run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
   // The block at cpu.rip is hot. True: run() has something for it that it did not have before.
-
-  virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) = 0;
+  // `decoded` has what the interpreter has come to.
+  virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const BlockCache& decoded) = 0;
   virtual void flush() = 0;
   // Entries before a block counts as hot.
   virtual u32 threshold() const = 0;

@@ -428,24 +428,23 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   p.ends = true;
 }
 
-bool Front::collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::CodeSize size, const Context& context,
-                    const Ready& ready, std::vector<Piece>& out, bool* full) {
-  out.clear();
-  *full = false;
-  u64 at = 0;
-  while (out.size() < kMost && at < available) {
-    Piece& p = out.emplace_back();
-    if (isa::decode(bytes + at, available - at, size, p.insn, p.raw) != isa::DecodeStatus::ok) {
-      out.pop_back();  // crosses the page, or is no instruction
-      break;
-    }
-    p.at = static_cast<u16>(at);
-    engine::saw(cpu, context.start + at, p.insn);
-    classify(cpu, context, ready, p, full);
-    if (*full) return false;
-    at += p.insn.length;
-    if (p.ends) break;
+// The next instruction. False: the block ends before it.
+bool Front::add(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
+                const Ready& ready, std::vector<Piece>& out, bool* full) {
+  if (out.size() == kMost || (!out.empty() && (out.back().ends))) return false;
+  const u64 at = out.empty() ? 0 : out.back().at + u64{out.back().insn.length};
+  Piece& p = out.emplace_back();
+  if (isa::decode(bytes.data(), bytes.size(), size, p.insn, p.raw) != isa::DecodeStatus::ok) {
+    out.pop_back();  // crosses the page, or is no instruction
+    return false;
   }
+  p.at = static_cast<u16>(at);
+  engine::saw(cpu, context.start + at, p.insn);
+  classify(cpu, context, ready, p, full);
+  return !*full;
+}
+
+bool Front::finish(const Context& context, std::vector<Piece>& out) {
   share_lookups(context, out);
   // A block of nothing but one call is no better than the interpreter's.
   return !out.empty() && !(out.size() == 1 && out[0].treatment == Treatment::step);

@@ -14,12 +14,24 @@ struct Ready {
 class Front {
  public:
   explicit Front(VectorUnit& unit) : unit_{unit} {}
-  // Decodes from `bytes` (`available` of them, the rest of the page) on. False: no block can start here, or the vector
-  // unit is full (*full).
+  // Decodes from `bytes` (`available` of them, the rest of the page) on, and before offsets of which `ends_at`
+  // is true stops. False: no block can start here, or the vector unit is full (*full).
+  template <class EndsAt>
   bool collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::CodeSize size, const Context& context,
-               const Ready& ready, std::vector<Piece>& out, bool* full);
+               const Ready& ready, std::vector<Piece>& out, bool* full, EndsAt ends_at) {
+    out.clear();
+    *full = false;
+    u64 at = 0;
+    while (at < available && (out.empty() || !ends_at(at)) &&
+           add(cpu, {bytes + at, available - at}, size, context, ready, out, full))
+      at = out.back().at + u64{out.back().insn.length};
+    return !*full && finish(context, out);
+  }
 
  private:
+  bool add(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
+           const Ready& ready, std::vector<Piece>& out, bool* full);
+  static bool finish(const Context& context, std::vector<Piece>& out);
   void classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, Piece& p, bool* full);
   bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p);
   VectorUnit& unit_;

@@ -19,6 +19,7 @@
 #include "cpu/fpu.h"
 #include "engine/common/code_names.h"
 #include "engine/common/signal_hook.h"
+#include "engine/interpret/block_cache.h"
 #include "engine/interpret/op.h"
 #include "engine/translate/listing.h"
 #include "engine/translate/options.h"
@@ -289,7 +290,18 @@ void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
 
 }  // namespace
 
-bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
+// What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
+// conditional branch a block goes on only if it was mostly not taken so far.
+bool Translator::ends_at(const interpret::BlockCache& decoded, u32 key, const Key& next) const {
+  if (block_by_block_) return false;                                     // the longer a block, the more is compared
+  if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
+  if (blocks_.find(next)) return true;
+  if (pieces_.back().treatment != Treatment::branch) return false;
+  const interpret::Block* const other = decoded.find(next.gpa, key);
+  return !other || other->heat > threshold() / 2;
+}
+
+bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
   const u32 mode = mode_of(key, &view);
@@ -317,7 +329,9 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa) {
   const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
   std::memcpy(bytes, host, available);
   bool full = false;
-  if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full)) {
+  if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
+        return ends_at(decoded, key, {linear + at, gpa + at, mode});
+      })) {
     if (full) {
       flush();
       vector_.forget_all();

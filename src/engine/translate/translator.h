@@ -26,7 +26,7 @@ class Translator final : public interpret::Accelerator {
   ~Translator() override;
 
   Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) override;
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override;
   void flush() override;
   u32 threshold() const override;
   bool go_block_by_block() override;
@@ -64,6 +64,7 @@ class Translator final : public interpret::Accelerator {
   void arm_timer();
   bool mark(Block& block);
   void admit(Block& block);
+  bool ends_at(const interpret::BlockCache& decoded, u32 key, const Key& next) const;
   static bool movable_to(u64 linear);
   bool move(const Block& from, u64 linear);
   void dump(const Block& block);

@@ -31,8 +31,9 @@ class Lockstep final : public interpret::Accelerator {
   ~Lockstep() override;
 
   Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa) override {
-    return inner_->translate(cpu, key, linear, gpa);
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa,
+                 const interpret::BlockCache& decoded) override {
+    return inner_->translate(cpu, key, linear, gpa, decoded);
   }
   void flush() override { inner_->flush(); }
   u32 threshold() const override { return inner_->threshold(); }
