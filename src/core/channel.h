@@ -39,7 +39,7 @@ enum class RequestKind : u32 {
   mmio_write,       // address, size, value
   pic_acknowledge,  // -> value
   ioapic_eoi,       // value: vector
-  tick,             // --clock instructions: now_ns has reached the chipset's deadline
+  tick,             // --clock instructions: now_ns has reached the deadline of the chipset, or input may have come
   idle,             // --clock instructions: nothing can happen but input from outside; answered when there is some
 };
 

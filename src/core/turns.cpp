@@ -14,6 +14,7 @@ namespace trapline::core {
 namespace {
 
 constexpr u64 kTurn = 20'000;  // instructions; also the longest wait of another vCPU for an IPI
+constexpr u64 kLook = 64;      // turns: so often the monitor is asked whether there is input
 
 class Turns {
  public:
@@ -47,19 +48,28 @@ class Turns {
     return cpu.activity == cpu::Activity::running || cpu::wakeable(cpu);
   }
 
-  // One slice: up to kTurn instructions, cut at the next timed event. Returns whether the vCPU could run.
+  // Its vCPU's requests may be waited for, which parks and unparks: nobody unparks what is not its own.
+  struct Awake {
+    explicit Awake(VcpuUnit& unit) : cpu{unit.cpu} { cpu.code->unpark(cpu); }
+    ~Awake() { cpu.code->park(cpu); }
+    Awake(const Awake&) = delete;
+    cpu::Vcpu& cpu;
+  };
+
+  // Up to kTurn instructions, cut at the next timed event. Returns whether the vCPU could run.
   bool take_turn(VcpuUnit& unit) {
     if (vm_.stopping()) finish(EndKind::stopped, {});
     if (vm_.debugger) vm_.debugger->pause_all();
     if (vm_.debugger && vm_.debugger->held(unit)) return false;
+    const Awake awake{unit};
     tick_chipset(unit);
+    // Input comes with the answer to a request; a guest that computes or sleeps need not make any.
+    if (++turns_ % kLook == 0) unit.bus.tick(unit.cpu);
     if (!runnable(unit)) return false;
     set_current_vcpu(&unit.cpu);
     u64 left = kTurn;
-    unit.cpu.code->unpark(unit.cpu);
     while (left > 0 && slice(unit, left)) {
     }
-    unit.cpu.code->park(unit.cpu);
     return true;
   }
 
@@ -117,15 +127,18 @@ class Turns {
       finish(EndKind::guest_halted,
              fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
                          describe(first.cpu)));
+    const Awake awake{first};
     if (next == ~u64{0}) {
       first.bus.idle(first.cpu);
     } else if (next > now()) {
       TRACE(clock, "idle until {}", next);
       vm_.clock.virtual_base.store(next, std::memory_order_relaxed);
+      first.bus.tick(first.cpu);
     }
   }
 
   Vm& vm_;
+  u64 turns_ = 0;
 };
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "support/engines.h"
 #include "support/process.h"
 
@@ -74,6 +76,18 @@ std::vector<Boot> boots() {
     all.push_back({"cloud-amd64", "amd64", 4, engine});
   }
   return all;
+}
+
+// An idle guest's time jumps from timer to timer, and nothing that it does touches a device.
+TEST(LinuxByInstructions, TakesInputThatComesLate) {
+  std::vector<std::string> argv = command({"cloud-amd64", "amd64", 2, "auto"}, "trapline.run=test");
+  argv.insert(argv.end(), {"--clock", "instructions"});
+  Process vm{argv};
+  ASSERT_TRUE(vm.wait_for("guest-test: ready for input", seconds{240})) << vm.output();
+  std::this_thread::sleep_for(seconds{2});
+  vm.send("hello from outside\n");
+  EXPECT_TRUE(vm.wait_for("guest-test: got [hello from outside]", seconds{60})) << vm.output();
+  EXPECT_EQ(vm.wait_exit(seconds{240}), 0) << vm.output();
 }
 
 INSTANTIATE_TEST_SUITE_P(Kernels, LinuxBoot, testing::ValuesIn(boots()), name_of);
