@@ -1,5 +1,6 @@
 #include "cli/options.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "engine/registry.h"
@@ -33,7 +34,9 @@ TEST(Check, RefusesEnginesByName) {
   EXPECT_EQ(complaint(o), "");
   for (const auto& kind : engine::engines()) {
     o.engine = kind.name;
-    EXPECT_EQ(complaint(o), "");
+    const std::string lacks = kind.missing();
+    EXPECT_EQ(complaint(o),
+              lacks.empty() ? "" : fmt::format("--engine {}: this host lacks {}; use --engine auto", kind.name, lacks));
   }
   if (!engine::find_engine("patch")) {
     o.engine = "patch";
