@@ -31,8 +31,7 @@ class Lockstep final : public interpret::Accelerator {
   ~Lockstep() override;
 
   Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa,
-                 const interpret::BlockCache& decoded) override {
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
     return inner_->translate(cpu, key, linear, gpa, decoded);
   }
   void flush() override { inner_->flush(); }
