@@ -105,13 +105,13 @@ void drop_dependants(Words& words) {
 std::string why_unavailable(const Row& r) {
   switch (r.source) {
     case Source::host:
-      return fmt::format("--cpu-features: this host's CPU has no '{}'", r.name);
+      return fmt::format("this host's CPU has no '{}'", r.name);
     case Source::intel:
-      return fmt::format("--cpu-features: '{}' belongs to Intel processors, and this host's is none", r.name);
+      return fmt::format("'{}' belongs to Intel processors, and this host's is none", r.name);
     case Source::amd:
-      return fmt::format("--cpu-features: '{}' belongs to AMD processors, and this host's is none", r.name);
+      return fmt::format("'{}' belongs to AMD processors, and this host's is none", r.name);
     default:
-      return fmt::format("--cpu-features: '{}' is not virtualized", r.name);
+      return fmt::format("'{}' is not virtualized", r.name);
   }
 }
 
@@ -148,9 +148,9 @@ Result<void, std::string> Cpuid::choose_features(const HostCpu& host) {
     const std::string_view item = rest.substr(0, comma);
     rest = comma == std::string_view::npos ? std::string_view{} : rest.substr(comma + 1);
     if (item.size() < 2 || (item[0] != '+' && item[0] != '-'))
-      return Err{fmt::format("--cpu-features: '{}' is not of the form +feature or -feature", item)};
+      return Err{fmt::format("'{}' is not of the form +feature or -feature", item)};
     const Row* r = find(item.substr(1));
-    if (!r) return Err{fmt::format("--cpu-features: unknown CPU feature '{}'", item.substr(1))};
+    if (!r) return Err{fmt::format("unknown CPU feature '{}': use a flag's name as in /proc/cpuinfo", item.substr(1))};
     const bool on = item[0] == '+';
     if (on && !available(*r, offered_by_host, intel_)) return Err{why_unavailable(*r)};
     put(words_, r->at, on);
@@ -159,8 +159,7 @@ Result<void, std::string> Cpuid::choose_features(const HostCpu& host) {
   }
   drop_dependants(words_);
   for (const Row* r : wanted)
-    if (!get(words_, r->at))
-      return Err{fmt::format("--cpu-features: '{}' needs '{}', which is off", r->name, row(r->needs).name)};
+    if (!get(words_, r->at)) return Err{fmt::format("'{}' needs '{}', which is off", r->name, row(r->needs).name)};
   return {};
 }
 
