@@ -69,6 +69,7 @@ class Writer {
       n++;
     }
     std::vector<std::tuple<isa::Class, u64, const isa::Row*>> order;
+    order.reserve(by_row.size());
     for (const auto& [row, of] : by_row) order.emplace_back(of.first, of.second, row);
     std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) {
       if (std::get<0>(a) != std::get<0>(b)) return std::get<0>(a) > std::get<0>(b);
