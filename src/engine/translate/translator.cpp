@@ -36,7 +36,7 @@ constexpr u64 kThunkArena = 4 * MiB;
 
 // Bits of Key::mode above the interpreter's.
 constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14,
-              kX87 = 1 << 15;
+              kX87 = 1 << 15, kInner = 1 << 16;
 
 // <linux/signal.h> has it; glibc 2.36 does not.
 constexpr u32 kAutoDisarm = 1u << 31;
@@ -142,6 +142,7 @@ u32 Translator::mode_of(u32 key, View* view) const {
   u32 mode = key & 0xff;
   *view = cpu_.cpl == 3 ? View::user : cpu_.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
   mode |= static_cast<u32>(*view) << kViewShift;
+  if (cpu_.cpl == 1 || cpu_.cpl == 2) mode |= kInner;  // ring 0's pages, ring 3's instructions
   if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
     if (cpu_.cr0 & cpu::cr0::ne) mode |= kX87;
     if (cpu_.cr4 & cpu::cr4::osfxsr) mode |= kSse;
@@ -163,7 +164,6 @@ bool translatable(const Vcpu& cpu, u32 key) {
   namespace k = interpret::key;
   if (cpu.need_read & cpu::perm::never || cpu.need_write & cpu::perm::never) return false;
   if (cpu.debugger && cpu.debugger->any()) return false;
-  if (cpu.cpl == 1 || cpu.cpl == 2) return false;  // View stands for CPL 0 or 3
   if ((key & k::size_mask) == 2) return true;
   constexpr u32 flat32 = 1 | k::ss_big | k::flat_data | k::flat_code;
   return (key & flat32) == flat32;

@@ -57,10 +57,61 @@ main:
     call conforming
     call queries
     call arpl_and_ldt
+    call inner_rings
     call table_registers
     call umip
     call lmsw_cannot_leave
     lgdt [gdt_pointer]
+    ret
+
+; -- Rings 1 and 2 run the same code as ring 0 for a while: pages are theirs as its are, privileged instructions are not --
+%macro IN_RING 3                        ; cs, ss, stack top
+    EXPECT_BEGIN %%after
+    ENTER %%there, %1, %2, %3
+%%there:
+    call triangle
+    call interrupts_off
+%%after:
+    mov dword [resume], 0
+    CHECK [seen_vector], 13
+    CHECK [seen_error], 0
+    CHECK [seen_cs], %1
+    CHECK edx, 5000050000 & 0xffffffff
+%endmacro
+
+inner_rings:
+    mov ebp, 200
+.again:
+    call interrupts_off               ; may in ring 0
+    dec ebp
+    jnz .again
+    call triangle
+    CHECK edx, 5000050000 & 0xffffffff
+    IN_RING S_CODE1, S_DATA1, ring1_top
+    IN_RING S_CODE2, S_DATA2, ring2_top
+    call interrupts_off
+    ret
+
+interrupts_off:
+    cli
+    nop
+    cli
+    ret
+
+; EDX = 1 + ... + 100000, over memory and the stack
+triangle:
+    mov ecx, 100000
+    mov dword [scratch], 0
+.next:
+    push ecx
+    call .add
+    pop ecx
+    loop .next
+    mov edx, [scratch]
+    ret
+.add:
+    mov eax, [esp + 4]
+    add [scratch], eax
     ret
 
 ; -- From ring 3 through a gate to ring 0, 1, 2, with three parameters: the stack switch and what is pushed --
