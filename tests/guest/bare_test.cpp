@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/engines.h"
+#include "support/offered.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -32,7 +33,10 @@ std::vector<std::string> command(const Bare& b) {
           "60"};
 }
 
-class BareGuest : public testing::TestWithParam<Bare> {};
+class BareGuest : public testing::TestWithParam<Bare> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
+};
 
 TEST_P(BareGuest, FindsTheMachineAsTheManualSays) {
   const Finished vm = run(command(GetParam()), {}, seconds{90});
@@ -61,7 +65,10 @@ std::vector<Bare> guests() {
 
 INSTANTIATE_TEST_SUITE_P(Guests, BareGuest, testing::ValuesIn(guests()), name_of);
 
-class BareEngine : public testing::TestWithParam<const char*> {};
+class BareEngine : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam()); }
+};
 
 TEST_P(BareEngine, ReportsATripleFault) {
   const Finished vm = run(command({"triple", 1, GetParam()}), {}, seconds{90});

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "support/engines.h"
+#include "support/offered.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -38,7 +39,10 @@ std::vector<std::string> command(const Boot& b, const std::string& append) {
           "console=ttyS0 " + append};
 }
 
-class LinuxBoot : public testing::TestWithParam<Boot> {};
+class LinuxBoot : public testing::TestWithParam<Boot> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
+};
 
 TEST_P(LinuxBoot, RunsToInitTakesInputAndPowersOff) {
   Process vm{command(GetParam(), "trapline.run=test")};

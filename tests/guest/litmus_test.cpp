@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/engines.h"
+#include "support/offered.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -29,7 +30,10 @@ struct Shape {
   unsigned cpus;
 };
 
-class Litmus : public testing::TestWithParam<Shape> {};
+class Litmus : public testing::TestWithParam<Shape> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
+};
 
 TEST_P(Litmus, ShowsNothingForbidden) {
   const Shape& shape = GetParam();

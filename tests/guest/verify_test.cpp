@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "support/offered.h"
 #include "support/process.h"
 #include "support/tiny_guest.h"
 
@@ -29,7 +30,10 @@ struct Bare {
   unsigned cpus;
 };
 
-class VerifiedGuest : public testing::TestWithParam<Bare> {};
+class VerifiedGuest : public testing::TestWithParam<Bare> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED("translate"); }
+};
 
 TEST_P(VerifiedGuest, IsTheSameTranslatedAndInterpreted) {
   const std::vector<std::string> argv{TRAPLINE_EXECUTABLE,
@@ -98,14 +102,22 @@ Finished verified(const std::vector<unsigned char>& code, const std::string& mis
              {}, seconds{90}, options);
 }
 
-TEST(Verify, SaysHowMuchWasTheSame) {
+class NeedsTranslate : public testing::Test {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED("translate"); }
+};
+class Verify : public NeedsTranslate {};
+class Dump : public NeedsTranslate {};
+class PerfMap : public NeedsTranslate {};
+
+TEST_F(Verify, SaysHowMuchWasTheSame) {
   const Finished vm = verified(program(), {});
   EXPECT_EQ(vm.code, kSame) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("stretches were the same"));
   EXPECT_THAT(vm.output, Not(HasSubstr("what differs")));
 }
 
-TEST(Verify, ReportsARegisterWithBothStatesBothCodesAndTheLineToRunAgain) {
+TEST_F(Verify, ReportsARegisterWithBothStatesBothCodesAndTheLineToRunAgain) {
   const Finished vm = verified(program(), "0x10002c,value");
   EXPECT_EQ(vm.code, kDifferent) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("registers or memory differ"));
@@ -119,32 +131,32 @@ TEST(Verify, ReportsARegisterWithBothStatesBothCodesAndTheLineToRunAgain) {
   EXPECT_THAT(vm.output, Not(HasSubstr("  rsp   ")));  // what is the same is not among what differs
 }
 
-TEST(Verify, SeesAWriteToTheWrongPlace) {
+TEST_F(Verify, SeesAWriteToTheWrongPlace) {
   const Finished vm = verified(program(), "0x100037,place");
   EXPECT_EQ(vm.code, kDifferent) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("gpa 180100"));  // not written
   EXPECT_THAT(vm.output, HasSubstr("gpa 180108"));  // written
 }
 
-TEST(Verify, SeesAWriteThatDidNotHappen) {
+TEST_F(Verify, SeesAWriteThatDidNotHappen) {
   const Finished vm = verified(program(), "0x100031,drop");
   EXPECT_EQ(vm.code, kDifferent) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("gpa 180000"));
 }
 
-TEST(Verify, SeesFlagsAlone) {
+TEST_F(Verify, SeesFlagsAlone) {
   const Finished vm = verified(program(), "0x100040,value");  // compares with 0x3dbec113
   EXPECT_EQ(vm.code, kDifferent) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("rflags"));
 }
 
-TEST(Verify, SeesAnotherWay) {
+TEST_F(Verify, SeesAnotherWay) {
   const Finished vm = verified(program(), "0x100045,drop");
   EXPECT_EQ(vm.code, kDifferent) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("  rip  "));
 }
 
-TEST(Verify, SeesAFaultThatDidNotHappen) {
+TEST_F(Verify, SeesAFaultThatDidNotHappen) {
   auto code = program();
   code[0x49 - 0x20] = 0;  // mov ebx, 0: the division faults, and there is no handler
   const Finished right = verified(code, {});
@@ -154,7 +166,7 @@ TEST(Verify, SeesAFaultThatDidNotHappen) {
   EXPECT_THAT(wrong.output, HasSubstr("interpret raised an exception, the translated code did not"));
 }
 
-TEST(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
+TEST_F(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
   const TempFile kernel{multiboot(program())}, file{""};
   const auto dumped = [&](const char* what) {
     const Finished vm = run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--dump", what, "--trace-file",
@@ -180,7 +192,7 @@ TEST(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
   EXPECT_THAT(wrong.output, HasSubstr("--dump gest: give guest, host or guest,host"));
 }
 
-TEST(PerfMap, NamesBlocksByGuestAddress) {
+TEST_F(PerfMap, NamesBlocksByGuestAddress) {
   const TempFile kernel{multiboot(program())};
   const Finished vm = run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--perf-map", "--kernel", kernel.path(),
                            "--memory", "64M", "--timeout", "60"},
@@ -204,7 +216,7 @@ TEST(PerfMap, NamesBlocksByGuestAddress) {
   EXPECT_GT(bytes, 50u);  // nine instructions
 }
 
-TEST(Verify, RefusesWhatItCannotCompare) {
+TEST_F(Verify, RefusesWhatItCannotCompare) {
   const Finished itself = run({TRAPLINE_EXECUTABLE, "run", "--engine", "interpret", "--verify", "--kernel", "x"});
   EXPECT_EQ(itself.code, 2);
   EXPECT_THAT(itself.output, HasSubstr("--verify: engine interpret"));
