@@ -201,7 +201,7 @@ struct Vcpu {
     u64 port_reads = 0, port_writes = 0, mmio_reads = 0, mmio_writes = 0, halts = 0;
     u64 interrupts = 0, nmis = 0, exceptions[32] = {}, page_walks = 0, tlb_flushes = 0;
     u64 blocks_decoded = 0, blocks_invalidated = 0, instructions_decoded = 0;
-    u64 blocks_translated = 0, instructions_translated = 0;
+    u64 blocks_translated = 0, instructions_translated = 0, translating_ns = 0;
   } count;
 
   u64 tsc() const { return clock->tsc(retired - slice_start) + msr.tsc_adjust; }

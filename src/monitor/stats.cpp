@@ -20,6 +20,8 @@ void add(Counters& sum, const Counters& c) {
   sum.page_walks += c.page_walks, sum.tlb_flushes += c.tlb_flushes;
   sum.blocks_decoded += c.blocks_decoded, sum.blocks_invalidated += c.blocks_invalidated;
   sum.instructions_decoded += c.instructions_decoded;
+  sum.blocks_translated += c.blocks_translated, sum.instructions_translated += c.instructions_translated;
+  sum.translating_ns += c.translating_ns;
 }
 
 }  // namespace
@@ -58,6 +60,13 @@ std::string stats_text(const std::vector<core::VcpuStats>& vcpus, double seconds
   line("blocks decoded", sum.blocks_decoded);
   line("blocks invalidated", sum.blocks_invalidated);
   line("instructions decoded", sum.instructions_decoded);
+  if (sum.blocks_translated) {
+    line("blocks translated", sum.blocks_translated);
+    line("instructions translated", sum.instructions_translated);
+    const double t = static_cast<double>(sum.translating_ns) / 1e9;
+    fmt::format_to(out, "  translating took {:.3f} s: {:.2f} million instructions a second\n", t,
+                   t > 0 ? static_cast<double>(sum.instructions_translated) / t / 1e6 : 0.0);
+  }
   return text;
 }
 

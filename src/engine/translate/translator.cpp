@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/invariant.h"
 #include "base/trace.h"
@@ -302,6 +303,15 @@ bool Translator::ends_at(const interpret::BlockCache& decoded, u32 key, const Ke
 }
 
 bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
+  if (!counted_) return make_block(cpu, key, linear, gpa, decoded);
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  const bool made = make_block(cpu, key, linear, gpa, decoded);
+  cpu.count.translating_ns += static_cast<u64>(std::chrono::nanoseconds{Clock::now() - start}.count());
+  return made;
+}
+
+bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
   const u32 mode = mode_of(key, &view);

@@ -64,6 +64,7 @@ class Translator final : public interpret::Accelerator {
   void arm_timer();
   bool mark(Block& block);
   void admit(Block& block);
+  bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded);
   bool ends_at(const interpret::BlockCache& decoded, u32 key, const Key& next) const;
   static bool movable_to(u64 linear);
   bool move(const Block& from, u64 linear);
