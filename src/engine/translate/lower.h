@@ -29,6 +29,7 @@ enum class Treatment : u8 {
 };
 
 struct Piece {
+  Piece() {}  // `raw` is large, and written anyway
   isa::Insn insn;
   vector::Decoded raw;
   Treatment treatment = Treatment::step;

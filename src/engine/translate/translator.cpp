@@ -226,7 +226,8 @@ void Translator::invalidate(Block& block) {
 // Code was overwritten somewhere: gives up the translations of what has changed.
 void Translator::check_code() {
   epoch_ = cpu_.code->epoch();
-  for (auto& [frame, list] : by_frame_) {
+  for (auto& [frame, code] : by_frame_) {
+    auto& list = code.blocks;
     if (list.empty() || list.front()->generation->load(std::memory_order_relaxed) == list.front()->generation_seen)
       continue;
     std::size_t kept = 0;
@@ -293,10 +294,10 @@ void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
 
 // What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
 // conditional branch a block goes on only if it was mostly not taken so far.
-bool Translator::ends_at(const interpret::BlockCache& decoded, u32 key, const Key& next) const {
+bool Translator::ends_at(const Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const {
   if (block_by_block_) return false;                                     // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
-  if (blocks_.find(next)) return true;
+  if (starts.test(next.gpa & (kPageSize - 1)) && blocks_.find(next)) return true;
   if (pieces_.back().treatment != Treatment::branch) return false;
   const interpret::Block* const other = decoded.find(next.gpa, key);
   return !other || other->heat > threshold() / 2;
@@ -339,8 +340,9 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
   std::memcpy(bytes, host, available);
   bool full = false;
+  const Starts& starts = by_frame_[gpa / kPageSize].starts;
   if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
-        return ends_at(decoded, key, {linear + at, gpa + at, mode});
+        return ends_at(starts, decoded, key, {linear + at, gpa + at, mode});
       })) {
     if (full) {
       flush();
@@ -360,12 +362,12 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code = keep(std::span<const u8>{bytes, block.bytes});
   block.generation = &cpu.code->generation(gpa / kPageSize);
-  Lowering lowering{cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_};
+  if (!lowering_) lowering_.emplace(cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_);
   bool lowered = false;
   for (u32 island_margin : {0u, 40u, 120u}) {
     emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
     cold_emitter_.begin(region_->next_cold(), context.movable ? &draft_.cold_fixups : nullptr);
-    lowered = lowering.block(block, context, pieces_, island_margin);
+    lowered = lowering_->block(block, context, pieces_, island_margin);
     if (lowered) break;
   }
   if (!lowered || !mark(block)) {
@@ -393,7 +395,9 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
 // Its code is in the region.
 void Translator::admit(Block& block) {
   blocks_.insert(block);
-  by_frame_[block.key.gpa / kPageSize].push_back(&block);
+  Frame& frame = by_frame_[block.key.gpa / kPageSize];
+  frame.blocks.push_back(&block);
+  frame.starts.set(block.key.gpa & (kPageSize - 1));
   if (block.stable) stable_pages_[block.key.linear & kPageMask].push_back(&block);
   while (Block* old = stale_.find(block.key)) {
     redirect(old->entry, block.entry);

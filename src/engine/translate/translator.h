@@ -1,10 +1,12 @@
 // The translator: blocks of host code for the guest code that runs often, one cache per vCPU. docs/translator.md.
 #pragma once
 
+#include <bitset>
 #include <cstring>
 #include <deque>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -65,7 +67,8 @@ class Translator final : public interpret::Accelerator {
   bool mark(Block& block);
   void admit(Block& block);
   bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded);
-  bool ends_at(const interpret::BlockCache& decoded, u32 key, const Key& next) const;
+  using Starts = std::bitset<kPageSize>;
+  bool ends_at(const Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const;
   static bool movable_to(u64 linear);
   bool move(const Block& from, u64 linear);
   void dump(const Block& block);
@@ -88,6 +91,7 @@ class Translator final : public interpret::Accelerator {
   std::pmr::monotonic_buffer_resource memory_{64 * KiB};
   Draft draft_;
   Emitter emitter_, cold_emitter_;
+  std::optional<Lowering> lowering_;  // kept for what its lists have allocated
   ThunkAddresses thunks_;
   Site trap_site_;
   u64 code_start_ = 0;  // behind the thunks
@@ -101,7 +105,11 @@ class Translator final : public interpret::Accelerator {
     std::size_t operator()(const Place& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
   };
   std::unordered_map<Place, Block*, PlaceHash> by_place_;  // movable ones
-  std::unordered_map<u64, std::vector<Block*>> by_frame_;
+  struct Frame {
+    std::vector<Block*> blocks;
+    Starts starts;  // where blocks begin or have begun, in any mode
+  };
+  std::unordered_map<u64, Frame> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
   std::deque<Block> all_;                                      // in the order of their host addresses
   std::deque<Site> sites_;
