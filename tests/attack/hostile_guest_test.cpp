@@ -81,7 +81,7 @@ class HostileGuests : public ::testing::TestWithParam<const char*> {};
 TEST_P(HostileGuests, EndWithoutHarm) {
   const engine::EngineKind* kind = engine::find_engine(GetParam());
   ASSERT_TRUE(kind);
-  if (!kind->missing().empty()) GTEST_SKIP() << GetParam() << " is not offered on this host";
+  SKIP_UNLESS_OFFERED(GetParam());
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGALRM}) ::signal(s, on_signal);
   engine::install_vector_signal_handler();
   engine::translate::hot_threshold = 1;

@@ -147,7 +147,7 @@ TEST_F(Differential, ALoopIsATimeOutOnBothSides) {
 }
 
 TEST_F(Differential, ALoopIsATimeOutOfCodeThatDoesNotCount) {
-  if (!engine::find_engine("translate")->missing().empty()) GTEST_SKIP() << "translate is not offered on this host";
+  SKIP_UNLESS_OFFERED("translate");
   auto guest = Guest::make("translate", false);
   ASSERT_TRUE(guest) << guest.error();
   const Program loop = program_of({{0xeb, 0xfe}}), whole = program_of({{0x90}});
@@ -262,7 +262,7 @@ void two_hundred_thousand(const char* engine, bool uncounted) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer's shadow is mapped where stray accesses of sequences should fault";
 #endif
-  if (!engine::find_engine(engine)->missing().empty()) GTEST_SKIP() << engine << " is not offered on this host";
+  SKIP_UNLESS_OFFERED(engine);
   FuzzOptions options;
   options.engine = engine;
   options.uncounted = uncounted;

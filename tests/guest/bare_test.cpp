@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "support/engines.h"
-#include "support/offered.h"
 #include "support/process.h"
 
 namespace trapline::test {

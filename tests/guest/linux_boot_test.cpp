@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "support/engines.h"
-#include "support/offered.h"
 #include "support/process.h"
 
 namespace trapline::test {

@@ -11,7 +11,7 @@
 #include <fstream>
 #include <iterator>
 
-#include "support/offered.h"
+#include "support/engines.h"
 #include "support/process.h"
 #include "support/tiny_guest.h"
 

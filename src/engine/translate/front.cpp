@@ -429,10 +429,9 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
 }
 
 // The next instruction. False: the block ends before it.
-bool Front::add(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
+bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
                 const Ready& ready, std::vector<Piece>& out, bool* full) {
-  if (out.size() == kMost || (!out.empty() && (out.back().ends))) return false;
-  const u64 at = out.empty() ? 0 : out.back().at + u64{out.back().insn.length};
+  if (out.size() == kMost || (!out.empty() && out.back().ends)) return false;
   Piece& p = out.emplace_back();
   if (isa::decode(bytes.data(), bytes.size(), size, p.insn, p.raw) != isa::DecodeStatus::ok) {
     out.pop_back();  // crosses the page, or is no instruction

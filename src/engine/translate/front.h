@@ -23,13 +23,13 @@ class Front {
     *full = false;
     u64 at = 0;
     while (at < available && (out.empty() || !ends_at(at)) &&
-           add(cpu, {bytes + at, available - at}, size, context, ready, out, full))
+           add(cpu, at, {bytes + at, available - at}, size, context, ready, out, full))
       at = out.back().at + u64{out.back().insn.length};
     return !*full && finish(context, out);
   }
 
  private:
-  bool add(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
+  bool add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
            const Ready& ready, std::vector<Piece>& out, bool* full);
   static bool finish(const Context& context, std::vector<Piece>& out);
   void classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, Piece& p, bool* full);
