@@ -68,7 +68,7 @@ void history(const cpu::Vcpu& cpu, Out out) {
   for (std::size_t i = 0; i < kAhead && at < bytes.size(); i++) {
     const u64 linear = (base + cpu.rip + at) & cpu.linear_mask;
     isa::Insn insn;
-    if (isa::decode(&bytes[at], bytes.size() - at, cpu.code_size(), insn) != isa::DecodeStatus::ok) {
+    if (isa::decode(&bytes[at], bytes.size() - at, cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok) {
       if (i == 0) fmt::format_to(out, "> @{:016x}  (no instruction)\n", linear);
       break;
     }

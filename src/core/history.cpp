@@ -39,7 +39,7 @@ void append_block(const cpu::Vcpu& cpu, const Trail::Entry& entry, u64 count, st
     const u64 linear = (regime.base + rip) & (regime.size == isa::CodeSize::bits64 ? ~u64{0} : 0xffffffff);
     const auto bytes = code_bytes(cpu, linear, kLongest);
     isa::Insn insn;
-    if (isa::decode(bytes.data(), bytes.size(), regime.size, insn) != isa::DecodeStatus::ok) {
+    if (isa::decode(bytes.data(), bytes.size(), regime.size, isa::host_vendor(), insn) != isa::DecodeStatus::ok) {
       out.push_back(
           {linear, fmt::format("({} instruction{}: this is no code now)", count - i, count - i > 1 ? "s" : "")});
       return;

@@ -20,17 +20,13 @@ constexpr u32 kKvmFeatures = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 24;
 // Bits of an APIC id that number the cores.
 u32 core_bits(u32 cpus) { return cpus <= 1 ? 0 : std::bit_width(cpus - 1); }
 
-bool is_amd(const CpuidRegs& vendor) {
-  return vendor.ebx == 0x68747541 /* Auth */ || vendor.ebx == 0x6f677948 /* Hygo */;
-}
-
 }  // namespace
 
 Result<Cpuid, std::string> Cpuid::make(const CpuidConfig& config, const HostCpu& host) {
   Cpuid c;
   c.config_ = config;
   c.config_.cpus = std::max(config.cpus, 1u);
-  c.intel_ = !is_amd(host.cpuid(0, 0));
+  c.intel_ = isa::vendor_of_name(host.cpuid(0, 0).ebx) == isa::Vendor::intel;
   c.mxcsr_mask_ = host.mxcsr_mask & 0xffff;  // without AMD's misaligned-SSE bit 17
   if (auto chosen = c.choose_features(host); !chosen) return Err{chosen.error()};
   c.derive_register_bits();

@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "isa/vendor.h"
 
 namespace trapline::cpu {
 
@@ -97,6 +98,7 @@ class Cpuid {
     const FeatureBit f = kFeatureBits[static_cast<u8>(feature)];
     return words_[static_cast<u8>(f.word)] >> f.bit & 1;
   }
+  isa::Vendor vendor() const { return intel_ ? isa::Vendor::intel : isa::Vendor::amd; }
   bool intel() const { return intel_; }
   u32 cpus() const { return config_.cpus; }
   u64 tsc_khz() const { return config_.tsc_khz; }

@@ -204,6 +204,9 @@ struct Vcpu {
     u64 blocks_translated = 0, instructions_translated = 0, translating_ns = 0;
   } count;
 
+  // Of the policy; without one (tests) the host's.
+  isa::Vendor vendor() const { return cpuid ? cpuid->vendor() : isa::host_vendor(); }
+
   u64 tsc() const { return clock->tsc(retired - slice_start) + msr.tsc_adjust; }
   u64 vm_tsc() const { return clock->tsc(retired - slice_start); }
 

@@ -148,12 +148,12 @@ Seg override_of(const ZydisDecodedInstruction& zi) {
 
 }  // namespace
 
-DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out) {
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out) {
   Raw raw;
-  return decode(bytes, available, size, out, raw);
+  return decode(bytes, available, size, vendor, out, raw);
 }
 
-DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out, Raw& raw) {
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw) {
   if (available > 15) available = 15;
   ZydisDecodedInstruction& zi = raw.insn;
   ZydisDecodedOperand* const operands = raw.op;
@@ -171,6 +171,7 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn&
   out = Insn{};
   out.mnemonic = zi.mnemonic;
   out.code_size = size;
+  out.vendor = vendor;
   out.length = zi.length;
   out.operand_bytes = static_cast<u8>(zi.operand_width / 8);
   out.address_bytes = static_cast<u8>(zi.address_width / 8);

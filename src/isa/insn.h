@@ -6,6 +6,7 @@
 #include <array>
 
 #include "base/types.h"
+#include "isa/vendor.h"
 
 namespace trapline::isa {
 
@@ -45,6 +46,7 @@ struct MemOperand {
 struct Insn {
   ZydisMnemonic mnemonic = ZYDIS_MNEMONIC_INVALID;
   CodeSize code_size = CodeSize::bits64;
+  Vendor vendor = Vendor::intel;  // as which it was decoded
   u8 length = 0;
   u8 operand_bytes = 4;  // effective operand size 1, 2, 4 or 8 (as Zydis' operand_width / 8)
   u8 address_bytes = 8;
@@ -69,8 +71,9 @@ enum class DecodeStatus : u8 {
   invalid,    // #UD
 };
 
-// Decodes the instruction at `bytes` (`available` readable, at most 15 are looked at). `out` is whole only on ok.
-DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out);
+// Decodes the instruction at `bytes` (`available` readable, at most 15 are looked at) as `vendor`'s CPUs do. `out` is
+// whole only on ok.
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out);
 
 // "mov rax, qword ptr gs:[0x28]": Intel syntax, for traces and reports. `address` resolves relative operands.
 std::size_t format(const Insn& insn, u64 address, char* buffer, std::size_t size);

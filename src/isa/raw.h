@@ -11,6 +11,6 @@ struct Raw {
 };
 
 // Both forms from one decoding. `raw` is whole only on ok.
-DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Insn& out, Raw& raw);
+DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw);
 
 }  // namespace trapline::isa

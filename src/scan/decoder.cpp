@@ -115,7 +115,7 @@ bool Decoder::shallow(Bytes bytes, Shallow& out) const {
 
 const isa::Row* Decoder::classify(Bytes bytes) const {
   isa::Insn insn;
-  if (isa::decode(bytes.data(), bytes.size(), size_, insn) != isa::DecodeStatus::ok) return nullptr;
+  if (isa::decode(bytes.data(), bytes.size(), size_, isa::host_vendor(), insn) != isa::DecodeStatus::ok) return nullptr;
   return isa::classify(insn);
 }
 

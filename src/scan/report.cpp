@@ -155,7 +155,8 @@ class Maker {
   void disassemble(Item& item) const {
     isa::Insn insn;
     char text[256];
-    if (isa::decode(item.bytes.data(), item.bytes.size(), image_.code_size, insn) == isa::DecodeStatus::ok)
+    if (isa::decode(item.bytes.data(), item.bytes.size(), image_.code_size, isa::host_vendor(), insn) ==
+        isa::DecodeStatus::ok)
       item.text.assign(text, isa::format(insn, item.address, text, sizeof text));
   }
 

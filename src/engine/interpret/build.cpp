@@ -258,7 +258,8 @@ bool Builder::add_breakpoint(Vcpu& cpu, const Source& source) {
 Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
   if (at_ >= available_ || add_breakpoint(cpu, source)) return Step::before;
   Insn insn;
-  const isa::DecodeStatus status = isa::decode(code_ + at_, available_ - at_, code_size(source.key), insn, raw_);
+  const isa::DecodeStatus status =
+      isa::decode(code_ + at_, available_ - at_, code_size(source.key), cpu.vendor(), insn, raw_);
   if (status == isa::DecodeStatus::truncated) return count_ ? Step::before : add_crossing(cpu, source);
   if (status != isa::DecodeStatus::ok) {
     if (count_) return Step::before;
@@ -296,7 +297,7 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
   gpa2_ = second->gpa;
   std::memcpy(code_ + available_, cpu.ram->host(Gpa{gpa2_}), 15);
   Insn insn;
-  const isa::DecodeStatus status = isa::decode(code_, available_ + 15, code_size(source.key), insn, raw_);
+  const isa::DecodeStatus status = isa::decode(code_, available_ + 15, code_size(source.key), cpu.vendor(), insn, raw_);
   if (status != isa::DecodeStatus::ok) {
     insn = Insn{};
     insn.length = 15;

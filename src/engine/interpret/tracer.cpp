@@ -23,7 +23,7 @@ void Tracer::print(const Vcpu& cpu) const {
   if (!on_) return;
   isa::Insn insn;
   char text[160] = "(bad)";
-  if (isa::decode(block_->code, block_->bytes, size_, insn) == isa::DecodeStatus::ok)
+  if (isa::decode(block_->code, block_->bytes, size_, cpu.vendor(), insn) == isa::DecodeStatus::ok)
     isa::format(insn, rip_, text, sizeof text);
   std::string line = fmt::format("{:x}: {}", rip_, text);
   for (unsigned i = 0; i < 16; i++)

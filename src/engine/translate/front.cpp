@@ -433,7 +433,7 @@ bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::Co
                 const Ready& ready, std::vector<Piece>& out, bool* full) {
   if (out.size() == kMost || (!out.empty() && out.back().ends)) return false;
   Piece& p = out.emplace_back();
-  if (isa::decode(bytes.data(), bytes.size(), size, p.insn, p.raw) != isa::DecodeStatus::ok) {
+  if (isa::decode(bytes.data(), bytes.size(), size, cpu.vendor(), p.insn, p.raw) != isa::DecodeStatus::ok) {
     out.pop_back();  // crosses the page, or is no instruction
     return false;
   }

@@ -152,14 +152,14 @@ void host_lines(const Names& names, const Block& block, u64 from, u64 to, std::s
   }
 }
 
-void guest_line(const Block& block, u16 at, std::string& out) {
+void guest_line(const Listed& in, const Block& block, u16 at, std::string& out) {
   isa::Insn insn;
   char text[160] = "(no instruction)";
   const auto size = (block.key.mode & 3) == 2   ? isa::CodeSize::bits64
                     : (block.key.mode & 3) == 1 ? isa::CodeSize::bits32
                                                 : isa::CodeSize::bits16;
   if (at < block.code.size() &&
-      isa::decode(block.code.data() + at, block.code.size() - at, size, insn) == isa::DecodeStatus::ok)
+      isa::decode(block.code.data() + at, block.code.size() - at, size, in.cpu.vendor(), insn) == isa::DecodeStatus::ok)
     isa::format(insn, block.key.linear + at, text, sizeof text);
   fmt::format_to(std::back_inserter(out), "  {:016x}  {}\n", block.key.linear + at, text);
 }
@@ -178,7 +178,7 @@ std::string list(const Listed& in, const Block& block, bool guest, bool host) {
   }
   for (std::size_t i = 0; i < block.insns.size(); i++) {
     const bool last = i + 1 == block.insns.size();
-    if (guest) guest_line(block, block.insns[i].guest, out);
+    if (guest) guest_line(in, block, block.insns[i].guest, out);
     part(block.entry + block.insns[i].host, last ? block.end : block.entry + block.insns[i + 1].host);
   }
   if (host) out += "  calls\n";

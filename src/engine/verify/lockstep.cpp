@@ -186,7 +186,7 @@ isa::Insn Lockstep::at_rip(const Vcpu& cpu) {
   const u64 linear = (cpu.seg[static_cast<u8>(isa::Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
   unsigned n = sizeof bytes;
   while (n > 0 && !cpu::peek(cpu, linear, bytes, n)) n--;
-  if (isa::decode(bytes, n, cpu.code_size(), insn) != isa::DecodeStatus::ok) insn = isa::Insn{};
+  if (isa::decode(bytes, n, cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok) insn = isa::Insn{};
   return insn;
 }
 

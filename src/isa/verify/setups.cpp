@@ -140,7 +140,8 @@ std::span<const u8> code_in(const Row& row, CodeSize size) {
     return {};
   Insn insn;
   const std::span<const u8> bytes = row.example.code();
-  if (decode(bytes.data(), bytes.size(), size, insn) != DecodeStatus::ok || insn.length != bytes.size()) return {};
+  if (decode(bytes.data(), bytes.size(), size, host_vendor(), insn) != DecodeStatus::ok || insn.length != bytes.size())
+    return {};
   // DS:DI in 16-bit code is not the scratch page.
   if (size == CodeSize::bits16 && insn.mem.bytes != 0) return {};
   const Row* found = classify(insn);

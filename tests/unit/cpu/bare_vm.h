@@ -200,7 +200,8 @@ struct BareVm {
   Outcome execute(std::initializer_list<u8> bytes) {
     isa::Insn insn;
     const std::vector<u8> b(bytes);
-    if (isa::decode(b.data(), b.size(), cpu.code_size(), insn) != isa::DecodeStatus::ok) return cpu.raise_ud();
+    if (isa::decode(b.data(), b.size(), cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok)
+      return cpu.raise_ud();
     const Semantic semantic = find_semantic(insn);
     if (!semantic) return cpu.raise_ud();
     return semantic(cpu, insn);

@@ -286,7 +286,7 @@ TEST(Control, HiddenFeaturesAreUndefined) {
 TEST(Control, TheTableTellsFarFromNear) {
   const auto find = [](isa::CodeSize size, std::vector<u8> bytes) {
     isa::Insn insn;
-    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), size, insn), isa::DecodeStatus::ok);
+    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), size, isa::host_vendor(), insn), isa::DecodeStatus::ok);
     return find_semantic(insn);
   };
   using enum isa::CodeSize;

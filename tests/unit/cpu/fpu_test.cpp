@@ -31,7 +31,7 @@ struct Guest {
   u8* memory() { return &vm.at<u8>(kGpa); }
   Outcome run(std::vector<u8> bytes) {
     isa::Insn insn;
-    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), insn), isa::DecodeStatus::ok);
+    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), cpu.vendor(), insn), isa::DecodeStatus::ok);
     const Semantic s = find_fpu_semantic(insn);
     EXPECT_NE(s, nullptr);
     return s ? s(cpu, insn) : Outcome::stop;

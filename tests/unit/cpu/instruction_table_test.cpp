@@ -18,7 +18,8 @@ TEST(InstructionTable, RowsThatSayCalledHaveASemantic) {
     if (elsewhere.contains(row.id) || (!has_semantic(row.ring0.translate) && !has_semantic(row.ring3.translate)))
       continue;
     isa::Insn insn;
-    ASSERT_EQ(isa::decode(row.example.bytes.data(), row.example.length, row.example.size, insn), isa::DecodeStatus::ok)
+    ASSERT_EQ(isa::decode(row.example.bytes.data(), row.example.length, row.example.size, isa::host_vendor(), insn),
+              isa::DecodeStatus::ok)
         << isa::slug(row.id);
     EXPECT_TRUE(find_semantic(insn) != nullptr || find_fpu_semantic(insn) != nullptr) << isa::slug(row.id);
   }
@@ -37,7 +38,7 @@ TEST(InstructionTable, EverySemanticHasARow) {
             if (map) bytes[n++] = 0x0f;
             bytes[n++] = static_cast<u8>(op), bytes[n++] = static_cast<u8>(modrm);
             isa::Insn insn;
-            if (isa::decode(bytes, sizeof bytes, size, insn) != isa::DecodeStatus::ok) continue;
+            if (isa::decode(bytes, sizeof bytes, size, isa::host_vendor(), insn) != isa::DecodeStatus::ok) continue;
             if (find_semantic(insn) != nullptr && isa::classify(insn) == nullptr) without.insert(insn.mnemonic);
           }
   for (ZydisMnemonic m : without) ADD_FAILURE() << ZydisMnemonicGetString(m) << " has a semantic and no row";

@@ -57,7 +57,8 @@ struct PlatformTest : testing::Test {
   bool wr(u32 index, u64 value) { return msr_write(cpu, index, value); }
   isa::Insn decode(std::initializer_list<u8> bytes) {
     isa::Insn insn;
-    EXPECT_EQ(isa::decode(bytes.begin(), bytes.size(), isa::CodeSize::bits64, insn), isa::DecodeStatus::ok);
+    EXPECT_EQ(isa::decode(bytes.begin(), bytes.size(), isa::CodeSize::bits64, isa::host_vendor(), insn),
+              isa::DecodeStatus::ok);
     return insn;
   }
 };

@@ -80,7 +80,7 @@ struct Guest {
   }
   Outcome run(std::vector<u8> bytes, u64 rfbm = kAll) {
     isa::Insn insn;
-    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), insn), isa::DecodeStatus::ok);
+    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), cpu.vendor(), insn), isa::DecodeStatus::ok);
     cpu.gpr[isa::rax] = rfbm & 0xffffffff;
     cpu.gpr[isa::rdx] = rfbm >> 32;
     const Semantic s = find_fpu_semantic(insn);

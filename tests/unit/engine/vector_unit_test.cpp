@@ -83,7 +83,9 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
                     ZydisMnemonic* mnemonic) {
   *ran = false;
   isa::Insn insn;
-  if (isa::decode(bytes.data(), bytes.size(), stage.vm.cpu.code_size(), insn) != isa::DecodeStatus::ok) return {};
+  if (isa::decode(bytes.data(), bytes.size(), stage.vm.cpu.code_size(), isa::host_vendor(), insn) !=
+      isa::DecodeStatus::ok)
+    return {};
   *mnemonic = insn.mnemonic;
   for (unsigned i = 0; i < insn.operand_count; i++)
     if (insn.op[i].kind == isa::Operand::Kind::gpr && insn.op[i].reg == isa::rsp && !insn.op[i].high8) return {};
@@ -427,7 +429,7 @@ struct Single {
   VectorOp op;
   cpu::Vcpu& cpu = stage.vm.cpu;
   Prepared prepare(std::vector<u8> bytes) {
-    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), insn), isa::DecodeStatus::ok);
+    EXPECT_EQ(isa::decode(bytes.data(), bytes.size(), cpu.code_size(), cpu.vendor(), insn), isa::DecodeStatus::ok);
     return stage.unit.prepare(cpu, insn, op);
   }
   Outcome run(std::vector<u8> bytes) {
@@ -491,7 +493,7 @@ TEST(VectorUnit, AFullArenaIsReportedAndRecovers) {
   isa::Insn insn;
   for (unsigned i = 0; i < 512 && p == Prepared::yes; i++) {
     const u8 bytes[] = {static_cast<u8>(0x40 | (i >> 6 & 5)), 0x0F, 0x58, static_cast<u8>(0xC0 | (i & 63))};
-    ASSERT_EQ(isa::decode(bytes, sizeof bytes, isa::CodeSize::bits64, insn), isa::DecodeStatus::ok);
+    ASSERT_EQ(isa::decode(bytes, sizeof bytes, isa::CodeSize::bits64, isa::host_vendor(), insn), isa::DecodeStatus::ok);
     p = unit.prepare(vm.cpu, insn, op);
   }
   ASSERT_EQ(p, Prepared::arena_full);

@@ -9,7 +9,7 @@ namespace {
 
 Insn decoded(std::vector<u8> bytes, CodeSize size = CodeSize::bits64) {
   Insn insn;
-  EXPECT_EQ(decode(bytes.data(), bytes.size(), size, insn), DecodeStatus::ok);
+  EXPECT_EQ(decode(bytes.data(), bytes.size(), size, host_vendor(), insn), DecodeStatus::ok);
   EXPECT_EQ(insn.length, bytes.size());
   return insn;
 }
@@ -100,11 +100,11 @@ TEST(Decode, ImmediatesAreSignExtended) {
 TEST(Decode, TellsTruncatedFromInvalidFromTooLong) {
   Insn insn;
   const u8 part[] = {0x48, 0xb8, 1};
-  EXPECT_EQ(decode(part, sizeof part, CodeSize::bits64, insn), DecodeStatus::truncated);
+  EXPECT_EQ(decode(part, sizeof part, CodeSize::bits64, host_vendor(), insn), DecodeStatus::truncated);
   const u8 bad[] = {0x06};  // push es: not in 64-bit mode
-  EXPECT_EQ(decode(bad, sizeof bad, CodeSize::bits64, insn), DecodeStatus::invalid);
+  EXPECT_EQ(decode(bad, sizeof bad, CodeSize::bits64, host_vendor(), insn), DecodeStatus::invalid);
   const std::vector<u8> prefixes(15, 0x66);
-  EXPECT_EQ(decode(prefixes.data(), prefixes.size(), CodeSize::bits64, insn), DecodeStatus::too_long);
+  EXPECT_EQ(decode(prefixes.data(), prefixes.size(), CodeSize::bits64, host_vendor(), insn), DecodeStatus::too_long);
 }
 
 TEST(Decode, FeaturesThatAreNeverOfferedDecodeAsTheNopsTheyWere) {

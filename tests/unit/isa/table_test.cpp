@@ -14,7 +14,7 @@ std::string text(std::string_view s) { return std::string{s}; }
 
 const Row* of(std::vector<u8> bytes, CodeSize size = CodeSize::bits64) {
   Insn insn;
-  EXPECT_EQ(decode(bytes.data(), bytes.size(), size, insn), DecodeStatus::ok);
+  EXPECT_EQ(decode(bytes.data(), bytes.size(), size, host_vendor(), insn), DecodeStatus::ok);
   return classify(insn);
 }
 
@@ -153,7 +153,9 @@ TEST(Classify, BothKindsOfDecodedInstructionGiveTheSameRow) {
                                             : zi.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_32 ? 4
                                                                                               : 2);
     const std::vector<u8> bytes = current_encoding();
-    if (decode(bytes.data(), bytes.size(), size, insn) != DecodeStatus::ok || insn.mnemonic != zi.mnemonic) return;
+    if (decode(bytes.data(), bytes.size(), size, isa::host_vendor(), insn) != DecodeStatus::ok ||
+        insn.mnemonic != zi.mnemonic)
+      return;
     EXPECT_EQ(classify(insn), classify(zi, operands)) << ZydisMnemonicGetString(zi.mnemonic);
   });
 }
