@@ -25,6 +25,7 @@
 #include "core/exit_codes.h"
 #include "core/futex.h"
 #include "engine/registry.h"
+#include "engine/translate/host.h"
 
 namespace trapline::cli {
 
@@ -79,7 +80,15 @@ std::string vector_extensions() {
 
 std::string fsgsbase() {
   return ::getauxval(AT_HWCAP2) & 2 ? "yes: segment bases change without a system call"
-                                    : "no: enable it in the host kernel (5.9 or later)";
+                                    : "no: translated code loads the base of its tables from memory instead";
+}
+
+std::string pext() {
+  const double cycles = engine::translate::pext_cycles();
+  if (cycles == 0) return "no BMI2";
+  return fmt::format(
+      "{:.0f} cycles: {}", cycles,
+      engine::translate::host_ways().pext ? "translated code uses it" : "microcode, translated code shifts instead");
 }
 
 std::string umip() {
@@ -172,6 +181,7 @@ int run_doctor() {
   line("outer hypervisor", outer_hypervisor());
   line("invariant tsc", bit(0x80000007, 0, 'd', 8) ? "yes" : "not stated: guest time may drift");
   line("fsgsbase", fsgsbase());
+  line("pext", pext());
   line("umip", umip());
   line("cpuid faulting", cpuid_faulting());
   line("seccomp", seccomp ? "yes" : "no: the core cannot be sandboxed; allow seccomp() in the container's profile");

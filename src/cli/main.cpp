@@ -13,6 +13,7 @@
 #include "cli/scan_command.h"
 #include "core/core_main.h"
 #include "core/exit_codes.h"
+#include "engine/translate/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
 
@@ -42,7 +43,7 @@ int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
 // The command line again, for a shell.
 std::string rerun_line(int argc, char** argv) {
   std::string line;
-  for (const char* name : {"TRAPLINE_HOT", "TRAPLINE_MISCOMPILE"})
+  for (const char* name : {"TRAPLINE_HOT", "TRAPLINE_MISCOMPILE", "TRAPLINE_DEBUG"})
     if (const char* value = std::getenv(name)) line += fmt::format("{}={} ", name, value);
   for (int i = 0; i < argc; i++) {
     const std::string_view word = argv[i];
@@ -73,6 +74,9 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
 }
 
 int dispatch(int argc, char** argv, bool output_open) {
+  const auto debug = engine::translate::debug_of_environment();
+  if (!debug) return usage(debug.error());
+  engine::translate::debug = *debug;
   CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
   app.name("trapline");
   app.set_version_flag("--version", fmt::format("trapline {}", kVersion));

@@ -29,6 +29,7 @@ struct Launch {
   bool instructions_clock = false;
   bool debugger = false;
   u32 hot_threshold = engine::translate::hot_threshold;
+  u32 translate_debug = 0;                     // engine::translate::debug
   bool count_instructions = true;              // exactly; else engines may save themselves the trouble
   bool verify = false;                         // engine/verify/
   bool dump_guest = false, dump_host = false;  // engine/translate/options.h

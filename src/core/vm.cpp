@@ -61,6 +61,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   engine::translate::count_instructions = launch.count_instructions;
   engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
+  engine::translate::debug = launch.translate_debug;
   engine::translate::dump_guest = launch.dump_guest, engine::translate::dump_host = launch.dump_host;
   engine::translate::miscompile = {launch.miscompile_at,
                                    static_cast<engine::translate::Miscompile::How>(launch.miscompile_how)};

@@ -180,15 +180,27 @@ bool CodeMap::written_in_frame(u64 frame, u64 lines) {
   } while (!lines_[frame].compare_exchange_weak(old, 0, std::memory_order_acq_rel, std::memory_order_acquire));
   // The lines first: who marks after this has the rendezvous to itself; who marked before has recorded the old number.
   generation_[frame].fetch_add(1, std::memory_order_acq_rel);
-  tell_watchers();
+  tell_watchers(frame);
   TRACE(blocks, "code in frame {:#x} is overwritten", frame);
   return true;
 }
 
-void CodeMap::tell_watchers() {
-  epoch_.fetch_add(1, std::memory_order_acq_rel);
+void CodeMap::tell_watchers(u64 frame) {
+  const u64 number = epoch_.fetch_add(1, std::memory_order_acq_rel) + 1;
+  log_[number % kLog].store(log_entry(number, frame), std::memory_order_release);
   if (!watched_.load(std::memory_order_relaxed)) return;
   for (auto& m : impl_->members) m->cpu->attention->fetch_or(attention::code_changed, std::memory_order_release);
+}
+
+bool CodeMap::overwritten(u64 since, u64 until, std::vector<u64>& frames) const {
+  if (until - since > kLog) return false;
+  for (u64 number = since + 1; number <= until; number++) {
+    const u64 entry = log_[number % kLog].load(std::memory_order_acquire);
+    const u64 frame = entry & ((u64{1} << kFrameBits) - 1);
+    if (entry != log_entry(number, frame)) return false;
+    frames.push_back(frame);
+  }
+  return true;
 }
 
 void CodeMap::serve(Vcpu& self) {

@@ -43,6 +43,9 @@ class CodeMap {
   // not compare generations ask for it) and moves epoch().
   void watch() { watched_.store(true); }
   u64 epoch() const { return epoch_.load(std::memory_order_acquire); }
+  // The frames that were overwritten after epoch() was `since` and until it was `until` (appended, some perhaps twice).
+  // False: too many to be told apart, look at all.
+  bool overwritten(u64 since, u64 until, std::vector<u64>& frames) const;
   // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range
   // may run on into the frames that follow.
   bool written(u64 frame, u32 offset, u64 length);
@@ -56,9 +59,14 @@ class CodeMap {
   struct Impl;
   bool written_in_frame(u64 frame, u64 lines);
   void rendezvous(Vcpu& self, u64 frame, u64 lines);
-  void tell_watchers();
+  void tell_watchers(u64 frame);
   std::atomic<bool> watched_{false};
   std::atomic<u64> epoch_{0};
+  // The last changes, each with its number, so that a reader knows one that is not written yet, or written over.
+  static constexpr u64 kLog = 256;
+  static constexpr unsigned kFrameBits = 28;  // 1 TiB of RAM
+  static constexpr u64 log_entry(u64 number, u64 frame) { return number << kFrameBits | frame; }
+  std::atomic<u64> log_[kLog] = {};
   std::atomic<u32>* generation_;
   std::atomic<u64>* lines_;
   std::unique_ptr<Impl> impl_;

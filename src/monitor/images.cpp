@@ -92,6 +92,7 @@ core::Launch Images::launch(const machine::Config& config) const {
   // What is to be verified is translated at once.
   if (config.verify) engine::translate::hot_threshold = 1;
   l.hot_threshold = engine::translate::hot_threshold_of_environment();
+  l.translate_debug = engine::translate::debug;
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;
   l.verify = config.verify, l.dump_guest = config.dump_guest, l.dump_host = config.dump_host;
   const auto miscompile = engine::translate::miscompile_of_environment();

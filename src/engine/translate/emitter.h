@@ -21,7 +21,7 @@ inline constexpr u8 kNone = 0xff;
 struct Mem {
   u8 base = kNone, index = kNone, scale = 0;
   bool gs = false;
-  bool no_disp8 = false;  // EVEX scales it
+  bool no_disp8 = false;  // EVEX scales it, or a Fixup names it
   i32 disp = 0;
   u64 absolute = 0;
 };
@@ -116,8 +116,10 @@ class Emitter {
   void mov_imm(u8 to, u64 v);
   void mov_imm64(u8 to, u64 v);  // never a shorter form
   void pext(u8 to, u8 from, const Mem& mask) { vex(2, 2, true, from, 0xF5, to, mask); }
-  void pdep(u8 to, u8 from, const Mem& mask) { vex(2, 3, true, from, 0xF5, to, mask); }
   void rorx(u8 to, u8 from, u8 count) { vex(3, 3, true, 0, 0xF0, to, from), byte(count); }
+  void rorx32(u8 to, u8 from, u8 count) { vex(3, 3, false, 0, 0xF0, to, from), byte(count); }
+  void shrx(u8 to, u8 from, u8 count) { vex(2, 3, true, count, 0xF7, to, from); }  // by the register `count`
+  void shrx(u8 to, const Mem& from, u8 count) { vex(2, 3, true, count, 0xF7, to, from); }
   void jmp(u64 target) {
     byte(0xE9);
     note(Fixup::Kind::outside, size_, target);

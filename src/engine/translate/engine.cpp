@@ -2,9 +2,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include <fmt/format.h>
 
 #include "base/invariant.h"
 #include "engine/interpret/interpreter.h"
+#include "engine/translate/host.h"
 #include "engine/translate/options.h"
 #include "engine/translate/translator.h"
 #include "engine/verify/lockstep.h"
@@ -28,6 +33,27 @@ translate::Miscompile translate::miscompile_of_environment() {
           : how == "drop"  ? Miscompile::How::drop
                            : Miscompile::How::none;
   return m;
+}
+
+Result<u32, std::string> translate::debug_of_environment() {
+  constexpr std::pair<std::string_view, u32> kWords[] = {
+      {"nogs", debug_option::no_gs_base},
+      {"nopext", debug_option::no_pext},
+  };
+  const char* text = std::getenv("TRAPLINE_DEBUG");
+  u32 chosen = 0;
+  for (std::string_view rest = text ? text : ""; !rest.empty();) {
+    const std::string_view word = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
+    const auto* known = std::find_if(std::begin(kWords), std::end(kWords), [&](auto& w) { return w.first == word; });
+    if (known == std::end(kWords)) {
+      std::string words;
+      for (const auto& w : kWords) words += (words.empty() ? "" : ", ") + std::string{w.first};
+      return Err{fmt::format("TRAPLINE_DEBUG={}: unknown word: {}", word, words)};
+    }
+    chosen |= known->second;
+  }
+  return chosen;
 }
 
 std::string translate_missing() {

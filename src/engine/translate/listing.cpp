@@ -67,9 +67,8 @@ class Names {
     }
     add("state.left", in.state.left), add("state.vec_live", in.state.vec_live), add("state.tmp", in.state.tmp);
     add("state.page_bits", in.state.page_bits), add("state.jump_bits", in.state.jump_bits);
-    add("state.left_bit", in.state.left_bit), add("state.high8", in.state.high8);
-    add("state.write_table", in.state.write_table), add("state.not_if", in.state.not_if);
-    add("state.overflow", in.state.overflow), add("state.x87_masks", in.state.x87_masks);
+    add("state.tables", in.state.tables), add("state.write_table", in.state.write_table);
+    add("state.last_page", in.state.last_page);
     names_[address(*in.cpu.attention)] = "attention";
     names_[in.thunks.call] = "call", names_[in.thunks.load_vec] = "load_vec";
   }

@@ -34,6 +34,12 @@ Site& Lowering::site(Site::Kind kind, const Piece* piece) {
   return s;
 }
 
+// AH, BH, CH or DH: the second byte of `from`.
+void Lowering::high_byte(u8 to, u8 from) {
+  e_.rorx(to, from, 8);
+  e_.op(0, false, 0x0FB6, to, to, true);  // MOVZX
+}
+
 // -- Instructions that stay themselves
 bool Lowering::plain(const Piece& p) {
   const vector::Decoded& d = p.raw;
@@ -121,7 +127,7 @@ bool Lowering::plain(const Piece& p) {
       *known = {guest, high8, false, t};
       replaced_count++;
       if (high8)
-        e_.pext(t, kHost[guest], var(&state_.high8));
+        high_byte(t, kHost[guest]);
       else
         e_.load(t, gpr(guest));
     }
@@ -234,7 +240,7 @@ void Lowering::push_flags(const Piece& p) {
   e_.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
   e_.put(0x0F, 0xB6, 0xCC);        // MOVZX ECX, AH
   e_.put(0x0F, 0xB6, 0xC0);        // MOVZX EAX, AL
-  e_.pdep(rax, rax, var(&state_.overflow));
+  e_.rorx32(rax, rax, 32 - 11);    // OF
   e_.lea(rcx, at(rcx, rax, 0));
   e_.load32(rax, var(&cpu_.sys_flags));
   e_.lea(rcx, at(rcx, rax, 0));
@@ -258,8 +264,9 @@ void Lowering::set_interrupts(const Piece& p) {
     jump_cold(*s);
   }
   e_.load32(rcx, var(&cpu_.sys_flags));
-  e_.pext(rcx, rcx, var(&state_.not_if));
-  e_.pdep(rcx, rcx, var(&state_.not_if));
+  e_.rorx32(rcx, rcx, 10);  // IF is bit 31
+  e_.lea(rcx, at(rcx, rcx, 0), false);
+  e_.rorx32(rcx, rcx, 32 - 9);
   if (set) e_.lea(rcx, at(rcx, 0x200));
   e_.store32(var(&cpu_.sys_flags), rcx);
   if (s) s->resume = e_.pc();
@@ -372,7 +379,9 @@ void Lowering::head() {
   s.rip = block_->key.linear;
   e_.load(rcx, var(&state_.left));
   e_.lea(r10, at(rcx, -static_cast<i32>(block_->count)));
-  e_.pext(rcx, r10, var(&state_.left_bit));
+  static_assert(kLeftBias == u64{1} << 62);
+  e_.mov_imm(rcx, 62);
+  e_.shrx(rcx, r10, rcx);
   jump_cold_if_rcx_0({0, &s, nullptr});
   e_.store(var(&state_.left), r10);
 }
@@ -449,9 +458,10 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
     Site& unmasked = site(Site::Kind::step, nullptr);
     unmasked.rip = block.key.linear;
     e_.op(0, false, 0xD9, 7, var(&state_.tmp));  // FNSTCW
-    e_.load32(rcx, var(&state_.tmp));
-    e_.pext(rcx, rcx, var(&state_.x87_masks));
-    e_.lea(rcx, at(rcx, -0x3f));
+    e_.op(0, false, 0x0FB6, rcx, var(&state_.tmp));
+    e_.lea(rcx, at(kNone, rcx, 2), false);
+    e_.op(0, false, 0x0FB6, rcx, rcx, true);  // its six masks, in the upper bits of CL
+    e_.lea(rcx, at(rcx, -0xfc));
     e_.put(kJrcxz, 5);
     jump_cold(unmasked);
   }

@@ -100,6 +100,7 @@ class Lowering {
   void jump_cold_if_rcx_0(const Cold& c);
   void flush_islands();
   void islands(u32 ahead);
+  static u32 look_up_bytes();
   void head();
   void insn(const Piece& p);
   bool plain(const Piece& p);
@@ -123,6 +124,9 @@ class Lowering {
   Place place_of(const Piece& p);
   Place stack_place(i32 disp);
   static Mem reached(const Place& p);
+  void high_byte(u8 to, u8 from);
+  void page_sum(Emitter& e, u8 first, unsigned size);
+  Mem table_slot(Emitter& e, Mem offset, u8 free);
   void look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write);
   void look_up_constant(const Place& place, unsigned size, bool write);
   void reach(const Place& place, unsigned size, bool write, const Share& share, Site& s);

@@ -1,3 +1,6 @@
+#include <bit>
+
+#include "engine/translate/host.h"
 #include "engine/translate/lower.h"
 
 namespace trapline::engine::translate {
@@ -53,9 +56,8 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   Site& s = site(Site::Kind::indirect, nullptr);
   s.before = counted;
   s.rip = from;
-  Mem slot{.disp = Views::jump_offset(target)};
-  slot.gs = true;
   linear(r10, target);
+  Mem slot = table_slot(e_, {.disp = Views::jump_offset(target)}, r11);
   e_.load(rcx, slot);
   e_.note(F::jump, e_.size() - 4, target);
   e_.lea(rcx, at(rcx, r10, 0));
@@ -72,10 +74,24 @@ void Lowering::jump_indirect(i8 undo_rsp, const Piece& p) {
   s.before = static_cast<u16>(index_ + 1);
   s.undo_rsp = undo_rsp;
   look_at_attention(s);
-  e_.pext(rcx, r10, var(&state_.jump_bits));
+  if (host_ways().pext) {
+    e_.pext(rcx, r10, var(&state_.jump_bits));
+  } else {
+    static_assert(std::has_single_bit(Views::kJumps));
+    constexpr unsigned kBits = std::countr_zero(Views::kJumps);
+    e_.rorx(rcx, r10, kBits);
+    e_.mov_imm(r11, 64 - kBits);
+    e_.shrx(rcx, rcx, r11);
+  }
   e_.lea(rcx, at(rcx, rcx, 0));
   Mem slot = at(kNone, rcx, 3, kJumpOffset + 8);
-  slot.gs = true;
+  if (host_ways().gs_base) {
+    slot.gs = true;
+  } else {
+    e_.load(r11, var(&state_.tables));
+    e_.lea(rcx, at(r11, rcx, 3));
+    slot = at(rcx, kJumpOffset + 8);
+  }
   e_.load(r11, slot);
   slot.disp = kJumpOffset;
   e_.load(rcx, slot);

@@ -1,3 +1,4 @@
+#include "engine/translate/host.h"
 #include "engine/translate/lower.h"
 
 namespace trapline::engine::translate {
@@ -44,6 +45,9 @@ void Lowering::islands(u32 ahead) {
   flush_islands();
   e_.patch8(at, static_cast<u8>(e_.size() - (at + 1)));
 }
+
+// At the most, with the jump behind it.
+u32 Lowering::look_up_bytes() { return host_ways().pext ? 64 : 80; }
 
 // -- Addresses
 // The register of a general register's value, for use in an address.
@@ -110,24 +114,51 @@ Mem Lowering::reached(const Place& p) { return p.base == kNone ? at(rcx, p.disp)
 
 // -- Look-ups: RCX becomes what to add to the address, or 0. Clobber R11.
 void Lowering::look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write) {
-  const Mem mask = var(&state_.page_bits);
   u8 first = base;
   if (disp != 0) e.lea(first = r11, at(base, disp));
-  e.pext(rcx, first, mask);
-  if (size == 1) {
-    e.lea(rcx, at(rcx, rcx, 0));
-  } else {
-    e.lea(r11, at(first, static_cast<i32>(size - 1)));
-    e.pext(r11, r11, mask);
-    e.lea(rcx, at(rcx, r11, 0));
-  }
+  page_sum(e, first, size);
   Mem slot = at(kNone, rcx, 3);
-  if (write) {
-    e.load(r11, var(&state_.write_table));
+  if (write || !host_ways().gs_base) {
+    e.load(r11, var(write ? &state_.write_table : &state_.tables));
     slot = at(r11, rcx, 3);
   }
-  slot.gs = true;
+  slot.gs = host_ways().gs_base;
   e.load(rcx, slot);
+}
+
+// RCX = page(first byte) + page(last byte) of the `size` bytes at `first`, which R11 may be.
+void Lowering::page_sum(Emitter& e, u8 first, unsigned size) {
+  constexpr u8 kUp = 48, kDown = 28;  // rotated so that bit 47 comes to the top, shifted until bit 12 is at the bottom
+  static_assert(Views::kPageBits == u64{0xfffffffff} << 12);
+  const Mem mask = var(&state_.page_bits);
+  if (host_ways().pext)
+    e.pext(rcx, first, mask);
+  else
+    e.rorx(rcx, first, kUp);
+  if (size > 1) e.lea(r11, at(first, static_cast<i32>(size - 1)));
+  if (host_ways().pext) {
+    if (size > 1) e.pext(r11, r11, mask);
+  } else {
+    if (size > 1) {
+      e.rorx(r11, r11, kUp);
+      e.store(var(&state_.last_page), r11);
+    }
+    e.mov_imm(r11, kDown);
+    e.shrx(rcx, rcx, r11);
+    if (size > 1) e.shrx(r11, var(&state_.last_page), r11);
+  }
+  e.lea(rcx, at(rcx, size > 1 ? r11 : rcx, 0));
+}
+
+// The operand `offset` of the current view's tables. `free`: a register that may hold their base.
+Mem Lowering::table_slot(Emitter& e, Mem offset, u8 free) {
+  if (host_ways().gs_base) {
+    offset.gs = true;
+    return offset;
+  }
+  e.load(free, var(&state_.tables));
+  if (offset.base == kNone) return {.base = free, .no_disp8 = true, .disp = offset.disp};
+  return at(offset.base, free, 0, offset.disp);
 }
 
 // Of an address that is known now.
@@ -139,14 +170,13 @@ void Lowering::look_up_constant(const Place& place, unsigned size, bool write) {
   } else {
     e_.mov_imm(r11, slot);
   }
-  Mem at_slot = at(r11);
-  at_slot.gs = true;
-  e_.load(rcx, at_slot);
+  const Mem slot_at = table_slot(e_, at(r11), rcx);
+  e_.load(rcx, slot_at);
 }
 
 // `s`: where C++ fills the slot; it goes on at s.resume, which comes before all this.
 void Lowering::reach(const Place& place, unsigned size, bool write, const Share& share, Site& s) {
-  islands(share.slot == Share::kNone || share.leads ? 64 : 16);
+  islands(share.slot == Share::kNone || share.leads ? look_up_bytes() : 16);
   s.size = static_cast<u8>(size);
   s.write = write;
   if (share.slot == Share::kNone || place.constant) {

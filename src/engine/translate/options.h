@@ -1,6 +1,9 @@
 // What the process that runs engines decides for all of them. Set before engines are made.
 #pragma once
 
+#include <string>
+
+#include "base/result.h"
 #include "base/types.h"
 
 namespace trapline::engine::translate {
@@ -13,6 +16,15 @@ inline bool count_instructions = true;
 // for tests.
 inline unsigned hot_threshold = 32;
 unsigned hot_threshold_of_environment();
+
+// TRAPLINE_DEBUG=WORD,...: ways of translated code that are not taken, to find out which of them is wrong.
+namespace debug_option {
+inline constexpr u32 no_gs_base = 1;  // nogs: tables by a base in memory, as on hosts without FSGSBASE
+inline constexpr u32 no_pext = 2;     // nopext: page numbers by shifts, as on hosts where PEXT is microcode
+}  // namespace debug_option
+inline u32 debug = 0;
+// Error: names the word that is none.
+Result<u32, std::string> debug_of_environment();
 
 // --dump: each translated block goes to the trace, as guest code, host code, or both side by side.
 inline bool dump_guest = false, dump_host = false;

@@ -21,8 +21,10 @@ struct State {
   u64 target = 0;
   u64 trap_pc = 0;
   // Constants that instructions want in memory.
-  u64 page_bits = 0, jump_bits = 0, left_bit = 0, high8 = 0xff00, write_table = 0;
-  u64 not_if = ~u64{0x200}, overflow = 0x800, x87_masks = 0x3f;
+  u64 page_bits = 0, jump_bits = 0;
+  u64 tables = 0;       // base of the current view's
+  u64 write_table = 0;  // from what GS has, or from 0 where GS has nothing
+  u64 last_page = 0;    // of the look-up under way, where there is no PEXT
   u32 host_mxcsr = 0x1f80;
   u64 shared[Share::kSlots] = {};  // what shared look-ups have found
 };

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "base/invariant.h"
 #include "base/trace.h"
@@ -22,6 +23,7 @@
 #include "engine/common/signal_hook.h"
 #include "engine/interpret/block_cache.h"
 #include "engine/interpret/op.h"
+#include "engine/translate/host.h"
 #include "engine/translate/listing.h"
 #include "engine/translate/options.h"
 
@@ -56,12 +58,6 @@ void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memor
 
 }  // namespace
 
-std::string missing_on_host() {
-  if (!__builtin_cpu_supports("bmi2")) return "BMI2";
-  if (!(getauxval(AT_HWCAP2) & 2)) return "FSGSBASE (Linux 5.9)";
-  return {};
-}
-
 std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   if (*why = missing_on_host(); !why->empty()) return nullptr;
   std::unique_ptr<Translator> t{new Translator{cpu}};
@@ -76,7 +72,6 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
   State& s = t->region_->state();
   s.page_bits = Views::kPageBits;
   s.jump_bits = Views::kJumpMask;
-  s.left_bit = kLeftBias;
   s.write_table = Views::kWriteTable;
   t->trap_site_.kind = Site::Kind::trap;
   t->emitter_.begin(t->region_->next());
@@ -114,6 +109,8 @@ void Translator::flush() {
   by_frame_.clear();
   by_place_.clear();
   stable_pages_.clear();
+  stable_regions_.clear();
+  huge_stable_ = false;
   all_.clear();
   sites_.clear();
   called_.clear();
@@ -178,7 +175,12 @@ void Translator::set_view(View view) {
     views_->forget_jumps();
     view_mode_[static_cast<u8>(view)] = mode_;
   }
-  write_gs_base(views_->base(view));
+  State& s = region_->state();
+  s.tables = views_->base(view);
+  if (host_ways().gs_base)
+    write_gs_base(s.tables);
+  else
+    s.write_table = s.tables + Views::kWriteTable;
 }
 
 // -- Blocks
@@ -218,47 +220,60 @@ void Translator::invalidate(Block& block) {
   if (const auto known = by_place_.find(Place{block.key.gpa, block.key.mode});
       known != by_place_.end() && known->second == &block)
     by_place_.erase(known);
-  views_->forget_jumps();
+  views_->forget_jump(block.view, block.key.linear, block.entry);
   cpu_.count.blocks_invalidated++;
   TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
 }
 
 // Code was overwritten somewhere: gives up the translations of what has changed.
 void Translator::check_code() {
+  const u64 since = epoch_;
   epoch_ = cpu_.code->epoch();
-  for (auto& [frame, code] : by_frame_) {
-    auto& list = code.blocks;
-    if (list.empty() || list.front()->generation->load(std::memory_order_relaxed) == list.front()->generation_seen)
-      continue;
-    std::size_t kept = 0;
-    for (Block* b : list) {
-      if (b->stale) continue;
-      if (mark(*b))
-        list[kept++] = b;
-      else
-        invalidate(*b);
-    }
-    list.resize(kept);
+  changed_.clear();
+  if (cpu_.code->overwritten(since, epoch_, changed_)) {
+    for (const u64 frame : changed_)
+      if (const auto known = by_frame_.find(frame); known != by_frame_.end()) check_frame(known->second);
+    return;
+  }
+  for (auto& [frame, code] : by_frame_) check_frame(code);
+}
+
+void Translator::check_frame(Frame& frame) {
+  auto& list = frame.blocks;
+  if (list.empty() || list.front()->generation->load(std::memory_order_relaxed) == list.front()->generation_seen)
+    return;
+  std::erase_if(list, [&](Block* b) {
+    if (b->stale) return true;
+    if (mark(*b)) return false;
+    invalidate(*b);
+    return true;
+  });
+}
+
+// Mappings of the upper half have changed: are the stable pages still where they were? An address that INVLPG named
+// stands for the large page that holds it.
+void Translator::check_mapping() {
+  const Views::Remapped what = std::exchange(views_->remapped, {});
+  if (what.all || (!what.pages.empty() && huge_stable_)) {
+    for (auto& [page, list] : stable_pages_) check_page(page, list);
+    return;
+  }
+  for (const u64 address : what.pages) {
+    const auto region = stable_regions_.find(address >> 21);
+    if (region == stable_regions_.end()) continue;
+    for (const u64 page : region->second) check_page(page, stable_pages_[page]);
   }
 }
 
-// Mappings of the upper half have changed: are the stable pages still where they were?
-void Translator::check_mapping() {
-  views_->upper_code_remapped = false;
-  views_->forget_jumps();
-  for (auto& [page, list] : stable_pages_) {
-    Gpa gpa{0};
-    const bool mapped = cpu::peek_translate(cpu_, page, &gpa);
-    std::size_t kept = 0;
-    for (Block* b : list) {
-      if (b->stale) continue;
-      if (mapped && (gpa.raw & kPageMask) == (b->key.gpa & kPageMask))
-        list[kept++] = b;
-      else
-        invalidate(*b);
-    }
-    list.resize(kept);
-  }
+void Translator::check_page(u64 page, std::vector<Block*>& list) {
+  Gpa gpa{0};
+  const bool mapped = cpu::peek_translate(cpu_, page, &gpa);
+  std::erase_if(list, [&](Block* b) {
+    if (b->stale) return true;
+    if (mapped && (gpa.raw & kPageMask) == (b->key.gpa & kPageMask)) return false;
+    invalidate(*b);
+    return true;
+  });
 }
 
 // --dump: once, as it is before links are made.
@@ -398,7 +413,7 @@ void Translator::admit(Block& block) {
   Frame& frame = by_frame_[block.key.gpa / kPageSize];
   frame.blocks.push_back(&block);
   frame.starts.set(block.key.gpa & (kPageSize - 1));
-  if (block.stable) stable_pages_[block.key.linear & kPageMask].push_back(&block);
+  if (block.stable) note_stable(block);
   while (Block* old = stale_.find(block.key)) {
     redirect(old->entry, block.entry);
     stale_.erase(*old);
@@ -406,6 +421,17 @@ void Translator::admit(Block& block) {
   name_code(block.entry, block.end - block.entry, block.key.linear, cpu_.index);
   if (dump_guest || dump_host) [[unlikely]]
     dump(block);
+}
+
+void Translator::note_stable(Block& block) {
+  const u64 page = block.key.linear & kPageMask;
+  auto& list = stable_pages_[page];
+  if (list.empty()) {
+    std::vector<u64>& region = stable_regions_[page >> 21];
+    if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
+  }
+  list.push_back(&block);
+  if (const cpu::TlbEntry* e = cpu::fetch_lookup(cpu_, page); !e || e->page_shift > 21) huge_stable_ = true;
 }
 
 // -- Accounts
@@ -505,6 +531,7 @@ Resume Translator::miss(Site& site, bool vectors) {
   u64 linear;
   const cpu::Access access = site.write ? cpu::Access::write : cpu::Access::read;
   if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, site.size, access, linear)) return leave(Left::one);
+  views_->touch(view_, linear);
   if (((linear + site.size - 1) ^ linear) >> 12) return leave(Left::one);
   const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, site.size, need)) {
@@ -581,7 +608,7 @@ Resume Translator::trap() {
 // cpu is exact: goes on with the translation of what is at cpu.rip, or leaves.
 Resume Translator::dispatch(Site* site) {
   if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
-  if (site == nullptr || cpu_.code->epoch() != epoch_ || views_->upper_code_remapped) {
+  if (site == nullptr || cpu_.code->epoch() != epoch_ || views_->remapped.any()) {
     // After anything but a plain jump the mode may be another.
     const u32 key = interpret::mode_key(cpu_);
     if (!translatable(cpu_, key)) return leave(Left::boundary);
@@ -592,7 +619,7 @@ Resume Translator::dispatch(Site* site) {
       set_view(view);
     }
     if (cpu_.code->epoch() != epoch_) check_code();
-    if (views_->upper_code_remapped) check_mapping();
+    if (views_->remapped.any()) check_mapping();
   }
   u64 entry = views_->find_jump(view_, cpu_.rip);
   Block* block = nullptr;
@@ -641,7 +668,7 @@ void Translator::adopt_thread() {
 interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (!translatable(cpu, key)) return Left::nothing;
   if (cpu.code->epoch() != epoch_) check_code();
-  if (views_->upper_code_remapped) check_mapping();
+  if (views_->remapped.any()) check_mapping();
   View view;
   mode_ = mode_of(key, &view);
   u64 entry = counted_ || view_mode_[static_cast<u8>(view)] != mode_ ? 0 : views_->find_jump(view, cpu.rip);

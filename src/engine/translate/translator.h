@@ -58,8 +58,12 @@ class Translator final : public interpret::Accelerator {
   u32 mode_of(u32 key, View* view) const;
   Block* at_rip();
   void link(Site& site, Block& target);
+  struct Frame;
   void check_code();
+  void check_frame(Frame& frame);
   void check_mapping();
+  void check_page(u64 page, std::vector<Block*>& list);
+  void note_stable(Block& block);
   void invalidate(Block& block);
   void set_view(View view);
   void adopt_thread();
@@ -111,6 +115,9 @@ class Translator final : public interpret::Accelerator {
   };
   std::unordered_map<u64, Frame> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
+  std::unordered_map<u64, std::vector<u64>> stable_regions_;   // those pages, by region of 2 MiB
+  bool huge_stable_ = false;                                   // one of them is part of a larger page
+  std::vector<u64> changed_;                                   // check_code()'s
   std::deque<Block> all_;                                      // in the order of their host addresses
   std::deque<Site> sites_;
   std::deque<Called> called_;
@@ -140,8 +147,5 @@ class Translator final : public interpret::Accelerator {
 
 // Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.
 bool handle_signal(void* ucontext);
-
-// What this host lacks for `--engine translate`, or empty.
-std::string missing_on_host();
 
 }  // namespace trapline::engine::translate

@@ -2,6 +2,11 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cstring>
+
+#include "base/invariant.h"
+
 namespace trapline::engine::translate {
 
 namespace {
@@ -26,7 +31,7 @@ void* reserve(u64 bytes) {
 }  // namespace
 
 std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
-  std::unique_ptr<Views> views{new Views};
+  std::unique_ptr<Views> views{new Views{cpu.ram ? cpu.ram->frames() : 0}};
   for (unsigned v = 0; v < kViews; v++) {
     const u64 bytes = kJumpBytes + 2 * kTableBytes + kPageSize;
     void* p = reserve(bytes);
@@ -40,7 +45,6 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
     views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;
     *static_cast<JumpSlot*>(p) = empty(0);
   }
-  views->writer_.resize(cpu.ram ? cpu.ram->frames() : 0);
   return views;
 }
 
@@ -49,34 +53,100 @@ Views::~Views() {
     if (p) munmap(p, kJumpBytes + 2 * kTableBytes + kPageSize);
 }
 
+void Views::touch(View v, u64 linear) {
+  if (touched_.touch(linear, static_cast<u8>(v))) return;
+  purge();
+  touched_.touch(linear, static_cast<u8>(v));
+}
+
 void Views::fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write) {
+  if (global_.size() + upper_.size() + lower_.size() >= kMostFilled) drop_everything();
   std::vector<Filled>& list = !(linear >> 63) ? lower_ : global ? global_ : upper_;
-  if (++since_purge_ > kMost) purge();
   const u8 view = static_cast<u8>(v);
   if (read) *slot(view, linear, false) = addend;
   if (write) {
     *slot(view, linear, true) = addend;
-    if (gpa_page / kPageSize < writer_.size()) writer_[gpa_page / kPageSize] = 1;
+    note_writer(view, linear, gpa_page, addend);
   }
-  list.push_back({linear & kPageMask, gpa_page, view, page_shift, global, write});
-  if (page_shift > 12) large_filled_ = true;
+  list.push_back({linear & kPageMask, gpa_page, view, write});
+  if (page_shift > 12) note_large(linear, page_shift);
   fills++;
 }
 
+// A place whose entry is gone, or another frame's now, is free.
+void Views::note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend) {
+  FrameWriters::Frame* f = writers_.at(gpa_page / kPageSize);
+  const WriterPlace place = WriterPlace::of(view, linear);
+  if (!f || f->many() || f->place[0] == place || f->place[1] == place) return;
+  const u64 host = (linear & kPageMask) + addend;
+  for (WriterPlace& p : f->place) {
+    const bool alive = p.raw != 0 && touched_.touched(p.linear()) >> p.view() & 1 &&
+                       *slot(p.view(), p.linear(), true) == host - p.linear();
+    if (alive) continue;
+    p = place;
+    return;
+  }
+  f->place[1].raw = FrameWriters::Frame::kMany;
+}
+
+void Views::note_large(u64 linear, u8 page_shift) {
+  if (page_shift < 30) {
+    for (u64 part = 0; part < u64{1} << page_shift; part += 2 * MiB)
+      large_.insert(((linear & ~((u64{1} << page_shift) - 1)) + part) >> 21);
+    return;
+  }
+  std::vector<u64>& mibs = huge_[linear >> 30];
+  if (std::find(mibs.begin(), mibs.end(), linear >> 20) == mibs.end()) mibs.push_back(linear >> 20);
+}
+
+// All entries of a MiB.
+void Views::clear_mib(u64 linear) {
+  const u64 first = linear & ~(MiB - 1);
+  const u8 views = touched_.touched(first);
+  for (u8 v = 0; v < kViews; v++)
+    if (views >> v & 1)
+      for (const bool write : {false, true}) std::memset(slot(v, first, write), 0, kPageSize);
+}
+
+// The entries of large mappings that hold it.
+void Views::clear_large(u64 linear) {
+  if (large_.erase(linear >> 21) != 0) {
+    large_.erase(linear >> 21 ^ 1);  // a 4 MiB page is two regions
+    for (u64 part = 0; part < 4; part++) clear_mib((linear & ~(4 * MiB - 1)) + part * MiB);
+  }
+  const auto huge = huge_.find(linear >> 30);
+  if (huge == huge_.end()) return;
+  for (const u64 mib : huge->second) clear_mib(mib << 20);
+  huge_.erase(huge);
+}
+
+// The tables' memory too: mapping them anew frees the host's page tables as well.
 void Views::purge() {
   for (void* p : map_) {
-    madvise(static_cast<u8*>(p) + kJumpBytes, 2 * kTableBytes, MADV_DONTNEED);
+    void* tables = static_cast<u8*>(p) + kJumpBytes;
+    const u64 bytes = 2 * kTableBytes + kPageSize;
+    const void* again =
+        mmap(tables, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    INVARIANT(again == tables, "the tables' memory cannot be mapped anew");
+    madvise(tables, bytes, MADV_NOHUGEPAGE);
+    madvise(tables, bytes, MADV_DONTDUMP);
   }
-  global_.clear();
-  upper_.clear();
-  lower_.clear();
-  large_filled_ = false;
-  since_purge_ = 0;
+  global_.clear(), upper_.clear(), lower_.clear();
+  large_.clear(), huge_.clear();
+  touched_.clear();
+  purges++;
 }
 
 void Views::drop_all(std::vector<Filled>& list) {
   for (const Filled& f : list) clear(f);
   list.clear();
+}
+
+void Views::drop_everything() {
+  drop_all(global_);
+  drop_all(upper_);
+  drop_all(lower_);
+  large_.clear(), huge_.clear();
 }
 
 // -- Jump cache
@@ -86,6 +156,7 @@ void Views::put_jump(View v, u64 linear, u64 entry, bool stable) {
   auto* cache = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes);
   std::vector<u32>& list = (stable ? stable_ : unstable_)[static_cast<u8>(v)];
   list.push_back(static_cast<u32>(i));
+  if (!stable) unstable_pages_.set(linear >> 12 & (kCodePages - 1));
   cache[i] = {0 - linear, entry};
   if (list.size() > 4 * kJumps) forget_jumps();
 }
@@ -93,6 +164,12 @@ void Views::put_jump(View v, u64 linear, u64 entry, bool stable) {
 u64 Views::find_jump(View v, u64 linear) const {
   const JumpSlot& s = reinterpret_cast<const JumpSlot*>(base(v) - kJumpBytes)[linear & kJumpMask];
   return s.negated == 0 - linear ? s.entry : 0;
+}
+
+void Views::forget_jump(View v, u64 linear, u64 entry) {
+  const u64 i = linear & kJumpMask;
+  JumpSlot& s = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes)[i];
+  if (s.entry == entry) s = empty(i);
 }
 
 void Views::forget_jumps() {
@@ -110,16 +187,23 @@ void Views::forget_unstable_jumps() {
     for (u32 i : unstable_[v]) cache[i] = empty(i);
     unstable_[v].clear();
   }
+  unstable_pages_.reset();
+}
+
+void Views::forget_unstable_jumps_to(u64 page) {
+  if (!unstable_pages_.test(page >> 12 & (kCodePages - 1))) return;
+  for (unsigned v = 0; v < kViews; v++) {
+    auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
+    for (u32 i : unstable_[v])
+      if (((0 - cache[i].negated) & kPageMask) == page) cache[i] = empty(i);
+  }
 }
 
 // -- What the TLB says
 void Views::flushed_all() {
   flushes++;
-  drop_all(global_);
-  drop_all(upper_);
-  drop_all(lower_);
-  large_filled_ = false;
-  upper_code_remapped = true;
+  drop_everything();
+  remapped.all = true;
   forget_unstable_jumps();
 }
 
@@ -134,24 +218,29 @@ void Views::switched() {
   forget_unstable_jumps();
 }
 
+// Costs what the address has, not what has been touched elsewhere.
 void Views::flushed_page(u64 linear) {
   const u64 page = linear & kPageMask;
-  for (u8 v = 0; v < kViews; v++) *slot(v, page, false) = *slot(v, page, true) = 0;
-  if (large_filled_)
-    for (std::vector<Filled>* list : {&global_, &upper_, &lower_})
-      for (const Filled& f : *list)
-        if (f.page_shift > 12 && (f.linear ^ linear) >> f.page_shift == 0) clear(f);
-  if (linear >> 63) upper_code_remapped = true;
-  forget_unstable_jumps();
+  const u8 views = touched_.touched(page);
+  for (u8 v = 0; v < kViews; v++)
+    if (views >> v & 1) *slot(v, page, false) = *slot(v, page, true) = 0;
+  if (!large_.empty() || !huge_.empty()) clear_large(linear);
+  if (linear >> 63) remapped.pages.push_back(page);
+  forget_unstable_jumps_to(page);
 }
 
 // The lists keep what is cleared here: to clear it again costs nothing.
 void Views::dropped_write(u64 gpa_page) {
-  if (gpa_page / kPageSize >= writer_.size() || !writer_[gpa_page / kPageSize]) return;
-  for (const std::vector<Filled>* list : {&global_, &upper_, &lower_})
-    for (const Filled& f : *list)
-      if (f.gpa == gpa_page && f.write) *slot(f.view, f.linear, true) = 0;
-  writer_[gpa_page / kPageSize] = 0;
+  FrameWriters::Frame* f = writers_.at(gpa_page / kPageSize);
+  if (f && !f->many()) {
+    for (const WriterPlace& p : f->place)
+      if (p.raw != 0 && touched_.touched(p.linear()) >> p.view() & 1) *slot(p.view(), p.linear(), true) = 0;
+  } else {
+    for (const std::vector<Filled>* list : {&global_, &upper_, &lower_})
+      for (const Filled& e : *list)
+        if (e.gpa == gpa_page && e.write) *slot(e.view, e.linear, true) = 0;
+  }
+  if (f) *f = {};
 }
 
 void Views::dropped_all_write() {

@@ -16,10 +16,15 @@
 // Entries are a subset of what the guest's TLB may hold: TlbMirror's calls take them away. Owned by the vCPU's thread.
 #pragma once
 
+#include <bitset>
 #include <optional>
+#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "cpu/mmu.h"
+#include "engine/translate/frame_writers.h"
+#include "engine/translate/table_pages.h"
 
 namespace trapline::engine::translate {
 
@@ -54,17 +59,28 @@ class Views final : public cpu::TlbMirror {
 
   u64 base(View v) const { return base_[static_cast<u8>(v)]; }  // what GS holds
 
-  // `addend` for accesses to the page of `linear`; what for: `write` also fills the read slot when `read` says so.
+  // Before a look-up at `linear` is repeated, or given up: counts what it has made the tables grow by, and gives all
+  // back (every entry is lost) when that is too much.
+  void touch(View v, u64 linear);
+  // `addend` for accesses to the page of `linear`, which touch() knows; what for: `write` also fills the read slot when
+  // `read` says so. `page_shift`: the guest's page.
   void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
   // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
   void put_jump(View v, u64 linear, u64 entry, bool stable);
   u64 find_jump(View v, u64 linear) const;
   void forget_jumps();
+  void forget_jump(View v, u64 linear, u64 entry);  // if it leads there
   void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
 
-  // Set when the mapping of stable code may have changed: look at it again before running it.
-  bool upper_code_remapped = false;
-  u64 fills = 0, flushes = 0;
+  // Mappings of stable code that may have changed: look at them again before running it.
+  struct Remapped {
+    bool all = false;
+    std::vector<u64> pages;  // linear addresses that INVLPG named
+    bool any() const { return all || !pages.empty(); }
+  };
+  Remapped remapped;
+  u64 fills = 0, flushes = 0, purges = 0;
+  u32 pages_touched() const { return touched_.count(); }  // pairs of pages: TablePages
 
   void flushed_all() override;
   void flushed_nonglobal() override;
@@ -74,17 +90,20 @@ class Views final : public cpu::TlbMirror {
   void dropped_all_write() override;
 
  private:
-  Views() = default;
+  explicit Views(u64 frames) : writers_{frames} {}
   struct Filled {
     u64 linear;  // page address
     u64 gpa;
-    u8 view, page_shift;
-    bool global, write;
+    u8 view;
+    bool write;
   };
-  // Fills until all is given up, the tables' memory too: a guest can make a page of them count for one of its own.
-  static constexpr u64 kMost = 1 << 16;
+  // The lists' bound; beyond it all entries are dropped.
+  static constexpr u64 kMostFilled = 1 << 16;
   void purge();
-  u64 since_purge_ = 0;
+  void note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend);
+  void note_large(u64 linear, u8 page_shift);
+  void clear_mib(u64 linear);
+  void clear_large(u64 linear);
   u64* slot(u8 view, u64 linear, bool write) const {
     return reinterpret_cast<u64*>(base_[view] + (write ? kWriteTable : 0)) + ((linear & kPageBits) >> 12) * 2;
   }
@@ -93,15 +112,22 @@ class Views final : public cpu::TlbMirror {
     if (f.write) *slot(f.view, f.linear, true) = 0;
   }
   void drop_all(std::vector<Filled>& list);
+  void drop_everything();
   void forget_unstable_jumps();
+  void forget_unstable_jumps_to(u64 page);
 
   u64 base_[kViews] = {};
   void* map_[kViews] = {};
   // Global pages of the upper half stay for long: apart, so that a flush need not look at them.
   std::vector<Filled> global_, upper_, lower_;
-  bool large_filled_ = false;
+  TablePages touched_;
+  FrameWriters writers_;
+  // Pages of large mappings have entries: by region of 2 MiB, or the MiBs of a 1 GiB region. INVLPG ends them all.
+  std::unordered_set<u64> large_;
+  std::unordered_map<u64, std::vector<u64>> huge_;
   std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
-  std::vector<u8> writer_;                              // by frame: may have entries in a write table
+  static constexpr u64 kCodePages = 4096;
+  std::bitset<kCodePages> unstable_pages_;  // hashed: pages with entries among the unstable ones
 };
 
 }  // namespace trapline::engine::translate

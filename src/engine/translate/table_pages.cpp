@@ -1,0 +1,34 @@
+#include "engine/translate/table_pages.h"
+
+#include <algorithm>
+
+namespace trapline::engine::translate {
+
+TablePages::TablePages() : entries_{std::make_unique<Entry[]>(kEntries)} {}
+
+// Where it is, or would be.
+TablePages::Entry& TablePages::find(u32 mib) const {
+  u32 i = mib * 0x9e3779b1u >> (32 - std::countr_zero(kEntries));
+  while (entries_[i].key != 0 && entries_[i].key != mib + 1) i = (i + 1) & (kEntries - 1);
+  return entries_[i];
+}
+
+bool TablePages::touch(u64 linear, u8 v) {
+  Entry& e = find(mib(linear));
+  const u8 bit = static_cast<u8>(1u << v);
+  if (e.views & bit) return true;
+  if (count_ == kMost) return false;
+  e.key = mib(linear) + 1;
+  e.views |= bit;
+  count_++;
+  return true;
+}
+
+u8 TablePages::touched(u64 linear) const { return find(mib(linear)).views; }
+
+void TablePages::clear() {
+  std::fill_n(entries_.get(), kEntries, Entry{});
+  count_ = 0;
+}
+
+}  // namespace trapline::engine::translate
