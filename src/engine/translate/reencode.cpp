@@ -43,18 +43,18 @@ void put_legacy(const Decoded& d, const Fields& f, Emitter& out) {
   out.byte(has_opcode_register(d) ? (d.insn.opcode & ~7u) | (f.opcode_reg & 7u) : d.insn.opcode);
 }
 
-void put_vex(const Decoded& d, const Fields& f, Emitter& out) {
+void put_vex(const Decoded& d, const Fields& f, bool wide, Emitter& out) {
   const auto& v = d.insn.raw.vex;
   const Extension e = extension_of(f, true);
   out.put(0xC4, (e.r ? 0 : 0x80) | (f.memory && e.x ? 0 : 0x40) | (e.b ? 0 : 0x20) | v.m_mmmm,
-          (v.W ? 0x80 : 0) | (~f.vvvv & 15) << 3 | v.L << 2 | v.pp, d.insn.opcode);
+          (wide ? 0x80 : 0) | (~f.vvvv & 15) << 3 | v.L << 2 | v.pp, d.insn.opcode);
 }
 
-void put_evex(const Decoded& d, const Fields& f, Emitter& out) {
+void put_evex(const Decoded& d, const Fields& f, bool wide, Emitter& out) {
   const auto& v = d.insn.raw.evex;
   const Extension e = extension_of(f, true);
   out.put(0x62, (e.r ? 0 : 0x80) | (e.x ? 0 : 0x40) | (e.b ? 0 : 0x20) | (f.reg & 16 ? 0 : 0x10) | v.mmm,
-          (v.W ? 0x80 : 0) | (~f.vvvv & 15) << 3 | 4 | v.pp,
+          (wide ? 0x80 : 0) | (~f.vvvv & 15) << 3 | 4 | v.pp,
           v.z << 7 | v.L2 << 6 | v.L << 5 | v.b << 4 | (f.vvvv & 16 ? 0 : 8) | v.aaa, d.insn.opcode);
 }
 
@@ -87,15 +87,18 @@ Fields guest_fields(const Decoded& d) {
 }
 
 bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out) {
+  const bool legacy = d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+  const std::optional<bool> wide = legacy ? false : vector::w_in_64_bit_mode(d, source);
+  if (!wide) return false;
   switch (d.insn.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
       put_legacy(d, f, out);
       break;
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
-      put_vex(d, f, out);
+      put_vex(d, f, *wide, out);
       break;
     case ZYDIS_INSTRUCTION_ENCODING_EVEX:
-      put_evex(d, f, out);
+      put_evex(d, f, *wide, out);
       break;
     default:
       return false;
@@ -110,7 +113,7 @@ bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out)
       out.modrm(f.reg, f.rm);
     }
   }
-  for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i]);
+  for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i] & vector::immediate_mask(d));
   return true;
 }
 

@@ -68,11 +68,7 @@ void put_immediates(const Decoded& d, const u8* source, Code& out) {
   unsigned at = raw.modrm.offset + 1u;
   if (d.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) at++;
   at += raw.disp.size / 8;
-  bool register_in_immediate = false;
-  for (u8 i = 0; i < d.insn.operand_count; i++) register_in_immediate |= d.op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4;
-  // Outside 64-bit mode bit 7 of a register in the immediate is ignored.
-  const bool narrow = register_in_immediate && d.insn.machine_mode != ZYDIS_MACHINE_MODE_LONG_64;
-  for (; at < d.insn.length; at++) out.byte(narrow ? source[at] & 0x7f : source[at]);
+  for (; at < d.insn.length; at++) out.byte(source[at] & immediate_mask(d));
 }
 
 bool w_bit(const Decoded& d) {
@@ -161,6 +157,23 @@ const ZydisDecoder& decoder_for(u8 code_bytes) {
   };
   static const All all;
   return all.d[code_bytes == 8 ? 2 : code_bytes == 4 ? 1 : 0];
+}
+
+u8 immediate_mask(const Decoded& d) {
+  if (d.insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return 0xff;
+  for (u8 i = 0; i < d.insn.operand_count; i++)
+    if (d.op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4) return 0x7f;
+  return 0xff;
+}
+
+std::optional<bool> w_in_64_bit_mode(const Decoded& d, const u8* source) {
+  if (d.insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return w_bit(d);
+  for (const bool wide : {w_bit(d), false}) {
+    Code attempt;
+    put_all(d, source, wide, attempt);
+    if (!attempt.overflowed() && same_instruction(d, attempt.data(), attempt.size())) return wide;
+  }
+  return std::nullopt;
 }
 
 bool rebuild(const Decoded& d, const u8* source, Code& out) {
