@@ -22,6 +22,7 @@
 #include <string>
 
 #include "base/types.h"
+#include "cli/options.h"
 #include "core/exit_codes.h"
 #include "core/futex.h"
 #include "engine/registry.h"
@@ -31,7 +32,7 @@ namespace trapline::cli {
 
 namespace {
 
-void line(const char* name, const std::string& finding) { fmt::print("{:<18}{}\n", name, finding); }
+void line(std::string_view name, const std::string& finding) { fmt::print("{:<18}{}\n", name, finding); }
 
 // Runs `probe` in a child. Its return value, or -signal, or -1000 when no child can be made.
 template <class Probe>
@@ -193,6 +194,8 @@ int run_doctor() {
        fmt::format("address space {}, memlock {}, open files {}, processes {}, file size {}", limit(RLIMIT_AS),
                    limit(RLIMIT_MEMLOCK), limit(RLIMIT_NOFILE), limit(RLIMIT_NPROC), limit(RLIMIT_FSIZE)));
   line("hardware help", "not used: VT-x, AMD-V and /dev/kvm are never touched");
+  for (const engine::EngineKind& e : engine::engines())
+    if (e.needs.far && e.lacks().empty()) line(e.name, fmt::format("address space for {} vCPUs", e.room(kMostCpus + 1) - 1));
   line("engine", engine_choice());
   if (seccomp && memfd) return 0;
   fmt::print("this host cannot run VMs: see the lines above that begin with no\n");

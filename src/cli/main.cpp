@@ -70,7 +70,9 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   }
   options.config.rerun = rerun_line(argc, argv);
   const auto config = cli::check(options);
-  return config ? monitor::run_vm(*config) : usage(config.error());
+  if (!config) return usage(config.error());
+  if (!config->note.empty()) fmt::print(stderr, "trapline: {}\n", config->note);
+  return monitor::run_vm(*config);
 }
 
 int dispatch(int argc, char** argv, bool output_open) {

@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include <fmt/format.h>
+#include <algorithm>
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -35,14 +36,18 @@ constexpr Choice<ParaChoice> kParas[] = {
 constexpr Choice<ClockChoice> kClocks[] = {{"real", ClockChoice::real}, {"instructions", ClockChoice::instructions}};
 
 std::string check_engine(const std::string& name, Config& c) {
-  const auto* engine = engine::find_engine(name);
+  const u32 cpus = std::clamp(c.cpus, 1u, kMostCpus);  // a wrong number is named by check_cpus
+  const auto* engine = engine::find_engine(name, cpus);
   const bool known = name == "interpret" || name == "translate" || name == "patch";
   if (!engine && known)
     return fmt::format("--engine {} is not built into this version: use {}", name, engine::engine_names());
   if (!engine) return fmt::format("--engine {}: no such engine: use {}", name, engine::engine_names());
-  if (const std::string lacks = engine->missing(); !lacks.empty())
+  if (const std::string lacks = engine->missing(cpus); !lacks.empty())
     return fmt::format("--engine {}: this host lacks {}; use --engine auto", name, lacks);
   c.engine = engine->name;
+  if (const engine::EngineKind& best = engine::engines().front(); name == "auto" && engine != &best)
+    c.note =
+        fmt::format("--engine auto takes {}: for {} this host lacks {}", engine->name, best.name, best.missing(cpus));
   return {};
 }
 

@@ -1,6 +1,7 @@
 #include "core/vm.h"
 
 #include <algorithm>
+#include <new>
 
 #include "core/finish.h"
 #include "cpu/mmu.h"
@@ -27,7 +28,7 @@ void connect_lapics(Vm& vm) {
 
 }  // namespace
 
-VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind)
+VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engine::VcpuSpace& space)
     : vm{v},
       pages{v.channel.vcpu(index)},
       bus{pages, v.channel.vcpus(), v.launch.instructions_clock},
@@ -48,7 +49,7 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind)
   cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
   cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
   v.code->add_vcpu(&cpu);
-  engine = kind.make(cpu, arena);
+  engine = kind.make(cpu, arena, space);
 }
 
 VcpuUnit::~VcpuUnit() {
@@ -57,8 +58,15 @@ VcpuUnit::~VcpuUnit() {
 }
 
 Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch) {
-  const engine::EngineKind* kind = engine::find_engine(launch.engine);
+  const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
+  // Before the heap grows, or anything else takes the places.
+  auto space = engine::HostSpace::reserve(launch.cpus, sizeof(VcpuUnit), kind->needs);
+  if (!space)
+    return Err{
+        fmt::format("engine {}: this host lacks address space for {} vCPUs, there is room for {}: use --cpus {} "
+                    "or --engine interpret",
+                    kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
   engine::translate::count_instructions = launch.count_instructions;
   engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
   engine::translate::debug = launch.translate_debug;
@@ -68,6 +76,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   engine::verify::on = launch.verify;
   engine::verify::on_difference = [](const std::string& report) { finish(EndKind::verify_failed, report); };
   auto vm = std::make_unique<Vm>();
+  vm->space = std::move(*space);
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);
   vm->launch = std::move(launch);
@@ -84,7 +93,10 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
     const u64 wall = vm->clock.instructions ? para::Kvm::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
-  for (u32 i = 0; i < vm->launch.cpus; i++) vm->vcpus.push_back(std::make_unique<VcpuUnit>(*vm, i, *kind));
+  for (u32 i = 0; i < vm->launch.cpus; i++) {
+    static_assert(alignof(VcpuUnit) <= kPageSize);
+    vm->vcpus.emplace_back(new (vm->space[i].structure) VcpuUnit{*vm, i, *kind, vm->space[i]});
+  }
   connect_lapics(*vm);
   if (vm->launch.debugger) vm->debugger = std::make_unique<Debugger>(*vm);
   return vm;

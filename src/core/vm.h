@@ -26,7 +26,8 @@ struct Vm;
 
 // One vCPU with all that belongs to it.
 struct VcpuUnit {
-  VcpuUnit(Vm& vm, u32 index, const engine::EngineKind& kind);
+  // In `space.structure`.
+  VcpuUnit(Vm& vm, u32 index, const engine::EngineKind& kind, const engine::VcpuSpace& space);
   ~VcpuUnit();
   VcpuUnit(const VcpuUnit&) = delete;
 
@@ -37,6 +38,10 @@ struct VcpuUnit {
   std::unique_ptr<cpu::Lapic> lapic;
   engine::CodeArena arena;
   std::unique_ptr<engine::Engine> engine;
+};
+
+struct EndInPlace {
+  void operator()(VcpuUnit* unit) const { unit->~VcpuUnit(); }
 };
 
 struct Vm {
@@ -50,7 +55,8 @@ struct Vm {
   cpu::Cpuid cpuid;
   std::unique_ptr<cpu::CodeMap> code;
   std::unique_ptr<cpu::Para> para;
-  std::vector<std::unique_ptr<VcpuUnit>> vcpus;
+  engine::HostSpace space;
+  std::vector<std::unique_ptr<VcpuUnit, EndInPlace>> vcpus;
   std::unique_ptr<Debugger> debugger;  // under --gdb
   std::atomic<u32> dead_vcpus{0};      // asleep with nothing but INIT, SIPI or NMI to wake them
 

@@ -181,6 +181,15 @@ bool load_pdptes(Vcpu& cpu, u64 cr3);
 // -- Debugger and reports: translate without side effects and without permissions. False: not mapped
 // ------------------------------
 bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out);
+// Where instructions at `linear` come from now, and who may fetch them (perm::*_fetch), without side effects. False:
+// not mapped.
+struct FetchPage {
+  Gpa gpa{0};
+  u32 perms = 0;
+  bool global = false;
+  u8 page_shift = 12;
+};
+bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out);
 bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size);  // RAM only
 bool poke(Vcpu& cpu, u64 linear, const void* in, unsigned size);   // RAM only; code caches are told
 

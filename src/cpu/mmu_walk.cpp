@@ -206,9 +206,9 @@ bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) 
   return ok;
 }
 
-bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out) {
+bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out) {
   if (!(cpu.cr0 & cr0::pg)) {
-    *out = Gpa{linear & 0xffffffff};
+    *out = {Gpa{linear & 0xffffffff}, kAllBits, false, 12};
     return true;
   }
   if (!cpu.long_mode_active())
@@ -225,7 +225,16 @@ bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out) {
     f = traverse(cpu, linear, path);
   }
   if (f.step != Step::found) return false;
-  *out = Gpa{f.gpa | (linear & (kPageSize - 1))};
+  *out = {Gpa{f.gpa | (linear & (kPageSize - 1))},
+          permissions(cpu, f.rights & pte::user, f.rights & pte::writable, f.nx),
+          (f.leaf & pte::global) && (cpu.cr4 & cr4::pge), f.page_shift};
+  return true;
+}
+
+bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out) {
+  FetchPage page;
+  if (!peek_fetch(cpu, linear, &page)) return false;
+  *out = page.gpa;
   return true;
 }
 

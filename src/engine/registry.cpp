@@ -1,5 +1,7 @@
 #include "engine/registry.h"
 
+#include <fmt/format.h>
+
 #include "engine/interpret/interpreter.h"
 #include "engine/translate/engine.h"
 
@@ -9,18 +11,40 @@ namespace {
 
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
-    {"translate", 16 * MiB, make_translate, translate_missing, true},
-    {"interpret", 16 * MiB, make_interpreter, [] { return std::string{}; }, false},
+    {"translate", 16 * MiB, make_translate, translate_lacks, kTranslateNeeds, true},
+    {"interpret",
+     16 * MiB,
+     [](cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace&) { return make_interpreter(cpu, arena); },
+     [] { return std::string{}; },
+     {},
+     false},
 };
 
 }  // namespace
 
 std::span<const EngineKind> engines() { return kEngines; }
 
-const EngineKind* find_engine(std::string_view name) {
+u32 EngineKind::room(u32 most) const {
+  if (needs.near + needs.far == 0) return most;
+  constexpr u64 kStructure = 64 * KiB;  // more than a vCPU is: only the order of magnitude counts
+  const auto space = HostSpace::reserve(most, kStructure, needs);
+  return space ? most : space.error();
+}
+
+std::string EngineKind::missing(u32 vcpus) const {
+  if (std::string what = lacks(); !what.empty()) return what;
+  // One more than asked for: the process that will need them has another layout, by address-space randomization.
+  const u32 fit = room(vcpus + 1);
+  if (fit > vcpus || needs.far == 0) return {};
+  return fmt::format(
+      "address space for {} vCPU{}, {} GiB each ({})", vcpus, vcpus == 1 ? "" : "s", (needs.near + needs.far) / GiB,
+      fit > 1 ? fmt::format("there is room for {}", fit - 1) : std::string{"ulimit -v or vm.overcommit_memory=2 may limit it"});
+}
+
+const EngineKind* find_engine(std::string_view name, u32 vcpus) {
   if (name == "auto")
     for (const EngineKind& e : kEngines)
-      if (e.missing().empty()) return &e;
+      if (e.missing(vcpus).empty()) return &e;
   for (const EngineKind& e : kEngines)
     if (e.name == name) return &e;
   return nullptr;

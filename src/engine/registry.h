@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "engine/common/host_space.h"
 #include "engine/engine.h"
 
 namespace trapline::engine {
@@ -17,16 +18,23 @@ struct EngineKind {
   std::string_view name;  // as --engine spells it
   u64 arena_bytes;        // generated code of one vCPU: address space of the arena that `make` is given
   // One per vCPU, made before the sandbox closes: the last moment for system calls. Stays on the thread that runs
-  // `cpu`; dies before `cpu` and `arena`.
-  std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena);
-  std::string (*missing)();  // what this host lacks for it, or empty
-  bool verifiable;           // has code to compare with the interpreter (--verify)
+  // `cpu`; dies before `cpu`, `arena` and what `space` names: room as `needs` says, with `cpu` in the structure, or
+  // none.
+  std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space);
+  std::string (*lacks)();  // what this host lacks for it, or empty
+  SpaceNeeds needs;
+  bool verifiable;  // has code to compare with the interpreter (--verify)
+
+  // What this host, with the limits that this process has, lacks for a VM of so many vCPUs, or empty.
+  std::string missing(u32 vcpus = 1) const;
+  // For how many vCPUs, up to `most`, there is address space.
+  u32 room(u32 most) const;
 };
 
 // Best first.
 std::span<const EngineKind> engines();
-// Null: this version has none of that name. "auto" is the first that this host lacks nothing for.
-const EngineKind* find_engine(std::string_view name);
+// Null: this version has none of that name. "auto" is the first that this host lacks nothing for; `vcpus`: of the VM.
+const EngineKind* find_engine(std::string_view name, u32 vcpus = 1);
 // "a, b or auto", for messages that name the remedy.
 std::string engine_names();
 

@@ -269,7 +269,7 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   engine::translate::count_instructions = counted;
   if (!counted) m.watchdog.emplace(*c.attention);
   m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
-  m.engine = kind->make(c, *m.arena);
+  m.engine = kind->make(c, *m.arena, {});
   return g;
 }
 

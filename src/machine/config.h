@@ -22,6 +22,7 @@ struct Config {
   u64 memory = 512 * MiB;
   u32 cpus = 1;
   std::string engine = "auto";  // a name that engine::find_engine knows
+  std::string note;  // one line about the choice, for the user; or empty
   ParaChoice para = ParaChoice::kvm;
   ClockChoice clock = ClockChoice::real;
   std::string cpu_features;

@@ -224,6 +224,7 @@ void Builder::try_fuse(const Source& source, const Insn& jcc, bool cross) {
 
 Builder::Step Builder::add(Vcpu& cpu, const Source& source, const Insn& insn) {
   mnemonic_ = static_cast<u16>(insn.mnemonic);
+  if (isa::never_offered(raw_)) return add_failing(insn, undefined);
   if (const cpu::Semantic s = cpu::find_semantic(insn)) return add_semantic(insn, s, !block_goes_on(insn));
   const u64 next = at_ + insn.length;
   const u64 target = next + insn.imm;

@@ -56,7 +56,7 @@ Result<u32, std::string> translate::debug_of_environment() {
   return chosen;
 }
 
-std::string translate_missing() {
+std::string translate_lacks() {
 #ifdef __SANITIZE_ADDRESS__
   return "room for its tables beside AddressSanitizer's shadow memory";
 #else
@@ -64,10 +64,10 @@ std::string translate_missing() {
 #endif
 }
 
-std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena) {
+std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space) {
   translate::hot_threshold = translate::hot_threshold_of_environment();
   std::string why;
-  std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, &why);
+  std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, space, &why);
   INVARIANT(translator, "engine translate: this host lacks {}; use --engine interpret", why);
   return make_accelerated(cpu, arena, verify::checked(cpu, std::move(translator)));
 }

@@ -4,13 +4,18 @@
 #include <memory>
 #include <string>
 
+#include "engine/common/host_space.h"
 #include "engine/engine.h"
+#include "engine/translate/region.h"
+#include "engine/translate/views.h"
 
 namespace trapline::engine {
 
 class CodeArena;
 
-std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena);
-std::string translate_missing();  // what this host lacks for it, or empty
+inline constexpr SpaceNeeds kTranslateNeeds{translate::Region::bytes_for(translate::kCodeBytes),
+                                            translate::Views::kBytes};
+std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space);
+std::string translate_lacks();  // what this host lacks for it, or empty
 
 }  // namespace trapline::engine

@@ -270,7 +270,7 @@ bool is_branch(Piece& p, const Context& c) {
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
-      return canonical_branch(from, i, c);
+      return i.address_bytes >= 4 && canonical_branch(from, i, c);  // with 67 in 32-bit code it counts CX
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL:
       p.ends = true;
@@ -304,6 +304,9 @@ bool keeps_x87_control(ZydisMnemonic m) {
       return true;
   }
 }
+
+// What follows sees memory with other rights (SMAP): look-ups of this block are in the view that it was entered with.
+bool changes_view(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_STAC || m == ZYDIS_MNEMONIC_CLAC; }
 
 bool is_nothing(const Piece& p) {
   switch (p.insn.mnemonic) {
@@ -374,10 +377,15 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p) 
 
 void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, Piece& p, bool* full) {
   const isa::Insn& i = p.insn;
+  if (isa::never_offered(p.raw)) {
+    p.treatment = Treatment::step;
+    p.ends = true;
+    return;
+  }
   if (const cpu::Semantic s = cpu::find_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = !interpret::block_goes_on(i);
+    p.ends = !interpret::block_goes_on(i) || changes_view(i.mnemonic);
     if (is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
     return;
   }

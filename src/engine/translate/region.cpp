@@ -36,15 +36,16 @@ void* reserve_near(u64 near, u64 bytes) {
 
 }  // namespace
 
-std::unique_ptr<Region> Region::make(u64 near, u64 code_bytes) {
+std::unique_ptr<Region> Region::make(u64 near, void* space, u64 code_bytes) {
   std::unique_ptr<Region> r{new Region};
-  if (code_names) return make_anonymous(std::move(r), near, code_bytes);
+  if (code_names) return make_anonymous(std::move(r), near, space, code_bytes);
   const int fd = memfd_create("translated-code", MFD_CLOEXEC);
   if (fd < 0 || ftruncate(fd, static_cast<off_t>(code_bytes)) != 0) {
     if (fd >= 0) close(fd);
     return nullptr;
   }
-  void* place = reserve_near(near, kStateBytes + code_bytes);
+  void* place = space ? space : reserve_near(near, kStateBytes + code_bytes);
+  r->own_ = !space;
   void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   bool good = place && write != MAP_FAILED;
   if (good) {
@@ -64,8 +65,9 @@ std::unique_ptr<Region> Region::make(u64 near, u64 code_bytes) {
 }
 
 // For perf, which looks into its map for code in anonymous memory only. A shared mapping can be had a second time.
-std::unique_ptr<Region> Region::make_anonymous(std::unique_ptr<Region> r, u64 near, u64 code_bytes) {
-  void* place = reserve_near(near, kStateBytes + code_bytes);
+std::unique_ptr<Region> Region::make_anonymous(std::unique_ptr<Region> r, u64 near, void* space, u64 code_bytes) {
+  void* place = space ? space : reserve_near(near, kStateBytes + code_bytes);
+  r->own_ = !space;
   void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   r->state_ = place;
   r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
@@ -82,7 +84,10 @@ std::unique_ptr<Region> Region::make_anonymous(std::unique_ptr<Region> r, u64 ne
 }
 
 Region::~Region() {
-  if (state_) munmap(state_, kStateBytes + bytes_);
+  if (state_ && own_) munmap(state_, kStateBytes + bytes_);
+  // Reserved again, for whoever has lent it.
+  if (state_ && !own_)
+    mmap(state_, kStateBytes + bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (write_) munmap(write_, bytes_);
 }
 

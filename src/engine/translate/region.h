@@ -28,12 +28,15 @@ struct State {
   u32 host_mxcsr = 0x1f80;
   u64 shared[Share::kSlots] = {};  // what shared look-ups have found
 };
+inline constexpr u64 kCodeBytes = 64 * MiB;  // of a vCPU
 inline constexpr u64 kLeftBias = u64{1} << 62;
 
 class Region {
  public:
-  // Null: no room near `near`.
-  static std::unique_ptr<Region> make(u64 near, u64 code_bytes);
+  // For `code_bytes` of code. `space`: reserved for it (bytes_for), and stays so; null: takes some near the address
+  // `near`. Null: no room.
+  static std::unique_ptr<Region> make(u64 near, void* space, u64 code_bytes);
+  static constexpr u64 bytes_for(u64 code_bytes) { return kPageSize + code_bytes; }
   ~Region();
   Region(const Region&) = delete;
 
@@ -54,8 +57,9 @@ class Region {
 
  private:
   Region() = default;
-  static std::unique_ptr<Region> make_anonymous(std::unique_ptr<Region> r, u64 near, u64 code_bytes);
+  static std::unique_ptr<Region> make_anonymous(std::unique_ptr<Region> r, u64 near, void* space, u64 code_bytes);
   void* state_ = nullptr;
+  bool own_ = false;  // the place of it
   u8* write_ = nullptr;
   u64 exec_ = 0, bytes_ = 0, used_ = 0, used_cold_ = 0;
   bool changed_ = false;

@@ -12,8 +12,7 @@ using cpu::Seg;
 
 namespace {
 
-// Wide enough for most stack frames and structures; a wider one lies across the end of a page more often.
-constexpr i64 kWidest = 512;
+constexpr i64 kWidest = Share::kSpan;
 
 // A register's value: what some register held at some point, plus a constant.
 struct Value {

@@ -15,6 +15,9 @@ struct Context;
 struct Share {
   static constexpr unsigned kSlots = 16;  // of State::shared
   static constexpr u8 kNone = 0xff;
+  // Of all accesses that share. Wide enough for most stack frames and structures; a wider one lies across the end of a
+  // page more often.
+  static constexpr u16 kSpan = 512;
   u8 slot = kNone;     // where the addend is kept
   bool leads = false;  // makes the look-up, for bytes lo .. lo + span - 1, counted from its own first one
   bool write = false;  // leader: in the write table, because one of the others writes

@@ -34,7 +34,6 @@ using cpu::Vcpu;
 
 namespace {
 
-constexpr u64 kCodeBytes = 64 * MiB;  // 16 vCPUs have theirs within reach of one heap
 constexpr u64 kThunkArena = 4 * MiB;
 
 // Bits of Key::mode above the interpreter's.
@@ -58,11 +57,11 @@ void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memor
 
 }  // namespace
 
-std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
+std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, std::string* why) {
   if (*why = missing_on_host(); !why->empty()) return nullptr;
   std::unique_ptr<Translator> t{new Translator{cpu}};
-  t->region_ = Region::make(reinterpret_cast<u64>(&cpu), kCodeBytes);
-  t->views_ = Views::make(cpu);
+  t->region_ = Region::make(reinterpret_cast<u64>(&cpu), space.near, kCodeBytes);
+  t->views_ = Views::make(cpu, space.far);
   if (!t->region_ || !t->region_->reaches(reinterpret_cast<u64>(&cpu)) ||
       !t->region_->reaches(reinterpret_cast<u64>(&cpu + 1)) || !t->views_) {
     *why =
@@ -96,6 +95,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, std::string* why) {
 Translator::Translator(Vcpu& cpu) : cpu_{cpu}, arena_{kThunkArena}, vector_{arena_}, front_{vector_} {}
 
 Translator::~Translator() {
+  if (has_timer_) timer_delete(timer_);
   if (cpu_.tlb_mirror == views_.get()) cpu_.tlb_mirror = nullptr;
   if (current == this) current = nullptr;
 }
@@ -136,9 +136,13 @@ std::string Translator::listing() const {
 }
 
 // -- Modes
+View Translator::view_of(const Vcpu& cpu) {
+  return cpu.cpl == 3 ? View::user : cpu.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
+}
+
 u32 Translator::mode_of(u32 key, View* view) const {
   u32 mode = key & 0xff;
-  *view = cpu_.cpl == 3 ? View::user : cpu_.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
+  *view = view_of(cpu_);
   mode |= static_cast<u32>(*view) << kViewShift;
   if (cpu_.cpl == 1 || cpu_.cpl == 2) mode |= kInner;  // ring 0's pages, ring 3's instructions
   if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
@@ -169,12 +173,17 @@ bool translatable(const Vcpu& cpu, u32 key) {
 
 }  // namespace
 
-void Translator::set_view(View view) {
+// Before anything is looked up in, or put into, the view's jump cache.
+void Translator::set_mode(u32 mode, View view) {
+  mode_ = mode;
   view_ = view;
   if (view_mode_[static_cast<u8>(view)] != mode_) {
     views_->forget_jumps();
     view_mode_[static_cast<u8>(view)] = mode_;
   }
+}
+
+void Translator::set_view(View view) {
   State& s = region_->state();
   s.tables = views_->base(view);
   if (host_ways().gs_base)
@@ -266,11 +275,12 @@ void Translator::check_mapping() {
 }
 
 void Translator::check_page(u64 page, std::vector<Block*>& list) {
-  Gpa gpa{0};
-  const bool mapped = cpu::peek_translate(cpu_, page, &gpa);
+  cpu::FetchPage now;
+  const bool mapped = cpu::peek_fetch(cpu_, page, &now) && now.global;
   std::erase_if(list, [&](Block* b) {
     if (b->stale) return true;
-    if (mapped && (gpa.raw & kPageMask) == (b->key.gpa & kPageMask)) return false;
+    const u32 need = b->view == View::user ? cpu::perm::user_fetch : cpu::perm::kernel_fetch;
+    if (mapped && now.perms & need && (now.gpa.raw & kPageMask) == (b->key.gpa & kPageMask)) return false;
     invalidate(*b);
     return true;
   });
@@ -431,7 +441,8 @@ void Translator::note_stable(Block& block) {
     if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
   }
   list.push_back(&block);
-  if (const cpu::TlbEntry* e = cpu::fetch_lookup(cpu_, page); !e || e->page_shift > 21) huge_stable_ = true;
+  cpu::FetchPage now;
+  if (!cpu::peek_fetch(cpu_, page, &now) || now.page_shift > 21) huge_stable_ = true;
 }
 
 // -- Accounts
@@ -531,7 +542,12 @@ Resume Translator::miss(Site& site, bool vectors) {
   u64 linear;
   const cpu::Access access = site.write ? cpu::Access::write : cpu::Access::read;
   if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, site.size, access, linear)) return leave(Left::one);
+  // An entry of another view's rights would stay there (STAC in the middle of a block): --verify would not see it.
+  INVARIANT(view_ == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view_),
+            static_cast<int>(view_of(cpu_)));
   views_->touch(view_, linear);
+  // A shared look-up may have begun in the MiB before.
+  if ((linear & (MiB - 1)) < Share::kSpan) views_->touch(view_, linear - Share::kSpan);
   if (((linear + site.size - 1) ^ linear) >> 12) return leave(Left::one);
   const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, site.size, need)) {
@@ -615,7 +631,7 @@ Resume Translator::dispatch(Site* site) {
     View view;
     const u32 mode = mode_of(key, &view);
     if (mode != mode_ || view != view_) {
-      mode_ = mode;
+      set_mode(mode, view);
       set_view(view);
     }
     if (cpu_.code->epoch() != epoch_) check_code();
@@ -633,10 +649,17 @@ Resume Translator::dispatch(Site* site) {
   return {entry, 0};
 }
 
-// The two lie in one page, or on stable pages (exit_to has seen to it).
+// May code of `from` go on in `to` without a look at the mapping? They were made for the same mode and rights, and
+// either lie in one page, which was that frame when `from` was entered, or on stable pages: check_page() watches over
+// their frames, rights and G bits.
+bool Translator::may_link(const Block& from, const Block& to) {
+  if (from.stale || to.stale || from.key.mode != to.key.mode) return false;
+  if (from.stable && to.stable) return true;
+  return !((from.key.linear ^ to.key.linear) & kPageMask) && !((from.key.gpa ^ to.key.gpa) & kPageMask);
+}
+
 void Translator::link(Site& site, Block& target) {
-  if (site.block->stale || site.block->key.mode != target.key.mode) return;
-  if ((site.block->key.linear ^ target.key.linear) & kPageMask && !(site.block->stable && target.stable)) return;
+  if (!may_link(*site.block, target)) return;
   region_->patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }
 
@@ -670,8 +693,9 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (cpu.code->epoch() != epoch_) check_code();
   if (views_->remapped.any()) check_mapping();
   View view;
-  mode_ = mode_of(key, &view);
-  u64 entry = counted_ || view_mode_[static_cast<u8>(view)] != mode_ ? 0 : views_->find_jump(view, cpu.rip);
+  const u32 mode = mode_of(key, &view);
+  set_mode(mode, view);
+  u64 entry = counted_ ? 0 : views_->find_jump(view, cpu.rip);
   if (!entry) {
     Block* block = at_rip();
     if (!block) return Left::nothing;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/common/code_arena.h"
+#include "engine/common/host_space.h"
 #include "engine/interpret/accelerator.h"
 #include "engine/translate/front.h"
 #include "engine/translate/lower.h"
@@ -23,8 +24,8 @@ namespace trapline::engine::translate {
 
 class Translator final : public interpret::Accelerator {
  public:
-  // Null: this host cannot do it; `why` says what is missing.
-  static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, std::string* why);
+  // `space`: of kTranslateNeeds, or none. Null: this host cannot do it; `why` says what is missing.
+  static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, const VcpuSpace& space, std::string* why);
   ~Translator() override;
 
   Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
@@ -57,6 +58,7 @@ class Translator final : public interpret::Accelerator {
 
   u32 mode_of(u32 key, View* view) const;
   Block* at_rip();
+  static bool may_link(const Block& from, const Block& to);
   void link(Site& site, Block& target);
   struct Frame;
   void check_code();
@@ -65,6 +67,8 @@ class Translator final : public interpret::Accelerator {
   void check_page(u64 page, std::vector<Block*>& list);
   void note_stable(Block& block);
   void invalidate(Block& block);
+  static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
+  void set_mode(u32 mode, View view);
   void set_view(View view);
   void adopt_thread();
   void arm_timer();

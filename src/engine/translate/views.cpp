@@ -30,11 +30,12 @@ void* reserve(u64 bytes) {
 
 }  // namespace
 
-std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
+std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu, void* space) {
   std::unique_ptr<Views> views{new Views{cpu.ram ? cpu.ram->frames() : 0}};
+  views->own_ = !space;
   for (unsigned v = 0; v < kViews; v++) {
-    const u64 bytes = kJumpBytes + 2 * kTableBytes + kPageSize;
-    void* p = reserve(bytes);
+    constexpr u64 bytes = kViewBytes;
+    void* p = space ? static_cast<u8*>(space) + v * kViewBytes : reserve(bytes);
     if (!p) return nullptr;
     // The tables' slots are touched far apart: huge pages would cost 2 MiB each. The jump cache is one itself.
     static_assert(kJumpBytes == kHuge);
@@ -50,7 +51,7 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu) {
 
 Views::~Views() {
   for (void* p : map_)
-    if (p) munmap(p, kJumpBytes + 2 * kTableBytes + kPageSize);
+    if (p && own_) munmap(p, kViewBytes);
 }
 
 void Views::touch(View v, u64 linear) {
@@ -124,7 +125,7 @@ void Views::clear_large(u64 linear) {
 void Views::purge() {
   for (void* p : map_) {
     void* tables = static_cast<u8*>(p) + kJumpBytes;
-    const u64 bytes = 2 * kTableBytes + kPageSize;
+    constexpr u64 bytes = kViewBytes - kJumpBytes;
     const void* again =
         mmap(tables, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     INVARIANT(again == tables, "the tables' memory cannot be mapped anew");

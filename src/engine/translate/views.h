@@ -53,8 +53,12 @@ class Views final : public cpu::TlbMirror {
   }
   static constexpr u64 kPageBits = 0xfffffffff000;  // of a gva: the 36 bits of its page number
 
-  // Error: no address space for the tables.
-  static std::unique_ptr<Views> make(const cpu::Vcpu& cpu);
+  // Address space of the three views.
+  static constexpr u64 kViewBytes = kJumpBytes + 2 * kTableBytes + 2 * MiB;
+  static constexpr u64 kBytes = kViews * kViewBytes;
+  // `space`: kBytes of it, which begin with a huge page and stay the caller's; null: finds them itself. Null: there are
+  // none.
+  static std::unique_ptr<Views> make(const cpu::Vcpu& cpu, void* space);
   ~Views() override;
 
   u64 base(View v) const { return base_[static_cast<u8>(v)]; }  // what GS holds
@@ -118,6 +122,7 @@ class Views final : public cpu::TlbMirror {
 
   u64 base_[kViews] = {};
   void* map_[kViews] = {};
+  bool own_ = false;  // the maps
   // Global pages of the upper half stay for long: apart, so that a flush need not look at them.
   std::vector<Filled> global_, upper_, lower_;
   TablePages touched_;

@@ -1,0 +1,61 @@
+#include "engine/common/host_space.h"
+
+#include <sys/mman.h>
+
+#include <utility>
+
+namespace trapline::engine {
+
+namespace {
+
+// Space that begins at a multiple of a huge page. Null: none left.
+void* reserve_aligned(u64 bytes, int protection) {
+  constexpr u64 kAlign = 2 * MiB;
+  void* all = mmap(nullptr, bytes + kAlign, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  const u64 from = reinterpret_cast<u64>(all), start = (from + kAlign - 1) & ~(kAlign - 1);
+  if (start != from) munmap(all, start - from);
+  const u64 rest = from + kAlign - start;
+  if (rest) munmap(reinterpret_cast<void*>(start + bytes), rest);
+  return reinterpret_cast<void*>(start);
+}
+
+}  // namespace
+
+Result<HostSpace, u32> HostSpace::reserve(u32 vcpus, u64 structure, const SpaceNeeds& needs) {
+  HostSpace space;
+  structure = (structure + kPageSize - 1) & kPageMask;
+  const u64 stride = structure + needs.near;
+  space.block_ = reserve_aligned(stride * vcpus, PROT_NONE);
+  if (!space.block_) return Err{u32{0}};
+  space.block_bytes_ = stride * vcpus;
+  space.far_bytes_ = needs.far;
+  for (u32 i = 0; i < vcpus; i++) {
+    u8* const at = static_cast<u8*>(space.block_) + i * stride;
+    if (mprotect(at, structure, PROT_READ | PROT_WRITE) != 0) return Err{i};
+    VcpuSpace v{at, at + structure, nullptr};
+    if (needs.far && !(v.far = reserve_aligned(needs.far, PROT_READ | PROT_WRITE))) return Err{i};
+    space.vcpus_.push_back(v);
+  }
+  return space;
+}
+
+void HostSpace::release() {
+  for (const VcpuSpace& v : vcpus_)
+    if (v.far) munmap(v.far, far_bytes_);
+  if (block_) munmap(block_, block_bytes_);
+  vcpus_.clear();
+  block_ = nullptr;
+}
+
+HostSpace::~HostSpace() { release(); }
+
+HostSpace& HostSpace::operator=(HostSpace&& other) noexcept {
+  release();
+  block_ = std::exchange(other.block_, nullptr);
+  block_bytes_ = other.block_bytes_, far_bytes_ = other.far_bytes_;
+  vcpus_ = std::exchange(other.vcpus_, {});
+  return *this;
+}
+
+}  // namespace trapline::engine
