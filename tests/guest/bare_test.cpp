@@ -15,22 +15,42 @@ struct Bare {
   const char* guest;
   unsigned cpus;
   const char* engine;
+  const char* way = "";  // of kWays
+};
+
+// How translated code is made, beside the usual way.
+struct Way {
+  const char* name;
+  std::vector<std::string> environment;
+};
+const Way kWays[] = {
+    {"", {}},
+    {"hot", {"TRAPLINE_HOT=1"}},  // everything is translated at its first execution
+    {"nogs", {"TRAPLINE_HOT=1", "TRAPLINE_DEBUG=nogs"}},
+    {"nopext", {"TRAPLINE_HOT=1", "TRAPLINE_DEBUG=nogs,nopext"}},
 };
 
 std::vector<std::string> command(const Bare& b) {
-  return {TRAPLINE_EXECUTABLE,
-          "run",
-          "--engine",
-          b.engine,
-          "--kernel",
-          fmt::format("{}/{}.elf", BARE_GUESTS, b.guest),
-          "--memory",
-          "64M",
-          "--cpus",
-          std::to_string(b.cpus),
-          "--timeout",
-          "60"};
+  std::vector<std::string> line{"env"};
+  for (const Way& w : kWays)
+    if (std::string_view{w.name} == b.way) line.insert(line.end(), w.environment.begin(), w.environment.end());
+  const std::vector<std::string> run{TRAPLINE_EXECUTABLE,
+                                     "run",
+                                     "--engine",
+                                     b.engine,
+                                     "--kernel",
+                                     fmt::format("{}/{}.elf", BARE_GUESTS, b.guest),
+                                     "--memory",
+                                     "64M",
+                                     "--cpus",
+                                     std::to_string(b.cpus),
+                                     "--timeout",
+                                     "60"};
+  line.insert(line.end(), run.begin(), run.end());
+  return line;
 }
+
+void PrintTo(const Bare& b, std::ostream* out) { *out << b.guest << ' ' << b.cpus << ' ' << b.engine << ' ' << b.way; }
 
 class BareGuest : public testing::TestWithParam<Bare> {
  protected:
@@ -48,7 +68,7 @@ TEST_P(BareGuest, FindsTheMachineAsTheManualSays) {
 }
 
 std::string name_of(const testing::TestParamInfo<Bare>& info) {
-  return fmt::format("{}_{}cpu_{}", info.param.guest, info.param.cpus, info.param.engine);
+  return fmt::format("{}_{}cpu_{}{}", info.param.guest, info.param.cpus, info.param.engine, info.param.way);
 }
 
 std::vector<Bare> guests() {
@@ -59,6 +79,12 @@ std::vector<Bare> guests() {
       all.push_back({guest, 1, engine});
     for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
   }
+  for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
+                            "debug", "interrupts", "strings", "smc", "moved", "smp"})
+    all.push_back({guest, 1, "translate", "hot"});
+  for (const char* way : {"nogs", "nopext"})
+    for (const char* guest : {"faults64", "paging64", "syscall64", "smc", "moved"})
+      all.push_back({guest, 1, "translate", way});
   return all;
 }
 

@@ -19,7 +19,7 @@ struct State {
   u64 t0 = 0;            // r10 at the call
   u64 tmp = 0;
   u64 target = 0;
-  u64 trap_pc = 0;
+  u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0;
   u64 tables = 0;       // base of the current view's

@@ -167,6 +167,7 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
   e.jmp_reg(r11);
 
   t.trap = e.pc();
+  e.load(rsp, var(&state.trap_rsp));
   e.mov_imm(r11, reinterpret_cast<u64>(trap_site));
   // goes on as a call
   t.call = e.pc();

@@ -732,18 +732,23 @@ void Translator::alarm() {
   cpu_.attention->fetch_or(cpu::attention::timer, std::memory_order_release);
 }
 
-u64 Translator::trap_target(u64 pc) {
-  if (!region_->holds(pc)) return 0;
-  region_->state().trap_pc = pc;
-  return thunks_.trap;
+// RSP is the guest's, and the kernel may not be able to return to it: with one that is not canonical its IRETQ faults on
+// some hosts (Zen 5 with page-table isolation), at the address that it returns to, for ever.
+bool Translator::redirect_trap(u64& pc, u64& rsp) {
+  if (!region_->holds(pc)) return false;
+  State& s = region_->state();
+  s.trap_pc = std::exchange(pc, thunks_.trap);
+  s.trap_rsp = std::exchange(rsp, s.host_rsp);
+  return true;
 }
 
 bool handle_signal(void* context) {
   auto* uc = static_cast<ucontext_t*>(context);
   if (!current) return false;
-  const u64 target = current->trap_target(static_cast<u64>(uc->uc_mcontext.gregs[REG_RIP]));
-  if (!target) return false;
-  uc->uc_mcontext.gregs[REG_RIP] = static_cast<greg_t>(target);
+  u64 pc = static_cast<u64>(uc->uc_mcontext.gregs[REG_RIP]), rsp = static_cast<u64>(uc->uc_mcontext.gregs[REG_RSP]);
+  if (!current->redirect_trap(pc, rsp)) return false;
+  uc->uc_mcontext.gregs[REG_RIP] = static_cast<greg_t>(pc);
+  uc->uc_mcontext.gregs[REG_RSP] = static_cast<greg_t>(rsp);
   return true;
 }
 

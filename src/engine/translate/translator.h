@@ -37,8 +37,8 @@ class Translator final : public interpret::Accelerator {
   std::string listing() const override;
 
   void alarm();  // from the timer's signal handler
-  // For the signal handler: async-signal-safe. Where a fault at `pc` in translated code goes on, or 0.
-  u64 trap_target(u64 pc);
+  // For the signal handler: async-signal-safe. A fault in translated code goes on at trap(); false: it was not there.
+  bool redirect_trap(u64& pc, u64& rsp);
 
  private:
   explicit Translator(cpu::Vcpu& cpu);
