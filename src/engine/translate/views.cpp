@@ -91,6 +91,7 @@ void Views::note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend) {
 }
 
 void Views::note_large(u64 linear, u8 page_shift) {
+  four_mib_pages_ |= page_shift == 22;
   if (page_shift < 30) {
     for (u64 part = 0; part < u64{1} << page_shift; part += 2 * MiB)
       large_.insert(((linear & ~((u64{1} << page_shift) - 1)) + part) >> 21);
@@ -111,9 +112,12 @@ void Views::clear_mib(u64 linear) {
 
 // The entries of large mappings that hold it.
 void Views::clear_large(u64 linear) {
-  if (large_.erase(linear >> 21) != 0) {
-    large_.erase(linear >> 21 ^ 1);  // a 4 MiB page is two regions
-    for (u64 part = 0; part < 4; part++) clear_mib((linear & ~(4 * MiB - 1)) + part * MiB);
+  // A 4 MiB page (32-bit paging) is two regions.
+  for (const u64 region : {linear >> 21, linear >> 21 ^ 1}) {
+    if (region != linear >> 21 && !four_mib_pages_) continue;
+    if (large_.erase(region) == 0) continue;
+    clear_mib(region << 21);
+    clear_mib((region << 21) + MiB);
   }
   const auto huge = huge_.find(linear >> 30);
   if (huge == huge_.end()) return;

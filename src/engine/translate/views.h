@@ -129,6 +129,7 @@ class Views final : public cpu::TlbMirror {
   FrameWriters writers_;
   // Pages of large mappings have entries: by region of 2 MiB, or the MiBs of a 1 GiB region. INVLPG ends them all.
   std::unordered_set<u64> large_;
+  bool four_mib_pages_ = false;
   std::unordered_map<u64, std::vector<u64>> huge_;
   std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
   static constexpr u64 kCodePages = 4096;

@@ -25,6 +25,27 @@ TEST(CodeMap, LinesAreToldApart) {
   EXPECT_FALSE(vm.code.written(kFrame, 63, 2));
 }
 
+TEST(CodeMap, TellsWhichFramesWereOverwritten) {
+  BareVm vm;
+  vm.code.watch();
+  const u64 before = vm.code.epoch();
+  for (const u64 frame : {kFrame, kFrame + 7}) {
+    vm.code.mark(vm.cpu, frame, 0, 16);
+    EXPECT_TRUE(vm.code.written(frame, 3, 1));
+  }
+  std::vector<u64> frames;
+  EXPECT_TRUE(vm.code.overwritten(before, vm.code.epoch(), frames));
+  EXPECT_EQ(frames, (std::vector<u64>{kFrame, kFrame + 7}));
+  frames.clear();
+  EXPECT_TRUE(vm.code.overwritten(vm.code.epoch(), vm.code.epoch(), frames));
+  EXPECT_TRUE(frames.empty());
+  for (unsigned i = 0; i < 2000; i++) {
+    vm.code.mark(vm.cpu, kFrame, 0, 16);
+    vm.code.written(kFrame, 0, 1);
+  }
+  EXPECT_FALSE(vm.code.overwritten(before, vm.code.epoch(), frames)) << "too many to be told apart";
+}
+
 TEST(CodeMap, RangesRunOverFramesAndStopAtTheEndOfRam) {
   BareVm vm;
   vm.code.mark(vm.cpu, kFrame + 2, 0, 1);
