@@ -25,6 +25,7 @@
 #include "cli/options.h"
 #include "core/exit_codes.h"
 #include "core/futex.h"
+#include "cpu/split_lock.h"
 #include "engine/registry.h"
 #include "engine/translate/host.h"
 
@@ -183,6 +184,8 @@ int run_doctor() {
   line("invariant tsc", bit(0x80000007, 0, 'd', 8) ? "yes" : "not stated: guest time may drift");
   line("fsgsbase", fsgsbase());
   line("pext", pext());
+  line("split locks",
+       cpu::host_traps_split_locks() ? "end processes here: guests' are done in turn instead" : "allowed");
   line("umip", umip());
   line("cpuid faulting", cpuid_faulting());
   line("seccomp", seccomp ? "yes" : "no: the core cannot be sandboxed; allow seccomp() in the container's profile");
@@ -195,7 +198,8 @@ int run_doctor() {
                    limit(RLIMIT_MEMLOCK), limit(RLIMIT_NOFILE), limit(RLIMIT_NPROC), limit(RLIMIT_FSIZE)));
   line("hardware help", "not used: VT-x, AMD-V and /dev/kvm are never touched");
   for (const engine::EngineKind& e : engine::engines())
-    if (e.needs.far && e.lacks().empty()) line(e.name, fmt::format("address space for {} vCPUs", e.room(kMostCpus + 1) - 1));
+    if (e.needs.far && e.lacks().empty())
+      line(e.name, fmt::format("address space for {} vCPUs", e.room(kMostCpus + 1) - 1));
   line("engine", engine_choice());
   if (seccomp && memfd) return 0;
   fmt::print("this host cannot run VMs: see the lines above that begin with no\n");

@@ -70,10 +70,11 @@ void fields(Stream& s, Launch& l) {
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask), s.value(l.hot_threshold);
   s.value(l.translate_debug);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |
-                             l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6);
+                             l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6 | l.split_locks_trap << 7);
   s.value(flags);
   l.para_kvm = flags & 1, l.instructions_clock = flags & 2, l.debugger = flags & 4;
   l.count_instructions = flags & 8, l.verify = flags & 16, l.dump_guest = flags & 32, l.dump_host = flags & 64;
+  l.split_locks_trap = flags & 128;
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ struct Launch {
   bool para_kvm = true;
   bool instructions_clock = false;
   bool debugger = false;
+  bool split_locks_trap = false;  // cpu/split_lock.h: what the host does
   u32 hot_threshold = engine::translate::hot_threshold;
   u32 translate_debug = 0;                     // engine::translate::debug
   bool count_instructions = true;              // exactly; else engines may save themselves the trouble

@@ -69,6 +69,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
                     kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
   engine::translate::count_instructions = launch.count_instructions;
   engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
+  cpu::set_split_locks_trap(launch.split_locks_trap);
   engine::translate::debug = launch.translate_debug;
   engine::translate::dump_guest = launch.dump_guest, engine::translate::dump_host = launch.dump_host;
   engine::translate::miscompile = {launch.miscompile_at,

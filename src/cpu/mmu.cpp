@@ -239,6 +239,7 @@ bool exchange_as(u8* cell, const void* expected, const void* in) {
   T old, now;
   std::memcpy(&old, expected, sizeof(T));
   std::memcpy(&now, in, sizeof(T));
+  if (crosses_line(cell, sizeof(T)) && split_locks_trap()) return compare_exchange_in_turn(cell, &old, &now, sizeof(T));
   return __atomic_compare_exchange_n(reinterpret_cast<T*>(cell), &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 }
 
@@ -286,8 +287,6 @@ bool write_any(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size, bo
   store(cpu, span, in);
   return true;
 }
-
-std::recursive_mutex split_lock_mutex;
 
 }  // namespace
 
@@ -358,9 +357,6 @@ bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const vo
   if (*stored && holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), size);
   return true;
 }
-
-SplitLock::SplitLock() { split_lock_mutex.lock(); }
-SplitLock::~SplitLock() { split_lock_mutex.unlock(); }
 
 const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
   if (cpu.long_mode_active() && !canonical(linear)) {

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "cpu/split_lock.h"
 #include "cpu/vcpu.h"
 
 namespace trapline::cpu {
@@ -101,12 +102,6 @@ class AlignmentUnchecked {
   Vcpu& cpu_;
   u32 ac_;
 };
-// Held around a locked access that no single host instruction can do (across pages, on code pages, device memory).
-struct SplitLock {
-  SplitLock();
-  ~SplitLock();
-};
-
 // -- Segmentation: offset -> linear address
 // ----------------------------------------------------------------------------------- Limit, type and null checks of
 // the legacy modes, canonical checks are the TLB's. False: cpu.fault set (#GP(0) or #SS(0)).

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "cpu/split_lock.h"
 #include "engine/translate/options.h"
 #include "monitor/perf_map.h"
 #include "monitor/scan_report.h"
@@ -92,6 +93,7 @@ core::Launch Images::launch(const machine::Config& config) const {
   // What is to be verified is translated at once.
   if (config.verify) engine::translate::hot_threshold = 1;
   l.hot_threshold = engine::translate::hot_threshold_of_environment();
+  l.split_locks_trap = cpu::host_traps_split_locks();
   l.translate_debug = engine::translate::debug;
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;
   l.verify = config.verify, l.dump_guest = config.dump_guest, l.dump_host = config.dump_host;

@@ -66,7 +66,7 @@ bool modify_memory(Vcpu& cpu, Seg seg, u64 offset, bool lock, Fn fn) {
       __atomic_store_n(cell, fn(old), __ATOMIC_RELAXED);
       return true;
     }
-    while (!__atomic_compare_exchange_n(cell, &old, fn(old), true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
+    while (!cpu::compare_exchange(cell, &old, static_cast<T>(fn(old)))) {
     }
     return true;
   }

@@ -82,7 +82,7 @@ inline void modify(Vcpu& cpu, u8* p, T b) {
     do {
       f = before;
       now = compute<F, T>(f, old, b);
-    } while (!__atomic_compare_exchange_n(cell, &old, now, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    } while (!cpu::compare_exchange(cell, &old, now));
   } else {
     store<T>(p, compute<F, T>(f, load<T>(p), b));
   }

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 
 #include "base/invariant.h"
@@ -21,8 +22,10 @@ bool (*signal_hook)(void*) = nullptr;
 
 namespace {
 
-constexpr int kSignals[] = {SIGFPE, SIGILL, SIGSEGV};
-struct sigaction previous[3];
+// SIGBUS: a guest's locked access across a cache line in translated code, where the host kernel forbids those.
+constexpr int kSignals[] = {SIGFPE, SIGILL, SIGSEGV, SIGBUS};
+constexpr unsigned kCount = std::size(kSignals);
+struct sigaction previous[kCount];
 
 u64 cause_of(int signal, const ucontext_t& uc) {
   const u64 mxcsr = uc.uc_mcontext.fpregs ? uc.uc_mcontext.fpregs->mxcsr : 0x1f80;
@@ -33,7 +36,7 @@ u64 cause_of(int signal, const ucontext_t& uc) {
 }
 
 void pass_on(int signal, siginfo_t* info, void* context) {
-  for (unsigned i = 0; i < 3; i++) {
+  for (unsigned i = 0; i < kCount; i++) {
     if (kSignals[i] != signal) continue;
     const struct sigaction& p = previous[i];
     if (p.sa_flags & SA_SIGINFO) return p.sa_sigaction(signal, info, context);
@@ -62,7 +65,7 @@ void on_signal(int signal, siginfo_t* info, void* context) {
 void install_vector_signal_handler() {
   static std::mutex mutex;
   const std::lock_guard lock{mutex};
-  for (unsigned i = 0; i < 3; i++) {
+  for (unsigned i = 0; i < kCount; i++) {
     struct sigaction action = {}, now = {};
     INVARIANT(sigaction(kSignals[i], nullptr, &now) == 0, "sigaction: {}", std::strerror(errno));
     if ((now.sa_flags & SA_SIGINFO) && now.sa_sigaction == on_signal) continue;

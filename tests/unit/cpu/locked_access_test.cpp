@@ -41,6 +41,23 @@ TEST_F(LockedAccess, StoresOnlyOverWhatWasExpected) {
   EXPECT_EQ(vm.at<Pair>(kPage), (Pair{7, 8}));
 }
 
+// As on a host that ends processes for the real thing.
+TEST_F(LockedAccess, AcrossALineWhereTheHostForbidsIt) {
+  set_split_locks_trap(true);
+  vm.at<u64>(kPage + 60) = 0x1111222233334444;
+  EXPECT_FALSE((replace<u64>(kUser + 60, 1, 2)));
+  EXPECT_TRUE((replace<u64>(kUser + 60, 0x1111222233334444, 9)));
+  EXPECT_EQ(vm.at<u64>(kPage + 60), 9u);
+  u32 cells[32] = {};
+  u32* const split =
+      reinterpret_cast<u32*>(reinterpret_cast<u8*>(&cells[16]) - (reinterpret_cast<u64>(&cells[16]) & 63) - 2);
+  u32 expected = 5;
+  EXPECT_FALSE(compare_exchange(split, &expected, 7u));
+  EXPECT_EQ(expected, 0u);
+  EXPECT_TRUE(compare_exchange(split, &expected, 7u));
+  set_split_locks_trap(false);
+}
+
 TEST_F(LockedAccess, TellsTheCodeMapWhenItStored) {
   vm.code.mark(vm.cpu, kFrame, 0x100, 0x10);
   const u32 generation = vm.code.generation(kFrame);
