@@ -70,7 +70,8 @@ enum class Feature : u8 {
   umip_answers_all,  // ... and SLDT and STR, too
   cpuid_faulting,    // CPUID can be made to trap (arch_prctl(ARCH_SET_CPUID))
   cpuid_off,         // ... and has been, in this process
-  tsc_off,           // CR4.TSD is set for this process (prctl(PR_SET_TSC))
+  tsc_faulting,      // RDTSC can be made to trap (prctl(PR_SET_TSC))
+  tsc_off,           // ... and has been: CR4.TSD is set for this process (prctl(PR_SET_TSC))
   fsgsbase,          // CR4.FSGSBASE
   pku,               // CR4.PKE
   pce,               // CR4.PCE for this process: RDPMC in ring 3

@@ -37,6 +37,7 @@ std::string_view name(Feature f) {
                                         "umip_answers_all",
                                         "cpuid_faulting",
                                         "cpuid_off",
+                                        "tsc_faulting",
                                         "tsc_off",
                                         "fsgsbase",
                                         "pku",

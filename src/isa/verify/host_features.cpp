@@ -94,12 +94,16 @@ void by_cpuid(HostFeatures& host) {
   host.set(Feature::padlock, cpuid(0xc0000001).edx != 0);
 }
 
-// A hypervisor may hide from CPUID what it cannot keep the processor from executing.
+// A hypervisor may hide from CPUID what it cannot keep the processor from executing, and it need not say that it is
+// there.
 void by_execution_where_hidden(HostFeatures& host) {
   const std::pair<Feature, RowId> unstoppable[] = {
-      {Feature::rdpid, RowId::rdpid},          {Feature::rdpru, RowId::rdpru},   {Feature::serialize, RowId::serialize},
-      {Feature::tsxldtrk, RowId::track_loads}, {Feature::clzero, RowId::clzero}, {Feature::tsx_test, RowId::xtest},
-      {Feature::ptwrite, RowId::ptwrite},      {Feature::enqcmd, RowId::enqcmd}, {Feature::sgx, RowId::enclu},
+      {Feature::rdpid, RowId::rdpid},         {Feature::rdpru, RowId::rdpru},
+      {Feature::serialize, RowId::serialize}, {Feature::tsxldtrk, RowId::track_loads},
+      {Feature::clzero, RowId::clzero},       {Feature::tsx_test, RowId::xtest},
+      {Feature::rdtscp, RowId::rdtscp},       {Feature::monitorx, RowId::monitorx},
+      {Feature::fsgsbase, RowId::read_base},  {Feature::ptwrite, RowId::ptwrite},
+      {Feature::enqcmd, RowId::enqcmd},       {Feature::sgx, RowId::enclu},
   };
   for (const auto& [feature, id] : unstoppable)
     if (!host.has(feature)) host.set(feature, is_defined(id));
@@ -125,6 +129,10 @@ void by_kernel(HostFeatures& host) {
   std::optional<Stage> faulting = stage_for(row(RowId::pause), CodeSize::bits64);
   faulting->cpuid_off = true;
   host.set(Feature::cpuid_faulting, run(*faulting).kind == Observation::Kind::executed);
+  // A kernel that itself runs in ring 3 of something takes the request and cannot carry it out.
+  std::optional<Stage> disabled = stage_for(row(RowId::rdtsc), CodeSize::bits64);
+  disabled->tsc_off = true;
+  host.set(Feature::tsc_faulting, run(*disabled).kind == Observation::Kind::signalled);
 }
 
 void by_umip(HostFeatures& host) {
@@ -147,8 +155,8 @@ const HostFeatures& host_features() {
     by_cpuid(host);
     by_kernel(host);
     by_umip(host);
+    by_execution_where_hidden(host);
     if (host.has(Feature::nested)) {
-      by_execution_where_hidden(host);
       host.set(Feature::vmcall_leaves, executes(RowId::vmcall));
       host.set(Feature::vmmcall_leaves, executes(RowId::vmmcall));
       host.set(Feature::hypercall_fixed, is_rewritten(host.has(Feature::amd) ? RowId::vmcall : RowId::vmmcall));
@@ -201,6 +209,8 @@ std::string_view about(Feature f) {
       return "CPUID can be made to trap";
     case Feature::cpuid_off:
       return "CPUID has been made to trap";
+    case Feature::tsc_faulting:
+      return "RDTSC can be made to trap";
     case Feature::tsc_off:
       return "RDTSC has been made to trap";
     case Feature::fsgsbase:

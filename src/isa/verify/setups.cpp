@@ -142,8 +142,10 @@ std::span<const u8> code_in(const Row& row, CodeSize size) {
   const std::span<const u8> bytes = row.example.code();
   if (decode(bytes.data(), bytes.size(), size, host_vendor(), insn) != DecodeStatus::ok || insn.length != bytes.size())
     return {};
-  // DS:DI in 16-bit code is not the scratch page.
-  if (size == CodeSize::bits16 && insn.mem.bytes != 0) return {};
+  // DS:DI in 16-bit code is not the scratch page, nor is DS:AX, where CLZERO and MONITORX find it (APM vol. 3: rAX by
+  // the address size).
+  const bool at_rax = row.id == RowId::clzero || row.id == RowId::monitorx;
+  if (size == CodeSize::bits16 && (insn.mem.bytes != 0 || at_rax)) return {};
   const Row* found = classify(insn);
   return found != nullptr && found->id == row.id ? bytes : std::span<const u8>{};
 }

@@ -117,7 +117,7 @@ void append(std::vector<Finding>& out, const Row& row, HostFeatures host, ModesT
       out.push_back(one(row, size, variant, "CPUID faulting on"));
     }
     variant = host;
-    if (depends_on(row, Feature::tsc_off)) {
+    if (depends_on(row, Feature::tsc_off) && host.has(Feature::tsc_faulting)) {
       variant.set(Feature::tsc_off);
       out.push_back(one(row, size, variant, "TSC disabled"));
     }
