@@ -12,18 +12,20 @@ bool load_far_operand(Vcpu& cpu, const isa::Insn& insn, FarPointer& out) {
   }
   const u64 address = effective_address(cpu, insn.mem, next_rip(cpu, insn));
   const Seg seg = insn.mem.seg;
-  if (insn.operand_bytes == 2) {
+  // As wide as the decoder says and not as the operand: with REX.W AMD's pointers still have 32 bits of offset.
+  const unsigned width = insn.mem.bytes - 2u;
+  if (width == 2) {
     u16 offset;
     if (!read(cpu, seg, address, offset)) return false;
     out.offset = offset;
-  } else if (insn.operand_bytes == 4) {
+  } else if (width == 4) {
     u32 offset;
     if (!read(cpu, seg, address, offset)) return false;
     out.offset = offset;
   } else if (!read(cpu, seg, address, out.offset)) {
     return false;
   }
-  return read(cpu, seg, address + insn.operand_bytes, out.selector);
+  return read(cpu, seg, address + width, out.selector);
 }
 
 namespace {

@@ -3,32 +3,19 @@
 #include <cstring>
 
 #include "isa/raw.h"
+#include "isa/reading.h"
 
 namespace trapline::isa {
 
 namespace {
 
-struct Decoders {
-  ZydisDecoder bits16, bits32, bits64;
-  Decoders() {
-    ZydisDecoderInit(&bits16, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
-    ZydisDecoderInit(&bits32, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-    ZydisDecoderInit(&bits64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    for (ZydisDecoder* d : {&bits16, &bits32, &bits64}) {
-      // Off: encodings of features that are never offered must not shadow the NOPs they were made from.
-      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-      ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
-    }
-  }
-  const ZydisDecoder* of(CodeSize size) const {
-    return size == CodeSize::bits64 ? &bits64 : size == CodeSize::bits32 ? &bits32 : &bits16;
-  }
-};
-
-const Decoders& decoders() {
-  static const Decoders d;
-  return d;
+// All that are needed, made once.
+const Reader& reader(CodeSize size, Vendor vendor) {
+  static const Reader readers[2][3] = {
+      {{CodeSize::bits16, Vendor::intel}, {CodeSize::bits32, Vendor::intel}, {CodeSize::bits64, Vendor::intel}},
+      {{CodeSize::bits16, Vendor::amd}, {CodeSize::bits32, Vendor::amd}, {CodeSize::bits64, Vendor::amd}}};
+  const unsigned n = size == CodeSize::bits64 ? 2 : size == CodeSize::bits32 ? 1 : 0;
+  return readers[vendor == Vendor::amd][n];
 }
 
 Seg segment_of(ZydisRegister reg) {
@@ -146,6 +133,36 @@ Seg override_of(const ZydisDecodedInstruction& zi) {
   return Seg::none;
 }
 
+bool far_pointer(const Insn& i) {
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+      return i.mem.bytes == 10;  // a near one is of 8 bytes
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// What an operand's width depends on, the length being the same.
+void obey_vendor(Insn& out, Vendor vendor) {
+  // MOVSXD with a 16-bit operand reads 16 bits (SDM Vol. 2B); AMD's CPUs read 32 as Zydis says, and store 16 of them.
+  if (out.mnemonic == ZYDIS_MNEMONIC_MOVSXD && out.operand_bytes == 2) {
+    out.op[1].bytes = vendor == Vendor::amd ? 4 : 2;
+    if (out.op[1].kind == Operand::Kind::mem) out.mem.bytes = out.op[1].bytes;
+  }
+  // A pointer in memory has at most 32 bits of offset on AMD's CPUs, REX.W or not (APM Vol. 3 JMP far, CALL far, LxS).
+  // The operand size is 64 bits all the same: CALL pushes 8 bytes each.
+  if (vendor == Vendor::amd && out.operand_bytes == 8 && far_pointer(out)) {
+    out.mem.bytes = 6;
+    for (u8 n = 0; n < out.operand_count; n++)
+      if (out.op[n].kind == Operand::Kind::mem) out.op[n].bytes = 6;
+  }
+}
+
 }  // namespace
 
 DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out) {
@@ -158,15 +175,14 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendo
   ZydisDecodedInstruction& zi = raw.insn;
   ZydisDecodedOperand* const operands = raw.op;
   ZydisDecoderContext context;
-  const ZydisDecoder* decoder = decoders().of(size);
-  const ZyanStatus status = ZydisDecoderDecodeInstruction(decoder, &context, bytes, available, &zi);
+  const Reader& from = reader(size, vendor);
+  const ZyanStatus status = from.read(bytes, available, &context, zi);
   if (!ZYAN_SUCCESS(status)) {
     if (status == ZYDIS_STATUS_NO_MORE_DATA) return available == 15 ? DecodeStatus::too_long : DecodeStatus::truncated;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG) return DecodeStatus::too_long;
     return DecodeStatus::invalid;
   }
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(decoder, &context, &zi, operands, zi.operand_count)))
-    return DecodeStatus::invalid;
+  if (!ZYAN_SUCCESS(from.operands(context, zi, operands))) return DecodeStatus::invalid;
 
   out = Insn{};
   out.mnemonic = zi.mnemonic;
@@ -213,11 +229,7 @@ DecodeStatus decode(const u8* bytes, std::size_t available, CodeSize size, Vendo
         break;
     }
   }
-  // MOVSXD with a 16-bit operand reads 16 bits (SDM Vol. 2B), where Zydis says 32.
-  if (zi.mnemonic == ZYDIS_MNEMONIC_MOVSXD && out.operand_bytes == 2) {
-    out.op[1].bytes = 2;
-    if (out.op[1].kind == Operand::Kind::mem) out.mem.bytes = 2;
-  }
+  obey_vendor(out, vendor);
   // String instructions (two memory operands) and implicit ones (XLAT, MASKMOVDQU): only the source's segment is of
   // interest.
   const bool string = zi.meta.category == ZYDIS_CATEGORY_STRINGOP || zi.meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
@@ -243,9 +255,18 @@ std::size_t format(const Insn& insn, u64 address, char* buffer, std::size_t size
     return f;
   }();
   buffer[0] = 0;
-  if (!ZYAN_SUCCESS(
-          ZydisDecoderDecodeFull(decoders().of(insn.code_size), insn.bytes.data(), insn.length, &zi, operands)) ||
-      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zi, operands, zi.operand_count_visible, buffer, size,
+  const Reader& from = reader(insn.code_size, insn.vendor);
+  ZydisDecoderContext context;
+  if (!ZYAN_SUCCESS(from.read(insn.bytes.data(), insn.length, &context, zi)) ||
+      !ZYAN_SUCCESS(from.operands(context, zi, operands)))
+    return 0;
+  // Zydis adds in 64 bits; the CPU then cuts.
+  if (insn.code_size == CodeSize::bits64 && insn.operand_bytes == 2 && zi.operand_count_visible &&
+      operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && operands[0].imm.is_relative) {
+    const u64 next = address + insn.length;
+    operands[0].imm.value.s = static_cast<i64>(((next + static_cast<u64>(operands[0].imm.value.s)) & 0xffff) - next);
+  }
+  if (!ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &zi, operands, zi.operand_count_visible, buffer, size,
                                                     address, nullptr)))
     return 0;
   return std::strlen(buffer);

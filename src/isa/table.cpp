@@ -135,7 +135,7 @@ bool is_far(const Insn& insn) {
   if (insn.mnemonic == ZYDIS_MNEMONIC_RET) return (opcode(insn) & 0xfe) == 0xca;
   if (insn.mnemonic != ZYDIS_MNEMONIC_CALL && insn.mnemonic != ZYDIS_MNEMONIC_JMP) return false;
   if (insn.op[0].kind == Operand::Kind::far_ptr) return true;
-  return insn.op[0].kind == Operand::Kind::mem && insn.op[0].bytes == insn.operand_bytes + 2;
+  return insn.op[0].kind == Operand::Kind::mem && insn.op[0].bytes != insn.operand_bytes;
 }
 
 Seg segment(ZydisRegister reg) {

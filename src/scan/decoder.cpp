@@ -80,25 +80,18 @@ void note_address(const ZydisDecodedInstruction& i, Shallow& out) {
 
 }  // namespace
 
-Decoder::Decoder(isa::CodeSize size) : size_{size} {
-  const bool is64 = size == isa::CodeSize::bits64, is32 = size == isa::CodeSize::bits32;
-  ZydisDecoderInit(&decoder_,
-                   is64   ? ZYDIS_MACHINE_MODE_LONG_64
-                   : is32 ? ZYDIS_MACHINE_MODE_LEGACY_32
-                          : ZYDIS_MACHINE_MODE_LEGACY_16,
-                   is64   ? ZYDIS_STACK_WIDTH_64
-                   : is32 ? ZYDIS_STACK_WIDTH_32
-                          : ZYDIS_STACK_WIDTH_16);
-  ZydisDecoderEnableMode(&decoder_, ZYDIS_DECODER_MODE_MINIMAL, ZYAN_TRUE);
-  // As isa::decode: the two must agree on every length.
-  for (ZydisDecoderMode mode : {ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET, ZYDIS_DECODER_MODE_KNC})
-    ZydisDecoderEnableMode(&decoder_, mode, ZYAN_FALSE);
-}
+Decoder::Decoder(isa::CodeSize size, isa::Vendor vendor) : reader_{size, vendor, true} {}
 
 bool Decoder::shallow(Bytes bytes, Shallow& out) const {
   ZydisDecodedInstruction i;
-  const std::size_t available = bytes.size() < 15 ? bytes.size() : 15;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder_, nullptr, bytes.data(), available, &i))) return false;
+  if (!ZYAN_SUCCESS(reader_.read(bytes.data(), bytes.size(), nullptr, i))) {
+    const unsigned length = reader_.reserved_length(bytes.data(), bytes.size());
+    if (!length) return false;
+    out = Shallow{};
+    out.length = static_cast<u8>(length);
+    out.reserved = true;
+    return true;
+  }
   out = Shallow{};
   out.length = i.length;
   out.flow = flow_of(i);
@@ -107,7 +100,7 @@ bool Decoder::shallow(Bytes bytes, Shallow& out) const {
       i.mnemonic == ZYDIS_MNEMONIC_UD2 || i.mnemonic == ZYDIS_MNEMONIC_UD1 || i.mnemonic == ZYDIS_MNEMONIC_UD0;
   out.maybe_sensitive = maybe_sensitive(i);
   if (out.flow == Flow::call || out.flow == Flow::jump || out.flow == Flow::branch)
-    out.distance = i.raw.imm[0].value.s;
+    out.distance = i.raw.imm[0].value.s, out.narrow = isa::narrow_branch(i, reader_.vendor());
   else
     note_address(i, out);
   return true;
@@ -115,7 +108,7 @@ bool Decoder::shallow(Bytes bytes, Shallow& out) const {
 
 const isa::Row* Decoder::classify(Bytes bytes) const {
   isa::Insn insn;
-  if (isa::decode(bytes.data(), bytes.size(), size_, isa::host_vendor(), insn) != isa::DecodeStatus::ok) return nullptr;
+  if (isa::decode(bytes.data(), bytes.size(), code_size(), vendor(), insn) != isa::DecodeStatus::ok) return nullptr;
   return isa::classify(insn);
 }
 

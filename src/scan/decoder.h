@@ -4,7 +4,7 @@
 
 #include <Zydis/Zydis.h>
 
-#include "isa/insn.h"
+#include "isa/reading.h"
 #include "isa/table.h"
 #include "scan/bytes.h"
 
@@ -27,21 +27,23 @@ struct Shallow {
   bool invalid_opcode = false;  // UD0, UD1, UD2
   bool lea = false;             // LEA with a RIP-relative operand
   bool immediate = false;       // MOV or PUSH of 32 bits
+  bool narrow = false;          // a branch whose target is cut to 16 bits
+  bool reserved = false;        // some CPUs run it with a bit ignored, for others it is #UD
   i64 distance = 0;  // call, jump, branch, lea: from the next instruction; immediate: the value, sign-extended
 };
 
 class Decoder {
  public:
-  explicit Decoder(isa::CodeSize size);
+  Decoder(isa::CodeSize size, isa::Vendor vendor);
   // At the front of `bytes`. False: no instruction, or not all of it is there.
   bool shallow(Bytes bytes, Shallow& out) const;
   // The row of what isa::decode sees there; nullptr: innocuous, or no instruction.
   const isa::Row* classify(Bytes bytes) const;
-  isa::CodeSize code_size() const { return size_; }
+  isa::CodeSize code_size() const { return reader_.code_size(); }
+  isa::Vendor vendor() const { return reader_.vendor(); }
 
  private:
-  isa::CodeSize size_;
-  ZydisDecoder decoder_;
+  isa::Reader reader_;
 };
 
 }  // namespace trapline::scan

@@ -72,8 +72,8 @@ void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder,
 
 }  // namespace
 
-std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size) {
-  const Decoder decoder{size};
+std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size, isa::Vendor vendor) {
+  const Decoder decoder{size, vendor};
   const Heads heads{decoder};
   std::vector<Finding> found;
   for (const CodeMap::Area& area : map.areas()) {

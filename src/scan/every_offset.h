@@ -7,6 +7,6 @@
 namespace trapline::scan {
 
 // Those of the code sections that do not start where the traversal found an instruction to start. Two threads.
-std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size);
+std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size, isa::Vendor vendor);
 
 }  // namespace trapline::scan

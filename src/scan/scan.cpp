@@ -39,7 +39,7 @@ Scan scan_image(Image& image, const Limits& limits, bool every_offset, const Pro
             [](const Finding& a, const Finding& b) { return a.address < b.address; });
   for (Finding& f : scan.findings) f.overlaps = scan.map.find(f.address)->mark(f.address) & CodeMap::overlaps;
   count(scan);
-  if (every_offset) scan.hidden = hidden_instructions(scan.map, image.code_size);
+  if (every_offset) scan.hidden = hidden_instructions(scan.map, image.code_size, isa::host_vendor());
   return scan;
 }
 

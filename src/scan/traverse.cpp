@@ -33,7 +33,7 @@ Traversal::Traversal(const Image& image, Scan& scan, const Progress& progress)
     : image_{image},
       scan_{scan},
       progress_{progress},
-      decoder_{image.code_size},
+      decoder_{image.code_size, isa::host_vendor()},
       mask_{image.code_size == isa::CodeSize::bits64 ? ~u64{0} : 0xffffffff} {
   for (const auto& area : scan_.map.areas()) total_ += area.marks.size();
 }
@@ -97,7 +97,8 @@ Traversal::Target Traversal::target_of(u64 address, const Shallow& insn) const {
     const u64 value = at->relative ? next + (at->value - at->place) : at->value;
     return {value & mask_, true, at->known};
   }
-  return {((insn.immediate ? 0 : next) + static_cast<u64>(insn.distance)) & mask_, false, true};
+  const u64 mask = insn.narrow ? 0xffff : mask_;
+  return {((insn.immediate ? 0 : next) + static_cast<u64>(insn.distance)) & mask, false, true};
 }
 
 // An address that an instruction computes is likely a function's, unless what is there is data: tables of constants

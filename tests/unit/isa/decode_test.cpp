@@ -52,12 +52,6 @@ TEST(Decode, SibWithoutBaseIgnoresRexB) {
   }
 }
 
-TEST(Decode, SixteenBitMovsxdReadsSixteenBits) {
-  const Insn insn = decoded({0x66, 0x63, 0x06});  // movsxd ax, word ptr [rsi]
-  EXPECT_EQ(insn.mem.bytes, 2);
-  EXPECT_EQ(insn.op[1].bytes, 2);
-}
-
 TEST(Decode, RipRelativeKeepsTheDisplacement) {
   const Insn insn = decoded({0x8b, 0x05, 0x10, 0x00, 0x00, 0x00});  // mov eax, [rip+0x10]
   EXPECT_EQ(insn.mem.base, kRegRip);
