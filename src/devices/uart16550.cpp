@@ -80,8 +80,12 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
   }
 }
 
-// The line is infinitely fast: the holding register is empty again at once, which is a new THRE event.
+// Writing the holding register takes the THRE event back, as reading IIR does (PC16550D, table "interrupt set and
+// reset"). The line is infinitely fast: the register is empty again at once, which is a new event and, for a controller
+// that listens to edges, a new edge.
 void Uart16550::transmit(u8 byte) {
+  thre_pending_ = false;
+  update_irq();
   if (loopback())
     push_received(byte);
   else

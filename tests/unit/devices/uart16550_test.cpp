@@ -49,6 +49,24 @@ TEST_F(Uart16550Test, TransmitCompletesAtOnce) {
   EXPECT_FALSE(irq.up);
 }
 
+// PC16550D: the THRE interrupt is reset by reading IIR or by writing THR; the emptied register then raises it again.
+TEST_F(Uart16550Test, EachByteWrittenWithoutReadingIirIsANewEdge) {
+  out(1, 2);
+  EXPECT_EQ(irq.rises, 1u);
+  for (unsigned n = 2; n < 6; n++) {
+    out(0, 'x');
+    EXPECT_TRUE(irq.up);
+    EXPECT_EQ(irq.rises, n);
+  }
+  EXPECT_EQ(in(2) & 0x0f, 2);
+  out(1, 3);
+  receive("a");  // a source of higher priority holds the line up: no edge
+  const unsigned before = irq.rises;
+  out(0, 'x');
+  EXPECT_TRUE(irq.up);
+  EXPECT_EQ(irq.rises, before);
+}
+
 TEST_F(Uart16550Test, TransmitterEmptyInterruptIsToldOnceEach) {
   out(1, 2);
   EXPECT_TRUE(irq.up);
