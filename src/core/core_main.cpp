@@ -70,7 +70,7 @@ machine::BootRequest read_images(const Launch& launch) {
   machine::BootRequest r;
   r.kernel = read_image(launch.kernel_fd, "kernel");
   r.initrd = launch.initrd_fd >= 0 ? read_image(launch.initrd_fd, "initrd") : machine::Bytes{};
-  for (const auto& m : launch.modules) r.modules.push_back({read_image(m.fd, "module"), m.arguments});
+  for (const auto& m : launch.modules) r.modules.push_back({read_image(m.fd, "module"), m.name, m.arguments});
   r.kernel_name = launch.kernel_name;
   r.command_line = launch.command_line;
   r.cpus = launch.cpus;

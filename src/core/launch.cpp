@@ -63,10 +63,10 @@ struct Reader {
 template <class Stream>
 void fields(Stream& s, Launch& l) {
   s.value(l.ram_fd), s.value(l.kernel_fd), s.value(l.initrd_fd), s.value(l.trace_fd), s.value(l.scan_fd);
-  s.value(l.names_fd), s.value(l.miscompile_at), s.value(l.miscompile_how);
+  s.value(l.names_fd), s.value(l.devices_fd), s.value(l.miscompile_at), s.value(l.miscompile_how);
   s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine);
   s.count(l.modules);
-  for (auto& m : l.modules) s.value(m.fd), s.text(m.arguments);
+  for (auto& m : l.modules) s.value(m.fd), s.text(m.name), s.text(m.arguments);
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask), s.value(l.hot_threshold);
   s.value(l.translate_debug);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |

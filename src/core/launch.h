@@ -14,11 +14,12 @@ namespace trapline::core {
 
 struct LaunchModule {
   int fd = -1;
-  std::string arguments;
+  std::string name, arguments;
 };
 
 struct Launch {
   int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1, names_fd = -1;  // -1: none
+  int devices_fd = -1;  // DeviceMemory
   std::string kernel_name, command_line, cpu_features;
   std::string engine = "auto";  // a name that engine::find_engine knows
   std::vector<LaunchModule> modules;

@@ -82,7 +82,8 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.kernel_name = config.kernel;
   l.command_line = config.append;
   l.cpu_features = config.cpu_features;
-  for (std::size_t i = 0; i < modules.size(); i++) l.modules.push_back({modules[i].get(), config.modules[i].arguments});
+  for (std::size_t i = 0; i < modules.size(); i++)
+    l.modules.push_back({modules[i].get(), config.modules[i].path, config.modules[i].arguments});
   l.engine = config.engine;
   l.memory = config.memory;
   l.cpus = config.cpus;

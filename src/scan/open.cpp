@@ -2,14 +2,17 @@
 
 #include <fmt/format.h>
 
+#include "packing/unpack.h"
 #include "scan/archive.h"
 #include "scan/bzimage.h"
 #include "scan/elf.h"
 #include "scan/kallsyms.h"
 #include "scan/kernel_relocs.h"
-#include "scan/unpack.h"
 
 namespace trapline::scan {
+
+using packing::Packing;
+using packing::packing_of;
 
 namespace {
 
@@ -54,7 +57,7 @@ class Opener {
   Images packed(Packing packing, Bytes bytes, u32 layer) {
     if (layer >= limits_.layers) return Err{fmt::format("is compressed more than {} times: refused", limits_.layers)};
     prefix_ += fmt::format("{}, ", name_of(packing));
-    auto inner = unpack(packing, bytes, limits_);
+    auto inner = packing::unpack(packing, bytes, limits_.unpacked);
     if (!inner) return Err{inner.error()};
     return open(std::move(*inner), layer + 1);
   }

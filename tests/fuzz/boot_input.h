@@ -34,7 +34,7 @@ inline void boot_once(const BootHead& head, machine::Bytes kernel) {
   request.cpus = head.cpus % 16 + 1;
   request.acpi = head.flags & 1;  // slow, and has a fuzzer of its own
   for (unsigned i = 0; i < (head.modules & 3); i++)
-    request.modules.push_back({machine::Bytes(payload).first(i * 5000), "args"});
+    request.modules.push_back({machine::Bytes(payload).first(i * 5000), "module", "args"});
   cpu::Vcpu cpu;
   const auto info = machine::boot(memory, cpu, request);
   if (info) {

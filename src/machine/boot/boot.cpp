@@ -1,7 +1,13 @@
 #include "machine/boot/boot.h"
 
+#include <algorithm>
+
+#include "base/trace.h"
 #include "machine/acpi/tables.h"
+#include "machine/boot/firmware.h"
 #include "machine/boot/loader.h"
+#include "machine/mp_table.h"
+#include "packing/unpack.h"
 
 namespace trapline::machine {
 
@@ -10,23 +16,8 @@ namespace {
 
 constexpr u64 kSmallestMemory = 2 * MiB;
 
-struct Magic {
-  std::initializer_list<u8> bytes;
-  const char* what;
-  const char* remedy;
-};
-
-// What people hand over instead of a kernel.
-const Magic kCompressed[] = {
-    {{0x1f, 0x8b}, "gzip", "gunzip"},
-    {{0xfd, '7', 'z', 'X', 'Z', 0}, "xz", "unxz"},
-    {{0x28, 0xb5, 0x2f, 0xfd}, "zstd", "unzstd"},
-    {{'B', 'Z', 'h'}, "bzip2", "bunzip2"},
-    {{0x5d, 0, 0}, "lzma", "unlzma"},
-    {{0x89, 'L', 'Z', 'O'}, "lzop", "lzop -d"},
-    {{0x02, 0x21, 0x4c, 0x18}, "lz4", "unlz4"},
-    {{0x04, 0x22, 0x4d, 0x18}, "lz4", "unlz4"},
-};
+// What one compressed image may grow to, whatever the guest's memory.
+constexpr u64 kMostUnpacked = 512 * MiB;
 
 bool starts_with(Bytes image, std::initializer_list<u8> magic) {
   const auto head = slice(image, 0, magic.size());
@@ -34,10 +25,6 @@ bool starts_with(Bytes image, std::initializer_list<u8> magic) {
 }
 
 std::string not_a_kernel(Bytes image) {
-  for (const Magic& m : kCompressed)
-    if (starts_with(image, m.bytes))
-      return fmt::format("{}-compressed: unpack it first ({}), or give the bzImage that unpacks itself", m.what,
-                         m.remedy);
   if (load<u32>(image, 0x38) == 0x644d5241) return "a kernel for 64-bit Arm: an x86 kernel is needed";
   if (starts_with(image, {'M', 'Z'})) return "an EFI program without a Linux setup header: this machine has no EFI";
   return "not a kernel: neither bzImage, ELF with a PVH note, nor multiboot";
@@ -66,11 +53,23 @@ Loaded load_any(Context& c) {
   return Err{not_a_kernel(image)};
 }
 
-// The few words of the BIOS data area that kernels read: COM1's ports, the EBDA's segment, the memory below it in KiB.
-void write_bios_data(GuestMemory& ram) {
-  put_value<u16>(ram, 0x400, 0x3f8);
-  put_value<u16>(ram, 0x40e, kExtendedBiosData >> 4);
-  put_value<u16>(ram, 0x413, kLowMemoryKiB);
+// Compressed images, as distributions ship multiboot kernels: one layer is taken off. What cannot fit the guest's
+// memory is not unpacked to the end.
+Loaded load_maybe_packed(Context& c) {
+  const Bytes image = c.request.kernel;
+  const packing::Bytes bytes{reinterpret_cast<const u8*>(image.data()), image.size()};
+  const packing::Packing kind = is_bzimage(image) ? packing::Packing::none : packing::packing_of(bytes);
+  if (kind == packing::Packing::none) return load_any(c);
+  const u64 most = std::min(c.ram.size(), kMostUnpacked);
+  const auto unpacked = packing::unpack(kind, bytes, most);
+  if (!unpacked)
+    return Err{fmt::format("compressed with {}, and does not unpack into {} of memory: {}", packing::name_of(kind),
+                           human_size(most), unpacked.error())};
+  TRACE(boot, "unpacked: {} bytes of {}", unpacked->size(), packing::name_of(kind));
+  BootRequest request = c.request;
+  request.kernel = std::as_bytes(std::span{*unpacked});
+  Context inner{c.ram, c.cpu, request, std::move(c.place), c.rsdp};
+  return load_any(inner);
 }
 
 }  // namespace
@@ -82,9 +81,10 @@ Result<BootInfo, std::string> boot(GuestMemory& ram, cpu::Vcpu& boot_cpu, const 
     return Err{fmt::format("{}: {} of guest memory is too little: {}", name, loader::human_size(ram.size()),
                            loader::memory_remedy(0))};
   loader::Context context{ram, boot_cpu, request, loader::Placer(ram)};
-  loader::write_bios_data(ram);  // before the image: one that loads at 0 replaces it
+  write_firmware(ram);  // before the image: one that loads at 0 replaces what lies there
   if (request.acpi) context.rsdp = write_acpi_tables(ram, request.cpus).raw;
-  auto loaded = loader::load_any(context);
+  write_mp_table(ram, request.cpus);
+  auto loaded = loader::load_maybe_packed(context);
   if (!loaded) return Err{fmt::format("{}: {}", name, loaded.error())};
   return loaded;
 }

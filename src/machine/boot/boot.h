@@ -18,12 +18,13 @@ using Bytes = std::span<const std::byte>;
 
 struct BootModule {
   Bytes bytes;
+  std::string name;  // begins the module's string in multiboot
   std::string arguments;
 };
 
 struct BootRequest {
   Bytes kernel, initrd;     // initrd may be empty
-  std::string kernel_name;  // for messages and multiboot's "boot loader name" argument 0
+  std::string kernel_name;  // for messages, and begins multiboot's command line
   std::string command_line;
   std::vector<BootModule> modules;
   u32 cpus = 1;

@@ -21,8 +21,10 @@ cpu::Segment flat(u16 selector, u16 attr) {
   return s;
 }
 
-bool set_common(Context& c, u64 rip, u16 code_attr) {
-  const u64 gdt[4] = {0, 0, flat_descriptor(code_attr), flat_descriptor(kData)};
+bool set_common(Context& c, u64 rip, u16 code_attr, Selectors selectors) {
+  u64 gdt[4] = {};
+  gdt[selectors.code / 8] = flat_descriptor(code_attr);
+  gdt[selectors.data / 8] = flat_descriptor(kData);
   const auto at = place_low(c, sizeof gdt, 8);
   if (!at) return false;
   put(c.ram, *at, std::as_bytes(std::span{gdt}));
@@ -32,8 +34,8 @@ bool set_common(Context& c, u64 rip, u16 code_attr) {
   v.rip = rip;
   v.set_rflags_raw(cpu::flag::fixed);
   v.cpl = 0;
-  for (cpu::Segment& s : v.seg) s = flat(kBootDs, kData);
-  v.seg[static_cast<u8>(isa::Seg::cs)] = flat(kBootCs, code_attr);
+  for (cpu::Segment& s : v.seg) s = flat(selectors.data, kData);
+  v.seg[static_cast<u8>(isa::Seg::cs)] = flat(selectors.code, code_attr);
   v.ldtr = {};
   v.tr = {};
   v.tr.attr = kTss32Busy;  // also the 64-bit TSS's type in long mode
@@ -66,17 +68,17 @@ void finish(cpu::Vcpu& v) {
 
 }  // namespace
 
-bool enter_protected(Context& c, u64 rip) {
-  if (!set_common(c, rip, kCode32)) return false;
+bool enter_protected(Context& c, u64 rip, Selectors selectors) {
+  if (!set_common(c, rip, kCode32, selectors)) return false;
   c.cpu.cr0 = cpu::cr0::pe | cpu::cr0::et;
   c.cpu.cr3 = c.cpu.cr4 = c.cpu.efer = 0;
   finish(c.cpu);
   return true;
 }
 
-bool enter_long(Context& c, u64 rip) {
+bool enter_long(Context& c, u64 rip, Selectors selectors) {
   const auto tables = identity_tables(c);
-  if (!tables || !set_common(c, rip, kCode64)) return false;
+  if (!tables || !set_common(c, rip, kCode64, selectors)) return false;
   c.cpu.cr0 = cpu::cr0::pe | cpu::cr0::et | cpu::cr0::pg;
   c.cpu.cr3 = *tables;
   c.cpu.cr4 = cpu::cr4::pae;

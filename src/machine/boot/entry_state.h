@@ -6,12 +6,18 @@
 
 namespace trapline::machine::loader {
 
-// Selectors of the boot GDT, as the Linux protocol fixes them (__BOOT_CS, __BOOT_DS).
-inline constexpr u16 kBootCs = 0x10, kBootDs = 0x18;
+// Selectors of the boot GDT, which lies in guest memory.
+struct Selectors {
+  u16 code, data;
+};
+// The Linux protocol fixes its own (__BOOT_CS, __BOOT_DS).
+inline constexpr Selectors kLinuxSelectors{0x10, 0x18};
+// Multiboot leaves them open. GRUB legacy and QEMU use these, and kernels that load no GDT of their own rely on them.
+inline constexpr Selectors kMultibootSelectors{0x08, 0x10};
 
 // Protected mode, paging off, flat 4 GiB segments, interrupts off, general registers zero. False: no room for the GDT.
-[[nodiscard]] bool enter_protected(Context& c, u64 rip);
+[[nodiscard]] bool enter_protected(Context& c, u64 rip, Selectors selectors);
 // 64-bit mode over identity page tables for the first 4 GiB. False: no room for GDT and tables.
-[[nodiscard]] bool enter_long(Context& c, u64 rip);
+[[nodiscard]] bool enter_long(Context& c, u64 rip, Selectors selectors);
 
 }  // namespace trapline::machine::loader

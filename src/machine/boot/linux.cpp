@@ -57,6 +57,12 @@ Result<Header, std::string> parse(Bytes image) {
   h.code_size = std::min<u64>(h.code_size, image.size() - h.setup_size);
   if (h.code_size == 0) return Err{std::string("damaged setup header: no protected-mode code (syssize is 0)")};
   h.code32_start = load_or_zero<u32>(image, at::code32_start);
+  // Programs that dress as a kernel for boot loaders (iPXE) leave the entry out: only their real-mode code can be
+  // called.
+  if (h.code32_start < MiB)
+    return Err{
+        std::string("starts in real mode and needs a BIOS, which this machine has not (its setup header names no "
+                    "protected-mode entry): give a kernel")};
   h.initrd_max = load_or_zero<u32>(image, at::initrd_addr_max);
   h.cmdline_max = load_or_zero<u32>(image, at::cmdline_size);
   h.relocatable = load_or_zero<u8>(image, at::relocatable) != 0;
@@ -221,7 +227,8 @@ Loaded load_linux(Context& c) {
         h.init_size, p.initrd, c.request.initrd.size(), *zero_page, p.command_line);
 
   const u64 entry = p.kernel + (h.entry64() ? kEntry64Offset : 0);
-  if (!(h.entry64() ? enter_long(c, entry) : enter_protected(c, entry))) return Err{no_room(c.ram)};
+  if (!(h.entry64() ? enter_long(c, entry, kLinuxSelectors) : enter_protected(c, entry, kLinuxSelectors)))
+    return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rsi] = *zero_page;
   return BootInfo{h.entry64() ? BootFormat::linux64 : BootFormat::linux32, entry};
 }

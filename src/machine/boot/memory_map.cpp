@@ -26,7 +26,7 @@ std::vector<MemoryRange> memory_map(const GuestMemory& ram) {
   std::vector<MemoryRange> out{
       {0, kExtendedBiosData, MemoryType::ram},
       {kExtendedBiosData, kVideoHoleStart - kExtendedBiosData, MemoryType::reserved},
-      {kAcpiTablesStart, kAcpiTablesEnd - kAcpiTablesStart, MemoryType::reserved},
+      {kAcpiTablesStart, kBiosAreaEnd - kAcpiTablesStart, MemoryType::reserved},
   };
   if (ram.low_end() > MiB) out.push_back({MiB, ram.low_end() - MiB, MemoryType::ram});
   out.push_back({map::ioapic, kPageSize, MemoryType::reserved});

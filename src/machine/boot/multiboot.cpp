@@ -97,23 +97,34 @@ Result<LoadedImage, std::string> load_by_elf(Context& c, std::optional<u64> entr
   return LoadedImage{start, start + span.size, *entry + *delta, std::move(*elf)};
 }
 
+namespace {
+
+// Above the image, where kernels leave room; an image that asked for the highest place has none above it.
+std::optional<u64> place_beside(Context& c, const LoadedImage& image, u64 size, u64 alignment) {
+  auto at = c.place.lowest(size, alignment, std::max(image.end, MiB), kPciHoleStart);
+  if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
+  return at;
+}
+
+}  // namespace
+
 Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(Context& c, const LoadedImage& image) {
   std::vector<LoadedModule> out;
-  const auto add = [&](Bytes bytes, std::string_view arguments) {
-    const auto at = c.place.lowest(bytes.size(), kPageSize, std::max(image.end, MiB), kPciHoleStart);
+  const auto add = [&](Bytes bytes, const std::string& name, const std::string& arguments) {
+    const auto at = place_beside(c, image, bytes.size(), kPageSize);
     if (!at) return false;
     put(c.ram, *at, bytes);
-    out.push_back({*at, *at + bytes.size(), arguments});
+    out.push_back({*at, *at + bytes.size(), named_string(name, arguments)});
     TRACE(boot, "multiboot: module {:#x}+{:#x}", *at, bytes.size());
     return true;
   };
   const auto too_large = [&](const char* what, Bytes bytes) {
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
-                           human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + image.end)))};
+                           human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + image.end - image.start)))};
   };
-  if (!c.request.initrd.empty() && !add(c.request.initrd, "")) return too_large("initrd", c.request.initrd);
+  if (!c.request.initrd.empty() && !add(c.request.initrd, "initrd", "")) return too_large("initrd", c.request.initrd);
   for (const BootModule& m : c.request.modules)
-    if (!add(m.bytes, m.arguments)) return too_large("module", m.bytes);
+    if (!add(m.bytes, m.name, m.arguments)) return too_large("module", m.bytes);
   return out;
 }
 
@@ -130,7 +141,7 @@ std::vector<std::byte> load_sections(Context& c, const LoadedImage& image) {
     total += std::min(s.size, kMaxSectionBytes);
     if (total > kMaxSectionBytes) return {};
     const u64 alignment = power_of_two(s.alignment) && s.alignment <= kPageSize ? s.alignment : 1;
-    const auto at = c.place.lowest(s.size, alignment, std::max(image.end, MiB), kPciHoleStart);
+    const auto at = place_beside(c, image, s.size, alignment);
     if (!at) return {};
     put(c.ram, *at, *slice(elf.image, s.offset, s.size));
     std::memcpy(table.data() + i * elf.section_entry_size + addr_offset, &*at, elf.is64 ? 8 : 4);
@@ -138,9 +149,12 @@ std::vector<std::byte> load_sections(Context& c, const LoadedImage& image) {
   return table;
 }
 
+std::string named_string(const std::string& name, const std::string& arguments) {
+  return arguments.empty() ? name : name + " " + arguments;
+}
+
 std::string full_command_line(const BootRequest& request) {
-  const std::string name = request.kernel_name.empty() ? "kernel" : request.kernel_name;
-  return request.command_line.empty() ? name : name + " " + request.command_line;
+  return named_string(request.kernel_name.empty() ? "kernel" : request.kernel_name, request.command_line);
 }
 
 }  // namespace trapline::machine::loader

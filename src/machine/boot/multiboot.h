@@ -31,16 +31,20 @@ Result<LoadedImage, std::string> load_by_elf(Context& c, std::optional<u64> entr
 
 struct LoadedModule {
   u64 start = 0, end = 0;
-  std::string_view arguments;
+  std::string string;  // "name arguments"
 };
-// The initrd first (without arguments), then the modules: page-aligned, above the kernel, below 3 GiB.
+// The initrd first (its name is "initrd"), then the modules: page-aligned, above the kernel if there is room, below
+// 3 GiB.
 Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(Context& c, const LoadedImage& image);
 
 // The section header table with sh_addr made right for the sections that had to be loaded on their own (symbols,
 // strings). Empty when there is no table or no room: it serves debuggers only.
 std::vector<std::byte> load_sections(Context& c, const LoadedImage& image);
 
-// "kernel arguments": argument 0 is the kernel's name, as multiboot kernels expect.
+// "name arguments", for the kernel and for modules alike. Specifications leave the strings' form open. GRUB legacy and
+// QEMU begin both with the file's name, GRUB 2 begins neither; what expects a name drops the first word of both unless
+// the loader calls itself GRUB 2 (Xen). So the name comes first, always.
+std::string named_string(const std::string& name, const std::string& arguments);
 std::string full_command_line(const BootRequest& request);
 
 }  // namespace trapline::machine::loader

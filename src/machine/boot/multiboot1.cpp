@@ -56,7 +56,7 @@ bool fill_map(Context& c, Info& info) {
 bool fill_modules(Context& c, Info& info, const std::vector<LoadedModule>& modules) {
   std::vector<ModuleEntry> list;
   for (const LoadedModule& m : modules) {
-    const auto text = place_string(c, m.arguments);
+    const auto text = place_string(c, m.string);
     if (!text) return false;
     list.push_back({static_cast<u32>(m.start), static_cast<u32>(m.end), static_cast<u32>(*text), 0});
   }
@@ -81,7 +81,8 @@ bool fill_strings(Context& c, Info& info) {
 void fill_sections(Context& c, Info& info, const LoadedImage& image) {
   const auto table = load_sections(c, image);
   if (table.empty()) return;
-  const auto at = c.place.lowest(table.size(), 8, std::max(image.end, MiB), kPciHoleStart);
+  auto at = c.place.lowest(table.size(), 8, std::max(image.end, MiB), kPciHoleStart);
+  if (!at) at = place_low(c, table.size(), 8);
   if (!at) return;
   put(c.ram, *at, table);
   info.elf_num = image.elf->section_count;
@@ -112,10 +113,8 @@ std::optional<u64> find_multiboot1(Bytes image) {
 
 Loaded load_multiboot1(Context& c, u64 header) {
   const u32 flags = load_or_zero<u32>(c.request.kernel, header + 4);
-  if (flags & kVideoMode)
-    return Err{
-        std::string("multiboot: the kernel requires a video mode (header flag 2), and this machine has no display: use "
-                    "a kernel for a serial console")};
+  // A wish for a video mode is answered by saying nothing of one (bits 11 and 12 of the information's flags stay
+  // clear), as loaders do on machines without a display: kernels that set the flag go on with the serial console.
   if (const u32 unknown = flags & 0xffff & ~(kPageAlign | kMemoryInfo | kVideoMode))
     return Err{fmt::format("multiboot: the kernel requires unknown features (header flags {:#x})", unknown)};
   const auto image = load_image(c, header, flags);
@@ -131,7 +130,7 @@ Loaded load_multiboot1(Context& c, u64 header) {
   put_value(c.ram, *at, info);
   TRACE(boot, "multiboot: image {:#x}-{:#x} entry {:#x} info {:#x}", image->start, image->end, image->entry, *at);
 
-  if (!enter_protected(c, image->entry)) return Err{no_room(c.ram)};
+  if (!enter_protected(c, image->entry, kMultibootSelectors)) return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rax] = kBootMagic;
   c.cpu.gpr[isa::rbx] = *at;
   return BootInfo{BootFormat::multiboot1, image->entry};

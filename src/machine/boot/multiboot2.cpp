@@ -96,16 +96,13 @@ Result<void, std::string> apply(Bytes tag, Wishes& wishes) {
       return Err{
           std::string("multiboot2: the kernel requires a text or graphics console, and this machine has none: use a "
                       "kernel for a serial console")};
-    case HeaderTag::framebuffer:
-      if (optional) return {};
-      return Err{
-          std::string("multiboot2: the kernel requires a framebuffer, and this machine has no display: use a kernel "
-                      "for a serial console")};
     case HeaderTag::efi_boot_services:
       if (optional) return {};
       return Err{std::string("multiboot2: the kernel requires EFI boot services, and this machine has no EFI")};
-    // Page alignment of modules is what we always do; the EFI entry points count on EFI platforms only
-    // (specification 3.1.8, 3.1.9).
+    // A framebuffer is a preference, answered by leaving out its information tag, as loaders do without a display: what
+    // cannot go on without a console says so by console_flags. Page alignment of modules is what we always do; the EFI
+    // entry points count on EFI platforms only (specification 3.1.8, 3.1.9).
+    case HeaderTag::framebuffer:
     case HeaderTag::end:
     case HeaderTag::module_alignment:
     case HeaderTag::efi32_entry:
@@ -199,7 +196,7 @@ std::optional<u64> write_info(Context& c, const LoadedImage& image, const std::v
   info.tag(InfoTag::loader_name, with_nul(kLoaderName));
   for (const LoadedModule& m : modules) {
     const u32 range[] = {static_cast<u32>(m.start), static_cast<u32>(m.end)};
-    info.tag(InfoTag::module, words(range), with_nul(std::string(m.arguments)));
+    info.tag(InfoTag::module, words(range), with_nul(m.string));
   }
   write_memory(info, c.ram);
   if (const auto table = load_sections(c, image); !table.empty()) {
@@ -240,7 +237,7 @@ Loaded load_multiboot2(Context& c, u64 header) {
   if (!info) return Err{no_room(c.ram)};
   TRACE(boot, "multiboot2: image {:#x}-{:#x} entry {:#x} info {:#x}", image->start, image->end, image->entry, *info);
 
-  if (!enter_protected(c, image->entry)) return Err{no_room(c.ram)};
+  if (!enter_protected(c, image->entry, kMultibootSelectors)) return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rax] = kBootMagic;
   c.cpu.gpr[isa::rbx] = *info;
   return BootInfo{BootFormat::multiboot2, image->entry};

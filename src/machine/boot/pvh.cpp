@@ -91,7 +91,7 @@ Loaded load_pvh(Context& c, const ElfImage& elf, u64 entry) {
   put_value(c.ram, *start, info);
   TRACE(boot, "pvh: entry {:#x} start_info {:#x} modules {}", entry, *start, modules->size());
 
-  if (!enter_protected(c, entry)) return Err{no_room(c.ram)};
+  if (!enter_protected(c, entry, kLinuxSelectors)) return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rbx] = *start;
   return BootInfo{BootFormat::pvh, entry};
 }

@@ -13,13 +13,14 @@ Launch sample() {
   l.kernel_name = "vmlinuz";
   l.command_line = std::string("console=ttyS0 \xff\x00 bytes", 23);
   l.cpu_features = "-avx";
-  l.modules = {{7, "first"}, {8, ""}};
+  l.modules = {{7, "a.bin", "first"}, {8, "b.bin", ""}};
   l.memory = 4 * GiB;
   l.cpus = 3;
   l.trace_mask = 0x41;
   l.para_kvm = false;
   l.instructions_clock = true;
   l.names_fd = 10;
+  l.devices_fd = 11;
   l.verify = l.dump_host = true;
   l.miscompile_at = 0xffffffff81000000;
   l.miscompile_how = 2;
@@ -31,9 +32,11 @@ TEST(Launch, ComesBackAsItWas) {
   ASSERT_TRUE(l);
   EXPECT_EQ(l->ram_fd, 5);
   EXPECT_EQ(l->initrd_fd, -1);
+  EXPECT_EQ(l->devices_fd, 11);
   EXPECT_EQ(l->command_line, sample().command_line);
   ASSERT_EQ(l->modules.size(), 2u);
   EXPECT_EQ(l->modules[0].fd, 7);
+  EXPECT_EQ(l->modules[0].name, "a.bin");
   EXPECT_EQ(l->modules[0].arguments, "first");
   EXPECT_EQ(l->memory, 4 * GiB);
   EXPECT_FALSE(l->para_kvm);

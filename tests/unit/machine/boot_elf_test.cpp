@@ -16,7 +16,7 @@ TEST_F(PvhBoot, EntersAtTheNotesAddressWithStartInfoInEbx) {
     request.command_line = "root=/dev/none";
     const Image initrd(100, std::byte{0x55}), extra(10, std::byte{0x66});
     request.initrd = initrd;
-    request.modules = {{view(extra), "extra args"}};
+    request.modules = {{view(extra), "extra", "extra args"}};
     const auto info = load(elf(is64, 0x100000, {{}}, 0x100004));
     ASSERT_TRUE(info) << info.error();
     EXPECT_EQ(info->format, BootFormat::pvh);

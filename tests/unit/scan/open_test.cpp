@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include "scan/scan.h"
-#include "scan/unpack.h"
 #include "unit/scan/elf_builder.h"
 #include "unit/scan/packers.h"
 

@@ -2,9 +2,9 @@
 // big-endian, ended by a size of 0. The header's checksum and names are not looked at.
 #include <lzo/lzo1x.h>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
 namespace {
 
@@ -59,7 +59,7 @@ u32 read_header(Reader& r) {  // the flags
 
 }  // namespace
 
-Unpacked lzo(Bytes bytes, const Limits& limits) {
+Unpacked lzo(Bytes bytes, u64 most) {
   if (::lzo_init() != LZO_E_OK) return Err{std::string{"lzo: the library does not fit this build"}};
   Reader r{bytes};
   const u32 flags = read_header(r);
@@ -70,7 +70,7 @@ Unpacked lzo(Bytes bytes, const Limits& limits) {
     if (size == 0) return out;
     const u32 packed_size = r.word(4);
     if (size > kMostBlock || packed_size > size) return Err{std::string{"lzo: malformed block"}};
-    if (out.size() + size > limits.unpacked) return Err{Growing{limits.unpacked}.too_large()};
+    if (out.size() + size > most) return Err{Growing{most}.too_large()};
     for (u32 sum : {kAdler32D, kCrc32D})
       if (flags & sum) r.take(4);
     for (u32 sum : {kAdler32C, kCrc32C})
@@ -90,4 +90,4 @@ Unpacked lzo(Bytes bytes, const Limits& limits) {
   return Err{std::string{"lzo: truncated"}};
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers

@@ -6,16 +6,16 @@
 
 #include <memory>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
 namespace {
 
 constexpr u32 kLegacyMagic = 0x184c2102;
 constexpr u64 kLegacyBlock = 8 * MiB;
 
-Unpacked legacy(Bytes bytes, const Limits& limits) {
+Unpacked legacy(Bytes bytes, u64 most) {
   std::vector<u8> out, block(kLegacyBlock);
   for (u64 at = 4; bytes.size() - at > 4;) {
     const u32 size = *load<u32>(bytes, at);
@@ -32,7 +32,7 @@ Unpacked legacy(Bytes bytes, const Limits& limits) {
         ::LZ4_decompress_safe(reinterpret_cast<const char*>(packed->data()), reinterpret_cast<char*>(block.data()),
                               static_cast<int>(size), static_cast<int>(block.size()));
     if (n < 0) return Err{std::string{"lz4: malformed block"}};
-    if (out.size() + static_cast<u64>(n) > limits.unpacked) return Err{Growing{limits.unpacked}.too_large()};
+    if (out.size() + static_cast<u64>(n) > most) return Err{Growing{most}.too_large()};
     out.insert(out.end(), block.begin(), block.begin() + n);
     at += size;
     if (static_cast<u64>(n) < kLegacyBlock) break;
@@ -43,12 +43,12 @@ Unpacked legacy(Bytes bytes, const Limits& limits) {
 
 }  // namespace
 
-Unpacked lz4(Bytes bytes, const Limits& limits) {
-  if (load<u32>(bytes, 0) == kLegacyMagic) return legacy(bytes, limits);
+Unpacked lz4(Bytes bytes, u64 most) {
+  if (load<u32>(bytes, 0) == kLegacyMagic) return legacy(bytes, most);
   LZ4F_dctx* raw = nullptr;
   if (::LZ4F_isError(::LZ4F_createDecompressionContext(&raw, LZ4F_VERSION))) return Err{std::string{"lz4: no memory"}};
   const std::unique_ptr<LZ4F_dctx, decltype(&LZ4F_freeDecompressionContext)> z{raw, LZ4F_freeDecompressionContext};
-  Growing out{limits.unpacked};
+  Growing out{most};
   for (std::size_t at = 0;;) {
     const auto room = out.room();
     if (room.empty()) return Err{out.too_large()};
@@ -62,4 +62,4 @@ Unpacked lz4(Bytes bytes, const Limits& limits) {
   }
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers

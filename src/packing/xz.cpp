@@ -1,9 +1,9 @@
 // .xz and .lzma, by liblzma. Its memory is bounded too: a dictionary may be 4 GiB.
 #include <lzma.h>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
 namespace {
 
@@ -26,10 +26,10 @@ std::string reason(lzma_ret status) {
 
 }  // namespace
 
-Unpacked xz(Bytes bytes, const Limits& limits) {
+Unpacked xz(Bytes bytes, u64 most) {
   lzma_stream z = LZMA_STREAM_INIT;
   if (::lzma_auto_decoder(&z, kMemory, 0) != LZMA_OK) return Err{std::string{"xz: no memory"}};
-  Growing out{limits.unpacked};
+  Growing out{most};
   std::string wrong;
   z.next_in = bytes.data();
   z.avail_in = bytes.size();
@@ -47,4 +47,4 @@ Unpacked xz(Bytes bytes, const Limits& limits) {
   return out.take();
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers

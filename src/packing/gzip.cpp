@@ -2,14 +2,14 @@
 #include <fmt/format.h>
 #include <zlib.h>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
-Unpacked gzip(Bytes bytes, const Limits& limits) {
+Unpacked gzip(Bytes bytes, u64 most) {
   z_stream z{};
   if (::inflateInit2(&z, 16 + MAX_WBITS) != Z_OK) return Err{std::string{"gzip: no memory"}};
-  Growing out{limits.unpacked};
+  Growing out{most};
   std::string wrong;
   z.next_in = const_cast<u8*>(bytes.data());
   z.avail_in = static_cast<uInt>(std::min<u64>(bytes.size(), ~uInt{0}));
@@ -29,4 +29,4 @@ Unpacked gzip(Bytes bytes, const Limits& limits) {
   return out.take();
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers

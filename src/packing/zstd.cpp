@@ -4,14 +4,14 @@
 
 #include <memory>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
-Unpacked zstd(Bytes bytes, const Limits& limits) {
+Unpacked zstd(Bytes bytes, u64 most) {
   const std::unique_ptr<ZSTD_DStream, decltype(&ZSTD_freeDStream)> z{ZSTD_createDStream(), ZSTD_freeDStream};
   if (!z) return Err{std::string{"zstd: no memory"}};
-  Growing out{limits.unpacked};
+  Growing out{most};
   ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
   for (;;) {
     const auto room = out.room();
@@ -25,4 +25,4 @@ Unpacked zstd(Bytes bytes, const Limits& limits) {
   }
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers

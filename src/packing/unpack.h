@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "scan/bytes.h"
-#include "scan/limits.h"
+#include "packing/bytes.h"
 
-namespace trapline::scan {
+namespace trapline::packing {
 
 enum class Packing : u8 { none, gzip, xz, lzma, zstd, lz4, lzo, bzip2 };
 
@@ -18,16 +17,17 @@ Packing packing_of(Bytes bytes);
 const char* name_of(Packing packing);
 
 using Unpacked = Result<std::vector<u8>, std::string>;
-// The first stream in `bytes`; what follows it is ignored (a bzImage's payload ends in the size of its content).
-Unpacked unpack(Packing packing, Bytes bytes, const Limits& limits);
+// At most `most` bytes come out. The first stream in `bytes`; what follows it is ignored (a bzImage's payload ends in
+// the size of its content).
+Unpacked unpack(Packing packing, Bytes bytes, u64 most);
 
 namespace unpackers {
-Unpacked gzip(Bytes bytes, const Limits& limits);
-Unpacked xz(Bytes bytes, const Limits& limits);  // .xz and .lzma
-Unpacked zstd(Bytes bytes, const Limits& limits);
-Unpacked lz4(Bytes bytes, const Limits& limits);  // frames, and the legacy format of kernels
-Unpacked lzo(Bytes bytes, const Limits& limits);  // lzop
-Unpacked bzip2(Bytes bytes, const Limits& limits);
+Unpacked gzip(Bytes bytes, u64 most);
+Unpacked xz(Bytes bytes, u64 most);  // .xz and .lzma
+Unpacked zstd(Bytes bytes, u64 most);
+Unpacked lz4(Bytes bytes, u64 most);  // frames, and the legacy format of kernels
+Unpacked lzo(Bytes bytes, u64 most);  // lzop
+Unpacked bzip2(Bytes bytes, u64 most);
 }  // namespace unpackers
 
 // An output that a stream decoder fills piece by piece.
@@ -52,4 +52,4 @@ class Growing {
   u64 most_;
 };
 
-}  // namespace trapline::scan
+}  // namespace trapline::packing

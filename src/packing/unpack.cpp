@@ -1,8 +1,8 @@
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
 #include <fmt/format.h>
 
-namespace trapline::scan {
+namespace trapline::packing {
 
 using namespace std::string_view_literals;
 
@@ -47,25 +47,25 @@ const char* name_of(Packing packing) {
   return "none";
 }
 
-Unpacked unpack(Packing packing, Bytes bytes, const Limits& limits) {
+Unpacked unpack(Packing packing, Bytes bytes, u64 most) {
   switch (packing) {
     case Packing::gzip:
-      return unpackers::gzip(bytes, limits);
+      return unpackers::gzip(bytes, most);
     case Packing::xz:
     case Packing::lzma:
-      return unpackers::xz(bytes, limits);
+      return unpackers::xz(bytes, most);
     case Packing::zstd:
-      return unpackers::zstd(bytes, limits);
+      return unpackers::zstd(bytes, most);
     case Packing::lz4:
-      return unpackers::lz4(bytes, limits);
+      return unpackers::lz4(bytes, most);
     case Packing::lzo:
-      return unpackers::lzo(bytes, limits);
+      return unpackers::lzo(bytes, most);
     case Packing::bzip2:
-      return unpackers::bzip2(bytes, limits);
+      return unpackers::bzip2(bytes, most);
     case Packing::none:
       break;
   }
   return Err{std::string{"is not compressed"}};
 }
 
-}  // namespace trapline::scan
+}  // namespace trapline::packing

@@ -1,13 +1,13 @@
 #include <bzlib.h>
 
-#include "scan/unpack.h"
+#include "packing/unpack.h"
 
-namespace trapline::scan::unpackers {
+namespace trapline::packing::unpackers {
 
-Unpacked bzip2(Bytes bytes, const Limits& limits) {
+Unpacked bzip2(Bytes bytes, u64 most) {
   bz_stream z{};
   if (::BZ2_bzDecompressInit(&z, 0, 0) != BZ_OK) return Err{std::string{"bzip2: no memory"}};
-  Growing out{limits.unpacked};
+  Growing out{most};
   std::string wrong;
   z.next_in = const_cast<char*>(reinterpret_cast<const char*>(bytes.data()));
   z.avail_in = static_cast<unsigned>(std::min<u64>(bytes.size(), ~0u));
@@ -28,4 +28,4 @@ Unpacked bzip2(Bytes bytes, const Limits& limits) {
   return out.take();
 }
 
-}  // namespace trapline::scan::unpackers
+}  // namespace trapline::packing::unpackers
