@@ -20,6 +20,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "core/debug_mailbox.h"
+#include "core/serial_ring.h"
 #include "cpu/lapic.h"
 #include "cpu/vcpu.h"
 
@@ -96,6 +97,7 @@ struct alignas(kPageSize) VmPage {
   u32 vcpus = 0;
   u32 launch_length = 0;
   u32 trace_error = 0;  // errno of the write that ended the core's trace, left as it dies
+  alignas(64) SerialRing serial;
   alignas(64) DebugMailbox debug;
   alignas(64) Report report;
 };

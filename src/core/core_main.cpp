@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/trace.h"
+#include "core/device_memory.h"
 #include "core/finish.h"
 #include "core/sandbox.h"
 #include "core/trace_sink.h"
@@ -108,11 +109,13 @@ void load_guest(Vm& vm, const machine::BootRequest& request) {
 }
 
 std::unique_ptr<Vm> set_up(Channel channel, Launch launch) {
+  const machine::DevicePage* devices = DeviceMemory::attach(launch.devices_fd);
+  if (!devices) refuse("no address space for the devices' page");
   auto ram = GuestMemory::map(launch.ram_fd, launch.memory);
   if (!ram) refuse(ram.error() + ": give a smaller --memory");
   ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
   await_clock(channel.vm());
-  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch));
+  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices);
   if (!vm) finish(EndKind::boot_failed, vm.error());
   return std::move(*vm);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/trace.h"
+#include "core/asleep.h"
 #include "core/crash_report.h"
 #include "core/finish.h"
 #include "core/vcpu_loop.h"
@@ -120,13 +121,10 @@ class Turns {
     bool for_good = !vm_.launch.debugger;
     for (auto& u : vm_.vcpus) {
       next = std::min(next, u->cpu.timer_deadline);
-      for_good &= u->cpu.activity == cpu::Activity::wait_for_sipi || !(u->cpu.sys_flags & cpu::flag::if_);
+      for_good &= asleep_for_good(u->cpu);
     }
     VcpuUnit& first = *vm_.vcpus.front();
-    if (for_good)
-      finish(EndKind::guest_halted,
-             fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
-                         describe(first.cpu)));
+    if (for_good && !something_may_wake(vm_)) finish_dead(vm_);
     const Awake awake{first};
     if (next == ~u64{0}) {
       first.bus.idle(first.cpu);

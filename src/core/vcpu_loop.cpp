@@ -1,6 +1,7 @@
 #include "core/vcpu_loop.h"
 
 #include "base/trace.h"
+#include "core/asleep.h"
 #include "core/crash_report.h"
 #include "core/finish.h"
 #include "core/vm.h"
@@ -12,23 +13,12 @@ namespace {
 
 constexpr u64 kNoBudget = u64{1} << 40;
 
-// Asleep until INIT, SIPI or NMI: HLT with interrupts off, or never started.
-bool asleep_for_good(const cpu::Vcpu& cpu) {
-  return cpu.activity == cpu::Activity::wait_for_sipi || !(cpu.sys_flags & cpu::flag::if_);
-}
-
-// Every vCPU is asleep for good and none has been sent a wake-up that it has not seen yet.
+// Every vCPU is asleep for good, and nothing is on its way to wake one. A vCPU that wakes leaves the count before it
+// takes what woke it, and moves `wakings`: what was taken between the two looks shows there.
 bool vm_is_dead(Vm& vm) {
-  if (vm.dead_vcpus.load() < vm.vcpus.size() || vm.launch.debugger) return false;
-  for (auto& u : vm.vcpus)
-    if (u->pages.attention.load() & (cpu::attention::nmi | cpu::attention::init | cpu::attention::sipi)) return false;
-  return true;
-}
-
-[[noreturn]] void finish_dead(Vm& vm) {
-  finish(EndKind::guest_halted,
-         fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
-                     describe(vm.vcpus.front()->cpu)));
+  const u32 wakings = vm.wakings.load();
+  const auto all_dead = [&] { return vm.dead_vcpus.load() == vm.vcpus.size(); };
+  return all_dead() && !vm.launch.debugger && !something_may_wake(vm) && all_dead() && vm.wakings.load() == wakings;
 }
 
 u64 ns_until_timer(const cpu::Vcpu& cpu) {
@@ -53,7 +43,7 @@ void sleep_once(VcpuUnit& unit) {
     if (dead && vm_is_dead(vm)) finish_dead(vm);
     const u64 ns = ns_until_timer(unit.cpu);
     if (ns > 0) futex_wait(unit.pages.sleep, 1, ns);
-    if (dead) vm.dead_vcpus.fetch_sub(1);
+    if (dead) vm.wakings.fetch_add(1), vm.dead_vcpus.fetch_sub(1);
   }
   unit.pages.sleep.store(0);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/trace.h"
 #include "core/finish.h"
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
@@ -32,11 +33,12 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engin
     : vm{v},
       pages{v.channel.vcpu(index)},
       bus{pages, v.channel.vcpus(), v.launch.instructions_clock},
+      local{*v.devices, bus},
       arena{kind.arena_bytes} {
   cpu.index = index;
   cpu.ram = &v.ram;
   cpu.ram_base = v.ram.base();
-  cpu.bus = &bus;
+  cpu.bus = &local;
   cpu.clock = &v.clock;
   cpu.code = v.code.get();
   cpu.cpuid = &v.cpuid;
@@ -57,7 +59,8 @@ VcpuUnit::~VcpuUnit() {
   cpu::mmu_destroy(cpu);
 }
 
-Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch) {
+Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch,
+                                                  const machine::DevicePage& devices) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
@@ -94,6 +97,9 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
     const u64 wall = vm->clock.instructions ? para::Kvm::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
+  // Each byte is a request where a trace shows what devices do, so that its lines stay in order.
+  const bool posts = !(trace::mask & trace::devices);
+  vm->devices = std::make_unique<LocalDevices>(devices, vm->channel.vm().serial, posts);
   for (u32 i = 0; i < vm->launch.cpus; i++) {
     static_assert(alignof(VcpuUnit) <= kPageSize);
     vm->vcpus.emplace_back(new (vm->space[i].structure) VcpuUnit{*vm, i, *kind, vm->space[i]});

@@ -11,6 +11,7 @@
 #include "core/channel_bus.h"
 #include "core/debug.h"
 #include "core/launch.h"
+#include "core/local_bus.h"
 #include "cpu/clock.h"
 #include "cpu/code_map.h"
 #include "cpu/cpuid.h"
@@ -34,6 +35,7 @@ struct VcpuUnit {
   Vm& vm;
   VcpuPages& pages;
   ChannelBus bus;
+  LocalBus local;  // in front of it
   cpu::Vcpu cpu;
   std::unique_ptr<cpu::Lapic> lapic;
   engine::CodeArena arena;
@@ -45,8 +47,9 @@ struct EndInPlace {
 };
 
 struct Vm {
-  // `channel`, `ram` and `launch` are ready; the clock is. Error: one line for the user.
-  static Result<std::unique_ptr<Vm>, std::string> make(Channel channel, GuestMemory ram, Launch launch);
+  // All parts are ready, and the clock is. Error: one line for the user.
+  static Result<std::unique_ptr<Vm>, std::string> make(Channel channel, GuestMemory ram, Launch launch,
+                                                       const machine::DevicePage& devices);
 
   Channel channel;
   GuestMemory ram;
@@ -56,9 +59,11 @@ struct Vm {
   std::unique_ptr<cpu::CodeMap> code;
   std::unique_ptr<cpu::Para> para;
   engine::HostSpace space;
+  std::unique_ptr<LocalDevices> devices;
   std::vector<std::unique_ptr<VcpuUnit, EndInPlace>> vcpus;
   std::unique_ptr<Debugger> debugger;  // under --gdb
   std::atomic<u32> dead_vcpus{0};      // asleep with nothing but INIT, SIPI or NMI to wake them
+  std::atomic<u32> wakings{0};         // how often one of these woke
 
   bool stopping() const { return channel.vm().stop.load(std::memory_order_acquire) != 0; }
 };

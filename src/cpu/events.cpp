@@ -65,6 +65,7 @@ bool more_pending(Vcpu& cpu) { return cpu.lapic->pending() || cpu.lapic->extint_
 
 // Called when something may be pending. Result: next when there was nothing to deliver.
 Outcome take_interrupt(Vcpu& cpu) {
+  if (cpu.lapic) cpu.lapic->notice_lint0();
   if (!(cpu.sys_flags & flag::if_)) {
     cpu.interrupt_waiting = true;
     return Outcome::next;
@@ -153,7 +154,11 @@ Outcome service_events(Vcpu& cpu) {
 }
 
 bool wakeable(Vcpu& cpu) {
-  const u32 bits = cpu.attention->load(std::memory_order_acquire);
+  u32 bits = cpu.attention->load(std::memory_order_acquire);
+  if ((bits & attention::interrupt) && cpu.lapic) {
+    cpu.lapic->notice_lint0();
+    bits = cpu.attention->load(std::memory_order_acquire);
+  }
   if (bits & (attention::init | attention::kick | attention::smp_request)) return true;
   if (cpu.activity == Activity::wait_for_sipi) return bits & attention::sipi;
   if (cpu.activity == Activity::shutdown) return false;

@@ -93,6 +93,8 @@ void Lapic::request(u8 vector, bool level) {
   if (vector > highest_irr_) highest_irr_ = vector;
 }
 
+bool Lapic::requested(u8 vector) const { return test_bit(reg_, irr, vector); }
+
 void Lapic::take_inbox() {
   for (u32 word = 0; word < 4; word++) {
     if (inbox_.fixed[word].load(std::memory_order_relaxed) == 0) continue;
@@ -115,6 +117,15 @@ void Lapic::take_lint0() {
   const bool edge = up && !lint0_was_up_;
   lint0_was_up_ = up;
   if (edge && delivery_mode(reg_[lvt_lint0]) != extint) local_interrupt(lvt_lint0);
+}
+
+bool Lapic::lint0_wakes() const {
+  const Delivery mode = delivery_mode(reg_[lvt_lint0]);
+  return enabled() && !(reg_[lvt_lint0] & kMasked) && (mode == Delivery::nmi || mode == Delivery::init);
+}
+
+void Lapic::notice_lint0() {
+  if (lint0_wakes()) take_lint0();
 }
 
 // An LVT entry's event happened (SDM 10.5.1).
@@ -164,6 +175,7 @@ void Lapic::accept(u8 vector) {
   set_bit(reg_, isr, vector);
   highest_irr_ = highest(reg_, irr);
   if (vector > highest_isr_) highest_isr_ = vector;
+  if (timer_quiet_) timer_accepted(vector);
 }
 
 bool Lapic::extint_pending() const {

@@ -70,6 +70,9 @@ class Lapic {
   void accept(u8 vector);
   // Does this APIC pass the 8259's INTR through (disabled, or LVT0 = unmasked ExtINT), and is the pin up?
   bool extint_pending() const;
+  // LINT0 may carry the 8259's INTR as an NMI or INIT, which IF does not hold back: looks at the pin.
+  void notice_lint0();
+  bool lint0_wakes() const;  // is it programmed so?
 
   // vm_tsc: the clock's TSC. Fires the timer if due; keeps Vcpu::timer_deadline. Clears attention::timer's cause.
   void on_timer(u64 vm_tsc);
@@ -97,6 +100,7 @@ class Lapic {
   void take_inbox();
   void take_lint0();
   void request(u8 vector, bool level);  // into IRR
+  bool requested(u8 vector) const;
   void local_interrupt(u32 lvt_index);
   void error(u32 esr_bit);
   void eoi();
@@ -117,6 +121,7 @@ class Lapic {
   u64 timer_period() const;
   u32 current_count() const;
   void settle_periods(u64 now);
+  void timer_accepted(u8 vector);
   void arm();
   void fire();
   void write_initial_count(u32 value);
@@ -138,6 +143,7 @@ class Lapic {
   u32 next_lowest_priority_ = 0;
   bool lint0_was_up_ = false;
   bool timer_running_ = false;  // one-shot and periodic
+  bool timer_quiet_ = false;    // periodic, and its last interrupt is still in IRR: further ones would merge with it
   u64 timer_start_ = 0;         // vm_tsc at which the current period began
   u64 tsc_deadline_ = 0;        // guest value of the MSR; 0: disarmed
 };

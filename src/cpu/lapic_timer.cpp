@@ -41,9 +41,11 @@ void Lapic::settle_periods(u64 now) {
   if (elapsed >= period) timer_start_ += elapsed - elapsed % period;
 }
 
-// Derives Vcpu::timer_deadline. A masked timer needs no event: its count is computed on demand.
+// Derives Vcpu::timer_deadline. A masked timer needs no event: its count is computed on demand. Nor does a periodic one
+// whose last interrupt has not been accepted yet: a guest that holds it back is not woken for what it would not see.
 void Lapic::arm() {
   cpu_.timer_deadline = kNever;
+  timer_quiet_ = false;
   if (reg_[lvt_timer] & kMasked) return;
   if (timer_mode() == TimerMode::deadline) {
     if (tsc_deadline_ == 0) return;
@@ -51,9 +53,17 @@ void Lapic::arm() {
     const u64 ahead = tsc_deadline_ > guest_now ? tsc_deadline_ - guest_now : 0;
     cpu_.timer_deadline = now + ahead < now ? kNever - 1 : now + ahead;
   } else if (timer_running_) {
-    cpu_.timer_deadline = timer_start_ + timer_period();
+    timer_quiet_ = timer_mode() == TimerMode::periodic && requested(static_cast<u8>(reg_[lvt_timer]));
+    if (!timer_quiet_) cpu_.timer_deadline = timer_start_ + timer_period();
   }
   TRACE(clock, "timer due {}", cpu_.timer_deadline);
+}
+
+// The next interrupt comes with the next period: those that have passed meanwhile are in the one just accepted.
+void Lapic::timer_accepted(u8 vector) {
+  if (vector != static_cast<u8>(reg_[lvt_timer])) return;
+  settle_periods(cpu_.vm_tsc());
+  arm();
 }
 
 void Lapic::fire() {
@@ -96,6 +106,7 @@ void Lapic::write_divide(u32 value) {
 }
 
 void Lapic::timer_lvt_changed(u32 old_lvt) {
+  if (timer_quiet_) settle_periods(cpu_.vm_tsc());
   const bool was_deadline = (old_lvt >> 17 & 3) == TimerMode::deadline,
              is_deadline = timer_mode() == TimerMode::deadline;
   // "Transitioning between TSC-deadline mode and other timer modes also disarms the timer" (10.5.4.1).

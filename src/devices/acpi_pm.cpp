@@ -29,9 +29,7 @@ void AcpiPm::reset() {
   update();
 }
 
-u64 AcpiPm::timer_ticks() const {
-  return static_cast<u64>(static_cast<u128>(time_.now_ns()) * kPmTimerHz / kNsPerSecond);
-}
+u64 AcpiPm::timer_ticks() const { return pm_timer_ticks(time_.now_ns()); }
 
 void AcpiPm::collect_timer_status() {
   const u64 overflows = timer_ticks() >> kTimerTopBit;

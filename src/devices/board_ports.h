@@ -1,5 +1,5 @@
 // The small ports of a PC's board: fast A20 and reset (0x92), reset control (0xcf9), POST codes and DMA page registers
-// (0x80..0x8f), and QEMU's isa-debug-exit.
+// (0x80..0x8f), a CRT controller's registers (0x3d4), and QEMU's isa-debug-exit.
 #pragma once
 
 #include <array>
@@ -57,6 +57,31 @@ class PostPorts final : public Device {
 
  private:
   std::array<u8, 16> bytes_{};
+};
+
+// Ports 0x3d4 and 0x3d5: the index and data registers of a colour display's CRT controller. There is no display; text
+// consoles that keep their cursor in registers 14 and 15 read back what they wrote.
+class CrtController final : public Device {
+ public:
+  const char* name() const override { return "crtc"; }
+  u64 read(u64 offset, unsigned) override {
+    if (offset == 0) return index_;
+    return index_ < registers_.size() ? registers_[index_] : 0xff;
+  }
+  void write(u64 offset, unsigned, u64 value) override {
+    if (offset == 0)
+      index_ = static_cast<u8>(value);
+    else if (index_ < registers_.size())
+      registers_[index_] = static_cast<u8>(value);
+  }
+  void reset() override {
+    registers_.fill(0);
+    index_ = 0;
+  }
+
+ private:
+  std::array<u8, 25> registers_{};  // as many as a VGA has
+  u8 index_ = 0;
 };
 
 // Ports 0xf4..0xf7: any write ends the machine with a code of the guest's choice.

@@ -13,6 +13,8 @@ namespace trapline::devices {
 struct IrqLine {
   virtual ~IrqLine() = default;
   virtual void set(bool up) = 0;
+  // Would anybody see the line rise now? While nobody would, a device may be late with it: see Chipset::deadline_ns().
+  virtual bool rise_matters() const { return true; }
   void pulse() {
     set(true);
     set(false);

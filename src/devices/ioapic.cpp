@@ -6,7 +6,6 @@ namespace trapline::devices {
 
 namespace {
 
-constexpr u64 kSelect = 0x00, kWindow = 0x10, kEoi = 0x40;
 constexpr u32 kVersion = 0x20;
 constexpr u64 kLogical = 1u << 11, kStatus = 1u << 12, kActiveLow = 1u << 13, kRemoteIrr = 1u << 14, kLevel = 1u << 15,
               kMasked = 1u << 16;
@@ -23,12 +22,13 @@ bool level_triggered(u64 entry) { return (entry & kLevel) && delivery_mode(entry
 IoApic::IoApic(MsiSink& sink, u32 wired_low) : sink_{sink}, wired_low_{wired_low} { reset(); }
 
 void IoApic::reset() {
-  select_ = id_ = 0;
-  entries_.fill(kMasked);
+  select_ = 0;
+  view_.id = 0;
+  view_.entries.fill(kMasked);
 }
 
 bool IoApic::active(unsigned pin) const {
-  const bool inverted = ((entries_[pin] & kActiveLow) != 0) != (wired_low_ >> pin & 1);
+  const bool inverted = ((view_.entries[pin] & kActiveLow) != 0) != (wired_low_ >> pin & 1);
   return ((requests_ >> pin & 1) != 0) != inverted;
 }
 
@@ -36,21 +36,24 @@ void IoApic::set_irq(unsigned pin, bool requested) {
   if (pin >= kPins) return;
   const bool before = active(pin);
   requests_ = requested ? requests_ | 1u << pin : requests_ & ~(1u << pin);
-  if (level_triggered(entries_[pin]))
+  if (level_triggered(view_.entries[pin]))
     serve_level(pin);
-  else if (!before && active(pin) && !(entries_[pin] & kMasked))  // an edge on a masked pin is lost: 82093AA, 3.2.4
+  else if (!before && active(pin) &&
+           !(view_.entries[pin] & kMasked))  // an edge on a masked pin is lost: 82093AA, 3.2.4
     deliver(pin);
 }
 
+bool IoApic::rise_matters(unsigned pin) const { return pin < kPins && !(view_.entries[pin] & kMasked); }
+
 void IoApic::serve_level(unsigned pin) {
-  u64& entry = entries_[pin];
+  u64& entry = view_.entries[pin];
   if (!level_triggered(entry) || (entry & (kMasked | kRemoteIrr)) || !active(pin)) return;
   entry |= kRemoteIrr;
   deliver(pin);
 }
 
 void IoApic::deliver(unsigned pin) {
-  const u64 entry = entries_[pin];
+  const u64 entry = view_.entries[pin];
   const u64 address = 0xfee00000 | (entry >> 56) << 12 | (entry & kLogical ? 1u << 2 : 0);
   u32 data = static_cast<u32>(entry & 0x7ff) | 1u << 14;
   if (level_triggered(entry)) data |= 1u << 15;
@@ -60,7 +63,7 @@ void IoApic::deliver(unsigned pin) {
 
 void IoApic::eoi(u8 vector) {
   for (unsigned pin = 0; pin < kPins; pin++) {
-    u64& entry = entries_[pin];
+    u64& entry = view_.entries[pin];
     if ((entry & 0xff) != vector || !(entry & kRemoteIrr)) continue;
     entry &= ~kRemoteIrr;
     serve_level(pin);  // still up: it is due again
@@ -72,7 +75,7 @@ u64 IoApic::read(u64 offset, unsigned) {
     case kSelect:
       return select_;
     case kWindow:
-      return read_register();
+      return view_.read(select_);
     default:
       return 0;
   }
@@ -94,26 +97,26 @@ void IoApic::write(u64 offset, unsigned, u64 value) {
   }
 }
 
-u32 IoApic::read_register() const {
-  switch (select_) {
+u32 IoApicView::read(u8 select) const {
+  switch (select) {
     case 0:
     case 2:
-      return static_cast<u32>(id_) << 24;
+      return static_cast<u32>(id << 24);
     case 1:
       return kVersion | (kPins - 1) << 16;
     default:
       break;
   }
-  const unsigned index = select_ - 0x10u, pin = index / 2;
-  if (select_ < 0x10 || pin >= kPins) return 0;
-  return static_cast<u32>(index & 1 ? entries_[pin] >> 32 : entries_[pin]);
+  const unsigned index = select - 0x10u, pin = index / 2;
+  if (select < 0x10 || pin >= kPins) return 0;
+  return static_cast<u32>(index & 1 ? entries[pin] >> 32 : entries[pin]);
 }
 
 void IoApic::write_register(u32 value) {
-  if (select_ == 0) id_ = value >> 24 & 0x0f;
+  if (select_ == 0) view_.id = value >> 24 & 0x0f;
   const unsigned index = select_ - 0x10u, pin = index / 2;
   if (select_ < 0x10 || pin >= kPins) return;
-  u64& entry = entries_[pin];
+  u64& entry = view_.entries[pin];
   const u64 merged =
       index & 1 ? (entry & 0xffffffff) | static_cast<u64>(value) << 32 : (entry & ~u64{0xffffffff}) | value;
   entry = (merged & kWritable) | (entry & kReadOnly);

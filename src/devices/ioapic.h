@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 
 #include "devices/device.h"
 
@@ -13,9 +14,19 @@ struct MsiSink {
   virtual void msi(u64 address, u32 data) = 0;
 };
 
+// What reads need beside the register select. Plain bytes: copies go to the core.
+struct IoApicView {
+  static constexpr unsigned kPins = 24;
+  std::array<u64, kPins> entries{};
+  u64 id = 0;
+  u32 read(u8 select) const;  // the register behind the window
+};
+static_assert(std::has_unique_object_representations_v<IoApicView>);
+
 class IoApic final : public Device {
  public:
-  static constexpr unsigned kPins = 24;
+  static constexpr unsigned kPins = IoApicView::kPins;
+  static constexpr u64 kSelect = 0x00, kWindow = 0x10, kEoi = 0x40;  // offsets
   // `wired_low`: pins whose source pulls the wire down to request (PCI INTx); such a pin must be programmed active-low.
   IoApic(MsiSink& sink, u32 wired_low);
 
@@ -25,20 +36,22 @@ class IoApic final : public Device {
   void reset() override;
 
   void set_irq(unsigned pin, bool requested);
+  // An edge on a masked pin is lost, and a level is looked at when the mask goes.
+  bool rise_matters(unsigned pin) const;
   void eoi(u8 vector);  // broadcast by a local APIC, or written to the EOI register
+  const IoApicView& view() const { return view_; }
 
  private:
   bool active(unsigned pin) const;  // the pin's level, through the entry's polarity
   void deliver(unsigned pin);
   void serve_level(unsigned pin);
-  u32 read_register() const;
   void write_register(u32 value);
 
   MsiSink& sink_;
   u32 wired_low_;
   u32 requests_ = 0;
-  u8 select_ = 0, id_ = 0;
-  std::array<u64, kPins> entries_{};
+  u8 select_ = 0;
+  IoApicView view_;
 };
 
 }  // namespace trapline::devices

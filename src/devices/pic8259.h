@@ -19,6 +19,7 @@ class Pic8259 {
   void set_cascade(bool up);     // the slave's INT, on the master's IR2
   void set_level_mode(u8 mask);  // ELCR: 1 bits are level-triggered
   u8 level_mode() const { return elcr_; }
+  bool requested(unsigned ir) const { return irr_ >> (ir & 7) & 1; }
 
   int pending() const;            // the request that INT stands for, or -1
   void acknowledge(unsigned ir);  // in service from now on
@@ -49,6 +50,8 @@ class PicPair {
   explicit PicPair(IrqLine& intr);
 
   void set_irq(unsigned irq, bool up);  // 0..15; 2 is the cascade and ignored
+  // A rise sets the line's IRR bit, masked or not; while that is set, a further one changes nothing.
+  bool rise_matters(unsigned irq) const { return !(irq < 8 ? master_ : slave_).requested(irq & 7); }
   // The interrupt acknowledge cycle. Nothing pending (any more): the spurious vector, IR7 of the chip that was asked.
   u8 acknowledge();
   void reset();

@@ -52,7 +52,7 @@ void PitCounter::write_control(u8 control, u64 now) {
   programmed_ = true;
   loaded_ = running_ = pending_ = false;
   paused_at_ = 0;
-  write_high_ = read_high_ = count_latched_ = status_latched_ = false;
+  write_high_ = false;
 }
 
 void PitCounter::load(u16 value, u64 now) {
@@ -150,20 +150,10 @@ u64 PitCounter::next_rise(u64 after) const {
   return rise > after ? rise : kNever;
 }
 
-void PitCounter::latch_count(u64 now) {
-  if (count_latched_) return;  // the first latch holds until it has been read
-  settle(now);
-  count_latched_ = true;
-  latched_count_ = count(now);
-}
-
-void PitCounter::latch_status(u64 now) {
-  if (status_latched_) return;
-  settle(now);
-  status_latched_ = true;
+u8 PitCounter::status(u64 now) const {
   const bool null_count = !loaded_ || pending_ || (running_ && now < start_);
-  latched_status_ =
-      static_cast<u8>((output(now) ? 0x80 : 0) | (null_count ? 0x40 : 0) | access_ << 4 | mode_ << 1 | (bcd_ ? 1 : 0));
+  return static_cast<u8>((output(now) ? 0x80 : 0) | (null_count ? 0x40 : 0) | access_ << 4 | mode_ << 1 |
+                         (bcd_ ? 1 : 0));
 }
 
 void PitCounter::write(u8 byte, u64 now) {
@@ -189,25 +179,56 @@ void PitCounter::write(u8 byte, u64 now) {
   load(static_cast<u16>(byte << 8 | write_low_), now);
 }
 
-u8 PitCounter::read(u64 now) {
-  if (status_latched_) {
-    status_latched_ = false;
-    return latched_status_;
+bool PitReader::command(u8 byte, Counters& counters, u64 now) {
+  const unsigned select = byte >> 6;
+  // Read-back: bits 5 and 4, low-active, say what; bits 3:1 which counters. Else a count latch of one counter.
+  const bool read_back = select == 3;
+  if (!read_back && (byte & 0x30) != 0) return false;
+  for (unsigned i = 0; i < latches_.size(); i++) {
+    if (read_back ? !(byte >> (i + 1) & 1) : i != select) continue;
+    Latch& latch = latches_[i];
+    counters[i].settle(now);
+    if (!latch.count_held && (!read_back || !(byte & 0x20))) {  // the first latch holds until it has been read
+      latch.count_held = true;
+      latch.count = counters[i].count(now);
+    }
+    if (!latch.status_held && read_back && !(byte & 0x10)) {
+      latch.status_held = true;
+      latch.status = counters[i].status(now);
+    }
   }
-  settle(now);
-  const u16 value = count_latched_ ? latched_count_ : count(now);
-  const bool high = access_ == 2 || (access_ == 3 && read_high_);
-  if (access_ == 3) read_high_ = !read_high_;
-  if (access_ != 3 || high) count_latched_ = false;
+  return true;
+}
+
+u8 PitReader::read(unsigned counter, Counters& counters, u64 now) {
+  Latch& latch = latches_[counter];
+  if (latch.status_held) {
+    latch.status_held = false;
+    return latch.status;
+  }
+  counters[counter].settle(now);
+  const u16 value = latch.count_held ? latch.count : counters[counter].count(now);
+  const u8 access = counters[counter].access();
+  const bool high = access == 2 || (access == 3 && latch.read_high);
+  if (access == 3) latch.read_high = !latch.read_high;
+  if (access != 3 || high) latch.count_held = false;
   return static_cast<u8>(high ? value >> 8 : value);
+}
+
+u8 read_port61(u8 low_bits, PitCounter counter2, u64 guest_ns) {
+  const u64 now = pit_ticks(guest_ns);
+  counter2.settle(now);
+  const bool refresh = guest_ns / kRefreshToggleNs & 1;
+  return static_cast<u8>(low_bits | (refresh ? 0x10 : 0) | (counter2.output(now) ? 0x20 : 0));
 }
 
 Pit8254::Pit8254(IrqLine& irq0, TimeSource& time) : irq_{irq0}, time_{time} { counters_[2].set_gate(false, 0); }
 
-u64 Pit8254::now_ticks() const { return static_cast<u64>(static_cast<u128>(time_.now_ns()) * kPitHz / kNsPerSecond); }
+u64 Pit8254::now_ticks() const { return pit_ticks(time_.now_ns()); }
 
 void Pit8254::reset() {
   for (PitCounter& c : counters_) c.reset();
+  reader_.reset();
   port61_.reset();
   counters_[2].set_gate(false, now_ticks());
   deadline_ = kNever;
@@ -216,7 +237,7 @@ void Pit8254::reset() {
 
 u64 Pit8254::read(u64 offset, unsigned) {
   if (offset >= 3) return 0xff;  // the control word cannot be read
-  return counters_[offset].read(now_ticks());
+  return reader_.read(static_cast<unsigned>(offset), counters_, now_ticks());
 }
 
 void Pit8254::write(u64 offset, unsigned, u64 value) {
@@ -227,19 +248,11 @@ void Pit8254::write(u64 offset, unsigned, u64 value) {
     if (offset == 0) rearm(now);
     return;
   }
+  if (reader_.command(byte, counters_, now)) return;
   const unsigned select = byte >> 6;
-  if (select == 3) {  // read-back: bits 5 and 4, low-active, say what; bits 3:1 which counters
-    for (unsigned i = 0; i < 3; i++) {
-      if (!(byte >> (i + 1) & 1)) continue;
-      if (!(byte & 0x20)) counters_[i].latch_count(now);
-      if (!(byte & 0x10)) counters_[i].latch_status(now);
-    }
-  } else if ((byte & 0x30) == 0) {
-    counters_[select].latch_count(now);
-  } else {
-    counters_[select].write_control(byte, now);
-    if (select == 0) rearm(now);
-  }
+  counters_[select].write_control(byte, now);
+  reader_.programmed(select);
+  if (select == 0) rearm(now);
 }
 
 void Pit8254::rearm(u64 after) {
@@ -262,12 +275,7 @@ void Pit8254::tick() {
   deadline_ = rise == kNever ? kNever : std::max(ticks_to_ns_up(rise), now_ns + kMinInterruptGapNs);
 }
 
-u64 Pit8254::Port61::read(u64, unsigned) {
-  const u64 ns = pit.time_.now_ns();
-  const bool refresh = ns / kRefreshToggleNs & 1;
-  const bool out2 = pit.counters_[2].output(pit.now_ticks());
-  return static_cast<u64>(low_bits | (refresh ? 0x10 : 0) | (out2 ? 0x20 : 0));
-}
+u64 Pit8254::Port61::read(u64, unsigned) { return read_port61(low_bits, pit.counters_[2], pit.time_.now_ns()); }
 
 void Pit8254::Port61::write(u64, unsigned, u64 value) {
   low_bits = value & 0x0f;

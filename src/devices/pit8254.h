@@ -3,9 +3,14 @@
 //
 // Nothing counts: a counter's value is computed from guest time when somebody looks. Counter 0 drives IRQ 0, counter 1
 // (DRAM refresh) exists for software that reads it, counter 2 has a gate and an output at port 0x61.
+//
+// Counting and reading are apart: a counter (PitCounter) changes by control words, counts and the gate alone; latches
+// and the order of bytes belong to who reads (PitReader). So a copy of the counters is all that another process needs
+// to answer reads.
 #pragma once
 
 #include <array>
+#include <type_traits>
 
 #include "devices/device.h"
 
@@ -13,15 +18,17 @@ namespace trapline::devices {
 
 inline constexpr u64 kPitHz = 1'193'182;
 
-// One counter. Times are absolute ticks of the 1.193182 MHz clock.
+constexpr u64 pit_ticks(u64 guest_ns) { return static_cast<u64>(static_cast<u128>(guest_ns) * kPitHz / 1'000'000'000); }
+
+// One counter. Times are absolute ticks of the 1.193182 MHz clock. Plain bytes without gaps: copies go to the core.
 class PitCounter {
  public:
   void reset();
   void write_control(u8 control, u64 now);  // read/load, mode and BCD bits of a control word
-  void latch_count(u64 now);
-  void latch_status(u64 now);
   void write(u8 byte, u64 now);
-  u8 read(u64 now);
+  u16 count(u64 now) const;  // settled
+  u8 status(u64 now) const;  // settled; as a read-back command latches it
+  u8 access() const { return access_; }
   void set_gate(bool up, u64 now);
   bool gate() const { return gate_; }
   bool output(u64 now) const;
@@ -34,28 +41,55 @@ class PitCounter {
   u64 modulus() const { return bcd_ ? 10000 : 65536; }
   u64 period() const;
   u64 elapsed(u64 now) const;
-  u16 count(u64 now) const;
   void load(u16 value, u64 now);
   bool periodic() const { return mode_ == 2 || mode_ == 3; }
   bool triggered_by_gate() const { return mode_ == 1 || mode_ == 5; }
 
+  u64 start_ = 0;      // the tick at which the present run began
+  u64 paused_at_ = 0;  // elapsed ticks when the gate went down
+  u64 pending_from_ = 0;
+  u16 reload_ = 0, pending_reload_ = 0;
   u8 mode_ = 0, access_ = 3;
   bool bcd_ = false, gate_ = true;
   bool programmed_ = false;  // a control word has come
   bool loaded_ = false;      // a count has come since
   bool running_ = false;     // loaded, gate up, triggered where the mode wants that
-  u16 reload_ = 0;
-  u64 start_ = 0;      // the tick at which the present run began
-  u64 paused_at_ = 0;  // elapsed ticks when the gate went down
   bool pending_ = false;
-  u16 pending_reload_ = 0;
-  u64 pending_from_ = 0;
-  bool write_high_ = false, read_high_ = false;
+  bool write_high_ = false;
   u8 write_low_ = 0;
-  bool count_latched_ = false, status_latched_ = false;
-  u16 latched_count_ = 0;
-  u8 latched_status_ = 0;
+  u8 unused_[2] = {};
 };
+static_assert(std::has_unique_object_representations_v<PitCounter>);
+
+// How the counters are read: count and status latches, low and high byte in turn.
+class PitReader {
+ public:
+  using Counters = std::array<PitCounter, 3>;
+  // A byte for the control port. True: it was a latch or read-back command, and done. False: it is a control word.
+  bool command(u8 byte, Counters& counters, u64 now);
+  // A control word has come for this counter: what was latched is gone.
+  void programmed(unsigned counter) { latches_[counter] = {}; }
+  u8 read(unsigned counter, Counters& counters, u64 now);
+  void reset() { latches_ = {}; }
+
+ private:
+  struct Latch {
+    bool count_held = false, status_held = false, read_high = false;
+    u16 count = 0;
+    u8 status = 0;
+  };
+  std::array<Latch, 3> latches_;
+};
+
+// Port 0x61 as it reads: gate and speaker enable below, refresh toggle (bit 4), counter 2's output (bit 5).
+u8 read_port61(u8 low_bits, PitCounter counter2, u64 guest_ns);
+
+// What reads need. Copied to the core.
+struct PitView {
+  PitReader::Counters counters;
+  u64 port61_low = 0;
+};
+static_assert(std::has_unique_object_representations_v<PitView>);
 
 class Pit8254 final : public Device {
  public:
@@ -69,9 +103,9 @@ class Pit8254 final : public Device {
   void reset() override;
 
   Device& control_port() { return port61_; }
+  PitView view() const { return {counters_, port61_.low_bits}; }
 
  private:
-  // Port 0x61: gate and speaker enable below; refresh toggle (bit 4) and counter 2's output (bit 5) to read.
   struct Port61 final : Device {
     explicit Port61(Pit8254& p) : pit{p} {}
     const char* name() const override { return "port61"; }
@@ -87,7 +121,8 @@ class Pit8254 final : public Device {
 
   IrqLine& irq_;
   TimeSource& time_;
-  std::array<PitCounter, 3> counters_;
+  PitReader::Counters counters_;
+  PitReader reader_;
   Port61 port61_{*this};
   u64 deadline_ = kNever;
 };

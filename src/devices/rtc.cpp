@@ -23,7 +23,7 @@ enum Register : u8 {
   kYear = 9,
   kA = 10,
   kB = 11,
-  kC = 12,
+  kC = RtcState::kRegisterC,
   kD = 13,
   kCentury = 0x32,
 };
@@ -69,107 +69,118 @@ i64 floor_div(i64 a, i64 b) { return a / b - (a % b < 0); }
 }  // namespace
 
 Rtc::Rtc(IrqLine& irq8, TimeSource& time) : irq_{irq8}, time_{time} {
-  phase_ns_ = time_.now_ns();
-  base_ = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
-  ram_[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
-  ram_[kB] = k24Hour;
-  ram_[kD] = 0x80;  // the battery is good
+  state_.phase_ns = time_.now_ns();
+  state_.base = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
+  state_.ram[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
+  state_.ram[kB] = k24Hour;
+  state_.ram[kD] = 0x80;  // the battery is good
   rearm();
 }
 
 // RESET does not stop the clock: it clears the interrupt enables and flags (MC146818 data sheet, "RESET").
 void Rtc::reset() {
-  ram_[kB] &= static_cast<u8>(~(kPeriodic | kAlarm | kUpdate | 0x08));
-  ram_[kC] = 0;
+  state_.ram[kB] &= static_cast<u8>(~(kPeriodic | kAlarm | kUpdate | 0x08));
+  state_.ram[kC] = 0;
   index_ = 0;
   update_irq();
   rearm();
 }
 
-u64 Rtc::now_ns() const { return std::max(time_.now_ns(), phase_ns_) - phase_ns_; }
-u64 Rtc::seconds() const { return now_ns() / kNsPerSecond; }
-bool Rtc::halted() const { return (ram_[kB] & kSet) || (ram_[kA] & 0x60) == 0x60; }
+u64 RtcState::passed_ns(u64 guest_ns) const { return std::max(guest_ns, phase_ns) - phase_ns; }
+u64 RtcState::seconds(u64 guest_ns) const { return passed_ns(guest_ns) / kNsPerSecond; }
+bool RtcState::halted() const { return (ram[kB] & kSet) || (ram[kA] & 0x60) == 0x60; }
 
 u64 Rtc::periodic_count() const {
-  const u64 ticks = crystal_ticks(ram_[kA] & 15);
+  const u64 ticks = crystal_ticks(state_.ram[kA] & 15);
   if (ticks == 0) return 0;
-  return static_cast<u64>(static_cast<u128>(now_ns()) * kCrystalHz / kNsPerSecond) / ticks;
+  return static_cast<u64>(static_cast<u128>(state_.passed_ns(time_.now_ns())) * kCrystalHz / kNsPerSecond) / ticks;
 }
 
-u8 Rtc::encode(unsigned v) const { return static_cast<u8>(ram_[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10); }
-unsigned Rtc::decode(u8 v) const { return ram_[kB] & kBinary ? v : (v >> 4) * 10u + (v & 15); }
+u8 RtcState::encode(unsigned v) const { return static_cast<u8>(ram[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10); }
+unsigned RtcState::decode(u8 v) const { return ram[kB] & kBinary ? v : (v >> 4) * 10u + (v & 15); }
 
-u8 Rtc::encode_hour(unsigned h) const {
-  if (ram_[kB] & k24Hour) return encode(h);
+u8 RtcState::encode_hour(unsigned h) const {
+  if (ram[kB] & k24Hour) return encode(h);
   return encode(h % 12 == 0 ? 12 : h % 12) | (h >= 12 ? 0x80 : 0);
 }
-unsigned Rtc::decode_hour(u8 v) const {
-  if (ram_[kB] & k24Hour) return decode(v);
+unsigned RtcState::decode_hour(u8 v) const {
+  if (ram[kB] & k24Hour) return decode(v);
   return decode(v & 0x7f) % 12 + (v & 0x80 ? 12 : 0);
 }
 
-void Rtc::fill_time() {
+void RtcState::fill_time(u64 guest_ns) {
   if (halted()) return;
-  const i64 t = base_ + static_cast<i64>(seconds());
+  const i64 t = base + static_cast<i64>(seconds(guest_ns));
   const i64 days = floor_div(t, 86400);
   const unsigned s = static_cast<unsigned>(t - days * 86400);
   const Date d = date_from(days);
-  ram_[kSecond] = encode(s % 60);
-  ram_[kMinute] = encode(s / 60 % 60);
-  ram_[kHour] = encode_hour(s / 3600);
-  ram_[kWeekday] = static_cast<u8>(((days + 4) % 7 + 7) % 7 + 1);  // 1970-01-01 was a Thursday; Sunday is 1
-  ram_[kDay] = encode(d.day);
-  ram_[kMonth] = encode(d.month);
-  ram_[kYear] = encode(static_cast<unsigned>((d.year % 100 + 100) % 100));
-  ram_[kCentury] = encode(static_cast<unsigned>(std::clamp<i64>(d.year / 100, 0, 99)));
+  ram[kSecond] = encode(s % 60);
+  ram[kMinute] = encode(s / 60 % 60);
+  ram[kHour] = encode_hour(s / 3600);
+  ram[kWeekday] = static_cast<u8>(((days + 4) % 7 + 7) % 7 + 1);  // 1970-01-01 was a Thursday; Sunday is 1
+  ram[kDay] = encode(d.day);
+  ram[kMonth] = encode(d.month);
+  ram[kYear] = encode(static_cast<unsigned>((d.year % 100 + 100) % 100));
+  ram[kCentury] = encode(static_cast<unsigned>(std::clamp<i64>(d.year / 100, 0, 99)));
+}
+
+u8 RtcState::read(u8 index, u64 guest_ns) {
+  if (index == kA) {
+    const bool uip = !halted() && passed_ns(guest_ns) % kNsPerSecond >= kNsPerSecond - kUpdateWarningNs;
+    return ram[kA] | (uip ? kUip : 0);
+  }
+  if (is_time(index) && !is_alarm(index)) fill_time(guest_ns);
+  return ram[index & 0x7f];
 }
 
 // Any byte may stand in any register: what is out of range carries over or is clamped. The sub-second phase stays.
 void Rtc::take_time() {
-  const unsigned century = ram_[kB] & kBinary ? ram_[kCentury] : decode(ram_[kCentury]);
-  const Date d{static_cast<i64>(century) * 100 + decode(ram_[kYear]), std::clamp(decode(ram_[kMonth]), 1u, 12u),
-               std::clamp(decode(ram_[kDay]), 1u, 31u)};
-  const i64 t = days_from(d) * 86400 + static_cast<i64>(decode_hour(ram_[kHour])) * 3600 +
-                static_cast<i64>(decode(ram_[kMinute])) * 60 + static_cast<i64>(decode(ram_[kSecond]));
-  base_ = t - static_cast<i64>(seconds());
+  const unsigned century = state_.ram[kB] & kBinary ? state_.ram[kCentury] : state_.decode(state_.ram[kCentury]);
+  const Date d{static_cast<i64>(century) * 100 + state_.decode(state_.ram[kYear]),
+               std::clamp(state_.decode(state_.ram[kMonth]), 1u, 12u),
+               std::clamp(state_.decode(state_.ram[kDay]), 1u, 31u)};
+  const i64 t = days_from(d) * 86400 + static_cast<i64>(state_.decode_hour(state_.ram[kHour])) * 3600 +
+                static_cast<i64>(state_.decode(state_.ram[kMinute])) * 60 +
+                static_cast<i64>(state_.decode(state_.ram[kSecond]));
+  state_.base = t - static_cast<i64>(seconds());
 }
 
 // The flags say what happened since they were last looked at, however often it did.
 void Rtc::collect_flags() {
   const u64 updates = seconds(), periods = periodic_count();
-  if (!halted()) {
-    if (updates > updates_seen_) ram_[kC] |= kUpdate;
+  if (!state_.halted()) {
+    if (updates > updates_seen_) state_.ram[kC] |= kUpdate;
     if (updates >= alarm_at_) {
-      ram_[kC] |= kAlarm;
+      state_.ram[kC] |= kAlarm;
       alarm_at_ = kNever;  // rearm() finds the next
     }
   }
-  if (periods > periods_seen_) ram_[kC] |= kPeriodic;
+  if (periods > periods_seen_) state_.ram[kC] |= kPeriodic;
   updates_seen_ = updates;
   periods_seen_ = periods;
 }
 
 void Rtc::update_irq() {
-  const bool up = ram_[kC] & ram_[kB] & (kPeriodic | kAlarm | kUpdate);
-  ram_[kC] = static_cast<u8>((ram_[kC] & ~kIrqf) | (up ? kIrqf : 0));
+  const bool up = state_.ram[kC] & state_.ram[kB] & (kPeriodic | kAlarm | kUpdate);
+  state_.ram[kC] = static_cast<u8>((state_.ram[kC] & ~kIrqf) | (up ? kIrqf : 0));
   irq_.set(up);
 }
 
 u64 Rtc::next_alarm() const {
-  if (halted()) return kNever;
-  const auto any = [&](u8 r) { return ram_[r] >= 0xc0; };  // "don't care"
-  const auto from = base_ + static_cast<i64>(seconds()) + 1;
+  if (state_.halted()) return kNever;
+  const auto any = [&](u8 r) { return state_.ram[r] >= 0xc0; };  // "don't care"
+  const auto from = state_.base + static_cast<i64>(seconds()) + 1;
   const i64 midnight = floor_div(from, 86400) * 86400;
   unsigned start = static_cast<unsigned>(from - midnight);
   for (unsigned day = 0; day < 2; day++, start = 0) {
     for (unsigned h = start / 3600; h < 24; h++) {
-      if (!any(kHourAlarm) && decode_hour(ram_[kHourAlarm]) != h) continue;
+      if (!any(kHourAlarm) && state_.decode_hour(state_.ram[kHourAlarm]) != h) continue;
       for (unsigned m = h == start / 3600 ? start / 60 % 60 : 0; m < 60; m++) {
-        if (!any(kMinuteAlarm) && decode(ram_[kMinuteAlarm]) != m) continue;
+        if (!any(kMinuteAlarm) && state_.decode(state_.ram[kMinuteAlarm]) != m) continue;
         const unsigned first = h * 60 + m == start / 60 ? start % 60 : 0;
-        const unsigned s = any(kSecondAlarm) ? first : decode(ram_[kSecondAlarm]);
+        const unsigned s = any(kSecondAlarm) ? first : state_.decode(state_.ram[kSecondAlarm]);
         if (s < first || s > 59) continue;
-        const i64 at = midnight + day * i64{86400} + h * 3600 + m * 60 + s - base_;
+        const i64 at = midnight + day * i64{86400} + h * 3600 + m * 60 + s - state_.base;
         return at < 0 ? kNever : static_cast<u64>(at);
       }
     }
@@ -179,17 +190,17 @@ u64 Rtc::next_alarm() const {
 
 void Rtc::rearm() {
   if (alarm_at_ == kNever || alarm_at_ <= seconds()) alarm_at_ = next_alarm();
-  const u8 waited = ram_[kB] & static_cast<u8>(~ram_[kC]);
+  const u8 waited = state_.ram[kB] & static_cast<u8>(~state_.ram[kC]);
   u64 at = kNever;
-  if (!halted()) {
+  if (!state_.halted()) {
     if (waited & kUpdate) at = (seconds() + 1) * kNsPerSecond;
     if ((waited & kAlarm) && alarm_at_ < kNever / kNsPerSecond) at = std::min(at, alarm_at_ * kNsPerSecond);
   }
-  if (const u64 ticks = crystal_ticks(ram_[kA] & 15); ticks != 0 && (waited & kPeriodic)) {
+  if (const u64 ticks = crystal_ticks(state_.ram[kA] & 15); ticks != 0 && (waited & kPeriodic)) {
     const u128 next = static_cast<u128>(periodic_count() + 1) * ticks;
     at = std::min(at, static_cast<u64>((next * kNsPerSecond + kCrystalHz - 1) / kCrystalHz));
   }
-  deadline_ = at >= kNever - phase_ns_ ? kNever : at + phase_ns_;
+  deadline_ = at >= kNever - state_.phase_ns ? kNever : at + state_.phase_ns;
 }
 
 void Rtc::tick() {
@@ -201,7 +212,7 @@ void Rtc::tick() {
 
 u64 Rtc::read(u64 offset, unsigned) {
   if (offset != 1) return 0xff;  // the index is write-only
-  return read_register(index_);
+  return index_ == kC ? read_flags() : state_.read(index_, time_.now_ns());
 }
 
 void Rtc::write(u64 offset, unsigned, u64 value) {
@@ -211,50 +222,40 @@ void Rtc::write(u64 offset, unsigned, u64 value) {
     write_register(index_, static_cast<u8>(value));
 }
 
-u8 Rtc::read_register(u8 index) {
-  switch (index) {
-    case kA: {
-      const bool uip = !halted() && now_ns() % kNsPerSecond >= kNsPerSecond - kUpdateWarningNs;
-      return ram_[kA] | (uip ? kUip : 0);
-    }
-    case kC: {
-      collect_flags();
-      update_irq();
-      const u8 flags = ram_[kC];
-      ram_[kC] = 0;
-      update_irq();
-      rearm();
-      return flags;
-    }
-    default:
-      if (is_time(index) && !is_alarm(index)) fill_time();
-      return ram_[index];
-  }
+u8 Rtc::read_flags() {
+  collect_flags();
+  update_irq();
+  const u8 flags = state_.ram[kC];
+  state_.ram[kC] = 0;
+  update_irq();
+  rearm();
+  return flags;
 }
 
 void Rtc::write_register(u8 index, u8 value) {
   if (index == kC || index == kD) return;
   if (!is_time(index) && index != kA && index != kB) {
-    ram_[index] = value;
+    state_.ram[index] = value;
     return;
   }
   collect_flags();
-  fill_time();
-  const bool was_halted = halted(), was_in_reset = (ram_[kA] & 0x60) == 0x60;
-  ram_[index] = value;
+  state_.fill_time(time_.now_ns());
+  const bool was_halted = state_.halted(), was_in_reset = (state_.ram[kA] & 0x60) == 0x60;
+  state_.ram[index] = value;
   if (index == kA) {
-    ram_[kA] &= static_cast<u8>(~kUip);
+    state_.ram[kA] &= static_cast<u8>(~kUip);
     periods_seen_ = periodic_count();
   }
-  if (index == kB && (value & kSet)) ram_[kB] &= static_cast<u8>(~kUpdate);  // SET clears UIE
-  if (was_in_reset && (ram_[kA] & 0x60) != 0x60) {  // the first update comes half a second after the divider starts
-    base_ += static_cast<i64>(seconds());
-    phase_ns_ = std::max(time_.now_ns(), kNsPerSecond / 2) - kNsPerSecond / 2;
+  if (index == kB && (value & kSet)) state_.ram[kB] &= static_cast<u8>(~kUpdate);  // SET clears UIE
+  if (was_in_reset &&
+      (state_.ram[kA] & 0x60) != 0x60) {  // the first update comes half a second after the divider starts
+    state_.base += static_cast<i64>(seconds());
+    state_.phase_ns = std::max(time_.now_ns(), kNsPerSecond / 2) - kNsPerSecond / 2;
     updates_seen_ = 0;
     periods_seen_ = periodic_count();
   }
-  if (was_halted ? !halted() : is_time(index) && !is_alarm(index)) take_time();
-  if (is_time(index) || was_halted != halted()) alarm_at_ = kNever;
+  if (was_halted ? !state_.halted() : is_time(index) && !is_alarm(index)) take_time();
+  if (is_time(index) || was_halted != state_.halted()) alarm_at_ = kNever;
   update_irq();
   rearm();
 }

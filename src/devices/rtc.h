@@ -6,10 +6,31 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 
 #include "devices/device.h"
 
 namespace trapline::devices {
+
+// The registers and the divider chain: all that reads need, but for register C. Plain bytes: copies go to the core.
+struct RtcState {
+  static constexpr u8 kRegisterC = 12;
+
+  std::array<u8, 128> ram{};
+  u64 phase_ns = 0;  // guest time at which the divider chain started
+  i64 base = 0;      // Unix time at phase_ns
+
+  u64 passed_ns(u64 guest_ns) const;  // on the divider chain
+  u64 seconds(u64 guest_ns) const;    // whole ones of these
+  bool halted() const;                // SET, or the divider chain in reset
+  u8 encode(unsigned v) const;
+  unsigned decode(u8 v) const;
+  u8 encode_hour(unsigned h) const;
+  unsigned decode_hour(u8 v) const;
+  void fill_time(u64 guest_ns);     // brings the time registers up to date
+  u8 read(u8 index, u64 guest_ns);  // what has no effect: any register but C
+};
+static_assert(std::has_unique_object_representations_v<RtcState>);
 
 class Rtc final : public Device {
  public:
@@ -23,33 +44,25 @@ class Rtc final : public Device {
   void reset() override;
 
   // What firmware leaves behind for the operating system (memory sizes, for instance).
-  void store(u8 index, u8 value) { ram_[index & 0x7f] = value; }
-  u8 stored(u8 index) const { return ram_[index & 0x7f]; }
+  void store(u8 index, u8 value) { state_.ram[index & 0x7f] = value; }
+  u8 stored(u8 index) const { return state_.ram[index & 0x7f]; }
+  const RtcState& view() const { return state_; }
 
  private:
-  u64 now_ns() const;
-  u64 seconds() const;         // whole seconds that have passed on the divider chain
+  u64 seconds() const { return state_.seconds(time_.now_ns()); }
   u64 periodic_count() const;  // periods that have passed; 0 when the rate is 0
-  bool halted() const;         // SET, or the divider chain in reset
-  void fill_time();            // brings the time registers up to date
   void take_time();            // the time registers were written: they are the time now
   void collect_flags();
   void update_irq();
   void rearm();
   u64 next_alarm() const;  // in seconds(), or kNever
-  u8 encode(unsigned v) const;
-  unsigned decode(u8 v) const;
-  u8 encode_hour(unsigned h) const;
-  unsigned decode_hour(u8 v) const;
-  u8 read_register(u8 index);
+  u8 read_flags();         // register C
   void write_register(u8 index, u8 value);
 
   IrqLine& irq_;
   TimeSource& time_;
-  std::array<u8, 128> ram_{};
+  RtcState state_;
   u8 index_ = 0;
-  u64 phase_ns_ = 0;  // guest time at which the divider chain started
-  i64 base_ = 0;      // Unix time at phase_ns_
   u64 updates_seen_ = 0, periods_seen_ = 0;
   u64 alarm_at_ = kNever;  // in seconds()
   u64 deadline_ = kNever;

@@ -149,13 +149,15 @@ u8 Uart16550::read_iir() {
     thre_pending_ = false;
     update_irq();
   }
-  return id | (fifo_enabled() ? 0xc0 : 0);
+  return id | fifo_bits();
+}
+
+u8 Uart16550::line_status() const {
+  return static_cast<u8>(kLsrEmpty | (count_ != 0 ? kLsrReady : 0) | (overrun_ ? kLsrOverrun : 0));
 }
 
 u8 Uart16550::read_lsr() {
-  u8 value = kLsrEmpty;
-  if (count_ != 0) value |= kLsrReady;
-  if (overrun_) value |= kLsrOverrun;
+  const u8 value = line_status();
   overrun_ = false;
   update_irq();
   return value;
@@ -177,6 +179,21 @@ u8 Uart16550::read_msr() {
   msr_delta_ = 0;
   update_irq();
   return value;
+}
+
+UartView Uart16550::view() const {
+  UartView v;
+  const auto readable = [&](unsigned reg, u8 value) { v.value[reg] = value, v.possible[reg] = UartView::kReadable; };
+  if (!dlab()) readable(kIer, ier_);
+  if (const u8 id = interrupt_id(); id != kIirTransmit) readable(kIir, id | fifo_bits());
+  readable(kLcr, lcr_);
+  readable(kMcr, mcr_);
+  if (!overrun_) readable(kLsr, line_status());
+  if (msr_delta_ == 0) readable(kMsr, modem_inputs());
+  readable(kScratch, scratch_);
+  // THRE is told to those who enabled its interrupt; enabling it tells anew.
+  if (!dlab() && !loopback() && !(ier_ & kIerTransmit)) v.possible[kData] = UartView::kSends;
+  return v;
 }
 
 void Uart16550::write_ier(u8 value) {

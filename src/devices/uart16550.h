@@ -5,10 +5,20 @@
 #include <array>
 #include <cstddef>
 #include <functional>
+#include <type_traits>
 
 #include "devices/device.h"
 
 namespace trapline::devices {
+
+// What an access would find or do just now, for who answers it elsewhere (the core). Plain bytes.
+struct UartView {
+  static constexpr u8 kReadable = 0x01, kSends = 0x02;
+  std::array<u8, 8> value{};     // by register
+  std::array<u8, 8> possible{};  // kReadable: a read returns `value` and changes nothing.
+                                 // kSends (register 0): a write sends a byte, and nobody sees anything else of it
+};
+static_assert(std::has_unique_object_representations_v<UartView>);
 
 class Uart16550 final : public Device {
  public:
@@ -25,6 +35,8 @@ class Uart16550 final : public Device {
   std::size_t receive(const u8* bytes, std::size_t count);
   std::size_t room() const;
 
+  UartView view() const;
+
  private:
   static constexpr std::size_t kFifoSize = 16;
 
@@ -33,7 +45,9 @@ class Uart16550 final : public Device {
   bool loopback() const { return mcr_ & 0x10; }
   std::size_t capacity() const { return fifo_enabled() ? kFifoSize : 1; }
   std::size_t trigger() const;
-  u8 interrupt_id() const;  // IIR bits 3:0
+  u8 interrupt_id() const;                                    // IIR bits 3:0
+  u8 fifo_bits() const { return fifo_enabled() ? 0xc0 : 0; }  // IIR bits 7:6
+  u8 line_status() const;
   u8 modem_inputs() const;  // MSR bits 7:4
 
   void transmit(u8 byte);

@@ -41,8 +41,12 @@ struct Chipset::Impl {
       is_up = up;
       TRACE(interrupts, "gsi {} {}", gsi, up ? "up" : "down");
       if (gsi < 16) impl->pic.set_irq(gsi, up);
-      impl->ioapic.set_irq(gsi == 0 ? 2 : gsi, up);
+      impl->ioapic.set_irq(pin(), up);
     }
+    bool rise_matters() const override {
+      return (gsi < 16 && impl->pic.rise_matters(gsi)) || impl->ioapic.rise_matters(pin());
+    }
+    unsigned pin() const { return gsi == 0 ? 2 : gsi; }
     Impl* impl = nullptr;
     unsigned gsi = 0;
     bool is_up = false;
@@ -76,6 +80,9 @@ struct Chipset::Impl {
   bool whole(const Slot& slot, u16 port, unsigned size) const {
     return size <= slot.widest && (port & (size - 1)) == 0 && port + size - 1 <= slot.last;
   }
+  u64 deadline_ns() const;  // of what somebody would see
+  void tick();
+  void catch_up();
   u32 read_port(u16 port, unsigned size);
   void write_port(u16 port, unsigned size, u32 value);
 
@@ -92,6 +99,7 @@ struct Chipset::Impl {
   devices::SystemControlA port92;
   devices::ResetControl reset_control;
   devices::PostPorts post;
+  devices::CrtController crtc;
   devices::DebugExit debug_exit;
   devices::AcpiPm pm;
   devices::FwCfg fw_cfg;
@@ -133,12 +141,13 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   map_ports(0x80, 16, 1, post);
   map_ports(0x92, 1, 1, port92);
   map_ports(map::debug_exit, 4, 4, debug_exit);
+  map_ports(0x3d4, 2, 1, crtc);
   map_ports(map::com1, 8, 1, com1);
   map_ports(map::fw_cfg, 2, 2, fw_cfg);
   map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
   map_ports(map::pci_config, 8, 4, pci);
-  resettable = {&pic.master(),  &ioapic, &pit,        &rtc, &com1,   &i8042, &port92,
-                &reset_control, &post,   &debug_exit, &pm,  &fw_cfg, &pci};
+  resettable = {&pic.master(),  &ioapic, &pit,  &rtc,        &com1, &i8042,  &port92,
+                &reset_control, &post,   &crtc, &debug_exit, &pm,   &fw_cfg, &pci};
 }
 
 void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
@@ -214,11 +223,13 @@ Chipset::~Chipset() = default;
 
 u32 Chipset::port_read(u16 port, unsigned size) {
   if (size != 1 && size != 2 && size != 4) return ~u32{0};
+  impl_->catch_up();
   return impl_->read_port(port, size);
 }
 
 void Chipset::port_write(u16 port, unsigned size, u32 value) {
   if (size != 1 && size != 2 && size != 4) return;
+  impl_->catch_up();
   impl_->write_port(port, size, value & static_cast<u32>(ones(size)));
 }
 
@@ -239,6 +250,7 @@ u64 Chipset::mmio_read(u64 gpa, unsigned size) {
 
 void Chipset::mmio_write(u64 gpa, unsigned size, u64 value) {
   if (size == 0 || size > 8) return;
+  impl_->catch_up();
   value &= ones(size);
   const bool ioapic = gpa - map::ioapic < kIoApicSize;
   const auto hit = ioapic ? std::nullopt : impl_->pci.find_memory(gpa, size);
@@ -250,6 +262,7 @@ void Chipset::mmio_write(u64 gpa, unsigned size, u64 value) {
 }
 
 u8 Chipset::pic_acknowledge() {
+  impl_->catch_up();
   const u8 vector = impl_->pic.acknowledge();
   TRACE(interrupts, "pic acknowledge -> {:#x}", vector);
   return vector;
@@ -257,6 +270,7 @@ u8 Chipset::pic_acknowledge() {
 
 void Chipset::ioapic_eoi(u8 vector) {
   TRACE(interrupts, "ioapic eoi {:#x}", vector);
+  impl_->catch_up();
   impl_->ioapic.eoi(vector);
 }
 
@@ -268,18 +282,41 @@ std::size_t Chipset::serial_input(const u8* bytes, std::size_t count) {
 
 std::size_t Chipset::serial_room() const { return impl_->com1.room(); }
 
+void Chipset::publish(DevicePage& page, bool com1_readable) const {
+  page.pit.store(impl_->pit.view());
+  page.rtc.store(impl_->rtc.view());
+  page.ioapic.store(impl_->ioapic.view());
+  devices::UartView com1 = impl_->com1.view();
+  if (!com1_readable)
+    for (u8& possible : com1.possible) possible &= static_cast<u8>(~devices::UartView::kReadable);
+  page.com1.store(com1);
+}
+
 void Chipset::press_power_button() { impl_->pm.press_power_button(); }
 
-u64 Chipset::deadline_ns() const {
-  return std::min({impl_->pit.deadline_ns(), impl_->rtc.deadline_ns(), impl_->pm.deadline_ns()});
+// A source whose interrupt would change nothing needs no event: its controller has latched a request that nobody has
+// acknowledged, or the pin is masked. So a timer at 20 kHz that nobody listens to wakes nobody.
+u64 Chipset::Impl::deadline_ns() const {
+  const auto of = [&](const devices::Device& device, unsigned n) {
+    return lines[n].rise_matters() ? device.deadline_ns() : devices::kNever;
+  };
+  return std::min({of(pit, 0), of(rtc, 8), of(pm, map::sci_irq)});
 }
 
-void Chipset::tick() {
+void Chipset::Impl::tick() {
   TRACE(clock, "chipset tick");
-  impl_->pit.tick();
-  impl_->rtc.tick();
-  impl_->pm.tick();
+  pit.tick();
+  rtc.tick();
+  pm.tick();
 }
+
+// What nobody saw happens before the access that may make it matter again.
+void Chipset::Impl::catch_up() {
+  if (std::min({pit.deadline_ns(), rtc.deadline_ns(), pm.deadline_ns()}) <= parts.time.now_ns()) tick();
+}
+
+u64 Chipset::deadline_ns() const { return impl_->deadline_ns(); }
+void Chipset::tick() { impl_->tick(); }
 
 void Chipset::reset() {
   for (devices::Device* device : impl_->resettable) device->reset();

@@ -9,6 +9,7 @@
 #include "base/types.h"
 #include "devices/device.h"
 #include "machine/config.h"
+#include "machine/device_page.h"
 
 namespace trapline::machine {
 
@@ -59,6 +60,9 @@ class Chipset {
   // serial_room().
   std::size_t serial_input(const u8* bytes, std::size_t count);
   std::size_t serial_room() const;
+
+  // Brings the page up to date. `com1_readable`: the core may read COM1 by itself; else each look at it is a request.
+  void publish(DevicePage& page, bool com1_readable) const;
 
   void press_power_button();  // ACPI fixed power button: a guest that listens shuts down
 

@@ -24,8 +24,19 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
                    if (deterministic) return;  // taken at the guest's next request
                    std::lock_guard guard{lock};
                    input.feed(chipset);
+                   publish();
                  },
              .quit = [this] { finish(End::quit); }}} {}
+
+u32 MachineState::take_posted() {
+  if (channel.vcpus() == 0) return 0;
+  return posted.take(channel.vm().serial, [this](u8 byte) { chipset.port_write(machine::map::com1, 1, byte); });
+}
+
+// Under --clock instructions input is taken when the guest asks, so it has to ask.
+void MachineState::publish() {
+  if (device_memory.page()) chipset.publish(*device_memory.page(), !deterministic);
+}
 
 void MachineState::stop_core() {
   if (channel.vcpus() == 0) return;
@@ -83,6 +94,7 @@ class Server {
     if (m_.deterministic && r.kind == static_cast<u32>(core::RequestKind::idle)) m_.input.wait();
     core::Reply reply;
     std::lock_guard guard{m_.lock};
+    m_.take_posted();
     if (m_.deterministic) {
       m_.time.advance(r.now_ns);
       if (m_.chipset.deadline_ns() <= m_.time.now_ns()) m_.chipset.tick();
@@ -90,6 +102,7 @@ class Server {
     if (!serve(m_.chipset, r, pages_.bulk, &reply.value))
       TRACE(channel, "refused: kind {} port {:#x} size {} count {}", r.kind, r.port, r.size, r.count);
     m_.input.feed(m_.chipset);
+    m_.publish();
     reply.deadline_ns = m_.chipset.deadline_ns();
     if (!m_.deterministic && reply.deadline_ns < m_.armed_ns) m_.timer.notify_one();
     return reply;
@@ -117,12 +130,41 @@ void serve_vcpu(MachineState& machine, u32 index) {
   Server{machine, index}.run();
 }
 
+// The first byte wakes it, and goes out at once; while more come it looks again every quarter of a millisecond, so that
+// a guest that writes much wakes it rarely.
+void run_console(MachineState& m) {
+  constexpr u64 kNapNs = 250'000;
+  core::SerialRing& ring = m.channel.vm().serial;
+  std::atomic<u32> nobody{0};  // wakes it from a nap
+  while (!m.closing) {
+    bool some, waiting;
+    {
+      std::lock_guard guard{m.lock};
+      some = m.take_posted() != 0;
+    }
+    if (!m.output.empty()) m.output.flush();
+    if (m.output.failed()) m.finish(End::console_lost);
+    if (some) {
+      core::futex_wait(nobody, 0, kNapNs);
+      continue;
+    }
+    ring.sleeps.store(1);  // seq_cst: before the second look; pairs with SerialRing::post()
+    {
+      std::lock_guard guard{m.lock};
+      waiting = !m.posted.empty(ring);
+    }
+    if (!waiting && !m.closing) core::futex_wait(ring.sleeps, 1);
+    ring.sleeps.store(0);
+  }
+}
+
 void run_timer(MachineState& m) {
   std::unique_lock guard{m.lock};
   while (!m.closing) {
     const u64 now = m.time.now_ns(), deadline = m.chipset.deadline_ns();
     if (deadline <= now) {
       m.chipset.tick();
+      m.publish();
       // A device that stays overdue is not asked without pause.
       if (m.chipset.deadline_ns() <= now) m.timer.wait_for(guard, std::chrono::microseconds{100});
       continue;

@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "core/channel.h"
+#include "core/device_memory.h"
 #include "machine/chipset.h"
 #include "monitor/end_event.h"
 #include "monitor/guest_time.h"
@@ -35,7 +36,14 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   std::condition_variable timer;   // the chipset's deadline moved, or closing
   u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
   core::Channel channel;
+  core::DeviceMemory device_memory;
+  core::SerialTaker posted;  // under `lock`
   std::atomic<bool> closing{false};
+
+  // The caller holds `lock`. Bytes that the core has posted for COM1 reach it; before each request is served.
+  u32 take_posted();
+  // The caller holds `lock`. What the core may know of the devices; before each reply, and after each event.
+  void publish();
 
   // Asks the core to leave the engine and end. Any thread.
   void stop_core();
@@ -51,6 +59,8 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
 
 // The service thread of one vCPU: answers its requests until the channel closes.
 void serve_vcpu(MachineState& machine, u32 index);
+// The console thread: takes what is posted for COM1 when no request does it, until `closing`.
+void run_console(MachineState& machine);
 // The timer thread (--clock real): ticks the chipset at its deadlines until `closing`.
 void run_timer(MachineState& machine);
 

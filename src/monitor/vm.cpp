@@ -178,8 +178,11 @@ Result<void, std::string> VmRun::power_on() {
   auto ram = GuestMemory::create_fd(config_.memory);
   if (!ram) return Err{ram.error() + ": give a smaller --memory"};
   const Fd ram_fd{*ram};
+  auto device_memory = core::DeviceMemory::create();
+  if (!device_memory) return Err{device_memory.error()};
   core::Launch launch = images_.launch(config_);
   launch.ram_fd = ram_fd.get();
+  launch.devices_fd = device_memory->fd();
   const auto bytes = core::pack(launch);
   if (bytes.size() > core::kLaunchBytes)
     return Err{std::string{"--append and module arguments are too long: shorten them"}};
@@ -189,14 +192,18 @@ Result<void, std::string> VmRun::power_on() {
   {
     std::lock_guard guard{m.lock};
     m.channel = std::move(*channel);
+    m.device_memory = std::move(*device_memory);
+    m.posted = {};
     m.interrupts.attach(m.channel);
     m.chipset.reset();
+    m.publish();
     m.closing = false;
     page.start_ns = m.deterministic ? m.time.now_ns() : 0;
   }
   if (gdb_) gdb_->core_starting(m.channel);
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
+  descriptors.push_back(m.device_memory.fd());
   if (auto started = core_.start(m.channel, descriptors); !started) return started;
   if (images_.names) {
     complain_if(perf_map_.begin(images_.names.get(), core_.pid()));
@@ -228,6 +235,7 @@ void VmRun::end_debugger(int code) {
 void VmRun::start_service() {
   MachineState& m = *machine_;
   for (u32 i = 0; i < config_.cpus; i++) threads_.emplace_back([&m, i] { serve_vcpu(m, i); });
+  threads_.emplace_back([&m] { run_console(m); });
   if (!m.deterministic) threads_.emplace_back([&m] { run_timer(m); });
 }
 
@@ -295,8 +303,11 @@ void VmRun::stop_service() {
     m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
     core::futex_wake(m.channel.vcpu(i).turn);
   }
+  m.channel.vm().serial.wake();
   for (auto& t : threads_) t.join();
   threads_.clear();
+  std::lock_guard guard{m.lock};
+  m.take_posted();  // the core's last bytes
 }
 
 // A trace that ended early is worse than none if nobody knows.

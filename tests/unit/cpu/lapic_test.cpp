@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 
+#include "cpu/events.h"
 #include "cpu/vcpu.h"
 
 namespace trapline::cpu {
@@ -431,14 +432,57 @@ TEST_F(LapicTest, PeriodicMergesLateTicks) {
   write(kInitial, 100);
   at(100);
   poll_timer();
-  EXPECT_EQ(cpu().timer_deadline, 200u);
   EXPECT_EQ(take(), 0x40);
+  EXPECT_EQ(cpu().timer_deadline, 200u);
   at(1030);  // nine ticks late
   poll_timer();
-  EXPECT_EQ(cpu().timer_deadline, 1100u);
   EXPECT_EQ(read(kCurrent), 70u);
   EXPECT_EQ(take(), 0x40);
+  EXPECT_EQ(cpu().timer_deadline, 1100u);
   EXPECT_EQ(take(), -1);
+}
+
+// A guest that holds the timer's interrupt back would not see another: nobody is woken for it.
+TEST_F(LapicTest, PeriodicTimerIsQuietWhileItsInterruptWaits) {
+  write(kDivide, 0xb);
+  write(kTimer, 0x40 | kPeriodic);
+  write(kTpr, 0xf0);
+  at(0);
+  write(kInitial, 100);
+  at(100);
+  poll_timer();
+  EXPECT_EQ(take(), -1);
+  EXPECT_EQ(cpu().timer_deadline, ~u64{0});
+  at(1030);
+  EXPECT_EQ(read(kCurrent), 70u) << "it counts all the same";
+  write(kTpr, 0);
+  EXPECT_EQ(take(), 0x40);
+  EXPECT_EQ(cpu().timer_deadline, 1100u);
+  at(1100);
+  poll_timer();
+  EXPECT_EQ(cpu().timer_deadline, ~u64{0});
+  at(1250);
+  write(kTimer, 0x41 | kPeriodic);  // another vector: it would be seen
+  EXPECT_EQ(cpu().timer_deadline, 1300u);
+  at(1350);
+  poll_timer();
+  EXPECT_EQ(cpu().timer_deadline, ~u64{0});
+  write(kTimer, 0x42);  // the rest of this period as a one-shot
+  EXPECT_EQ(cpu().timer_deadline, 1400u);
+}
+
+// As a watchdog: IF does not hold an NMI back, so the pin is looked at without it.
+TEST_F(LapicTest, Lint0AsNmiNeedsNoInterruptFlag) {
+  EXPECT_FALSE(apic().lint0_wakes());
+  write(kLint0, 0x400);
+  EXPECT_TRUE(apic().lint0_wakes());
+  cpu().activity = Activity::halted;
+  cpu().sys_flags = 0;
+  EXPECT_FALSE(wakeable(cpu()));
+  units[0]->inbox.extint = 1;
+  cpu().attention->fetch_or(attention::interrupt);
+  EXPECT_TRUE(wakeable(cpu()));
+  EXPECT_TRUE(cpu().attention->load() & attention::nmi);
 }
 
 TEST_F(LapicTest, MaskedTimerCountsButDoesNotInterrupt) {

@@ -137,6 +137,56 @@ TEST_F(ChipsetTest, SciIsLevel) {
   EXPECT_FALSE(sinks.intr);
 }
 
+// A timer that nobody listens to wakes nobody: once its request is latched, a further edge would change nothing.
+TEST_F(ChipsetTest, AMaskedTimerHasNoDeadline) {
+  init_pics();
+  out(0x21, 0xff);
+  out(0x43, 0x34), out(0x40, 2), out(0x40, 0);
+  EXPECT_EQ(chipset.deadline_ns(), devices::kNever) << "OUT rose with the control word, and IRR has it";
+  time.ns += 100 * devices::kMs;
+  out(0x21, 0xfe);
+  EXPECT_TRUE(sinks.intr);
+  EXPECT_EQ(chipset.deadline_ns(), devices::kNever) << "unmasked, but not yet acknowledged";
+  EXPECT_EQ(chipset.pic_acknowledge(), 0x30);
+  EXPECT_FALSE(sinks.intr);
+  EXPECT_GT(chipset.deadline_ns(), time.ns) << "what nobody saw is not made up for";
+  EXPECT_LT(chipset.deadline_ns(), time.ns + devices::kMs);
+}
+
+TEST_F(ChipsetTest, AnUnmaskedPinHearsFromATimerAgain) {
+  out(0x43, 0x34), out(0x40, 0), out(0x40, 0);  // 18.2 Hz
+  time.ns += 100 * devices::kMs;
+  chipset.tick();
+  EXPECT_EQ(chipset.deadline_ns(), devices::kNever);
+  time.ns += 1000 * devices::kMs;
+  redirect(2, 0x30);
+  EXPECT_TRUE(sinks.messages.empty()) << "edges on the masked pin are lost";
+  const u64 next = chipset.deadline_ns();
+  ASSERT_GT(next, time.ns);
+  ASSERT_LE(next, time.ns + 55 * devices::kMs);
+  time.ns = next;
+  chipset.tick();
+  EXPECT_EQ(sinks.messages.size(), 1u);
+}
+
+// Register C says what happened even if no deadline did; an edge-triggered pin that was masked meanwhile lost its edge.
+TEST_F(ChipsetTest, AMaskedClockKeepsItsFlags) {
+  init_pics();
+  out(0xa1, 0xff);
+  out(0x70, 0x0b), out(0x71, 0x42);  // periodic interrupt, 1024 Hz
+  time.ns += 10 * devices::kMs;
+  chipset.tick();
+  EXPECT_EQ(cmos(0x0c), 0xc0u);
+  EXPECT_EQ(chipset.deadline_ns(), devices::kNever) << "IR0 of the slave is latched already";
+  time.ns += 10 * devices::kMs;
+  EXPECT_EQ(cmos(0x0c), 0xc0u);
+  time.ns += 10 * devices::kMs;
+  redirect(8, 0x38);
+  EXPECT_TRUE(sinks.messages.empty());
+  EXPECT_EQ(cmos(0x0c), 0xc0u);
+  EXPECT_NE(chipset.deadline_ns(), devices::kNever);
+}
+
 TEST_F(ChipsetTest, IntrIsPin0) {
   init_pics();
   redirect(0, 0x700);
