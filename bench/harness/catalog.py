@@ -6,6 +6,7 @@ FLOAT = ["matrix-sse", "matrix-avx2", "matrix-fma", "nbody", "x87"]
 KERNEL = ["getppid", "read-write", "pipe", "fork", "exec-static", "exec-dynamic", "mmap", "signals", "futex", "small-files"]
 PROGRAMS = ["gzip", "xz", "sort", "openssl", "sqlite", "perl", "python", "gcc", "shell"]
 SMP = ["smp-one", "smp-two", "smp-spin", "smp-counter", "smp-wake"]
+PORTS = ["pm-timer", "pit-read", "port-61", "rtc-read", "serial-poll", "serial-tty"]
 BOOT = ["boot-to-init", "power-cycle"]
 IDLE = ["idle"]
 
@@ -25,6 +26,7 @@ GROUPS = (
     Group("programs", "Real programs", tuple(PROGRAMS), 4, 1.5),
     Group("kernel", "Kernel-heavy", tuple(KERNEL), 2.5, 1),
     Group("boot", "Boot", tuple(BOOT), None, 1),
+    Group("ports", "Ports and serial output", tuple(PORTS), None, 1),
     Group("smp", "Two vCPUs", tuple(SMP), None, None),
     Group("idle", "Idle and memory", tuple(IDLE), None, None),
 )
@@ -35,7 +37,7 @@ NATIVE_BAR = 3.0   # spin and wake-up hand-overs: at most this many times the ho
 IDLE_BAR = 0.01    # host CPUs that an idle guest uses
 
 # One boot of a guest runs the workloads of one kind.
-KINDS = {"boot": BOOT, "micro": INTEGER + FLOAT + KERNEL + IDLE, "programs": PROGRAMS, "smp": SMP}
+KINDS = {"boot": BOOT, "micro": INTEGER + FLOAT + KERNEL + IDLE, "programs": PROGRAMS, "smp": SMP, "ports": PORTS}
 
 DESCRIPTIONS = {
     "alu": "additions, rotates, multiplications in registers",
@@ -72,6 +74,12 @@ DESCRIPTIONS = {
     "python": "python3: objects, generators, strings",
     "gcc": "gcc -O2 -c of a C file",
     "shell": "a busybox shell loop",
+    "pm-timer": "reads of the ACPI PM timer",
+    "pit-read": "latch command and two reads of the 8254",
+    "port-61": "reads of port 61",
+    "rtc-read": "index write and data read of the RTC",
+    "serial-poll": "bytes to COM1, each after a look at its status",
+    "serial-tty": "bytes through the kernel's serial driver",
     "smp-one": "one thread computes",
     "smp-two": "two threads on two vCPUs compute as much each",
     "smp-spin": "a cache line handed over between spinning vCPUs",

@@ -146,7 +146,7 @@ class Native:
         return None
 
     def runs(self, kind):
-        return kind != "boot"
+        return kind not in ("boot", "ports")  # its ports are not ours
 
     def start(self, boot):
         binaries = image.compile_guest()
