@@ -115,8 +115,15 @@ void Translator::flush() {
   sites_.clear();
   called_.clear();
   memory_.release();
+  kept_ = 0;
   region_->reset(code_start_);
   entered_ = nullptr;
+}
+
+u64 Translator::records() const {
+  constexpr u64 kNode = 64;  // of a hash map, with its bucket
+  return all_.size() * (sizeof(Block) + kNode) + sites_.size() * sizeof(Site) + called_.size() * sizeof(Called) +
+         kept_ + by_frame_.size() * (sizeof(Frame) + kNode);
 }
 
 // -- Block by block
@@ -342,6 +349,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   View view;
   const u32 mode = mode_of(key, &view);
   if (blocks_.find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
+  if (records() > kMostRecords) flush();
   Context context;
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
@@ -365,7 +373,9 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
   std::memcpy(bytes, host, available);
   bool full = false;
-  const Starts& starts = by_frame_[gpa / kPageSize].starts;
+  static const Starts none;
+  const auto frame = by_frame_.find(gpa / kPageSize);
+  const Starts& starts = frame == by_frame_.end() ? none : frame->second.starts;
   if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
         return ends_at(starts, decoded, key, {linear + at, gpa + at, mode});
       })) {
@@ -732,8 +742,8 @@ void Translator::alarm() {
   cpu_.attention->fetch_or(cpu::attention::timer, std::memory_order_release);
 }
 
-// RSP is the guest's, and the kernel may not be able to return to it: with one that is not canonical its IRETQ faults on
-// some hosts (Zen 5 with page-table isolation), at the address that it returns to, for ever.
+// RSP is the guest's, and the kernel may not be able to return to it: with one that is not canonical its IRETQ faults
+// on some hosts (Zen 5 with page-table isolation), at the address that it returns to, for ever.
 bool Translator::redirect_trap(u64& pc, u64& rsp) {
   if (!region_->holds(pc)) return false;
   State& s = region_->state();

@@ -93,10 +93,17 @@ class Translator final : public interpret::Accelerator {
     if (what.empty()) return {};
     T* to = static_cast<T*>(memory_.allocate(what.size_bytes(), alignof(T)));
     std::memcpy(static_cast<void*>(to), what.data(), what.size_bytes());
+    kept_ += what.size_bytes();
     return {to, what.size()};
   }
 
+  // What describes translations, beside their code: a guest of one-instruction blocks gets little code and many of
+  // these.
+  static constexpr u64 kMostRecords = 96 * MiB;
+  u64 records() const;
+
   std::pmr::monotonic_buffer_resource memory_{64 * KiB};
+  u64 kept_ = 0;  // bytes of it
   Draft draft_;
   Emitter emitter_, cold_emitter_;
   std::optional<Lowering> lowering_;  // kept for what its lists have allocated

@@ -1,0 +1,41 @@
+// What a guest can make a translator keep.
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <string>
+
+#include "engine/registry.h"
+#include "engine/translate/options.h"
+#include "interpret_vm.h"
+#include "support/engines.h"
+
+namespace trapline::engine::test {
+namespace {
+
+u64 resident_mib() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("VmRSS:", 0) == 0) return std::stoull(line.substr(6)) / 1024;
+  return 0;
+}
+
+// Blocks of one short jump each: nearly nothing of host code, and a record for every two bytes.
+TEST(Translator, RecordsOfTinyBlocksAreBounded) {
+  SKIP_UNLESS_OFFERED("translate");
+  InterpretVm vm{Start::long64};
+  constexpr u64 kFrom = 0x300000, kBytes = 0x120000;
+  for (u64 at = 0; at < kBytes; at += 2) vm.put(kFrom + at, {0xEB, 0x00});
+  vm.put(kFrom + kBytes, {0xF4});
+  translate::hot_threshold = 1;
+  translate::count_instructions = true;
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
+  const u64 before = resident_mib();
+  vm.cpu.rip = kFrom;
+  EXPECT_EQ(vm.run(kBytes), Exit::halted);
+  EXPECT_GT(vm.cpu.count.blocks_translated, kBytes / 4) << "they were not translated";
+  // 96 MiB of records, 64 MiB of code, 64 MiB of decoded blocks, and what malloc adds.
+  EXPECT_LT(resident_mib() - before, 300u);
+}
+
+}  // namespace
+}  // namespace trapline::engine::test
