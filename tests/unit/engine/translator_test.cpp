@@ -37,5 +37,27 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   EXPECT_LT(resident_mib() - before, 300u);
 }
 
+// Zydis has mnemonics for them that every CPU has, in another encoding.
+TEST(Translator, EncodingsOfExtensionsThatAreGoneAreUndefined) {
+  const std::initializer_list<int> all[] = {
+      {0xC5, 0xFA, 0xB8, 0xC1},  // POPCNT, TZCNT and LZCNT of Knights Corner
+      {0xC5, 0xFA, 0xBC, 0xC1},
+      {0xC5, 0xFA, 0xBD, 0xC1},
+      {0x8F, 0xEA, 0x78, 0x10, 0xC1, 0x04, 0x04, 0x00, 0x00},  // TBM's BEXTR
+      {0x8F, 0xE9, 0x78, 0x01, 0xC9},                          // BLCFILL
+  };
+  for (const char* engine : trapline::test::kEngines) {
+    if (!find_engine(engine)->missing().empty()) continue;
+    for (const auto& bytes : all) {
+      InterpretVm vm{Start::long64};
+      vm.put(vm.kCode, bytes);
+      translate::hot_threshold = 1;
+      vm.engine = find_engine(engine)->make(vm.cpu, vm.arena, {});
+      EXPECT_EQ(vm.run(10), Exit::halted);
+      EXPECT_EQ(vm.cpu.rip, vm.kHandlers + 16 * 6 + 1) << engine << ": " << *(bytes.begin() + 2);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trapline::engine::test
