@@ -165,6 +165,10 @@ bool check_ldt(Vcpu& cpu, u16 selector, Vector bad, Vector absent, Segment& out)
     return false;
   }
   if (!fetch_upper_half(cpu, selector, bad, d)) return false;
+  if (!canonical(d.base())) {
+    (void)cpu.raise(bad, error);
+    return false;
+  }
   out = segment_from(selector, d);
   return true;
 }

@@ -104,7 +104,9 @@ Outcome ltr(Vcpu& cpu, const isa::Insn& insn) {
   const bool available = d.type() == system_type::tss32 || (d.type() == system_type::tss16 && !cpu.long_mode_active());
   if (!d.system() || !available) return cpu.raise_gp(error);
   if (!d.present()) return cpu.raise(Vector::np, error);
-  if (!fetch_upper_half(cpu, selector, Vector::gp, d) || !mark_busy(cpu, d, true)) return Outcome::fault;
+  if (!fetch_upper_half(cpu, selector, Vector::gp, d)) return Outcome::fault;
+  if (!canonical(d.base())) return cpu.raise_gp(error);
+  if (!mark_busy(cpu, d, true)) return Outcome::fault;
   cpu.tr = segment_from(selector, d);
   return Outcome::next;
 }

@@ -21,7 +21,7 @@ void clear(Vcpu& cpu, u32 bits) { cpu.attention->fetch_and(~bits, std::memory_or
 
 void take_init(Vcpu& cpu) {
   TRACE(interrupts, "INIT");
-  clear(cpu, attention::init | attention::nmi);
+  clear(cpu, attention::init | attention::any_nmi);
   reset(cpu, true);
   // The bootstrap processor starts over; the others wait to be told where (SDM Vol. 3A 8.4.2).
   cpu.activity = cpu.index == 0 ? Activity::running : Activity::wait_for_sipi;
@@ -32,6 +32,7 @@ void take_init(Vcpu& cpu) {
 bool take_sipi(Vcpu& cpu) {
   clear(cpu, attention::sipi);
   if (cpu.activity != Activity::wait_for_sipi || !cpu.lapic) return false;
+  clear(cpu, attention::any_nmi);  // what came while it waited is dropped
   const u8 vector = cpu.lapic->sipi_vector();
   TRACE(interrupts, "SIPI vector {:#x}", vector);
   Segment& cs = cs_of(cpu);
@@ -124,16 +125,17 @@ Outcome service_events(Vcpu& cpu) {
   if (restarted) return cpu.activity == Activity::running ? Outcome::jumped : Outcome::halt;
   if (cpu.activity == Activity::wait_for_sipi || cpu.activity == Activity::shutdown) {
     // Deaf to interrupts. They stay with the APIC; INIT has cleared it anyway by the time they count.
-    clear(cpu, attention::interrupt | attention::timer | attention::nmi);
+    clear(cpu, attention::interrupt | attention::timer | attention::any_nmi);
     if (bits & attention::interrupt) cpu.interrupt_waiting = true;
     return idle_outcome(cpu, bits);
   }
 
   // Real hardware differs on NMI in a shadow; to wait protects a half-loaded SS:SP.
-  if ((bits & attention::nmi) && (!cpu.interrupt_shadow || cpu.activity == Activity::halted)) {
-    clear(cpu, attention::nmi);
+  if ((bits & attention::any_nmi) && (!cpu.interrupt_shadow || cpu.activity == Activity::halted)) {
+    const u32 taken = cpu.attention->fetch_and(~attention::any_nmi, std::memory_order_acq_rel) & attention::any_nmi;
+    // One is in service and one is kept: IRET asks for it.
+    if (cpu.nmi_blocked || taken == attention::any_nmi) cpu.nmi_waiting = true;
     if (!cpu.nmi_blocked) return take_nmi(cpu);
-    cpu.nmi_waiting = true;  // one is kept; IRET asks for it
   }
 
   bool look = bits & attention::interrupt;
@@ -162,7 +164,7 @@ bool wakeable(Vcpu& cpu) {
   if (bits & (attention::init | attention::kick | attention::smp_request)) return true;
   if (cpu.activity == Activity::wait_for_sipi) return bits & attention::sipi;
   if (cpu.activity == Activity::shutdown) return false;
-  if ((bits & attention::nmi) && !cpu.nmi_blocked) return true;
+  if ((bits & attention::any_nmi) && !cpu.nmi_blocked) return true;
   if ((bits & attention::timer) || timer_due(cpu)) return true;
   if (!(bits & attention::interrupt) && !cpu.interrupt_waiting) return false;
   return interrupts_open(cpu) && cpu.lapic && more_pending(cpu);

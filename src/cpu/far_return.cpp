@@ -24,11 +24,17 @@ bool check_return_stack(Vcpu& cpu, u16 selector, u8 cpl, const Descriptor& code,
   return check_stack_segment(cpu, selector, cpl, Vector::gp, out);
 }
 
+// Null selectors with an RPL become plain 0, too (SDM Vol. 2B RET). The base survives, which 64-bit code sees of FS and
+// GS.
 void drop_inner_segments(Vcpu& cpu) {
   for (const Seg index : {Seg::es, Seg::fs, Seg::gs, Seg::ds}) {
     Segment& s = cpu.seg[static_cast<u8>(index)];
     const bool conforming = (s.attr & 0x1c) == 0x1c;
-    if (s.usable && !conforming && s.dpl() < cpu.cpl) s = null_segment(0);
+    const bool inner = s.usable && !conforming && s.dpl() < cpu.cpl;
+    if (!inner && !null_selector(s.selector)) continue;
+    const u64 base = s.base;
+    s = null_segment(0);
+    s.base = base;
   }
 }
 

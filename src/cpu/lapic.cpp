@@ -142,7 +142,7 @@ void Lapic::local_interrupt(u32 lvt_index) {
       raise_attention(attention::interrupt);
       return;
     case nmi:
-      return raise_attention(attention::nmi);
+      return attention::post_nmi(*cpu_.attention);
     case init:
       return raise_attention(attention::init);
     default:

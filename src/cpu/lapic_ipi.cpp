@@ -51,7 +51,7 @@ void Lapic::deliver(const Message& m, u32 peer) {
       bits = attention::interrupt;
       break;
     case nmi:
-      bits = attention::nmi;
+      attention::post_nmi(*target.attention);
       break;
     case init:
       bits = attention::init;

@@ -49,7 +49,7 @@ inline constexpr u64 vme = 1, pvi = 2, tsd = 4, de = 8, pse = 16, pae = 32, mce 
                      osxsave = 1u << 18, smep = 1u << 20, smap = 1u << 21;
 }
 namespace efer {
-inline constexpr u64 sce = 1, lme = 1u << 8, lma = 1u << 10, nxe = 1u << 11;
+inline constexpr u64 sce = 1, lme = 1u << 8, lma = 1u << 10, nxe = 1u << 11, ffxsr = 1u << 14, autoibrs = 1u << 21;
 }
 
 // ---- Segments -----------------------------------------------------------------------------------------------------
@@ -100,6 +100,7 @@ struct X87State {
   bool live = false;
   u64 fip = 0, fdp = 0;  // last non-control x87 instruction and its operand (guest addresses; the host's are of no use)
   u16 fop = 0, fcs = 0, fds = 0;
+  bool ferr = false;  // CR0.NE = 0: FERR# is up, an unmasked exception having been reported to IRQ 13
 };
 
 // ---- Events -------------------------------------------------------------------------------------------------------
@@ -113,6 +114,14 @@ inline constexpr u32 smp_request = 16;    // another vCPU asks for a write-TLB f
 inline constexpr u32 kick = 32;           // return to the vCPU loop: pause, quit, debugger, turn over
 inline constexpr u32 code_changed = 128;  // code that an engine translated was overwritten: leave it (CodeMap::watch)
 inline constexpr u32 timer = 64;          // the local APIC timer's deadline may have passed
+inline constexpr u32 nmi_again = 256;     // a second NMI behind one that is not taken yet: a processor keeps both
+inline constexpr u32 any_nmi = nmi | nmi_again;
+
+// Posts an NMI. One that comes while the vCPU has not taken the one before waits behind it; a third is lost. Any
+// thread.
+inline void post_nmi(std::atomic<u32>& bits) {
+  if (bits.fetch_or(nmi) & nmi) bits.fetch_or(nmi_again);  // seq_cst: ordered before the sender's look at sleepers
+}
 }  // namespace attention
 
 enum class Activity : u8 { running, halted, wait_for_sipi, shutdown };
@@ -128,7 +137,7 @@ struct Msrs {
   u64 sysenter_cs = 0, sysenter_esp = 0, sysenter_eip = 0;
   u64 pat = 0x0007040600070406, misc_enable = 1, tsc_adjust = 0, tsc_aux = 0, debugctl = 0, spec_ctrl = 0, xss = 0;
   u64 mtrr_def_type = 0, mtrr_fixed[11] = {}, mtrr_base[8] = {}, mtrr_mask[8] = {};
-  u64 mcg_status = 0, mcg_ctl = 0, mc_ctl[4] = {}, feature_control = 1;
+  u64 mcg_status = 0, mcg_ctl = 0, mc_ctl[4] = {}, mc_addr[4] = {}, mc_misc[4] = {}, feature_control = 1;
   u64 kvm_system_time = 0, kvm_wall_clock = 0;
 };
 

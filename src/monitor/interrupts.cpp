@@ -14,6 +14,11 @@ ApicAddress copy(const cpu::LapicMirror& m) {
           m.dfr.load(std::memory_order_relaxed), m.flags.load(std::memory_order_acquire)};
 }
 
+void post_nmi(core::VcpuPages& vcpu) {
+  cpu::attention::post_nmi(vcpu.attention);
+  core::wake(vcpu);
+}
+
 }  // namespace
 
 bool addressed(const ApicAddress& apic, u8 destination, bool logical) {
@@ -41,7 +46,7 @@ void Interrupts::deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level)
       return core::kick(vcpu, interrupt);
     }
     case nmi_mode:
-      return core::kick(vcpu, cpu::attention::nmi);
+      return post_nmi(vcpu);
     case init:
       return core::kick(vcpu, cpu::attention::init);
     default:
@@ -71,6 +76,6 @@ void Interrupts::extint(bool up) {
   if (up) core::kick(boot, cpu::attention::interrupt);
 }
 
-void Interrupts::nmi() { core::kick(channel_->vcpu(0), cpu::attention::nmi); }
+void Interrupts::nmi() { post_nmi(channel_->vcpu(0)); }
 
 }  // namespace trapline::monitor

@@ -456,6 +456,38 @@ TEST_F(Boundary, NmiIsBlockedUntilIret) {
   EXPECT_EQ(cpu.count.nmis, 2u);
 }
 
+// One in service and one pending, however close together they came; a third is lost.
+TEST_F(Boundary, OfThreeNmisTwoAreKept) {
+  for (int i = 0; i < 3; i++) attention::post_nmi(*cpu.attention);
+  EXPECT_TRUE(wakeable(cpu));
+  EXPECT_EQ(service_events(cpu), Outcome::jumped);
+  EXPECT_EQ(vm.handler(), 2);
+  EXPECT_EQ(service_events(cpu), Outcome::next);
+  attention::post_nmi(*cpu.attention);  // one is kept already
+  EXPECT_EQ(service_events(cpu), Outcome::next);
+  EXPECT_EQ(cpu.attention->load(), 0u);
+  EXPECT_EQ(vm.execute({0x48, 0xcf}), Outcome::jumped);
+  EXPECT_EQ(service_events(cpu), Outcome::jumped);
+  EXPECT_EQ(vm.execute({0x48, 0xcf}), Outcome::jumped);
+  EXPECT_EQ(service_events(cpu), Outcome::next);
+  EXPECT_EQ(cpu.count.nmis, 2u);
+}
+
+// It sleeps, so it sees the NMI only with the SIPI that wakes it.
+TEST_F(Boundary, AnNmiToAProcessorThatWaitsForSipiIsDropped) {
+  cpu.index = 1;
+  cpu.attention->store(attention::init);
+  EXPECT_EQ(service_events(cpu), Outcome::halt);
+  attention::post_nmi(*cpu.attention);
+  attention::post_nmi(*cpu.attention);
+  EXPECT_FALSE(wakeable(cpu));
+  cpu.attention->fetch_or(attention::sipi);
+  EXPECT_EQ(service_events(cpu), Outcome::jumped);
+  EXPECT_EQ(cpu.rip, 0u);
+  EXPECT_EQ(service_events(cpu), Outcome::next);
+  EXPECT_EQ(cpu.count.nmis, 0u);
+}
+
 TEST_F(Boundary, NmiComesBeforeAnInterruptAndAKickAfterBoth) {
   cpu.sys_flags |= kIf;
   post(0x41);
