@@ -26,7 +26,7 @@ bool asleep_for_good(const cpu::Vcpu& cpu) {
 
 bool something_may_wake(Vm& vm) {
   for (const auto& u : vm.vcpus)
-    if (u->pages.attention.load() & (cpu::attention::nmi | cpu::attention::init | cpu::attention::sipi)) return true;
+    if (u->pages.attention.load() & (cpu::attention::any_nmi | cpu::attention::init | cpu::attention::sipi)) return true;
   const devices::IoApicView ioapic = vm.devices->page.ioapic.load();
   return std::any_of(ioapic.entries.begin(), ioapic.entries.end(), pin_wakes) ||
          vm.vcpus.front()->lapic->lint0_wakes();  // only its pin is wired

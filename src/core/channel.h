@@ -42,6 +42,7 @@ enum class RequestKind : u32 {
   ioapic_eoi,       // value: vector
   tick,             // --clock instructions: now_ns has reached the deadline of the chipset, or input may have come
   idle,             // --clock instructions: nothing can happen but input from outside; answered when there is some
+  numeric_error,    // FERR# has gone up: IRQ 13
 };
 
 struct Request {

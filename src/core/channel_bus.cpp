@@ -114,6 +114,7 @@ void ChannelBus::ioapic_eoi(cpu::Vcpu& cpu, u8 vector) {
   call(cpu, r);
 }
 
+void ChannelBus::numeric_error(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::numeric_error)); }
 void ChannelBus::tick(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::tick)); }
 void ChannelBus::idle(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::idle)); }
 

@@ -20,6 +20,7 @@ class ChannelBus final : public cpu::Bus {
   void mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) override;
   u8 pic_acknowledge(cpu::Vcpu& cpu) override;
   void ioapic_eoi(cpu::Vcpu& cpu, u8 vector) override;
+  void numeric_error(cpu::Vcpu& cpu) override;
 
   void tick(cpu::Vcpu& cpu);
   void idle(cpu::Vcpu& cpu);

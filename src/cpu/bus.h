@@ -35,6 +35,8 @@ struct Bus {
   virtual u8 pic_acknowledge(Vcpu& cpu) = 0;
   // A level-triggered vector was ended: the IOAPIC's remote IRR for it clears (SDM Vol. 3A 10.8.5).
   virtual void ioapic_eoi(Vcpu& cpu, u8 vector) = 0;
+  // FERR# has gone up: an x87 error with CR0.NE = 0, which the board makes IRQ 13 of.
+  virtual void numeric_error(Vcpu&) {}
 };
 
 }  // namespace trapline::cpu

@@ -1,5 +1,5 @@
 // The small ports of a PC's board: fast A20 and reset (0x92), reset control (0xcf9), POST codes and DMA page registers
-// (0x80..0x8f), a CRT controller's registers (0x3d4), and QEMU's isa-debug-exit.
+// (0x80..0x8f), the numeric error's (0xf0), a CRT controller's registers (0x3d4), and QEMU's isa-debug-exit.
 #pragma once
 
 #include <array>
@@ -82,6 +82,22 @@ class CrtController final : public Device {
  private:
   std::array<u8, 25> registers_{};  // as many as a VGA has
   u8 index_ = 0;
+};
+
+// The latch between the processor's FERR# and IRQ 13 (PC/AT). Any write to port 0xf0 takes the interrupt back and
+// raises IGNNE#, under which the processor goes on until the error is cleared: the CPU model does so anyway once the
+// error is reported. 0xf1 resets a coprocessor that is none of its own.
+class NumericError final : public Device {
+ public:
+  explicit NumericError(IrqLine& irq13) : irq_{irq13} {}
+  const char* name() const override { return "numeric-error"; }
+  void report() { irq_.set(true); }
+  u64 read(u64, unsigned) override { return 0xff; }
+  void write(u64, unsigned, u64) override { irq_.set(false); }
+  void reset() override { irq_.set(false); }
+
+ private:
+  IrqLine& irq_;
 };
 
 // Ports 0xf4..0xf7: any write ends the machine with a code of the guest's choice.

@@ -100,6 +100,7 @@ struct Chipset::Impl {
   devices::ResetControl reset_control;
   devices::PostPorts post;
   devices::CrtController crtc;
+  devices::NumericError numeric_error;
   devices::DebugExit debug_exit;
   devices::AcpiPm pm;
   devices::FwCfg fw_cfg;
@@ -120,6 +121,7 @@ Chipset::Impl::Impl(const ChipsetParts& p)
       i8042{gsi(1), gsi(12), [this] { parts.power.reset(); }},
       port92{[this] { parts.power.reset(); }},
       reset_control{[this] { parts.power.reset(); }},
+      numeric_error{gsi(13)},
       debug_exit{[this](u32 value) { parts.power.debug_exit(value); }},
       pm{gsi(map::sci_irq), p.time, [this] { parts.power.power_off(); }} {
   for (unsigned i = 0; i < lines.size(); i++) {
@@ -140,14 +142,15 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   map_ports(0x70, 2, 1, rtc);
   map_ports(0x80, 16, 1, post);
   map_ports(0x92, 1, 1, port92);
+  map_ports(0xf0, 2, 1, numeric_error);
   map_ports(map::debug_exit, 4, 4, debug_exit);
   map_ports(0x3d4, 2, 1, crtc);
   map_ports(map::com1, 8, 1, com1);
   map_ports(map::fw_cfg, 2, 2, fw_cfg);
   map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
   map_ports(map::pci_config, 8, 4, pci);
-  resettable = {&pic.master(),  &ioapic, &pit,  &rtc,        &com1, &i8042,  &port92,
-                &reset_control, &post,   &crtc, &debug_exit, &pm,   &fw_cfg, &pci};
+  resettable = {&pic.master(), &ioapic, &pit,           &rtc,        &com1, &i8042,  &port92, &reset_control,
+                &post,         &crtc,   &numeric_error, &debug_exit, &pm,   &fw_cfg, &pci};
 }
 
 void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
@@ -266,6 +269,11 @@ u8 Chipset::pic_acknowledge() {
   const u8 vector = impl_->pic.acknowledge();
   TRACE(interrupts, "pic acknowledge -> {:#x}", vector);
   return vector;
+}
+
+void Chipset::numeric_error() {
+  TRACE(interrupts, "numeric error");
+  impl_->numeric_error.report();
 }
 
 void Chipset::ioapic_eoi(u8 vector) {

@@ -55,6 +55,7 @@ class Chipset {
   void mmio_write(u64 gpa, unsigned size, u64 value);
   u8 pic_acknowledge();
   void ioapic_eoi(u8 vector);
+  void numeric_error();  // the processor's FERR# has gone up
 
   // Bytes for the guest's COM1. Takes as many as the UART has room for and returns how many; the rest waits for
   // serial_room().

@@ -61,6 +61,9 @@ bool serve(machine::Chipset& chipset, const Request& r, u8* bulk, u64* value) {
     case RequestKind::ioapic_eoi:
       chipset.ioapic_eoi(static_cast<u8>(r.value));
       return true;
+    case RequestKind::numeric_error:
+      chipset.numeric_error();
+      return true;
     case RequestKind::tick:
     case RequestKind::idle:
       return true;  // the caller keeps time
