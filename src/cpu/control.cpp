@@ -72,6 +72,18 @@ Outcome cache_line(Vcpu& cpu, const isa::Insn& insn) {
   return probe(cpu, insn.mem.seg, linear, 1, Access::read) ? Outcome::next : Outcome::fault;
 }
 
+// Ordinary stores of zeros to the line that rAX, as wide as addresses are, points into (APM Vol. 3 CLZERO).
+Outcome clzero(Vcpu& cpu, const isa::Insn& insn) {
+  if (!cpu.cpuid || !cpu.cpuid->has(Feature::clzero)) return cpu.raise_ud();
+  constexpr unsigned kLine = 64;
+  const u64 mask = insn.address_bytes == 8 ? ~u64{0} : insn.address_bytes == 4 ? 0xffffffff : 0xffff;
+  const u64 offset = cpu.gpr[isa::rax] & mask & ~u64{kLine - 1};
+  static constexpr u8 kZeros[kLine] = {};
+  u64 linear;
+  if (!to_linear(cpu, insn.mem.seg, offset, kLine, Access::write, linear)) return Outcome::fault;
+  return write_slow(cpu, insn.mem.seg, linear, kZeros, kLine) ? Outcome::next : Outcome::fault;
+}
+
 u64 after(const Vcpu& cpu, const isa::Insn& insn) {
   const u64 next = cpu.rip + insn.length;
   return cpu.in_long64() ? next : next & (cpu.code_size() == isa::CodeSize::bits32 ? 0xffffffff : 0xffff);
@@ -171,6 +183,8 @@ Outcome control(Vcpu& cpu, const isa::Insn& insn) {
       return Outcome::next;
     case ZYDIS_MNEMONIC_CLDEMOTE:
       return Outcome::next;
+    case ZYDIS_MNEMONIC_CLZERO:
+      return clzero(cpu, insn);
     // Serializing the host would change nothing here; it is the decoded code that must not be stale, and it never is.
     case ZYDIS_MNEMONIC_SERIALIZE:
       return hidden(cpu, Feature::serialize) ? cpu.raise_ud() : Outcome::next;

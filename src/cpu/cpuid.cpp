@@ -27,6 +27,8 @@ Result<Cpuid, std::string> Cpuid::make(const CpuidConfig& config, const HostCpu&
   c.config_ = config;
   c.config_.cpus = std::max(config.cpus, 1u);
   c.intel_ = isa::vendor_of_name(host.cpuid(0, 0).ebx) == isa::Vendor::intel;
+  const u32 signature = host.cpuid(1, 0).eax;
+  c.family_ = static_cast<u8>((signature >> 8 & 15) + ((signature >> 8 & 15) == 15 ? signature >> 20 & 0xff : 0));
   c.mxcsr_mask_ = host.mxcsr_mask & 0xffff;  // without AMD's misaligned-SSE bit 17
   if (auto chosen = c.choose_features(host); !chosen) return Err{chosen.error()};
   c.derive_register_bits();

@@ -100,6 +100,7 @@ class Cpuid {
   }
   isa::Vendor vendor() const { return intel_ ? isa::Vendor::intel : isa::Vendor::amd; }
   bool intel() const { return intel_; }
+  u8 family() const { return family_; }  // with the extended family added
   u32 cpus() const { return config_.cpus; }
   u64 tsc_khz() const { return config_.tsc_khz; }
   u32 mxcsr_mask() const { return mxcsr_mask_; }
@@ -132,6 +133,7 @@ class Cpuid {
   u64 cr4_allowed_ = 0, efer_allowed_ = 0, xcr0_allowed_ = 1;
   u8 physical_bits_ = 40;
   bool intel_ = true;
+  u8 family_ = 0;
   u32 mxcsr_mask_ = 0xffff;
   // Sizes are the architecture's; places are Intel's unless the host has others (AMD's do not leave MPX's gap), as
   // xsave_layout.cpp does.

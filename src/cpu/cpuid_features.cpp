@@ -176,7 +176,8 @@ void Cpuid::derive_register_bits() {
                  bit(Feature::fsgsbase, cr4::fsgsbase) | bit(Feature::pcid, cr4::pcide) |
                  bit(Feature::xsave, cr4::osxsave) | bit(Feature::smep, cr4::smep) | bit(Feature::smap, cr4::smap);
   efer_allowed_ = bit(Feature::syscall, efer::sce) | bit(Feature::lm, efer::lme | efer::lma) |
-                  bit(Feature::nx, efer::nxe) | bit(Feature::autoibrs, u64{1} << 21);
+                  bit(Feature::nx, efer::nxe) | bit(Feature::fxsr_opt, efer::ffxsr) |
+                  bit(Feature::autoibrs, efer::autoibrs);
   xcr0_allowed_ = 3 | bit(Feature::avx, 4) | bit(Feature::avx512f, 0xe0);
 }
 

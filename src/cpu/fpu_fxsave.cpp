@@ -20,6 +20,12 @@ bool may_execute(Vcpu& cpu, const Area& area, Access access) {
   return area.aligned(16, access);
 }
 
+// Fast FXSAVE: ring 0 of 64-bit mode leaves the XMM registers and their place alone (APM Vol. 2 3.1.7, EFER.FFXSR).
+unsigned saved_registers(const Vcpu& cpu) {
+  const bool fast = (cpu.efer & efer::ffxsr) && cpu.in_long64() && cpu.cpl == 0;
+  return fast ? 0 : vector_registers(cpu);
+}
+
 template <class T>
 void put(u8* area, unsigned at, T v) {
   std::memcpy(area + at, &v, sizeof v);
@@ -32,7 +38,7 @@ namespace sem {
 Outcome fxsave(Vcpu& cpu, const isa::Insn& insn) {
   const Area area{cpu, insn};
   if (!may_execute(cpu, area, Access::write)) return Outcome::fault;
-  const unsigned registers = vector_registers(cpu);
+  const unsigned registers = saved_registers(cpu);
   const unsigned bytes =
       kXmm + registers * 16;  // XMM8..15 do not exist outside 64-bit mode: their place is not written
   // The end comes first, as on processors: with two pages missing, its page is the one reported.
@@ -59,7 +65,7 @@ Outcome fxrstor(Vcpu& cpu, const isa::Insn& insn) {
   std::memcpy(x87, in, sizeof x87);
   x87_load_image(cpu, x87, is_wide(insn));
   cpu.vec.mxcsr = mxcsr;
-  for (unsigned i = 0; i < vector_registers(cpu); i++) std::memcpy(cpu.vec.zmm[i], in + kXmm + i * 16, 16);
+  for (unsigned i = 0; i < saved_registers(cpu); i++) std::memcpy(cpu.vec.zmm[i], in + kXmm + i * 16, 16);
   return Outcome::next;
 }
 

@@ -31,18 +31,23 @@ enum Index : u32 {
   last_branch_last = 0x1de,
   power_ctl = 0x1fc,
   mc0_ctl = 0x400,
+  amd_perf_first = 0xc0010000,  // PERF_CTL0..3, PERF_CTR0..3
+  amd_perf_last = 0xc0010007,
   amd_syscfg = 0xc0010010,
   amd_hwcr = 0xc0010015,
   amd_nb_cfg = 0xc001001f,
   amd_int_pending = 0xc0010055,
   amd_mmio_conf = 0xc0010058,
   amd_vm_cr = 0xc0010114,
+  amd_osvw_id_length = 0xc0010140,
+  amd_osvw_status = 0xc0010141,
   amd_ls_cfg = 0xc0011020,
   amd_ic_cfg = 0xc0011021,
   amd_dc_cfg = 0xc0011022,
   amd_bu_cfg = 0xc0011023,
   amd_de_cfg = 0xc0011029,
   amd_bu_cfg2 = 0xc001102a,
+  amd_bp_cfg = 0xc001102e,
 };
 
 constexpr u32 kBanks = std::size(Msrs{}.mc_ctl);
@@ -140,7 +145,9 @@ std::optional<u64> read_machine_check(const Vcpu& cpu, u32 index) {
       break;
   }
   if (index - mc0_ctl >= kBanks * 4) return std::nullopt;
-  return index % 4 == 0 ? cpu.msr.mc_ctl[(index - mc0_ctl) / 4] : 0;  // STATUS, ADDR, MISC: nothing was ever logged
+  const u32 bank = (index - mc0_ctl) / 4;
+  const u64 values[4] = {cpu.msr.mc_ctl[bank], 0, cpu.msr.mc_addr[bank], cpu.msr.mc_misc[bank]};
+  return values[index % 4];  // STATUS: nothing was ever logged
 }
 
 std::optional<bool> write_machine_check(Vcpu& cpu, u32 index, u64 value) {
@@ -157,16 +164,27 @@ std::optional<bool> write_machine_check(Vcpu& cpu, u32 index, u64 value) {
       break;
   }
   if (index - mc0_ctl >= kBanks * 4) return std::nullopt;
-  if (index % 4 == 0) {
-    cpu.msr.mc_ctl[(index - mc0_ctl) / 4] = value;
+  const u32 bank = (index - mc0_ctl) / 4, which = index % 4;
+  if (which == 0) {
+    cpu.msr.mc_ctl[bank] = value;
     return true;
   }
-  return value == 0;  // only clearing is legal (SDM Vol. 3B 15.3.2.2)
+  // Only clearing is legal (SDM Vol. 3B 15.3.2.2 to 15.3.2.4); AMD's ADDR and MISC hold what is written (APM Vol.
+  // 2 9.3.2).
+  if (which == 1 || cpu.cpuid->intel()) return value == 0;
+  (which == 2 ? cpu.msr.mc_addr : cpu.msr.mc_misc)[bank] = value;
+  return true;
 }
 
 // AMD's configuration registers: errata switches that kernels read, change and write back. They hold nothing.
-std::optional<u64> read_amd(u32 index) {
+std::optional<u64> read_amd(const Vcpu& cpu, u32 index) {
+  // The counters that every AMD processor has, CPUID or not (APM Vol. 2 13.2.1): here they count nothing.
+  if (index >= amd_perf_first && index <= amd_perf_last) return 0;
   switch (index) {
+    case amd_osvw_id_length:  // no erratum needs a workaround of the system's (APM Vol. 2, appendix A: OSVW)
+    case amd_osvw_status:
+      if (cpu.cpuid->has(Feature::osvw)) return 0;
+      return std::nullopt;
     case amd_hwcr:
       return 1u << 24;  // TscFreqSel: the TSC counts at the P0 frequency
     case amd_de_cfg:
@@ -182,6 +200,7 @@ std::optional<u64> read_amd(u32 index) {
     case amd_dc_cfg:
     case amd_bu_cfg:
     case amd_bu_cfg2:
+    case amd_bp_cfg:
       return 0;
     default:
       return std::nullopt;
@@ -193,14 +212,14 @@ std::optional<u64> read_amd(u32 index) {
 std::optional<u64> read_machine_msr(const Vcpu& cpu, u32 index) {
   auto found = read_description(cpu, index);
   if (!found) found = read_machine_check(cpu, index);
-  if (!found && !cpu.cpuid->intel()) found = read_amd(index);
+  if (!found && !cpu.cpuid->intel()) found = read_amd(cpu, index);
   return found;
 }
 
 std::optional<bool> write_machine_msr(Vcpu& cpu, u32 index, u64 value) {
   auto done = write_description(cpu, index, value);
   if (!done) done = write_machine_check(cpu, index, value);
-  if (!done && !cpu.cpuid->intel() && read_amd(index)) done = true;
+  if (!done && !cpu.cpuid->intel() && read_amd(cpu, index)) done = true;
   return done;
 }
 

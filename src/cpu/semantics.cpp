@@ -161,6 +161,7 @@ Semantic find_semantic(const isa::Insn& insn) {
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:
     case ZYDIS_MNEMONIC_CLDEMOTE:
+    case ZYDIS_MNEMONIC_CLZERO:
       return sem::control;
 
     case ZYDIS_MNEMONIC_RDMSR:

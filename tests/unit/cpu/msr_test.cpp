@@ -1,4 +1,5 @@
 #include "cpu/msr_memory_type.h"
+#include "support/vendors.h"
 #include "unit/cpu/platform_fixture.h"
 
 namespace trapline::cpu {
@@ -144,6 +145,45 @@ TEST_F(MsrTest, MachineChecksAreQuiet) {
   EXPECT_TRUE(wr(0x17b, ~u64{0}));
   EXPECT_FALSE(wr(0x17b, 5));
   EXPECT_FALSE(wr(0x17a, 8));
+}
+
+// SDM Vol. 3B 15.3.2.3: writing other than 0 is #GP; AMD's banks hold what is written.
+TEST_F(MsrTest, MachineCheckAddressesByVendor) {
+  for (const isa::Vendor vendor : trapline::test::kVendors) {
+    cpuid = trapline::test::policy_of(vendor);
+    for (const u32 index : {0x402u, 0x403u, 0x40eu, 0x40fu}) {
+      EXPECT_EQ(wr(index, 0x1234), vendor == isa::Vendor::amd) << index;
+      EXPECT_EQ(rd(index), vendor == isa::Vendor::amd ? 0x1234u : 0u) << index;
+      EXPECT_TRUE(wr(index, 0));
+      EXPECT_EQ(rd(index), 0u);
+    }
+    EXPECT_FALSE(wr(0x401, 1)) << "a status";
+  }
+}
+
+TEST_F(MsrTest, WhatEveryAmdProcessorHas) {
+  for (const isa::Vendor vendor : trapline::test::kVendors) {
+    cpuid = trapline::test::policy_of(vendor);
+    const bool amd = vendor == isa::Vendor::amd;
+    for (const u32 index : {0xc0010000u, 0xc0010003u, 0xc0010004u, 0xc0010007u, 0xc001102eu}) {
+      EXPECT_EQ(wr(index, 0x530076), amd) << index;
+      EXPECT_EQ(rd(index), amd ? std::optional<u64>{0} : std::nullopt) << index;
+    }
+    EXPECT_FALSE(rd(0xc0010008));
+    for (const u32 index : {0xc0010140u, 0xc0010141u})
+      EXPECT_EQ(rd(index), amd ? std::optional<u64>{0} : std::nullopt) << "OSVW";
+  }
+  cpuid = trapline::test::policy_of(isa::Vendor::amd, {.features = "-osvw"});
+  EXPECT_FALSE(rd(0xc0010140));
+}
+
+TEST_F(MsrTest, FastFxsaveIsSwitchedByEfer) {
+  cpuid = trapline::test::policy_of(isa::Vendor::amd);
+  EXPECT_TRUE(wr(0xc0000080, efer::ffxsr));
+  cpuid = trapline::test::policy_of(isa::Vendor::amd, {.features = "-fxsr_opt"});
+  EXPECT_FALSE(wr(0xc0000080, efer::ffxsr));
+  cpuid = trapline::test::policy_of(isa::Vendor::intel);
+  EXPECT_FALSE(wr(0xc0000080, efer::ffxsr));
 }
 
 TEST_F(MsrTest, WhatKernelsReadWithoutAHandler) {
