@@ -7,7 +7,7 @@ namespace trapline::cpu {
 
 namespace {
 
-bool intel(const Vcpu& cpu) { return !cpu.cpuid || cpu.cpuid->intel(); }
+bool intel(const Vcpu& cpu) { return cpu.vendor() == isa::Vendor::intel; }
 
 Segment flat(u16 selector, u16 attr) {
   Segment s;
@@ -79,8 +79,8 @@ Outcome sysret(Vcpu& cpu, const isa::Insn& insn) {
   if (!cpu.long_mode_active()) return sysret_legacy(cpu);
   const bool to_long = insn.operand_bytes == 8 && cpu.in_long64();
   const u64 target = to_long ? cpu.gpr[isa::rcx] : cpu.gpr[isa::rcx] & 0xffffffff;
-  // Intel checks here, still in ring 0; AMD lets the fetch fault in ring 3, where nobody needs the difference.
-  if (to_long && !canonical(target)) return cpu.raise_gp(0);
+  // Intel checks here, still in ring 0; on AMD the fetch of the next instruction faults, in ring 3.
+  if (to_long && intel(cpu) && !canonical(target)) return cpu.raise_gp(0);
   const u32 image =
       cpu.in_long64() ? static_cast<u32>(cpu.gpr[isa::r11]) & 0x3c7fd7 : (cpu.rflags() & ~flag::rf) | flag::if_;
   const bool begins_stepping = (image & ~cpu.sys_flags & flag::tf) != 0;
@@ -106,7 +106,8 @@ Outcome sysenter(Vcpu& cpu, const isa::Insn&) {
 }
 
 Outcome sysexit(Vcpu& cpu, const isa::Insn& insn) {
-  if (cpu.long_mode_active() && !intel(cpu)) return cpu.raise_ud();
+  // APM Vol. 3 SYSEXIT lists #UD in long mode and #GP in outer rings without an order: processors look at CPL first.
+  if (cpu.long_mode_active() && !intel(cpu) && cpu.cpl == 0) return cpu.raise_ud();
   const u16 cs = static_cast<u16>(cpu.msr.sysenter_cs) & 0xfffc;
   if (!cpu.protected_mode() || cs == 0 || cpu.cpl != 0) return cpu.raise_gp(0);
   const bool to_long = insn.operand_bytes == 8 && cpu.in_long64();

@@ -108,8 +108,9 @@ bool Area::aligned(u64 alignment, Access access) const {
   if (!linear(0, 1, access, l)) return false;
   if (cpu.in_long64() && static_cast<u64>(static_cast<i64>(l << 16) >> 16) != l)
     return cpu.raise(insn.mem.seg == Seg::ss ? Vector::ss : Vector::gp) == Outcome::next;
-  if (l & (alignment - 1)) return cpu.raise(alignment_checks(cpu) ? Vector::ac : Vector::gp) == Outcome::next;
-  return true;
+  if ((l & (alignment - 1)) == 0) return true;
+  const bool checks = cpu.vendor() == isa::Vendor::intel || (alignment <= 16 && l & 3);
+  return cpu.raise(checks && alignment_checks(cpu) ? Vector::ac : Vector::gp) == Outcome::next;
 }
 
 bool Area::checked(u64 alignment, Access access) const { return !alignment_checks(cpu) || aligned(alignment, access); }

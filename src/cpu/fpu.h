@@ -21,6 +21,14 @@ Semantic find_fpu_semantic(const isa::Insn& insn);
 enum class Unit : u8 { x87, mmx, sse, avx, avx512, none };
 bool check_unit(Vcpu& cpu, Unit unit);
 
+// A waiting instruction finds an unmasked exception pending. CR0.NE = 1: #MF. NE = 0: the error goes to IRQ 13 by
+// FERR#, and the instruction waits for that interrupt (repeat). From then on until the exception is cleared
+// instructions run in spite of it (next), as with IGNNE# up, which a write to port F0 does on a PC. Without that, or
+// when no interrupt comes of it, a processor would stand still. SDM Vol. 1 8.7, appendix D.
+Outcome x87_error(Vcpu& cpu);
+// After anything that may have cleared the exception: FERR# goes down with it.
+void x87_update_ferr(Vcpu& cpu);
+
 void reset_fpu(Vcpu& cpu);  // RESET values; INIT leaves the state alone
 
 }  // namespace trapline::cpu

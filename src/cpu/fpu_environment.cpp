@@ -90,10 +90,10 @@ Environment parse(Vcpu& cpu, Format f, const u8* in) {
   return e;
 }
 
-// The checks of the two that wait for exceptions. False: cpu.fault set.
-bool may_load(Vcpu& cpu) {
-  if (!check_unit(cpu, Unit::x87)) return false;
-  return !(cpu.cr0 & cr0::ne) || !x87_pending(cpu) || cpu.raise(Vector::mf) == Outcome::next;
+// The checks of the two that wait for exceptions. Other than next: not now.
+Outcome may_load(Vcpu& cpu) {
+  if (!check_unit(cpu, Unit::x87)) return Outcome::fault;
+  return x87_pending(cpu) ? x87_error(cpu) : Outcome::next;
 }
 
 // Readies the host's unit for a load that replaces all but, with FLDENV, the registers.
@@ -120,7 +120,7 @@ Outcome fnstenv(Vcpu& cpu, const isa::Insn& insn) {
 }
 
 Outcome fldenv(Vcpu& cpu, const isa::Insn& insn) {
-  if (!may_load(cpu)) return Outcome::fault;
+  if (const Outcome o = may_load(cpu); o != Outcome::next) return o;
   const Format f = format_of(cpu, insn);
   u8 in[28];
   const Area area{cpu, insn};
@@ -128,6 +128,7 @@ Outcome fldenv(Vcpu& cpu, const isa::Insn& insn) {
   unpark_to_load(cpu);
   const Environment e = parse(cpu, f, in);
   asm volatile("fldenv %0" ::"m"(e) : "memory");
+  x87_update_ferr(cpu);
   return Outcome::next;
 }
 
@@ -148,7 +149,7 @@ Outcome fnsave(Vcpu& cpu, const isa::Insn& insn) {
 }
 
 Outcome frstor(Vcpu& cpu, const isa::Insn& insn) {
-  if (!may_load(cpu)) return Outcome::fault;
+  if (const Outcome o = may_load(cpu); o != Outcome::next) return o;
   const Format f = format_of(cpu, insn);
   u8 in[sizeof(Image)];
   const Area area{cpu, insn};
@@ -158,6 +159,7 @@ Outcome frstor(Vcpu& cpu, const isa::Insn& insn) {
   host.env = parse(cpu, f, in);
   std::memcpy(host.st, in + f.bytes(), kStackBytes);
   asm volatile("frstor %0" ::"m"(host) : "memory");
+  x87_update_ferr(cpu);
   return Outcome::next;
 }
 

@@ -16,7 +16,8 @@ struct Area {
   [[nodiscard]] bool read(u64 at, void* out, unsigned size) const;
   [[nodiscard]] bool write(u64 at, const void* in, unsigned size) const;
   [[nodiscard]] bool probe_write(u64 at, unsigned size) const;
-  // #GP(0) unless the operand is aligned to `alignment` bytes; #AC(0) instead while alignment is checked.
+  // #GP(0) unless the operand is aligned to `alignment` bytes; #AC(0) instead while alignment is checked. AMD: #AC for
+  // operands not aligned to 4 bytes, and never for the XSAVE family (64).
   [[nodiscard]] bool aligned(u64 alignment, Access access) const;
   // #AC(0) while alignment is checked and the operand is not aligned to `alignment` bytes.
   [[nodiscard]] bool checked(u64 alignment, Access access) const;

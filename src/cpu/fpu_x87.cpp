@@ -42,6 +42,53 @@ void snapshot(Vcpu& cpu) {
   std::memcpy(cpu.x87.image, a.bytes, kX87ImageBytes);
 }
 
+// AMD's processors store FOP, FIP and FDP only while an unmasked exception is pending, zeros else, and do not count the
+// registers as in use for their sake (APM Vol. 2 11.4.4). FNSTENV shows them always.
+bool saves_pointers(const Vcpu& cpu) {
+  return cpu.vendor() == isa::Vendor::intel || (get<u16>(cpu.x87.image, kFsw) & kSummary);
+}
+
+// With the XMM registers of the image, which need not be those of now.
+void host_fxrstor(const FxArea& a) {
+  asm volatile("fxrstor64 %0" ::"m"(a)
+               : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+                 "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+}
+
+// How many bits of FIP and FDP the processor keeps; the highest one is repeated above. Neither manual says, CPUID's
+// linear addresses may be narrower, and vendors differ. So the host is asked what it makes of single bits.
+struct PointerBits {
+  unsigned fip = 48, fdp = 48;
+};
+
+PointerBits measure_pointer_bits() {
+  PointerBits bits;
+  FxArea saved, a;
+  host_fxsave(saved);
+  for (unsigned bit = 48; bit < 64; bit++) {
+    a = saved;
+    put<u16>(a.bytes, kFcw, kInitialFcw & ~1);      // an unmasked invalid operation,
+    put<u16>(a.bytes, kFsw, kSummary | kBusy | 1);  // pending: else AMD's would store zeros
+    put<u64>(a.bytes, kFip, u64{1} << bit);
+    put<u64>(a.bytes, kFdp, u64{1} << bit);
+    host_fxrstor(a);
+    host_fxsave(a);
+    if (get<u64>(a.bytes, kFip)) bits.fip = bit + 1;
+    if (get<u64>(a.bytes, kFdp)) bits.fdp = bit + 1;
+  }
+  host_fxrstor(saved);
+  return bits;
+}
+
+const PointerBits& pointer_bits() {
+  static const PointerBits bits = measure_pointer_bits();
+  return bits;
+}
+
+u64 extended(u64 v, unsigned bits) {
+  return bits >= 64 ? v : static_cast<u64>(static_cast<i64>(v << (64 - bits)) >> (64 - bits));
+}
+
 // The image holds ST(0) first. With TOP going to 0 the registers stay where they are and are numbered anew.
 void clear_top(u8* image) {
   const unsigned top = get<u16>(image, kFsw) >> 11 & 7;
@@ -94,6 +141,11 @@ void x87_store_image(Vcpu& cpu, u8 (&out)[kX87ImageBytes], bool wide) {
   snapshot(cpu);
   const X87State& x = cpu.x87;
   std::memcpy(out, x.image, kFop);
+  std::memcpy(out + kRegisters, x.image + kRegisters, kX87ImageBytes - kRegisters);
+  if (!saves_pointers(cpu)) {
+    std::memset(out + kFop, 0, kMxcsr - kFop);
+    return;
+  }
   put<u16>(out, kFop, x.fop);
   if (wide) {
     put<u64>(out, kFip, x.fip);
@@ -102,18 +154,6 @@ void x87_store_image(Vcpu& cpu, u8 (&out)[kX87ImageBytes], bool wide) {
     put<u64>(out, kFip, (x.fip & 0xffffffff) | (x87_selectors_deprecated() ? 0 : u64{x.fcs} << 32));
     put<u64>(out, kFdp, (x.fdp & 0xffffffff) | (x87_selectors_deprecated() ? 0 : u64{x.fds} << 32));
   }
-  std::memcpy(out + kRegisters, x.image + kRegisters, kX87ImageBytes - kRegisters);
-}
-
-// FIP has as many bits as the processor's linear addresses, the highest one repeated above; FDP has all.
-u64 as_pointer(u64 v) {
-  static const unsigned unused = [] {
-    u32 a = 0, b, c, d;
-    __get_cpuid(0x80000008, &a, &b, &c, &d);
-    const unsigned bits = a >> 8 & 0xff;
-    return bits > 32 && bits < 64 ? 64 - bits : 16;
-  }();
-  return static_cast<u64>(static_cast<i64>(v << unused) >> unused);
 }
 
 void x87_load_image(Vcpu& cpu, const u8 (&in)[kX87ImageBytes], bool wide) {
@@ -131,16 +171,32 @@ void x87_load_image(Vcpu& cpu, const u8 (&in)[kX87ImageBytes], bool wide) {
     std::memset(x.image + kRegisters + r * 16 + 10, 0, 6);
   }
   x.fop = get<u16>(in, kFop) & 0x7ff;
-  x.fip = wide ? as_pointer(get<u64>(in, kFip)) : get<u32>(in, kFip);
-  x.fdp = wide ? get<u64>(in, kFdp) : get<u32>(in, kFdp);
+  const PointerBits& bits = pointer_bits();
+  x.fip = wide ? extended(get<u64>(in, kFip), bits.fip) : get<u32>(in, kFip);
+  x.fdp = wide ? extended(get<u64>(in, kFdp), bits.fdp) : get<u32>(in, kFdp);
   x.fcs = wide ? 0 : get<u16>(in, kFip + 4);
   x.fds = wide ? 0 : get<u16>(in, kFdp + 4);
+  x87_update_ferr(cpu);
+}
+
+Outcome x87_error(Vcpu& cpu) {
+  X87State& x = cpu.x87;
+  if (cpu.cr0 & cr0::ne) return cpu.raise(Vector::mf);
+  if (x.ferr || cpu.index != 0) return Outcome::next;  // the board's wire is the first processor's
+  x.ferr = true;
+  if (cpu.bus) cpu.bus->numeric_error(cpu);
+  return cpu.sys_flags & flag::if_ ? Outcome::repeat : Outcome::next;
+}
+
+void x87_update_ferr(Vcpu& cpu) {
+  if (cpu.x87.ferr && !x87_pending(cpu)) cpu.x87.ferr = false;
 }
 
 void x87_initialize(Vcpu& cpu, bool clear_registers) {
   X87State& x = cpu.x87;
   x.fip = x.fdp = 0;
   x.fop = x.fcs = x.fds = 0;
+  x.ferr = false;
   if (x.live && !clear_registers) {
     asm volatile("fninit" ::: "memory");
     return;
@@ -154,7 +210,7 @@ void x87_initialize(Vcpu& cpu, bool clear_registers) {
 bool x87_is_initial(Vcpu& cpu) {
   snapshot(cpu);
   const X87State& x = cpu.x87;
-  if (x.fip | x.fdp | x.fop | x.fcs | x.fds) return false;
+  if (saves_pointers(cpu) && (x.fip | x.fdp | x.fop | x.fcs | x.fds)) return false;
   if (get<u16>(x.image, kFcw) != kInitialFcw || get<u16>(x.image, kFsw) != 0 || x.image[kFtw] != 0) return false;
   for (unsigned i = kRegisters; i < kX87ImageBytes; i++)
     if (x.image[i]) return false;
@@ -175,20 +231,19 @@ Outcome fnclex(Vcpu& cpu, const isa::Insn&) {
     asm volatile("fnclex" ::: "memory");
   else
     put<u16>(cpu.x87.image, kFsw, get<u16>(cpu.x87.image, kFsw) & 0x7f00);
+  x87_update_ferr(cpu);
   return Outcome::next;
 }
 
-// With CR0.NE clear a pending exception is ignored, as with IGNNE# asserted: see engine/vector.
 Outcome fwait(Vcpu& cpu, const isa::Insn&) {
   if ((cpu.cr0 & (cr0::mp | cr0::ts)) == (cr0::mp | cr0::ts)) return cpu.raise(Vector::nm);
-  if (cpu.cr0 & cr0::ne && x87_pending(cpu)) return cpu.raise(Vector::mf);
-  return Outcome::next;
+  return x87_pending(cpu) ? x87_error(cpu) : Outcome::next;
 }
 
 Outcome emms(Vcpu& cpu, const isa::Insn&) {
   if (!check_unit(cpu, Unit::mmx)) return Outcome::fault;
   if (x87_pending(cpu)) {
-    if (cpu.cr0 & cr0::ne) return cpu.raise(Vector::mf);
+    if (const Outcome o = x87_error(cpu); o != Outcome::next) return o;
     x87_park(cpu);
   }
   if (cpu.x87.live) {

@@ -108,6 +108,13 @@ bool push(Vcpu& cpu, u64 value, unsigned bytes) {
   return true;
 }
 
+bool probe_push(Vcpu& cpu, unsigned bytes) {
+  const u64 offset = (cpu.gpr[isa::rsp] - bytes) & width_mask(stack_bytes(cpu));
+  u64 linear;
+  return to_linear(cpu, Seg::ss, offset, bytes, Access::write, linear) &&
+         probe(cpu, Seg::ss, linear, bytes, Access::write);
+}
+
 bool pop(Vcpu& cpu, u64* value, unsigned bytes) {
   const unsigned width = stack_bytes(cpu);
   const u64 offset = cpu.gpr[isa::rsp] & width_mask(width);

@@ -94,8 +94,9 @@ Outcome push_seg(Vcpu& cpu, const isa::Insn& insn) {
   const u8 seg = stack_operand(insn);
   if (!valid(seg)) return cpu.raise_ud();
   StackWriter stack{cpu};
-  // With a 32-bit operand recent processors write 16 bits into the slot (Vol. 2B, PUSH).
-  const unsigned width = insn.operand_bytes, written = width == 4 ? 2 : width;
+  // With a 32-bit operand Intel's recent processors write 16 bits into the slot (Vol. 2B, PUSH), AMD's 32.
+  const unsigned width = insn.operand_bytes;
+  const unsigned written = width == 4 && cpu.vendor() == isa::Vendor::intel ? 2 : width;
   if (!stack.push(cpu.seg[seg].selector, width, written)) return Outcome::fault;
   cpu.gpr[isa::rsp] = stack.rsp();
   return Outcome::next;

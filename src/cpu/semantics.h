@@ -75,6 +75,7 @@ bool store_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64
 unsigned stack_bytes(const Vcpu& cpu);
 bool push(Vcpu& cpu, u64 value, unsigned bytes);
 bool pop(Vcpu& cpu, u64* value, unsigned bytes);
+bool probe_push(Vcpu& cpu, unsigned bytes);  // faults as push() would; nothing is written
 
 // MSR access without an instruction (boot set-up, debugger, VMCALL). False: #GP(0) would be raised.
 bool msr_read(Vcpu& cpu, u32 index, u64* value);

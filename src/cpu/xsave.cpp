@@ -118,6 +118,8 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   if (f.supervisor && cpu.cpl != 0) return cpu.raise_gp();
   const Area area{cpu, insn};
   if (!area.aligned(64, Access::write)) return Outcome::fault;
+  // Of two missing pages AMD's processors report the first, whatever is asked for.
+  if (cpu.vendor() == isa::Vendor::amd && !area.probe_write(0, 1)) return Outcome::fault;
 
   const u64 asked = (cpu.gpr[isa::rdx] << 32) | (cpu.gpr[isa::rax] & 0xffffffff);
   const u64 requested = asked & (cpu.xcr0 | (f.supervisor ? cpu.msr.xss : 0));

@@ -80,6 +80,8 @@ Outcome xrstor(Vcpu& cpu, const isa::Insn& insn) {
   const Area area{cpu, insn};
   if (!area.aligned(64, Access::read)) return Outcome::fault;
   Header header;
+  u8 first;  // as for XSAVE
+  if (cpu.vendor() == isa::Vendor::amd && !area.read(0, &first, 1)) return Outcome::fault;
   if (!area.read(kHeader, &header, sizeof header)) return Outcome::fault;
   if (!header_valid(cpu, f, header)) return cpu.raise_gp();
 

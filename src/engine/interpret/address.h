@@ -58,6 +58,7 @@ struct Loaded {
 Loaded load_slow(Vcpu& cpu, const Op* op, unsigned size);
 // Of the stack, by cpu::push and cpu::pop.
 bool push_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size);
+bool probe_push(Vcpu& cpu, const Op* op, unsigned size);  // faults as a push would, and writes nothing
 Loaded pop_slow(Vcpu& cpu, const Op* op, unsigned size);
 bool store_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size);
 

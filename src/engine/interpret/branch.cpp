@@ -66,16 +66,20 @@ template <class T>
   return true;
 }
 
-// The return address is written before the target is looked at, as Intel's processors do; RSP goes back.
-[[gnu::cold, gnu::noinline]] const Op* bad_target(Vcpu& cpu, const Op* op, u64 rsp) {
+// A target that is not canonical. Intel's processors write the return address before they look at it, and RSP goes
+// back; AMD's write nothing, but a stack that would fault comes first.
+template <class T>
+[[gnu::cold, gnu::noinline]] const Op* call_nowhere(Vcpu& cpu, const Op* op) {
+  const u64 rsp = cpu.gpr[isa::rsp];
+  const bool writes = cpu.vendor() == isa::Vendor::intel;
+  if (!(writes ? push_return<T>(cpu, op) : probe_push(cpu, op, sizeof(T)))) return fault_at(cpu, op);
   cpu.gpr[isa::rsp] = rsp;
   return raise_gp_at(cpu, op);
 }
 template <class T, bool Cross>
 [[gnu::cold, gnu::noinline]] const Op* call_rel_slowly(Vcpu& cpu, const Op* op) {
-  const u64 rsp = cpu.gpr[isa::rsp];
+  if (!in_code<T>(cpu.rip + op->imm)) return call_nowhere<T>(cpu, op);
   if (!push_return<T>(cpu, op)) return fault_at(cpu, op);
-  if (!in_code<T>(cpu.rip + op->imm)) return bad_target(cpu, op, rsp);
   return chain<Cross>(cpu, op, 0, op->imm);
 }
 template <class T, bool Cross>
@@ -91,11 +95,10 @@ const Op* call_rel(Vcpu& cpu, const Op* op) {
 
 template <class T>
 const Op* call_to(Vcpu& cpu, const Op* op, T target) {
-  const u64 rsp = cpu.gpr[isa::rsp];
+  if (!in_code<T>(target)) [[unlikely]]
+    return call_nowhere<T>(cpu, op);
   if (!push_return<T>(cpu, op)) [[unlikely]]
     return fault_at(cpu, op);
-  if (!in_code<T>(target)) [[unlikely]]
-    return bad_target(cpu, op, rsp);
   return jump_to(cpu, target);
 }
 template <class T>

@@ -93,62 +93,41 @@ bool fetch(Vcpu& cpu, const Insn& insn, unsigned first, unsigned second, Operand
 }
 u64 trim(u64 v, unsigned bits) { return bits == 32 ? static_cast<u32>(v) : v; }
 
-// SF and ZF by the result, OF clear, CF as told; AF and PF are undefined, and clear on Intel's.
-void bmi_flags(Vcpu& cpu, u64 result, unsigned bits, bool carry) {
-  u16 f = 0;
-  if (bits == 32)
-    (void)Test::apply<u32>(f, static_cast<u32>(result), static_cast<u32>(result));
-  else
-    (void)Test::apply<u64>(f, result, result);
-  cpu.arith = static_cast<u16>((f & ~0x400) | (carry ? 0x100 : 0));
-}
-
 Outcome store_result(Vcpu& cpu, const Insn& insn, u64 value) {
   return cpu::store_operand(cpu, insn, insn.op[0], value) ? Outcome::next : Outcome::fault;
 }
 
-Outcome andn(Vcpu& cpu, const Insn& insn) {
-  Operands o;
-  if (!vex_allowed(cpu)) return cpu.raise_ud();
-  if (!fetch(cpu, insn, 1, 2, o)) return Outcome::fault;
-  const u64 r = trim(~o.a & o.b, o.bits);
-  bmi_flags(cpu, r, o.bits, false);
-  return store_result(cpu, insn, r);
-}
+// The host's own instruction, since AF and PF (of BEXTR SF too) are undefined and vendors differ. A guest is offered
+// what its host has.
+#define TRAPLINE_BMI(Name, text)                                \
+  struct Name {                                                 \
+    template <class T>                                          \
+    static T apply(u16& f, T a, [[maybe_unused]] T b) {         \
+      T r;                                                      \
+      asm(TRAPLINE_LOAD_FLAGS text ", %[r]" TRAPLINE_SAVE_FLAGS \
+          : [r] "=&r"(r), "+&a"(f)                              \
+          : [a] "r"(a), [b] "r"(b)                              \
+          : "cc");                                              \
+      return r;                                                 \
+    }                                                           \
+  };
+TRAPLINE_BMI(Andn, "andn %[b], %[a]")
+TRAPLINE_BMI(Bextr, "bextr %[b], %[a]")
+TRAPLINE_BMI(Bzhi, "bzhi %[b], %[a]")
+TRAPLINE_BMI(Blsi, "blsi %[a]")
+TRAPLINE_BMI(Blsmsk, "blsmsk %[a]")
+TRAPLINE_BMI(Blsr, "blsr %[a]")
 
-enum class Lowest { isolate, mask, reset };
-template <Lowest L>
-Outcome lowest_bit(Vcpu& cpu, const Insn& insn) {
+// One source (BLS*: operand 1) or two (operands 1 and 2).
+template <class F, unsigned Second>
+Outcome bmi(Vcpu& cpu, const Insn& insn) {
   Operands o;
   if (!vex_allowed(cpu)) return cpu.raise_ud();
-  if (!fetch(cpu, insn, 1, 0, o)) return Outcome::fault;
-  const u64 v = o.a, r = trim(L == Lowest::isolate ? v & (0 - v)
-                              : L == Lowest::mask  ? v ^ (v - 1)
-                                                   : v & (v - 1),
-                              o.bits);
-  bmi_flags(cpu, r, o.bits, L == Lowest::isolate ? v != 0 : v == 0);
-  return store_result(cpu, insn, r);
-}
-
-u64 low_bits(u64 v, unsigned n) { return n >= 64 ? v : v & ((u64{1} << n) - 1); }
-
-Outcome bextr(Vcpu& cpu, const Insn& insn) {
-  Operands o;
-  if (!vex_allowed(cpu)) return cpu.raise_ud();
-  if (!fetch(cpu, insn, 1, 2, o)) return Outcome::fault;
-  const unsigned start = o.b & 0xff, length = o.b >> 8 & 0xff;
-  const u64 r = low_bits(start >= o.bits ? 0 : o.a >> start, length);
-  bmi_flags(cpu, r, o.bits, false);
-  cpu.arith &= 0x7fff;  // SF is undefined too
-  return store_result(cpu, insn, r);
-}
-Outcome bzhi(Vcpu& cpu, const Insn& insn) {
-  Operands o;
-  if (!vex_allowed(cpu)) return cpu.raise_ud();
-  if (!fetch(cpu, insn, 1, 2, o)) return Outcome::fault;
-  const unsigned n = o.b & 0xff;
-  const u64 r = low_bits(o.a, n);
-  bmi_flags(cpu, r, o.bits, n >= o.bits);
+  if (!fetch(cpu, insn, 1, Second, o)) return Outcome::fault;
+  u16 f = cpu.arith;
+  const u64 r = o.bits == 32 ? F::template apply<u32>(f, static_cast<u32>(o.a), static_cast<u32>(o.b))
+                             : F::template apply<u64>(f, o.a, o.b);
+  cpu.arith = f;
   return store_result(cpu, insn, r);
 }
 
@@ -223,17 +202,17 @@ cpu::Semantic find_complex_bits(const Insn& insn) {
     case ZYDIS_MNEMONIC_SHRD:
       return shift_double<false>;
     case ZYDIS_MNEMONIC_ANDN:
-      return andn;
+      return bmi<Andn, 2>;
     case ZYDIS_MNEMONIC_BLSI:
-      return lowest_bit<Lowest::isolate>;
+      return bmi<Blsi, 0>;
     case ZYDIS_MNEMONIC_BLSMSK:
-      return lowest_bit<Lowest::mask>;
+      return bmi<Blsmsk, 0>;
     case ZYDIS_MNEMONIC_BLSR:
-      return lowest_bit<Lowest::reset>;
+      return bmi<Blsr, 0>;
     case ZYDIS_MNEMONIC_BEXTR:
-      return bextr;
+      return bmi<Bextr, 2>;
     case ZYDIS_MNEMONIC_BZHI:
-      return bzhi;
+      return bmi<Bzhi, 2>;
     case ZYDIS_MNEMONIC_MULX:
       return mulx;
     case ZYDIS_MNEMONIC_PDEP:

@@ -40,6 +40,10 @@ Outcome movdir64b(Vcpu& cpu, const Insn& insn) {
   if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 64, cpu::Access::read, from_linear))
     return Outcome::fault;
   u8 line[64];
+  // AMD's processors check the source as they do vector operands.
+  if (cpu.vendor() == isa::Vendor::amd && from_linear & 15 && cpu::alignment_checks(cpu) &&
+      (!cpu.in_long64() || cpu::canonical(from_linear)))
+    return cpu.raise(cpu::Vector::ac);
   if (!cpu::read_slow(cpu, insn.mem.seg, from_linear, line, sizeof line)) return Outcome::fault;
   if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear))
     return Outcome::fault;

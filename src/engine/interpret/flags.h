@@ -37,7 +37,6 @@ TRAPLINE_PLAIN_ALU(Or, "or", true)
 TRAPLINE_PLAIN_ALU(Xor, "xor", true)
 TRAPLINE_PLAIN_ALU(Cmp, "cmp", false)
 TRAPLINE_PLAIN_ALU(Test, "test", false)
-TRAPLINE_PLAIN_ALU(Imul, "imul", true)
 
 // These take the carry in (bit 8 of f).
 #define TRAPLINE_CARRY_ALU(Name, text)                                                                 \
@@ -98,7 +97,10 @@ TRAPLINE_SHIFT(Ror, TRAPLINE_LOAD_FLAGS, "ror")
 TRAPLINE_SHIFT(Rcl, TRAPLINE_LOAD_FLAGS, "rcl")
 TRAPLINE_SHIFT(Rcr, TRAPLINE_LOAD_FLAGS, "rcr")
 
-// ROL and ROR of a register by an immediate other than 1 leave OF alone (it is undefined); the other forms compute one.
+// ROL and ROR of a register by an immediate other than 1: OF is undefined. Intel's processors leave it alone there and
+// compute one in the other forms; AMD's compute one in all. Asked of the host's own instruction, once.
+bool immediate_rotate_keeps_overflow();
+
 template <class Rotate>
 struct ByImmediate : Rotate {
   template <class T>
@@ -124,6 +126,7 @@ TRAPLINE_KEEPING_ALU(Bt, "bt", false)
 TRAPLINE_KEEPING_ALU(Bts, "bts", true)
 TRAPLINE_KEEPING_ALU(Btr, "btr", true)
 TRAPLINE_KEEPING_ALU(Btc, "btc", true)
+TRAPLINE_KEEPING_ALU(Imul, "imul", true)  // SF, ZF, AF, PF: computed by Intel's, kept by AMD's
 TRAPLINE_KEEPING_ALU(Popcnt, "popcnt", true)
 TRAPLINE_KEEPING_ALU(Lzcnt, "lzcnt", true)
 TRAPLINE_KEEPING_ALU(Tzcnt, "tzcnt", true)

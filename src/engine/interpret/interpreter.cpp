@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "base/invariant.h"
 #include "base/trace.h"
@@ -79,9 +80,11 @@ class Interpreter final : public Engine {
   static bool at_debugger_breakpoint(const Vcpu& cpu);
 
   Run run_;
-  u64 barren_since_ = 0;  // `retired` when it last moved
-  unsigned barren_ = 0;   // times round the loop since
-  bool exact_;            // budgets are kept to the instruction whatever the clock
+  u64 barren_since_ = 0;      // `retired` when it last moved
+  unsigned barren_ = 0;       // times round the loop since
+  u64 held_hits_ = 0;         // data breakpoints of a load of SS: they wait until the next instruction ends
+  bool after_stack_ = false;  // the last instruction of one() loaded SS
+  bool exact_;                // budgets are kept to the instruction whatever the clock
   CodeArena& arena_;
   VectorUnit vector_;
   BlockCache cache_;
@@ -332,7 +335,11 @@ bool Interpreter::hot(Vcpu& cpu, Block& block) {
 // -------------------------------------------------------
 Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
   const u32 before = cpu.sys_flags;
-  if (cpu::resume_flag_matters(cpu) && !(before & cpu::flag::rf)) {
+  // Behind a load of SS an instruction breakpoint is passed over (SDM Vol. 3A 6.8.3).
+  const bool after_stack = after_stack_ && cpu.interrupt_shadow;
+  after_stack_ = false;
+  if (!after_stack) held_hits_ = 0;
+  if (cpu::resume_flag_matters(cpu) && !(before & cpu::flag::rf) && !after_stack) {
     if (const u64 bits = cpu::instruction_breakpoints(cpu)) {
       cpu.fault = cpu::Fault{cpu::Vector::db, 0, 0, bits};
       return deliver(cpu);
@@ -367,14 +374,20 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
   // Single-step: TF as it was before the instruction. Interrupts through a gate cleared it for good; a load of SS holds
   // it off.
   const bool gate = mnemonic == ZYDIS_MNEMONIC_INT || mnemonic == ZYDIS_MNEMONIC_INT3 ||
-                    mnemonic == ZYDIS_MNEMONIC_INTO || mnemonic == ZYDIS_MNEMONIC_INT1 ||
+                    mnemonic == ZYDIS_MNEMONIC_INT1 ||
+                    (mnemonic == ZYDIS_MNEMONIC_INTO && !(cpu.sys_flags & cpu::flag::tf)) ||  // without OF it is none
                     (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
+  // Its data breakpoint is held as well, and told with what the next instruction meets (SDM Vol. 3A 6.8.3).
   const bool held = cpu.interrupt_shadow && mnemonic != ZYDIS_MNEMONIC_STI;
+  bits |= std::exchange(held_hits_, 0);
+  if (held) held_hits_ = std::exchange(bits, 0);
+  after_stack_ = held;
   if ((before & cpu::flag::tf) && !gate && !held) bits |= cpu::dr6::bs;
   const MaybeExit go_on = stop_for_debugger ? MaybeExit{Exit::breakpoint} : MaybeExit{};
   if (bits == 0) return go_on;
   if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
-  if (cpu.retired == retired) cpu.sys_flags |= cpu::flag::rf;  // between elements of a REP (SDM Vol. 3B 17.3.1.1)
+  // Between elements of a REP (SDM Vol. 3B 17.3.1.1). AMD's processors leave RF as it is.
+  if (cpu.retired == retired && cpu.vendor() == isa::Vendor::intel) cpu.sys_flags |= cpu::flag::rf;
   return cpu::debug_trap(cpu, bits) == Outcome::stop ? stopped(cpu) : go_on;
 }
 

@@ -3,8 +3,19 @@
 
 namespace trapline::engine::interpret {
 
+bool immediate_rotate_keeps_overflow() {
+  static const bool kept = [] {
+    // 1 rotated left by 2 is 4: an OF that is computed from it is 0, whether by CF and the highest bit or otherwise.
+    u32 value = 1;
+    u8 overflow;
+    asm("mov $0x7f, %%al\n\tadd $1, %%al\n\trol $2, %[v]\n\tseto %%al" : [v] "+r"(value), "=&a"(overflow) : : "cc");
+    return overflow != 0;
+  }();
+  return kept;
+}
+
 Handler choose_shift(const Insn& insn, const Form& form) {
-  const bool imm = form.shape == Shape::reg_imm;
+  const bool imm = form.shape == Shape::reg_imm && immediate_rotate_keeps_overflow();
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_SHL:
       return choose<Shl>(form);

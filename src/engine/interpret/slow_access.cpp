@@ -37,6 +37,11 @@ bool push_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size) {
   return cpu::push(cpu, value, size);
 }
 
+bool probe_push(Vcpu& cpu, const Op* op, unsigned size) {
+  const Exact exact{cpu, op};
+  return cpu::probe_push(cpu, size);
+}
+
 Loaded pop_slow(Vcpu& cpu, const Op* op, unsigned size) {
   const Exact exact{cpu, op};
   u64 value = 0;

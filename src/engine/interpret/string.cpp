@@ -202,13 +202,20 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     move(1);
     return Outcome::next;
   }
-  // Of 32-bit registers the count comes out zero-extended even when it is 0 or the first element faults, and so do the
-  // pointers of MOVS and STOS; those of LODS, CMPS and SCAS with the first element that is done. SDM Vol. 2B REP leaves
-  // this open: it is what Intel's CPUs do.
-  c.advance(isa::rcx, 0);
-  if constexpr (!compares && Op<T>::destination) move(0);
-  // Flags are those of the last element, and change only with the end of the whole (SDM Vol. 2B REP).
+  // Of 32-bit registers Intel's CPUs zero-extend the count even when it is 0 or the first element faults, and so the
+  // pointers of MOVS and STOS; those of LODS, CMPS and SCAS with the first element that is done. AMD's CPUs extend
+  // nothing before that. SDM Vol. 2B REP leaves this open.
+  const bool intel = cpu.vendor() == isa::Vendor::intel;
+  if (intel) {
+    c.advance(isa::rcx, 0);
+    if constexpr (!compares && Op<T>::destination) move(0);
+  }
+  // Intel: flags change only with the end of the whole (SDM Vol. 2B REP). AMD: with each element.
   const u16 flags = cpu.arith;
+  const auto interrupted = [&](Outcome o) {
+    if (intel) cpu.arith = flags;
+    return o;
+  };
   // A trap after every element when single-stepping; breakpoint hits likewise.
   const bool single =
       (cpu.sys_flags & cpu::flag::tf) || (cpu.debug.dr7 & 0xff) || (cpu.debugger && cpu.debugger->watching());
@@ -217,16 +224,12 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     if constexpr (!compares)
       if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
     if constexpr (compares)
-      if (const u64 skip = !back && !single && left > 1 ? Op<T>::skim(cpu, insn, c, left - 1) : 0) {
-        move(skip);  // the flags are the last element's: that one is compared below
-        c.advance(isa::rcx, 0 - skip);
-        left = c.value(isa::rcx);
+      if (const u64 skip = !back && !single ? Op<T>::skim(cpu, insn, c, left) : 0; skip > 1) {
+        move(skip - 1);  // the last of them gives the flags: it is compared below
+        c.advance(isa::rcx, 1 - skip);
       }
     if (n == 0) {
-      if (!Op<T>::one(cpu, insn, c)) {
-        cpu.arith = flags;
-        return Outcome::fault;
-      }
+      if (!Op<T>::one(cpu, insn, c)) return interrupted(Outcome::fault);
       n = 1;
     }
     move(n);
@@ -235,10 +238,8 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
     if constexpr (compares)
       if (((cpu.arith & 0x4000) != 0) != insn.rep) break;
     if (left == 0) break;
-    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || steps >= 1024) {
-      cpu.arith = flags;
-      return Outcome::repeat;
-    }
+    if (single || cpu.attention->load(std::memory_order_relaxed) != 0 || steps >= 1024)
+      return interrupted(Outcome::repeat);
   }
   return Outcome::next;
 }

@@ -108,7 +108,8 @@ bool uses_mxcsr(const Decoded& d) {
 }
 
 // Legacy SSE: every 16-byte operand but these must be aligned (exception types 1, 2, 4). VEX and EVEX: type 1 alone.
-u8 alignment(const Decoded& d, u16 bytes) {
+// SHA is of type 4 (SDM Vol. 2B), yet AMD's processors take its operands anywhere.
+u8 alignment(const Decoded& d, isa::Vendor vendor, u16 bytes) {
   switch (d.insn.meta.exception_class) {
     case ZYDIS_EXCEPTION_CLASS_AVX1:
     case ZYDIS_EXCEPTION_CLASS_E1:
@@ -130,7 +131,7 @@ u8 alignment(const Decoded& d, u16 bytes) {
     case ZYDIS_MNEMONIC_MASKMOVDQU:
       return 0;
     default:
-      return 15;
+      return vendor == isa::Vendor::amd && d.insn.meta.isa_ext == ZYDIS_ISA_EXT_SHA ? 0 : 15;
   }
 }
 
@@ -323,7 +324,7 @@ bool classify_vmask(const Decoded& d, bool store, VectorOp& out) {
   return true;
 }
 
-bool classify_memory(const Decoded& d, VectorOp& out) {
+bool classify_memory(const Decoded& d, isa::Vendor vendor, VectorOp& out) {
   const ZydisDecodedOperand* mem = memory_of(d);
   if (!mem) {
     out.kind = static_cast<u8>(Kind::reg);
@@ -337,7 +338,7 @@ bool classify_memory(const Decoded& d, VectorOp& out) {
     out.element_bytes = 1;
     return true;
   }
-  out.align_mask = alignment(d, out.mem_bytes);
+  out.align_mask = alignment(d, vendor, out.mem_bytes);
   const bool store = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
   if (store && mem->actions & ZYDIS_OPERAND_ACTION_READ) return false;
   out.kind = static_cast<u8>(store ? Kind::store : Kind::load);
@@ -453,7 +454,7 @@ bool is_vector(const Decoded& d) {
   }
 }
 
-bool classify(const Decoded& d, VectorOp& out) {
+bool classify(const Decoded& d, isa::Vendor vendor, VectorOp& out) {
   if (is_prefetch(d)) {
     out.unit = static_cast<u8>(cpu::Unit::none);
     out.kind = static_cast<u8>(Kind::nothing);
@@ -464,7 +465,7 @@ bool classify(const Decoded& d, VectorOp& out) {
   if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) out.flags |= flag::evex;
   if (uses_mxcsr(d)) out.flags |= flag::mxcsr;
   classify_x87(d, files, out);
-  return classify_memory(d, out);
+  return classify_memory(d, vendor, out);
 }
 
 }  // namespace trapline::engine::vector

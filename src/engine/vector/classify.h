@@ -11,7 +11,7 @@ namespace trapline::engine::vector {
 // Is it computation on x87, MMX, SSE, AVX or mask registers (or one of their scalar companions: CRC32, MOVNTI)?
 bool is_vector(const Decoded& d);
 
-// Fills in everything but the thunk. False: the form is reserved (#UD).
-bool classify(const Decoded& d, VectorOp& out);
+// Fills in everything but the thunk, as processors of this vendor have it. False: the form is reserved (#UD).
+bool classify(const Decoded& d, isa::Vendor vendor, VectorOp& out);
 
 }  // namespace trapline::engine::vector

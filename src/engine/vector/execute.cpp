@@ -52,13 +52,15 @@ constexpr u16 kErrorSummary = 0x80, kBusy = 0x8000;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
 bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
-  if (!is_half_conversion(insn)) [[likely]]
+  if (!vector_aligned(cpu, insn, linear, size)) return false;
+  if (amd(cpu) || !is_half_conversion(insn)) [[likely]]
     return read_slow(cpu, insn.mem.seg, linear, out, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
   return read_slow(cpu, insn.mem.seg, linear, out, size);
 }
 bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
-  if (!is_half_conversion(insn)) [[likely]]
+  if (!vector_aligned(cpu, insn, linear, size)) return false;
+  if (amd(cpu) || !is_half_conversion(insn)) [[likely]]
     return write_slow(cpu, insn.mem.seg, linear, in, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
   return write_slow(cpu, insn.mem.seg, linear, in, size);
@@ -105,6 +107,10 @@ Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     return cpu.raise_gp();
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]]
     return run(cpu, op, host);
+  // AMD's processors look at the page before at the value: what the store raises comes before what its operand does.
+  if (amd(cpu) && !(vector_aligned(cpu, insn, linear, op.mem_bytes) &&
+                    probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write)))
+    return Outcome::fault;
   if (op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions)
     return store_x87_unmasked(cpu, insn, op, linear);
   // x87 pops must not happen when the store faults.
@@ -153,8 +159,8 @@ Outcome dispatch_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   return o;
 }
 
-// CR0.NE = 0 reports through FERR# and IRQ 13, which no chipset of ours wires: as on a board with IGNNE# held asserted,
-// the instruction runs in spite of the pending exception (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set
+// CR0.NE = 0 and the exception has been reported to IRQ 13: as with IGNNE# asserted the instruction runs in spite of
+// what is pending (SDM Vol. 3A 2.5, CR0.NE). For that its mask bits are set
 // meanwhile; the summary bits, which follow from flags and masks, are gone then and come back with the guest's mask.
 Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const auto control = [&]() -> u16& { return *reinterpret_cast<u16*>(cpu.x87.image); };
@@ -174,12 +180,48 @@ Outcome dispatch_ignoring(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) 
 __attribute__((noinline)) Outcome execute_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (!cpu.x87.live) [[unlikely]]
     x87_unpark(cpu);
-  if (op.flags & flag::waits && fnstsw() & kErrorSummary) [[unlikely]]
-    return cpu.cr0 & cpu::cr0::ne ? cpu.raise(cpu::Vector::mf) : dispatch_ignoring(cpu, insn, op);
+  if (op.flags & flag::waits && fnstsw() & kErrorSummary) [[unlikely]] {
+    const Outcome o = cpu::x87_error(cpu);
+    return o == Outcome::next ? dispatch_ignoring(cpu, insn, op) : o;
+  }
+  if (cpu.x87.ferr) [[unlikely]]
+    cpu::x87_update_ferr(cpu);
   return dispatch_x87(cpu, insn, op);
 }
 
 }  // namespace
+
+namespace {
+
+// Bytes of an element that a compressing store packs; 0: it is none.
+u64 compressed_element(const isa::Insn& insn) {
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_VPCOMPRESSB:
+      return 1;
+    case ZYDIS_MNEMONIC_VPCOMPRESSW:
+      return 2;
+    case ZYDIS_MNEMONIC_VCOMPRESSPS:
+    case ZYDIS_MNEMONIC_VPCOMPRESSD:
+      return 4;
+    case ZYDIS_MNEMONIC_VCOMPRESSPD:
+    case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+constexpr u8 kZen5 = 0x1a;  // family
+
+}  // namespace
+
+bool vector_aligned(Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size) {
+  if (!alignment_checks(cpu) || size < 16 || !amd(cpu) || (linear & 15) == 0 || !in_reach(cpu, linear)) return true;
+  // Zen 4 looks at the element of a compressing store even without a mask.
+  if (const u64 element = compressed_element(insn); element && cpu.cpuid && cpu.cpuid->family() < kZen5)
+    if ((linear & (element - 1)) == 0) return true;
+  return cpu.raise(cpu::Vector::ac) == Outcome::next;
+}
 
 // All exceptions masked: the guest's MXCSR is loaded as it is, sticky flags included, so the result needs no merging.
 // Unmasked ones: the same, and the host raises #XM exactly where the guest's CPU would; the signal handler reports it.

@@ -42,6 +42,7 @@ enum Feature : u8 {
   vpopcntdq,
   bf16,
   fp16,
+  vp2intersect,
   count_of_features,
 };
 
@@ -87,6 +88,7 @@ constexpr Row kRows[count_of_features] = {
     {"avx512_vpopcntdq", 7, 0, 2, 14},
     {"avx512_bf16", 7, 1, 0, 5},
     {"avx512_fp16", 7, 0, 3, 23},
+    {"avx512_vp2intersect", 7, 0, 3, 8},
 };
 
 constexpr u64 kNever = ~u64{0};
@@ -221,6 +223,7 @@ u64 required_features(ZydisISASet set) {
       EVEX_SETS(AVX512_BF16, bf16)
       EVEX_SETS(AVX512_BITALG, bitalg)
       EVEX_SETS(AVX512_FP16, fp16)
+      EVEX_SETS(AVX512_VP2INTERSECT, vp2intersect)
       EVEX_SETS(AVX512_GFNI, gfni)
       EVEX_SETS(AVX512_IFMA, avx512ifma)
       EVEX_SETS(AVX512_VAES, vaes)

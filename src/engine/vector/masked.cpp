@@ -94,28 +94,26 @@ bool probe_active(const Place& at, const VectorOp& op, u64 active) {
   return true;
 }
 
-// The instruction itself changes nothing but scratch and MXCSR; its #XM comes before the store's faults.
+// The instruction itself changes nothing but scratch and MXCSR. Intel: its #XM comes before the store's faults; AMD:
+// behind.
 Outcome masked_store(const Place& at, const VectorOp& op) {
   const u64 active = active_elements(at.cpu, op);
   const u32 mxcsr = at.cpu.vec.mxcsr;
+  const bool whole = op.flags & flag::no_suppression;
+  const auto writable = [&] { return (!whole || at.probe_write(0, op.mem_bytes)) && probe_active(at, op, active); };
+  if (amd(at.cpu) && !writable()) return Outcome::fault;
   alignas(64) u8 scratch[64] = {};
   const Outcome o = run(at.cpu, op, scratch);
   if (o != Outcome::next) return o;
-  const bool whole = op.flags & flag::no_suppression;
-  if ((!whole || at.probe_write(0, op.mem_bytes)) && probe_active(at, op, active) &&
-      store_active(at, op, active, scratch) == Outcome::next)
-    return Outcome::next;
+  if (writable() && store_active(at, op, active, scratch) == Outcome::next) return Outcome::next;
   at.cpu.vec.mxcsr = mxcsr;
   return Outcome::fault;
 }
 
-// Non-canonical addresses fault in their own way.
-bool in_reach(const Vcpu& cpu, u64 linear) {
-  return !cpu.in_long64() || static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear;
-}
-
-// MASKMOV: which bytes are active shows where two different backgrounds end up equal.
+// MASKMOV: which bytes are active shows where two different backgrounds end up equal. Faults of those that are not are
+// left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): AMD's processors check the whole, whatever the mask.
 Outcome mask_move(const Place& at, const VectorOp& op) {
+  if (amd(at.cpu) && !at.probe_write(0, op.mem_bytes)) return Outcome::fault;
   alignas(64) u8 zeros[64] = {}, ones[64];
   std::memset(ones, 0xff, sizeof ones);
   Outcome o = run(at.cpu, op, zeros);
@@ -131,6 +129,19 @@ Outcome mask_move(const Place& at, const VectorOp& op) {
     return Outcome::fault;
   }
   return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
+}
+
+// To how many bytes an operand must be aligned while alignment is checked (MASKMOVDQU's: to 8). Intel: operands of up
+// to 8 bytes as a whole, never elements. AMD: by the element, or the whole where no fault is suppressed.
+unsigned checked_bytes(const Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
+  const Kind kind = static_cast<Kind>(op.kind);
+  if (kind == Kind::mask_move) return 8;
+  if (amd(cpu)) {
+    if (kind == Kind::vmask_load || kind == Kind::vmask_store) return 1;
+    if (op.flags & flag::no_suppression) return std::min<unsigned>(op.mem_bytes, 16);
+    return active_elements(cpu, op) != 0 ? op.element_bytes : 1;
+  }
+  return op.mem_bytes <= 8 && !is_half_conversion(insn) && active_elements(cpu, op) != 0 ? op.mem_bytes : 1;
 }
 
 bool writes(Kind k) {
@@ -165,10 +176,10 @@ struct ElementMask {
     else
       std::memset(cpu.vec.zmm[op.mask_reg] + i * op.element_bytes, 0, op.element_bytes);
   }
-  // VEX: before the first element the mask becomes all ones or zeros per element, and zero beyond (the manual's
-  // pseudocode).
+  // VEX on Intel: before the first element the mask becomes all ones or zeros per element, and zero beyond (the
+  // manual's pseudocode). AMD's processors leave it, and clear the elements that they have passed.
   void normalize() const {
-    if (op.flags & flag::evex) return;
+    if ((op.flags & flag::evex) || amd(cpu)) return;
     u8* mask = cpu.vec.zmm[op.mask_reg];
     const unsigned n = op.element_bytes, used = vector_bytes(op);
     for (unsigned i = 0; i < used / n; i++) std::memset(mask + i * n, test(i) ? 0xff : 0, n);
@@ -214,10 +225,7 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (!misaligned && (write ? s.flat_write : s.flat_read))
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
-  // Alignment is checked for operands of up to 8 bytes (and MASKMOVDQU's, to 8) as a whole, never for elements.
-  const bool checked =
-      kind == Kind::mask_move || (op.mem_bytes <= 8 && !is_half_conversion(insn) && active_elements(cpu, op) != 0);
-  if (checked && linear & (std::min<unsigned>(op.mem_bytes, 8) - 1) && alignment_checks(cpu) && in_reach(cpu, linear))
+  if (alignment_checks(cpu) && linear & (checked_bytes(cpu, insn, op) - 1) && in_reach(cpu, linear))
     return cpu.raise(cpu::Vector::ac);
   const cpu::AlignmentUnchecked unchecked{cpu};
   if (kind == Kind::mask_move) return mask_move(at, op);
@@ -234,9 +242,14 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   mask.normalize();
   const unsigned filled = op.count * op.element_bytes, length = vector_bytes(op);
   const cpu::AlignmentUnchecked unchecked{cpu};
+  // After a fault AMD's processors have left the upper halves of a VEX gather's registers alone.
+  const bool clears_upper = (op.flags & flag::evex) || !amd(cpu);
   bool any_done = false;
   for (unsigned i = 0; i < op.count; i++) {
-    if (!mask.test(i)) continue;
+    if (!mask.test(i)) {
+      mask.clear(i);
+      continue;
+    }
     const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
     u8 element[8];
     u64 linear;
@@ -246,7 +259,7 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     else if (!read_slow(cpu, at.seg, linear, element, op.element_bytes))
       return stopped_at_element(cpu, any_done);
     std::memcpy(data + i * op.element_bytes, element, op.element_bytes);
-    std::memset(data + length, 0, 64 - length);
+    if (clears_upper) std::memset(data + length, 0, 64 - length);
     mask.clear(i);
     any_done = true;
   }

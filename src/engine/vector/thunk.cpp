@@ -97,6 +97,12 @@ bool collect(const Decoded& d, Uses& u) {
   const bool legacy = d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
   for (u8 i = 0; i < d.insn.operand_count; i++)
     if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && !note_register(u, d.op[i], legacy)) return false;
+  // VP2INTERSECT writes a pair of opmasks, of which it names one.
+  if (d.insn.mnemonic == ZYDIS_MNEMONIC_VP2INTERSECTD || d.insn.mnemonic == ZYDIS_MNEMONIC_VP2INTERSECTQ)
+    for (unsigned pair = 0; pair < 8; pair += 2) {
+      const bool written = u.mask[pair].written || u.mask[pair + 1].written;
+      u.mask[pair].written = u.mask[pair + 1].written = written;
+    }
   if (const ZydisAccessedFlags* f = d.insn.cpu_flags) {
     constexpr u32 kArith = cpu::flag::arith;
     u.flags_read = f->tested & kArith;

@@ -56,7 +56,7 @@ Prepared VectorUnit::describe(const cpu::Vcpu& cpu, const isa::Raw& d, VectorOp&
   const u64 needed = required_features(d.insn.meta.isa_set);
   const bool prefetch_hint = d.insn.meta.category == ZYDIS_CATEGORY_PREFETCH;  // NOPs where the feature is absent
   if (!prefetch_hint && (impl_->features(cpu.cpuid) & needed) != needed) return Prepared::undefined;
-  return classify(d, out) ? Prepared::yes : Prepared::undefined;
+  return classify(d, cpu.vendor(), out) ? Prepared::yes : Prepared::undefined;
 }
 
 Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, const isa::Raw& d, VectorOp& out) {

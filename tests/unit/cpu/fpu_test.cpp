@@ -115,6 +115,7 @@ TEST(Fpu, SavesWhatTheHostSaves) {
     if (round & 8) x87_unpark(g.cpu);
     std::memcpy(g.memory(), host.bytes, sizeof host);
     on_host(in, host, static_cast<Save>(which));
+    if (which < 2) host.bytes[30] &= ~u8{2};  // MXCSR_MASK without AMD's MM, which no guest is offered (misalignsse)
     ASSERT_EQ(g.run(insns[which]), Outcome::next);
     for (unsigned at = 0; at < sizeof host; at++)
       ASSERT_EQ(g.memory()[at], host.bytes[at]) << "byte " << at << " insn " << which << " round " << round;

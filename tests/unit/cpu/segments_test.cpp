@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "ring_vm.h"
+#include "support/vendors.h"
 
 namespace trapline::cpu::test {
 namespace {
@@ -105,10 +106,17 @@ TEST(MovFromSegment, Widths) {
 
 TEST(PushPopSegment, SlotsAndWidths) {
   RingVm vm{false};
-  vm.at<u32>(RingVm::kStack0 - 4) = 0xdeadbeef;
-  EXPECT_EQ(vm.try_run({0x1e}), "ok");  // PUSH DS
-  EXPECT_EQ(vm.rsp(), RingVm::kStack0 - 4);
-  EXPECT_EQ(vm.stack(0), 0xdead0000u | sel::data0) << "a 16-bit write into a 32-bit slot";
+  for (const isa::Vendor vendor : {isa::Vendor::amd, isa::Vendor::intel}) {
+    const Cpuid policy = trapline::test::policy_of(vendor);
+    vm.cpu.cpuid = &policy;
+    vm.cpu.gpr[isa::rsp] = RingVm::kStack0;
+    vm.at<u32>(RingVm::kStack0 - 4) = 0xdeadbeef;
+    EXPECT_EQ(vm.try_run({0x1e}), "ok");  // PUSH DS
+    EXPECT_EQ(vm.rsp(), RingVm::kStack0 - 4);
+    // Intel: a 16-bit write into the 32-bit slot.
+    EXPECT_EQ(vm.stack(0), (vendor == isa::Vendor::intel ? 0xdead0000u : 0) | sel::data0);
+  }
+  vm.cpu.cpuid = nullptr;
   EXPECT_EQ(vm.try_run({0x07}), "ok");  // POP ES
   EXPECT_EQ(vm.rsp(), RingVm::kStack0);
   vm.at<u32>(RingVm::kStack0) = sel::absent;

@@ -1,7 +1,9 @@
 // Far transfers, IRET, software interrupts, fast system calls.
 #include <gtest/gtest.h>
 
+#include "cpu/stack.h"
 #include "ring_vm.h"
+#include "support/vendors.h"
 
 namespace trapline::cpu::test {
 namespace {
@@ -129,6 +131,29 @@ TEST(FarCall, GateWithParametersAndReturnToTheOuterRing) {
   EXPECT_EQ(vm.selector(Seg::es), 0);
   EXPECT_FALSE(vm.seg(Seg::es).usable);
   EXPECT_EQ(vm.selector(Seg::ds), sel::data3);
+}
+
+// The FS and GS bases survive a return to an outer ring that takes the selector away; null selectors lose their RPL.
+TEST(FarReturn, SegmentsThatTheOuterRingMayNotHave) {
+  RingVm vm{true};
+  vm.seg(Seg::fs) = RingVm::segment(sel::data0, 0x1234'5678'9000, 0xffffffff, 0xc093);
+  vm.seg(Seg::gs) = null_segment(3);
+  vm.seg(Seg::gs).base = 0xffff'8800'0000'1000;
+  vm.seg(Seg::es) = RingVm::segment(sel::data3, 0, 0xffffffff, 0xc0f3);
+  vm.seg(Seg::ds) = null_segment(2);
+  StackWriter stack{vm.cpu};
+  ASSERT_TRUE(stack.push(sel::data3, 8) && stack.push(RingVm::kStack3, 8) && stack.push(sel::code64_3, 8) &&
+              stack.push(0x12340, 8));
+  vm.cpu.gpr[isa::rsp] = stack.rsp();
+  EXPECT_EQ(vm.execute({0x48, 0xcb}), Outcome::jumped);
+  EXPECT_EQ(vm.cpu.cpl, 3);
+  EXPECT_EQ(vm.selector(Seg::fs), 0);
+  EXPECT_EQ(vm.selector(Seg::gs), 0);
+  EXPECT_EQ(vm.selector(Seg::ds), 0);
+  EXPECT_EQ(vm.selector(Seg::es), sel::data3);
+  EXPECT_FALSE(vm.seg(Seg::fs).usable);
+  EXPECT_EQ(vm.seg(Seg::fs).linear_base, 0x1234'5678'9000u);
+  EXPECT_EQ(vm.seg(Seg::gs).linear_base, 0xffff'8800'0000'1000u);
 }
 
 TEST(FarCall, GateErrors) {
@@ -369,7 +394,10 @@ TEST(SoftwareInterrupts, Undefined) {
 struct FastCalls : testing::Test {
   RingVm vm{true};
   Vcpu& cpu = vm.cpu;
+  Cpuid policy = trapline::test::policy_of(isa::Vendor::intel);
+  void be(isa::Vendor vendor) { policy = trapline::test::policy_of(vendor); }
   void SetUp() override {
+    cpu.cpuid = &policy;
     cpu.efer |= efer::sce;
     cpu.msr.star = u64{0x23} << 48 | u64{0x10} << 32;
     cpu.msr.lstar = 0xffff'ffff'8100'0000;
@@ -446,6 +474,28 @@ TEST_F(FastCalls, SysenterAndSysexit) {
   EXPECT_EQ(vm.selector(Seg::ss), 0x2b);
   EXPECT_EQ(cpu.rip, 0x6000u);
   EXPECT_EQ(vm.rsp(), 0x7000u);
+}
+
+// AMD: the instruction completes, and the next fetch faults in ring 3.
+TEST_F(FastCalls, SysretToANonCanonicalAddressOnAmd) {
+  be(isa::Vendor::amd);
+  vm.ring0();
+  cpu.gpr[isa::rcx] = 0x8000'0000'0000;
+  EXPECT_EQ(vm.execute({0x48, 0x0f, 0x07}), Outcome::jumped);
+  EXPECT_EQ(cpu.cpl, 3);
+  EXPECT_EQ(cpu.rip, 0x8000'0000'0000u);
+  EXPECT_EQ(fetch_page(cpu, cpu.rip), nullptr);
+  EXPECT_EQ(vm.fault_of(Outcome::fault), "#13(0x0)");
+}
+
+// AMD: neither exists in long mode, but SYSEXIT looks at the ring first.
+TEST_F(FastCalls, SysenterAndSysexitInLongModeOnAmd) {
+  be(isa::Vendor::amd);
+  EXPECT_EQ(vm.try_run({0x0f, 0x34}), "#6(0x0)");
+  EXPECT_EQ(vm.try_run({0x0f, 0x35}), "#13(0x0)");
+  vm.ring0();
+  EXPECT_EQ(vm.try_run({0x0f, 0x34}), "#6(0x0)");
+  EXPECT_EQ(vm.try_run({0x0f, 0x35}), "#6(0x0)");
 }
 
 TEST_F(FastCalls, SysexitTo64Bit) {

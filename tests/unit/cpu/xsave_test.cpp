@@ -135,6 +135,8 @@ TEST(Xsave, EveryFormWritesWhatTheHostWrites) {
     ASSERT_EQ(g.run(kXrstor64), Outcome::next) << round;
     std::memcpy(g.memory(), host.bytes, kArea);
     on_host(in, host, form, rfbm);
+    if (host.bytes[28] != 0x5a)  // written: MXCSR_MASK without AMD's MM (misalignsse)
+      host.bytes[30] &= ~u8{2};
     ASSERT_EQ(g.run(bytes_of(form), rfbm), Outcome::next) << round;
     total++;
     // The host may call a component in use that has its initial value; never the other way round.

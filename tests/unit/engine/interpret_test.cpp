@@ -1,5 +1,7 @@
 #include "interpret_vm.h"
 
+#include <gmock/gmock.h>
+
 namespace trapline::engine::test {
 namespace {
 
@@ -270,6 +272,37 @@ TEST(Interpret, IgnoredX87ExceptionsStayPending) {
   EXPECT_EQ(vm.reg(rax) & 0xffff, 0u);
 }
 
+// CR0.NE = 0: the error goes to IRQ 13 by FERR#, once until it is cleared, and the instruction that found it waits.
+TEST(Interpret, X87ErrorsReachTheBoardAsIrq13) {
+  InterpretVm vm{Start::flat32};
+  std::vector<u64> seen;
+  vm.cpu.sys_flags |= cpu::flag::if_;
+  vm.reg(rbx) = vm.kData;
+  vm.at<u16>(vm.kData) = 0x340;  // nothing masked
+  vm.bus.on_numeric_error = [&] { seen.push_back(vm.cpu.rip - vm.kCode); };
+  // fninit; fldcw [ebx]; fstp st0 (of an empty stack); fwait; fwait; fnclex; fwait; fstp st0; fwait; hlt
+  vm.run({0xdb, 0xe3, 0xd9, 0x2b, 0xdd, 0xd8, 0x9b, 0x9b, 0xdb, 0xe2, 0x9b, 0xdd, 0xd8, 0x9b, kHlt});
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_THAT(seen, testing::ElementsAre(6, 13)) << "once, and again after FNCLEX";
+}
+
+TEST(Interpret, X87ErrorsOfOtherProcessorsAndWithNeStayInside) {
+  InterpretVm second{Start::flat32};
+  second.cpu.index = 1;
+  second.reg(rbx) = second.kData;
+  second.at<u16>(second.kData) = 0x340;
+  second.run({0xdb, 0xe3, 0xd9, 0x2b, 0xdd, 0xd8, 0x9b, kHlt});
+  EXPECT_EQ(second.vector(), -1);
+  EXPECT_EQ(second.bus.numeric_errors, 0);
+  InterpretVm native{Start::flat32};
+  native.cpu.cr0 |= cr0::ne;
+  native.reg(rbx) = native.kData;
+  native.at<u16>(native.kData) = 0x340;
+  native.run({0xdb, 0xe3, 0xd9, 0x2b, 0xdd, 0xd8, 0x9b, kHlt});
+  EXPECT_EQ(native.vector(), 16);
+  EXPECT_EQ(native.bus.numeric_errors, 0);
+}
+
 // -- Strings
 // ---------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RepMovsFaultsWithExactProgress) {
@@ -348,6 +381,45 @@ TEST(Interpret, TrapFlagTrapsAfterEachInstruction) {
   EXPECT_EQ(vm.reg(rax), 1u);
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), vm.kCode + 12);
   EXPECT_TRUE(vm.cpu.debug.dr6 & 0x4000);
+}
+
+// INTO without OF is an instruction as any other; with OF its gate has cleared TF.
+TEST(Interpret, IntoTrapsInTimeUnderTf) {
+  InterpretVm vm{Start::flat32};
+  vm.cpu.set_rflags_raw(cpu::flag::fixed | cpu::flag::tf);
+  cpu::update_mode(vm.cpu);
+  vm.run({0xce, 0x40, kHlt});  // into; inc eax
+  EXPECT_EQ(vm.vector(), 1);
+  EXPECT_EQ(vm.reg(rax), 0u);
+  EXPECT_EQ(vm.at<u32>(vm.reg(rsp)), vm.kCode + 1);
+
+  InterpretVm taken{Start::flat32};
+  taken.cpu.set_rflags_raw(cpu::flag::fixed | cpu::flag::tf | cpu::flag::of);
+  cpu::update_mode(taken.cpu);
+  taken.run({0xce, 0x40, kHlt});
+  EXPECT_EQ(taken.vector(), 4);
+}
+
+// A data breakpoint on the operand of MOV SS waits for the next instruction to end, and is told with what that one
+// hits; an instruction breakpoint there is passed over (SDM Vol. 3A 6.8.3).
+TEST(Interpret, DataBreakpointOfALoadOfSsIsHeld) {
+  for (const bool second_hits : {false, true}) {
+    InterpretVm vm{Start::long64};
+    vm.at<u16>(vm.kData) = 0x10;
+    vm.cpu.debug.dr[0] = vm.kData;
+    vm.cpu.debug.dr[1] = vm.kCode + 2;
+    vm.cpu.debug.dr[2] = vm.kData + 8;
+    vm.cpu.debug.dr7 |= 1 | 0x70000;                      // L0: 2 bytes, read or write
+    vm.cpu.debug.dr7 |= 4;                                // L1: the instruction behind
+    if (second_hits) vm.cpu.debug.dr7 |= 16 | 0xd000000;  // L2: 4 bytes, written
+    update_mode(vm.cpu);
+    vm.reg(rdi) = vm.kData;
+    vm.run({0x8e, 0x17, 0x89, 0x47, 8, 0xff, 0xc0, kHlt});  // mov ss,[rdi]; mov [rdi+8],eax; inc eax
+    EXPECT_EQ(vm.vector(), 1);
+    EXPECT_EQ(vm.reg(rax), 0u);
+    EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), vm.kCode + 5);
+    EXPECT_EQ(vm.cpu.debug.dr6 & 15, second_hits ? 5u : 1u);
+  }
 }
 
 TEST(Interpret, InstructionBreakpointIsAFault) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <initializer_list>
 #include <vector>
 
@@ -32,6 +33,10 @@ struct FakeBus : Bus {
   }
   u8 pic_acknowledge(Vcpu&) override { return 0x20; }
   void ioapic_eoi(Vcpu&, u8) override {}
+  void numeric_error(Vcpu&) override {
+    numeric_errors++;
+    if (on_numeric_error) on_numeric_error();
+  }
   struct Out {
     u16 port;
     u32 value;
@@ -44,6 +49,8 @@ struct FakeBus : Bus {
   std::vector<Out> written;
   std::vector<Store> stored;
   u64 mmio_rip = 0, mmio_retired = 0;
+  int numeric_errors = 0;
+  std::function<void()> on_numeric_error;
 };
 
 enum class Start { real16, flat32, long64 };

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "interpret_vm.h"
+#include "support/vendors.h"
 
 namespace trapline::engine::test {
 namespace {
@@ -17,7 +18,7 @@ struct StringOp {
   const char* name;
   int opcode;
   bool source, destination;
-  Halves before;  // what has happened when no element has been done
+  Halves before;  // what Intel's have done when no element has been; AMD's nothing
 };
 
 constexpr StringOp kOps[] = {{"movsb", 0xa4, true, true, Halves::all_go},
@@ -26,9 +27,12 @@ constexpr StringOp kOps[] = {{"movsb", 0xa4, true, true, Halves::all_go},
                              {"cmpsb", 0xa6, true, true, Halves::count_goes},
                              {"scasb", 0xae, false, true, Halves::count_goes}};
 
-class StringHalves : public testing::TestWithParam<std::tuple<StringOp, int>> {
+using Case = std::tuple<StringOp, int, isa::Vendor>;
+
+class StringHalves : public testing::TestWithParam<Case> {
  protected:
   StringHalves() {
+    vm.cpuid = trapline::test::policy_of(std::get<2>(GetParam()));
     vm.set_page(kAbsent, 0);
     // CMPS and SCAS are to go on until the fault: REPE over equal bytes, REPNE over different ones.
     for (u64 i = 0; i < 0x100; i++) {
@@ -54,6 +58,10 @@ class StringHalves : public testing::TestWithParam<std::tuple<StringOp, int>> {
   }
 
   const StringOp op = std::get<0>(GetParam());
+  Halves before() const {
+    return prefix && std::get<2>(GetParam()) == isa::Vendor::intel ? op.before : Halves::all_kept;
+  }
+
   const int prefix = std::get<1>(GetParam());
   const bool repne = prefix == 0xf2;
   InterpretVm vm{Start::long64};
@@ -64,7 +72,7 @@ TEST_P(StringHalves, SourceFaults) {
   run(5, kAbsent, vm.kData);
   EXPECT_EQ(vm.vector(), 14);
   EXPECT_EQ(vm.cpu.cr2, kAbsent);
-  expect(prefix ? op.before : Halves::all_kept, 5, kAbsent, vm.kData);
+  expect(before(), 5, kAbsent, vm.kData);
 }
 
 TEST_P(StringHalves, DestinationFaults) {
@@ -72,7 +80,7 @@ TEST_P(StringHalves, DestinationFaults) {
   run(5, vm.kData, kAbsent);
   EXPECT_EQ(vm.vector(), 14);
   EXPECT_EQ(vm.cpu.cr2, kAbsent);
-  expect(prefix ? op.before : Halves::all_kept, 5, vm.kData, kAbsent);
+  expect(before(), 5, vm.kData, kAbsent);
 }
 
 // Which of two absent pages is reported: MOVS reads before it writes, CMPS reads ES:[RDI] first.
@@ -94,7 +102,7 @@ class RepHalves : public StringHalves {};
 TEST_P(RepHalves, NothingToDo) {
   run(0, vm.kData, kAbsent);
   EXPECT_EQ(vm.vector(), -1);
-  expect(op.before, 0, vm.kData, kAbsent);
+  expect(before(), 0, vm.kData, kAbsent);
 }
 
 TEST_P(RepHalves, LaterElementFaults) {
@@ -105,14 +113,76 @@ TEST_P(RepHalves, LaterElementFaults) {
   expect(Halves::all_go, 3, op.source ? from + 2 : from, op.destination ? to + 2 : to);
 }
 
-std::string name_of(const testing::TestParamInfo<std::tuple<StringOp, int>>& p) {
+std::string name_of(const testing::TestParamInfo<Case>& p) {
   const int prefix = std::get<1>(p.param);
-  return std::string(prefix == 0 ? "one_" : prefix == 0xf3 ? "rep_" : "repne_") + std::get<0>(p.param).name;
+  return std::string(trapline::test::name_of(std::get<2>(p.param))) +
+         (prefix == 0      ? "_one_"
+          : prefix == 0xf3 ? "_rep_"
+                           : "_repne_") +
+         std::get<0>(p.param).name;
 }
-INSTANTIATE_TEST_SUITE_P(All, StringHalves, testing::Combine(testing::ValuesIn(kOps), testing::Values(0, 0xf3, 0xf2)),
+INSTANTIATE_TEST_SUITE_P(All, StringHalves,
+                         testing::Combine(testing::ValuesIn(kOps), testing::Values(0, 0xf3, 0xf2),
+                                          testing::ValuesIn(trapline::test::kVendors)),
                          name_of);
-INSTANTIATE_TEST_SUITE_P(All, RepHalves, testing::Combine(testing::ValuesIn(kOps), testing::Values(0xf3, 0xf2)),
+INSTANTIATE_TEST_SUITE_P(All, RepHalves,
+                         testing::Combine(testing::ValuesIn(kOps), testing::Values(0xf3, 0xf2),
+                                          testing::ValuesIn(trapline::test::kVendors)),
                          name_of);
+
+// REPE CMPS that faults or is stepped: Intel's processors show the flags from before, AMD's those of the last element.
+class RepFlags : public testing::TestWithParam<isa::Vendor> {
+ protected:
+  static constexpr u32 kZero = cpu::flag::zf;
+  RepFlags() { vm.cpuid = trapline::test::policy_of(GetParam()); }
+  bool amd() const { return GetParam() == isa::Vendor::amd; }
+  // REPE CMPSB over equal bytes, of which ES:RDI has only `there` left.
+  void compare(u64 there) {
+    vm.set_page(kAbsent, 0);
+    for (u64 i = 0; i < 0x2000; i++) vm.at<u8>(vm.kData + i) = 7;
+    for (u64 i = 0; i < there; i++) vm.at<u8>(kAbsent - there + i) = 7;
+    vm.reg(rcx) = 0x2000;
+    vm.reg(rsi) = vm.kData;
+    vm.reg(rdi) = kAbsent - there;
+    vm.cpu.set_rflags_raw(cpu::flag::fixed | cpu::flag::sf);
+  }
+  u64 pushed_flags() { return vm.at<u64>(vm.reg(rsp) + (vm.vector() == 14 ? 24 : 16)); }
+  InterpretVm vm{Start::long64};
+};
+
+TEST_P(RepFlags, OfAFault) {
+  for (const u64 there : {u64{1}, u64{2}, u64{0x800}}) {
+    compare(there);
+    vm.cpu.activity = cpu::Activity::running;
+    vm.cpu.rip = vm.kCode;
+    vm.run({0xf3, 0xa6, 0xf4});
+    ASSERT_EQ(vm.vector(), 14);
+    EXPECT_EQ(vm.reg(rcx), 0x2000 - there);
+    EXPECT_EQ(pushed_flags() & cpu::flag::arith, amd() ? kZero | cpu::flag::pf : cpu::flag::sf) << there;
+    EXPECT_TRUE(pushed_flags() & cpu::flag::rf);
+  }
+}
+
+TEST_P(RepFlags, OfAFirstElementThatFaults) {
+  compare(0);
+  vm.run({0xf3, 0xa6, 0xf4});
+  ASSERT_EQ(vm.vector(), 14);
+  EXPECT_EQ(pushed_flags() & cpu::flag::arith, cpu::flag::sf);
+}
+
+TEST_P(RepFlags, OfAStep) {
+  compare(0x10);
+  vm.cpu.set_rflags_raw(cpu::flag::fixed | cpu::flag::sf | cpu::flag::tf);
+  cpu::update_mode(vm.cpu);
+  vm.run({0xf3, 0xa6, 0xf4});
+  ASSERT_EQ(vm.vector(), 1);
+  EXPECT_EQ(vm.reg(rcx), 0x1fff);
+  EXPECT_EQ(pushed_flags() & cpu::flag::arith, amd() ? kZero | cpu::flag::pf : cpu::flag::sf);
+  EXPECT_EQ((pushed_flags() & cpu::flag::rf) != 0, !amd());  // SDM Vol. 3B 17.3.1.1
+}
+
+INSTANTIATE_TEST_SUITE_P(Vendors, RepFlags, testing::ValuesIn(trapline::test::kVendors),
+                         [](const auto& p) { return std::string{trapline::test::name_of(p.param)}; });
 
 }  // namespace
 }  // namespace trapline::engine::test

@@ -12,6 +12,7 @@
 #include "cpu/fpu_state.h"
 #include "engine/vector/encode.h"
 #include "engine/vector/op.h"
+#include "support/vendors.h"
 #include "unit/cpu/bare_vm.h"
 #include "unit/engine/vector_native.h"
 
@@ -502,18 +503,30 @@ TEST(VectorUnit, AFullArenaIsReportedAndRecovers) {
   EXPECT_EQ(unit.prepare(vm.cpu, insn, op), Prepared::yes);
 }
 
+// AMD's processors save them only with an unmasked exception pending.
 TEST(VectorUnit, X87PointersAreTheGuests) {
-  Single s;
-  u8 image[cpu::kX87ImageBytes];
-  cpu::x87_initialize(s.cpu, true);
-  s.cpu.rip = 0xffffffff81000000;
-  s.cpu.gpr[isa::rbx] = reinterpret_cast<u64>(s.stage.data);
-  ASSERT_EQ(s.run({0xDD, 0x03}), Outcome::next);  // fld qword [rbx]
-  cpu::x87_store_image(s.cpu, image, true);
-  u64 fip;
-  std::memcpy(&fip, image + 8, 8);
-  EXPECT_EQ(fip, 0xffffffff81000000);
-  cpu::x87_park(s.cpu);
+  for (const isa::Vendor vendor : trapline::test::kVendors) {
+    const cpu::Cpuid policy = trapline::test::policy_of(vendor);
+    Single s;
+    s.cpu.cpuid = &policy;
+    cpu::x87_initialize(s.cpu, true);
+    s.cpu.rip = 0xffffffff81000000;
+    s.cpu.gpr[isa::rbx] = reinterpret_cast<u64>(s.stage.data);
+    const auto saved_fip = [&] {
+      u8 image[cpu::kX87ImageBytes];
+      cpu::x87_store_image(s.cpu, image, true);
+      u64 fip;
+      std::memcpy(&fip, image + 8, 8);
+      return fip;
+    };
+    ASSERT_EQ(s.run({0xDD, 0x03}), Outcome::next);  // fld qword [rbx]
+    EXPECT_EQ(s.cpu.x87.fip, 0xffffffff81000000);
+    EXPECT_EQ(saved_fip(), vendor == isa::Vendor::intel ? 0xffffffff81000000 : 0);
+    cpu::x87_park(s.cpu);
+    s.cpu.x87.image[0] &= ~u8{1};  // an invalid operation, unmasked
+    s.cpu.x87.image[2] |= 0x81;    // and pending
+    EXPECT_EQ(saved_fip(), 0xffffffff81000000);
+  }
 }
 
 }  // namespace
