@@ -18,6 +18,9 @@ FuzzCommand::FuzzCommand(CLI::App& app)
   command_->add_option("--differences", options_.differences, "stop after this many differing sequences")
       ->type_name("N")
       ->capture_default_str();
+  command_->add_option("--bits", options_.bits, "sequences of code of this size alone")
+      ->type_name("16|32|64")
+      ->check(CLI::IsMember({16, 32, 64}));
   command_->add_flag("--minimize", options_.minimize,
                      "drop instructions from a differing sequence while it still differs");
   command_->add_flag("--verbose", options_.verbose, "print every sequence before it runs");

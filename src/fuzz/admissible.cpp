@@ -1,15 +1,51 @@
-// Which instructions sequences may hold. The rest is tested by hand-written guests: their outcome depends on the host's
-// kernel.
+// Which instructions sequences may hold, and which of them the host has. The rest is tested by hand-written guests:
+// their outcome depends on the host's kernel.
+#include "engine/vector/features.h"
 #include "fuzz/forms.h"
 
 namespace trapline::fuzz {
 
 namespace {
 
+// What the host offers a guest: its own features where they are executed by it.
+const cpu::Cpuid& host_policy() {
+  static const cpu::Cpuid policy = *cpu::Cpuid::make({});
+  return policy;
+}
+
+// XSAVE is virtualized in software: a guest has it whatever the host has.
+bool host_saves() {
+  static const bool value = cpu::HostCpu::real().xcr0 != 0;
+  return value;
+}
+
+// Of those that are not the vector unit's: the feature that executes them; null: all hosts do.
+const char* feature_of(ZydisISAExt ext) {
+  switch (ext) {
+    case ZYDIS_ISA_EXT_ADOX_ADCX:
+      return "adx";
+    case ZYDIS_ISA_EXT_BMI1:
+      return "bmi1";
+    case ZYDIS_ISA_EXT_BMI2:
+      return "bmi2";
+    case ZYDIS_ISA_EXT_CLFLUSHOPT:
+      return "clflushopt";
+    case ZYDIS_ISA_EXT_CLWB:
+      return "clwb";
+    case ZYDIS_ISA_EXT_LZCNT:
+      return "abm";
+    case ZYDIS_ISA_EXT_MOVBE:
+      return "movbe";
+    default:
+      return nullptr;
+  }
+}
+
 bool known_extension(ZydisISAExt ext) {
   switch (ext) {
     case ZYDIS_ISA_EXT_ADOX_ADCX:
     case ZYDIS_ISA_EXT_AES:
+    case ZYDIS_ISA_EXT_AMD3DNOW_PREFETCH:
     case ZYDIS_ISA_EXT_AVX:
     case ZYDIS_ISA_EXT_AVX2:
     case ZYDIS_ISA_EXT_AVX2GATHER:
@@ -40,11 +76,16 @@ bool known_extension(ZydisISAExt ext) {
     case ZYDIS_ISA_EXT_SSE2:
     case ZYDIS_ISA_EXT_SSE3:
     case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_SSE4A:
     case ZYDIS_ISA_EXT_SSSE3:
     case ZYDIS_ISA_EXT_VAES:
     case ZYDIS_ISA_EXT_VPCLMULQDQ:
     case ZYDIS_ISA_EXT_X87:
       return true;
+    // Not XSAVEOPT and XSAVEC: what they write follows from which components the processor believes to be in use or
+    // modified (SDM Vol. 1 13.6), and it may believe so of more than are.
+    case ZYDIS_ISA_EXT_XSAVE:
+      return host_saves();
     default:
       return false;
   }
@@ -52,9 +93,11 @@ bool known_extension(ZydisISAExt ext) {
 
 bool host_business(ZydisMnemonic m) {
   switch (m) {
-    // With an empty mask some hosts fault at some addresses, others never (SDM Vol. 2B: implementation dependent).
+    // With an empty mask some of Intel's fault at some addresses, others never (SDM Vol. 2B: implementation dependent);
+    // AMD's check the whole operand always.
     case ZYDIS_MNEMONIC_MASKMOVDQU:
     case ZYDIS_MNEMONIC_VMASKMOVDQU:
+      return isa::host_vendor() == isa::Vendor::intel;
     // Ways out: to the host's kernel, to the hypervisor below it, to another privilege level.
     case ZYDIS_MNEMONIC_SYSCALL:
     case ZYDIS_MNEMONIC_SYSENTER:
@@ -69,6 +112,8 @@ bool host_business(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDPMC:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_XSETBV:
     case ZYDIS_MNEMONIC_SGDT:
     case ZYDIS_MNEMONIC_SIDT:
     case ZYDIS_MNEMONIC_SLDT:
@@ -78,6 +123,8 @@ bool host_business(ZydisMnemonic m) {
     case ZYDIS_MNEMONIC_LSL:
     case ZYDIS_MNEMONIC_VERR:
     case ZYDIS_MNEMONIC_VERW:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
     case ZYDIS_MNEMONIC_LFS:
     case ZYDIS_MNEMONIC_LGS:
     case ZYDIS_MNEMONIC_LSS:
@@ -114,6 +161,27 @@ bool admissible(const Decoded& d) {
   // INT 0x80 is a system call; the others are gates that user code may not pass.
   if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.raw.imm[0].value.u == 0x80) return false;
   return true;
+}
+
+bool host_executes(const ZydisDecodedInstruction& insn) {
+  const u64 needed = engine::vector::required_features(insn.meta.isa_set);
+  if (needed != ~u64{0}) return (engine::vector::host_features() & needed) == needed;
+  const char* feature = feature_of(insn.meta.isa_ext);
+  // Vector sets that nobody is offered, Xeon Phi's among them, are the unit's kNever.
+  if (!feature) return insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || insn.meta.isa_ext == ZYDIS_ISA_EXT_BASE;
+  return host_policy().has(feature);
+}
+
+bool saves_state(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
+      return true;
+    default:
+      return false;
+  }
 }
 
 // Ends a sequence at CPL 3, whatever its operands.
@@ -153,7 +221,9 @@ std::string extension_of(const ZydisDecodedInstruction& insn) {
     case ZYDIS_ISA_EXT_CLFSH:
     case ZYDIS_ISA_EXT_CLWB:
     case ZYDIS_ISA_EXT_MOVDIR:
+    case ZYDIS_ISA_EXT_AMD3DNOW_PREFETCH:
       return "integer";
+
     case ZYDIS_ISA_EXT_ADOX_ADCX:
       return "ADX";
     case ZYDIS_ISA_EXT_AVX2GATHER:

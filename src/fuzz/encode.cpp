@@ -24,8 +24,8 @@ Extended extended(const Form& f, const Choices& c) {
 
 }  // namespace
 
-Encoder::Encoder(const Form& form, const Choices& choices) {
-  if (choices.address32) put(0x67);
+Encoder::Encoder(const Form& form, const Choices& choices, isa::CodeSize size) : code_{size} {
+  if (choices.address_prefix) put(0x67);
   if (choices.segment) put(choices.segment);
   switch (form.encoding) {
     case Encoding::legacy:
@@ -46,7 +46,7 @@ void Encoder::legacy(const Form& f, const Choices& c) {
   if (f.pp) put(kPrefix[f.pp]);
   const Extended e = extended(f, c);
   const unsigned rex = 0x40 | unsigned{f.w} << 3 | e.r3 << 2 | (f.memory() ? e.x3 : 0) << 1 | e.b3;
-  if (rex != 0x40 || c.rex) put(rex);
+  if (code_ == isa::CodeSize::bits64 && (rex != 0x40 || c.rex)) put(rex);
   if (f.map) put(0x0f);
   if (f.map == 2) put(0x38);
   if (f.map == 3) put(0x3a);
@@ -87,6 +87,12 @@ void Encoder::modrm(const Form& f, const Choices& c) {
   }
   const MemoryForm& m = c.memory;
   using Kind = MemoryForm::Kind;
+  // 16-bit addresses: [SI], [DI], [BP] or [BX] with a 16-bit displacement.
+  if (code_ == (c.address_prefix ? isa::CodeSize::bits32 : isa::CodeSize::bits16)) {
+    put(0x80 | reg | (4 + (m.base & 3u)));
+    size_ += 2;
+    return;
+  }
   if (m.kind == Kind::rip) {
     put(reg | 5);
     size_ += 4;

@@ -19,14 +19,15 @@ struct Choices {
   bool keep_modrm_reg = true;    // reg field is part of the opcode
   bool keep_modrm_rm = true;
   MemoryForm memory;
-  bool address32 = false, lock = false, broadcast = false, zeroing = false, short_vex = false, rex = false;
+  bool address_prefix = false, lock = false, broadcast = false, zeroing = false, short_vex = false, rex = false;
   u8 segment = 0;  // prefix byte or 0
   u8 mask = 0;
 };
 
 class Encoder {
  public:
-  explicit Encoder(const Form& form, const Choices& choices = {});
+  // Code of 16 and 32 bits: register numbers below 8, no REX.
+  explicit Encoder(const Form& form, const Choices& choices = {}, isa::CodeSize size = isa::CodeSize::bits64);
   u8* bytes() { return bytes_; }              // followed by zeros for immediates
   std::size_t size() const { return size_; }  // up to the displacement's end
 
@@ -37,6 +38,7 @@ class Encoder {
   void evex(const Form& f, const Choices& c);
   void modrm(const Form& f, const Choices& c);
 
+  isa::CodeSize code_;
   u8 bytes_[48] = {};
   std::size_t size_ = 0;
 };

@@ -10,6 +10,7 @@
 
 #include "base/types.h"
 #include "fuzz/rng.h"
+#include "isa/insn.h"
 
 namespace trapline::fuzz {
 
@@ -33,15 +34,18 @@ struct Extension {
   std::vector<std::vector<Form>> by_mnemonic;
 };
 
+// Of one code size: 16- and 32-bit code has other encodings.
 class Forms {
  public:
-  Forms();
+  explicit Forms(isa::CodeSize size = isa::CodeSize::bits64);
+  isa::CodeSize size() const { return size_; }
   const std::vector<Extension>& extensions() const { return extensions_; }
   std::size_t draw_extension(Rng& rng) const;  // index into extensions()
   const Form& draw(Rng& rng, std::size_t extension) const;
   std::size_t form_count() const;
 
  private:
+  isa::CodeSize size_;
   std::vector<Extension> extensions_;
   unsigned total_weight_ = 0;
 };
@@ -51,7 +55,12 @@ struct Decoded {
   ZydisDecodedInstruction insn;
   std::array<ZydisDecodedOperand, ZYDIS_MAX_OPERAND_COUNT> operands;
 };
-bool decode(const u8* bytes, std::size_t size, Decoded& out);
+bool decode(const u8* bytes, std::size_t size, Decoded& out, isa::CodeSize code = isa::CodeSize::bits64);
+
+// Does the host's CPUID say that it executes this instruction's set?
+bool host_executes(const ZydisDecodedInstruction& insn);
+// XSAVE, XRSTOR: EDX:EAX must name components that both sides have, and the area is large.
+bool saves_state(ZydisMnemonic mnemonic);
 
 // May it be part of a sequence: of a known extension, and neither a way out of the sandbox (SYSCALL, VMCALL), nor
 // something whose result is the host's own business (CPUID, RDTSC, SGDT, segment registers, XSAVE's bookkeeping)?

@@ -34,6 +34,14 @@ void on_crash(int signal) {
   ::raise(signal);
 }
 
+Extent extent_of(const FuzzOptions& options, const Native& native) {
+  Extent e = Extent::of_host();
+  e.code32 = native.runs(isa::CodeSize::bits32);
+  e.code16 = native.runs(isa::CodeSize::bits16);
+  e.bits = options.bits;
+  return e;
+}
+
 class Run {
  public:
   Run(const FuzzOptions& options, u64 seed, Native& native, Guest& guest)
@@ -41,13 +49,16 @@ class Run {
         seed_{seed},
         native_{native},
         guest_{guest},
-        extent_{Extent::of_host()},
+        extent_{extent_of(options, native)},
         report_{options, extent_, forms_} {}
 
   int go() {
     const auto start = std::chrono::steady_clock::now();
-    fmt::print(options_.out, "fuzz: engine {}, seed {}, {} encodings of {} extensions\n", options_.engine, seed_,
-               forms_.form_count(), forms_.extensions().size());
+    const Forms& forms = forms_.of(isa::CodeSize::bits64);
+    fmt::print(options_.out, "fuzz: engine {}, seed {}, {} encodings of {} extensions{}{}\n", options_.engine, seed_,
+               forms.form_count(), forms.extensions().size(),
+               extent_.code32 ? "" : "; this host's kernel runs no 32-bit code",
+               extent_.code16 ? "" : "; this host's kernel runs no 16-bit code");
     std::fflush(options_.out);
     generate(0);
     native_.submit(pointers(0));
@@ -134,12 +145,23 @@ class Run {
       shrunk = false;
       for (std::size_t i = small.items.size(); i-- > 0 && small.items.size() > 1;) {
         Program candidate = small;
-        candidate.items.erase(candidate.items.begin() + static_cast<std::ptrdiff_t>(i));
+        std::size_t first = i, last = i;
+        const auto same_group = [&](std::size_t n) {
+          return small.items[n].group && small.items[n].group == small.items[i].group;
+        };
+        while (first > 0 && same_group(first - 1)) first--;
+        while (last + 1 < small.items.size() && same_group(last + 1)) last++;
+        const std::size_t dropped = last - first + 1;
+        if (dropped == small.items.size()) continue;
+        candidate.items.erase(candidate.items.begin() + static_cast<std::ptrdiff_t>(first),
+                              candidate.items.begin() + static_cast<std::ptrdiff_t>(last + 1));
         for (Item& item : candidate.items)
-          if (item.fix == Item::Fix::branch && item.target > i) item.target--;
+          if (item.fix == Item::Fix::branch && item.target > first)
+            item.target -= std::min(dropped, item.target - first);
         if (!differs(candidate, *native, *engine)) continue;
         small = std::move(candidate);
         shrunk = true;
+        i = first;
       }
     }
     differs(small, *native, *engine);
@@ -151,7 +173,7 @@ class Run {
   Native& native_;
   Guest& guest_;
   Extent extent_;
-  Forms forms_;
+  AllForms forms_;
   Report report_;
   std::vector<Program> batches_[2];
   Outcome engine_out_{};
@@ -165,6 +187,10 @@ int run_fuzz(const FuzzOptions& options) {
   auto native = Native::start();  // forks: before the engine starts anything
   if (!native) {
     fmt::print(options.out, "{}\n", native.error());
+    return cannot_run;
+  }
+  if (options.bits && !(*native)->runs(static_cast<isa::CodeSize>(options.bits / 8))) {
+    fmt::print(options.out, "fuzz: this host's kernel runs no {}-bit code: leave out --bits\n", options.bits);
     return cannot_run;
   }
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT})

@@ -30,6 +30,7 @@ struct FuzzOptions {
   u64 count = 10'000'000;   // stop when this many instructions have retired on the host; 0: after one sequence.
                             // Checked between sequences, so up to one sequence more may retire
   u64 sequences = 0;        // if not 0: stop after this many sequences, and `count` means nothing
+  unsigned bits = 0;        // sequences of 16-, 32- or 64-bit code alone; 0: of every size that the host's kernel runs
   bool minimize = false;    // shorten every differing sequence, in slot 0
   u32 differences = 1;      // stop after this many differing sequences; 0 is as 1
   bool verbose = false;     // print every sequence before it runs

@@ -1,7 +1,9 @@
 #include "fuzz/guest.h"
 
-#include <sys/auxv.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 
 #include "cpu/code_map.h"
@@ -28,7 +30,7 @@ constexpr u64 kSystem = 0xffff800000000000;
 constexpr u64 kRam = 16 * MiB;
 constexpr u64 kBudget = 5000;  // instructions of one sequence; more is a loop
 // As Linux has them, since MOV from segment registers and pushes show them.
-constexpr u16 kKernelCs = 0x10, kUserCs = 0x33, kUserSs = 0x2b, kTssSelector = 0x40;
+constexpr u16 kKernelCs = 0x10, kUserCs = 0x33, kUserCs32 = 0x23, kUserSs = 0x2b, kTssSelector = 0x40;
 constexpr u64 kPresent = 1, kWrite = 2, kUser = 4, kNoExecute = u64{1} << 63;
 
 struct NoBus final : cpu::Bus {
@@ -40,6 +42,14 @@ struct NoBus final : cpu::Bus {
   void ioapic_eoi(cpu::Vcpu&, u8) override {}
 };
 
+}  // namespace
+
+void drop_upper_halves(Registers& r) {
+  for (unsigned i = 0; i < 8; i++) r.gpr[i] &= 0xffffffff;
+}
+
+namespace {
+
 cpu::Segment segment(u16 selector, u16 attr, u64 base = 0) {
   cpu::Segment s;
   s.selector = selector;
@@ -50,7 +60,22 @@ cpu::Segment segment(u16 selector, u16 attr, u64 base = 0) {
   return s;
 }
 
-bool host_has_fsgsbase() { return getauxval(AT_HWCAP2) & 2; }  // HWCAP2_FSGSBASE: Linux has set CR4.FSGSBASE
+// Is CR4.FSGSBASE set? Linux says so only where it uses it (HWCAP2_FSGSBASE): a hypervisor below may have set it all
+// the same. So a process tries.
+bool host_has_fsgsbase() {
+  static const bool value = [] {
+    const int pid = ::fork();
+    if (pid == 0) {
+      asm volatile("rdgsbase %%rax" : : : "rax");
+      ::_exit(0);
+    }
+    int status = 0;
+    while (pid > 0 && ::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return pid > 0 && WIFEXITED(status);
+  }();
+  return value;
+}
 
 }  // namespace
 
@@ -88,7 +113,8 @@ struct Guest::Impl {
   void map(u64 linear, u64 gpa, u64 size, u64 bits);
   void make_tables();
   void make_system_pages();
-  void enter(const Snapshot& start, u64 rip);
+  cpu::Segment code_segment(isa::CodeSize size, std::size_t slot) const;
+  void enter(const Program& program, std::size_t slot);
   void leave(Snapshot& out, Ending& ending, engine::Exit exit);
   void load_x87(const Registers& r);
   void save_x87(Registers& r) const;
@@ -119,6 +145,7 @@ void Guest::Impl::make_tables() {
 void Guest::Impl::make_system_pages() {
   put<u64>(kSystemGpa + kGdt + kKernelCs, 0x00af9b000000ffff);
   put<u64>(kSystemGpa + kGdt + 0x18, 0x00cf93000000ffff);
+  put<u64>(kSystemGpa + kGdt + (kUserCs32 & ~7), 0x00cffb000000ffff);
   put<u64>(kSystemGpa + kGdt + (kUserSs & ~7), 0x00cff3000000ffff);
   put<u64>(kSystemGpa + kGdt + (kUserCs & ~7), 0x00affb000000ffff);
   put<u64>(kSystemGpa + kTss + 4, kSystem + kStackTop);
@@ -150,15 +177,25 @@ void Guest::Impl::save_x87(Registers& r) const {
   std::memcpy(r.x87 + 16, &cpu.x87.fdp, 8);
 }
 
-void Guest::Impl::enter(const Snapshot& start, u64 rip) {
+cpu::Segment Guest::Impl::code_segment(isa::CodeSize size, std::size_t slot) const {
+  if (size == isa::CodeSize::bits64) return segment(kUserCs, 0xa0fb);
+  if (size == isa::CodeSize::bits32) return segment(kUserCs32, 0xc0fb);
+  cpu::Segment s = segment(code16_selector(slot), 0x00fb, code_base(size, slot));
+  s.limit = 0xffff;
+  return s;
+}
+
+void Guest::Impl::enter(const Program& program, std::size_t slot) {
+  const Snapshot& start = program.initial;
   const Registers& r = start.regs;
   std::memcpy(cpu.gpr, r.gpr, sizeof r.gpr);
-  cpu.rip = rip;
+  cpu.rip = code_at(slot) - code_base(program.size, slot);
   cpu.set_rflags_raw(static_cast<u32>(r.rflags));
   cpu.cpl = 3;
-  cpu.seg[static_cast<u8>(isa::Seg::cs)] = segment(kUserCs, 0xa0fb);
-  cpu.seg[static_cast<u8>(isa::Seg::ss)] = segment(kUserSs, 0xc0f3);
-  for (const isa::Seg s : {isa::Seg::ds, isa::Seg::es, isa::Seg::fs, isa::Seg::gs}) {
+  cpu.seg[static_cast<u8>(isa::Seg::cs)] = code_segment(program.size, slot);
+  for (const isa::Seg s : {isa::Seg::ss, isa::Seg::ds, isa::Seg::es})
+    cpu.seg[static_cast<u8>(s)] = segment(kUserSs, 0xc0f3);
+  for (const isa::Seg s : {isa::Seg::fs, isa::Seg::gs}) {
     cpu.seg[static_cast<u8>(s)] = segment(0, 0);
     cpu.seg[static_cast<u8>(s)].usable = false;
   }
@@ -286,12 +323,13 @@ void Guest::load(const std::vector<const Program*>& programs) {
 
 void Guest::run(const Program& program, std::size_t index, Outcome& out) {
   Impl& m = *impl_;
-  m.enter(program.initial, place::code + index * place::slot);
+  m.enter(program, index);
   if (m.watchdog) m.watchdog->begin();
   engine::Exit exit;
   do exit = m.engine->run(m.cpu, kBudget);
   while (exit == engine::Exit::kicked && !(m.watchdog && m.watchdog->gave_up()));
   m.leave(out.state, out.ending, exit);
+  if (program.size != isa::CodeSize::bits64) drop_upper_halves(out.state.regs);
 }
 
 }  // namespace trapline::fuzz

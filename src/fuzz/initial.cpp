@@ -154,14 +154,18 @@ void make_x87(Rng& rng, Registers& r) {
 
 }  // namespace
 
-void make_initial(Rng& rng, const Extent& extent, Snapshot& out) {
+void make_initial(Rng& rng, const Extent& extent, isa::CodeSize size, Snapshot& out) {
   std::memset(&out.regs, 0, sizeof out.regs);
   make_gpr(rng, out.regs);
+  if (size != isa::CodeSize::bits64)  // the upper halves are undefined there
+    for (unsigned i = 0; i < 8; i++) out.regs.gpr[i] &= 0xffffffff;
   make_flags(rng, out.regs);
   make_vectors(rng, extent, out.regs);
   make_x87(rng, out.regs);
   fill(rng, out.memory.data, sizeof out.memory.data);
   fill(rng, out.memory.stack, sizeof out.memory.stack);
+  constexpr u64 kHeader = place::xsave - place::data + 512;
+  if (rng.percent(60)) std::memset(out.memory.data + kHeader, 0, 64);
 }
 
 }  // namespace trapline::fuzz

@@ -37,10 +37,14 @@ Lenient lenient_for(const Decoded& d) {
       l.page_address = l.x87 = true;
       break;
     // Which misalignments are #AC and which #GP "may vary with implementation" (SDM Vol. 2A FXSAVE).
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXSAVE64:
       l.page_address = l.memory = l.alignment_vector = true;
       break;
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
       l.page_address = l.x87 = l.alignment_vector = true;
@@ -52,8 +56,8 @@ Lenient lenient_for(const Decoded& d) {
     case ZYDIS_MNEMONIC_FSTP:
       if (d.operands[0].size == 80) l.memory = true;
       break;
-    // Intel pushes the return address before it looks whether the target is canonical; RSP is put back. AMD jumps
-    // first.
+    // Intel pushes the return address before it looks whether the target is canonical, and RSP is put back; AMD looks
+    // first. Translated code pushes on both.
     case ZYDIS_MNEMONIC_CALL:
       l.below_stack = true;
       break;
@@ -81,15 +85,15 @@ Lenient lenient_for(const Decoded& d) {
 
 Lenient lenient_at(const Program& program, std::size_t slot, const Outcome& native) {
   if (native.ending.kind != Ending::Kind::event || native.ending.vector == 3) return {};
-  const u64 base = place::code + slot * place::slot;
+  const u64 base = code_at(slot);
   const auto code = layout(program.items, base);
-  const u64 offset = native.state.regs.rip - base;
+  const u64 offset = stopped_at(program, slot, native) - base;
   if (offset >= code.size()) return {};
   Decoded d;
   u8 bytes[32] = {};
   std::copy(code.begin() + static_cast<std::ptrdiff_t>(offset),
             code.begin() + static_cast<std::ptrdiff_t>(std::min<u64>(code.size(), offset + 15)), bytes);
-  return decode(bytes, 15, d) ? lenient_for(d) : Lenient{};
+  return decode(bytes, 15, d, program.size) ? lenient_for(d) : Lenient{};
 }
 
 }  // namespace trapline::fuzz

@@ -44,6 +44,8 @@ Result<std::unique_ptr<Native>, std::string> Native::start() {
   if (code == MAP_FAILED) return Err{failed("mmap")};
   n->code_ = static_cast<u8*>(code);
   if (!n->spawn()) return Err{failed("fork")};
+  n->submit({});  // the answer says what the child can run
+  n->collect();
   return n;
 }
 
@@ -97,6 +99,7 @@ void Native::submit(const std::vector<const Program*>& programs) {
     const auto code = layout(programs[i]->items, place::code + i * place::slot);
     INVARIANT(code.size() <= place::slot, "{} bytes of code", code.size());
     std::memcpy(code_ + i * place::slot, code.data(), code.size());
+    shared_->size[i] = programs[i]->size;
     shared_->initial[i] = programs[i]->initial;
   }
   shared_->count = programs.size();
@@ -118,6 +121,11 @@ void Native::collect() {
     if (shared_->first >= shared_->count) return;
     order();
   }
+}
+
+bool Native::runs(isa::CodeSize size) const {
+  if (size == isa::CodeSize::bits64) return true;
+  return size == isa::CodeSize::bits32 ? shared_->code32 : shared_->code16;
 }
 
 const Outcome& Native::outcome(std::size_t index) const { return shared_->outcome[index]; }

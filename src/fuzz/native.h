@@ -29,6 +29,8 @@ class Native {
 
   static const u8* read_only_page();  // its contents, the same for both sides
   u64 restarts() const { return restarts_; }
+  // Does the host's kernel let a process run code of this size? By selectors that its descriptor tables have.
+  bool runs(isa::CodeSize size) const;
 
   struct Shared;  // what the child sees
 

@@ -1,5 +1,6 @@
 #include "fuzz/native_child.h"
 
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -45,6 +46,48 @@ struct Child {
 };
 Child child;  // one per process; the signal handler has no other way to it
 
+// SS as the frame has it, also into code of another size (Linux arch/x86/include/uapi/asm/ucontext.h).
+constexpr unsigned long kSigcontextSs = 2, kStrictRestoreSs = 4;
+constexpr u16 kCode64 = 0x33, kCode32 = 0x23, kStack = 0x2b;
+
+u16 code_selector(isa::CodeSize size, u64 slot) {
+  return size == isa::CodeSize::bits64 ? kCode64 : size == isa::CodeSize::bits32 ? kCode32 : code16_selector(slot);
+}
+
+bool is_code(u16 selector) {
+  u32 rights = 0;
+  u8 visible;
+  asm volatile("lar %2, %0; setz %1" : "=r"(rights), "=q"(visible) : "r"(u32{selector}) : "cc");
+  return visible && (rights & 0x9800) == 0x9800;  // present, no system segment, code
+}
+
+// 16-bit code segments, in which the instruction pointer reaches every slot.
+bool install_code16() {
+  for (u64 base = 0; base < place::code_size; base += place::segment) {
+    user_desc entry{};
+    entry.entry_number = static_cast<unsigned>(base / place::segment);
+    entry.base_addr = static_cast<unsigned>(place::code + base);
+    entry.limit = 0xffff;
+    entry.contents = MODIFY_LDT_CONTENTS_CODE;
+    if (::syscall(SYS_modify_ldt, 1, &entry, sizeof entry) != 0) return false;
+  }
+  return is_code(code16_selector(0)) && is_code(code16_selector(place::batch - 1));
+}
+
+// 64-bit processes have null selectors in DS and ES, which is nothing to code of other sizes.
+void find_code_sizes(Native::Shared& shared) {
+  asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(u32{kStack}));
+  shared.code32 = is_code(kCode32);
+  shared.code16 = install_code16();
+}
+
+void enter_code(ucontext_t& context, isa::CodeSize size, u64 slot) {
+  greg_t& segments = context.uc_mcontext.gregs[REG_CSGSFS];
+  segments = static_cast<greg_t>((static_cast<u64>(segments) & 0x0000ffffffff0000) | code_selector(size, slot) |
+                                 u64{kStack} << 48);
+  context.uc_flags |= kSigcontextSs | kStrictRestoreSs;
+}
+
 void load_next(ucontext_t& context) {
   Native::Shared& s = *child.shared;
   if (child.index == s.count) {
@@ -57,16 +100,37 @@ void load_next(ucontext_t& context) {
   const Snapshot& start = s.initial[child.index];
   std::memcpy(reinterpret_cast<void*>(place::data), start.memory.data, place::data_size);
   std::memcpy(reinterpret_cast<void*>(place::stack), start.memory.stack, place::stack_size);
-  load_frame(context, start.regs, place::code + child.index * place::slot, child.layout);
+  const isa::CodeSize size = s.size[child.index];
+  load_frame(context, start.regs, code_at(child.index) - code_base(size, child.index), child.layout);
+  enter_code(context, size, child.index);
 }
 
-void finish(const ucontext_t& context, Ending::Kind kind) {
+// INT1 is a trap by both manuals: RIP lies behind it. KVM on AMD takes its #DB and queues it again without moving RIP.
+// So a #DB that Linux found no cause for in DR6 (TRAP_BRKPT) at an INT1 has its length added. Bytes of INT1; 0: it is
+// none.
+unsigned int1_length(const u8* code, bool rex) {
+  for (unsigned i = 0; i < 15; i++) {
+    const u8 b = code[i];
+    const bool prefix = b == 0x66 || b == 0x67 || b == 0xf2 || b == 0xf3 || b == 0x26 || b == 0x2e || b == 0x36 ||
+                        b == 0x3e || b == 0x64 || b == 0x65 || (rex && b >> 4 == 4);
+    if (!prefix) return b == 0xf1 ? i + 1 : 0;
+  }
+  return 0;
+}
+
+void finish(const ucontext_t& context, Ending::Kind kind, const siginfo_t* info = nullptr) {
   Outcome& out = child.shared->outcome[child.index];
   const auto& g = context.uc_mcontext.gregs;
   save_frame(context, out.state.regs, child.layout);
   std::memcpy(out.state.memory.data, reinterpret_cast<const void*>(place::data), place::data_size);
   std::memcpy(out.state.memory.stack, reinterpret_cast<const void*>(place::stack), place::stack_size);
   out.ending = {kind, static_cast<u8>(g[REG_TRAPNO]), static_cast<u32>(g[REG_ERR]), static_cast<u64>(g[REG_CR2])};
+  const isa::CodeSize size = child.shared->size[child.index];
+  if (size != isa::CodeSize::bits64) drop_upper_halves(out.state.regs);
+  const u64 at = code_base(size, child.index) + out.state.regs.rip, into = at - place::code;
+  if (info && info->si_signo == SIGTRAP && info->si_code == TRAP_BRKPT && out.ending.vector == 1 &&
+      into < place::code_size - 15)
+    out.state.regs.rip += int1_length(reinterpret_cast<const u8*>(at), size == isa::CodeSize::bits64);
   child.index++;
 }
 
@@ -112,7 +176,7 @@ void run_batch() {
 
 }  // namespace
 
-extern "C" void trapline_fuzz_signal(int signal, siginfo_t*, void* where) {
+extern "C" void trapline_fuzz_signal(int signal, siginfo_t* info, void* where) {
   auto& context = *static_cast<ucontext_t*>(where);
   if (signal == SIGVTALRM) {
     // Two ticks within one sequence: it loops.
@@ -128,7 +192,7 @@ extern "C" void trapline_fuzz_signal(int signal, siginfo_t*, void* where) {
     std::memcpy(child.home, context.uc_mcontext.gregs, sizeof child.home);
     save_frame(context, child.home_registers, child.layout);
   } else {
-    finish(context, Ending::Kind::event);
+    finish(context, Ending::Kind::event, info);
   }
   load_next(context);
 }
@@ -144,6 +208,7 @@ void run_child(Native::Shared& shared, int code_fd, int channel) {
   std::memcpy(reinterpret_cast<void*>(place::read_only), shared.read_only, place::read_only_size);
   ::mprotect(reinterpret_cast<void*>(place::read_only), place::read_only_size, PROT_READ);
   ::syscall(SYS_arch_prctl, ARCH_SET_GS, place::gs_base);
+  find_code_sizes(shared);
   install_signals();
   const itimerval tick{{0, kWatchdogMicroseconds}, {0, kWatchdogMicroseconds}};
   ::setitimer(ITIMER_VIRTUAL, &tick, nullptr);

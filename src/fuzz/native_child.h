@@ -11,6 +11,8 @@ struct Native::Shared {
   volatile u64 current = 0;  // the one under way; after a death, who was it
   u64 first = 0;             // where to begin: after a death, behind it
   u8 read_only[place::read_only_size];
+  bool code32 = false, code16 = false;  // what the kernel lets it run; known once the first child has started
+  isa::CodeSize size[place::batch];
   Snapshot initial[place::batch];
   Outcome outcome[place::batch];
 };

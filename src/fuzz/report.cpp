@@ -16,25 +16,27 @@ double seconds_since(Report::Start start) {
 
 }  // namespace
 
-Report::Report(const FuzzOptions& options, const Extent& extent, const Forms& forms)
-    : options_{options}, extent_{extent}, forms_{forms}, by_extension_(forms.extensions().size()) {}
+Report::Report(const FuzzOptions& options, const Extent& extent, const AllForms& forms)
+    : options_{options}, extent_{extent}, forms_{forms} {}
 
 std::string Report::rerun(const Program& program) const {
-  return fmt::format("trapline fuzz --engine={}{} --seed={}", options_.engine, options_.uncounted ? " --uncounted" : "",
-                     program.seed);
+  return fmt::format("trapline fuzz --engine={}{}{} --seed={}", options_.engine,
+                     options_.uncounted ? " --uncounted" : "",
+                     options_.bits ? fmt::format(" --bits={}", options_.bits) : "", program.seed);
 }
 
 void Report::show(const Program& program, std::size_t slot) const {
-  fmt::print(options_.out, "sequence {}\n{}", program.seed, listing(program.items, place::code + slot * place::slot));
+  fmt::print(options_.out, "sequence {}\n{}", program.seed, listing(program, code_at(slot)));
   std::fflush(options_.out);
 }
 
 void Report::count(const Program& program, const Outcome& native, std::size_t slot) {
-  const u64 end = native.state.regs.rip - (place::code + slot * place::slot);
+  const u64 end = stopped_at(program, slot, native) - code_at(slot);
   u64 at = 0;
   for (const Item& i : program.items) {
     if (at >= end) break;
-    by_extension_[i.extension]++;
+    by_extension_[forms_.of(program.size).extensions()[i.extension].name]++;
+    by_size_[program.size == isa::CodeSize::bits64 ? 2 : program.size == isa::CodeSize::bits32 ? 1 : 0]++;
     instructions_++;
     at += i.length;
   }
@@ -46,7 +48,7 @@ void Report::count(const Program& program, const Outcome& native, std::size_t sl
 }
 
 void Report::print_case(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) const {
-  fmt::print(options_.out, "{}", listing(program.items, place::code + slot * place::slot));
+  fmt::print(options_.out, "{}", listing(program, code_at(slot)));
   fmt::print(options_.out, "  ended: host {} at {:#x}, engine {} at {:#x}\n", name_of(native.ending),
              native.state.regs.rip, name_of(engine.ending), engine.state.regs.rip);
   for (const std::string& line : differences(native, engine, extent_, lenient_at(program, slot, native)))
@@ -79,14 +81,15 @@ void Report::summary(Start start, u64 sequences, u64 restarts) const {
   const double seconds = seconds_since(start);
   std::string extensions, endings;
   std::vector<std::pair<u64, std::string>> sorted;
-  for (std::size_t i = 0; i < by_extension_.size(); i++)
-    sorted.emplace_back(by_extension_[i], forms_.extensions()[i].name);
+  for (const auto& [name, n] : by_extension_) sorted.emplace_back(n, name);
   std::sort(sorted.rbegin(), sorted.rend());
   for (const auto& [n, name] : sorted) extensions += fmt::format("{}{} {}", extensions.empty() ? "" : ", ", name, n);
   for (const auto& [name, n] : by_ending_)
     endings += fmt::format("{}{} {}", endings.empty() ? "" : ", ", name == "#BP" ? "whole" : name, n);
   fmt::print(options_.out, "fuzz: {} instructions, {} sequences in {:.1f} s ({:.0f} instructions/s)\n", instructions_,
              sequences, seconds, static_cast<double>(instructions_) / seconds);
+  fmt::print(options_.out, "fuzz: by code size: 64 bits {}, 32 bits {}, 16 bits {}\n", by_size_[2], by_size_[1],
+             by_size_[0]);
   fmt::print(options_.out, "fuzz: by extension: {}\nfuzz: by ending: {}\n", extensions, endings);
   if (restarts) fmt::print(options_.out, "fuzz: the host's process had to be started again {} times\n", restarts);
   fmt::print(options_.out, "fuzz: {} differences\n", differing_);

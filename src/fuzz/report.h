@@ -15,7 +15,7 @@ class Report {
  public:
   using Start = std::chrono::steady_clock::time_point;
 
-  Report(const FuzzOptions& options, const Extent& extent, const Forms& forms);
+  Report(const FuzzOptions& options, const Extent& extent, const AllForms& forms);
 
   void show(const Program& program, std::size_t slot) const;
   // Adds the instructions before the one where the host stopped to the totals.
@@ -34,8 +34,9 @@ class Report {
 
   const FuzzOptions& options_;
   const Extent& extent_;
-  const Forms& forms_;
-  std::vector<u64> by_extension_;
+  const AllForms& forms_;
+  std::map<std::string, u64> by_extension_;
+  u64 by_size_[3] = {};  // instructions of 16-, 32- and 64-bit code
   std::map<std::string, u64> by_ending_;
   u64 instructions_ = 0, differing_ = 0;
   Start last_progress_ = std::chrono::steady_clock::now();

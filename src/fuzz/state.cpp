@@ -45,15 +45,20 @@ bool same_ending(const Ending& a, const Ending& b, const Lenient& lenient = {}) 
 unsigned vector_bytes(const Extent& e) { return e.avx512 ? 64 : e.avx ? 32 : 16; }
 unsigned vector_count(const Extent& e) { return e.avx512 ? 32 : 16; }
 
-// x87 fields by name. FOP, FIP and FDP hold the last instruction's only where the CPU says so (SDM Vol. 1 8.1.8,
-// CPUID.7.0:EBX[6]); AMD CPUs save them only with an exception pending (APM Vol. 2 11.4.4).
+// x87 fields by name. AMD's CPUs save FOP, FIP and FDP only with an exception pending (APM Vol. 2 11.4.4): elsewhere
+// the host's are not to be had.
 struct X87Field {
   const char* name;
   unsigned offset, bytes;
-  bool intel_only;
+  bool pointer;
 };
 constexpr X87Field kX87[] = {{"fcw", 0, 2, false}, {"fsw", 2, 2, false}, {"ftw", 4, 1, false},
                              {"fop", 6, 2, true},  {"fip", 8, 8, true},  {"fdp", 16, 8, true}};
+
+bool shown(const X87Field& f, const Registers& native, const Extent& extent) {
+  constexpr u8 kErrorSummary = 0x80;
+  return !f.pointer || extent.intel || (native.x87[2] & kErrorSummary);
+}
 
 std::string hex(const u8* bytes, unsigned n) {  // as one number, high byte first
   std::string s;
@@ -99,7 +104,7 @@ void list_registers(Lister& out, const Registers& n, const Registers& e, const E
   out.number("mxcsr", n.mxcsr & mxcsr, e.mxcsr & mxcsr);
   if (lenient.x87) return;
   for (const X87Field& f : kX87)
-    if (extent.intel || !f.intel_only) out.bytes(f.name, n.x87 + f.offset, e.x87 + f.offset, f.bytes);
+    if (shown(f, n, extent)) out.bytes(f.name, n.x87 + f.offset, e.x87 + f.offset, f.bytes);
   for (unsigned i = 0; i < 8; i++) out.bytes(fmt::format("st{}", i), n.x87 + 32 + 16 * i, e.x87 + 32 + 16 * i, 10);
 }
 
@@ -110,7 +115,8 @@ Extent Extent::of_host() {
   __builtin_cpu_init();
   e.avx = __builtin_cpu_supports("avx");
   e.avx512 = __builtin_cpu_supports("avx512f");
-  e.intel = __builtin_cpu_is("intel");
+  e.intel = isa::host_vendor() == isa::Vendor::intel;
+  e.mxcsr_mask = cpu::HostCpu::real().mxcsr_mask;
   return e;
 }
 
@@ -142,7 +148,7 @@ bool equal(const Outcome& native, const Outcome& engine, const Extent& extent) {
       if (std::memcmp(n.zmm[i], e.zmm[i], vector_bytes(extent)) != 0) return false;
   }
   for (const X87Field& f : kX87)
-    if ((extent.intel || !f.intel_only) && std::memcmp(n.x87 + f.offset, e.x87 + f.offset, f.bytes) != 0) return false;
+    if (shown(f, n, extent) && std::memcmp(n.x87 + f.offset, e.x87 + f.offset, f.bytes) != 0) return false;
   for (unsigned i = 0; i < 8; i++)
     if (std::memcmp(n.x87 + 32 + 16 * i, e.x87 + 32 + 16 * i, 10) != 0) return false;
   return std::memcmp(&native.state.memory, &engine.state.memory, sizeof(Memory)) == 0;

@@ -14,10 +14,12 @@ namespace trapline::fuzz {
 namespace place {
 inline constexpr u64 code = 0x10000000, data = 0x10100000, read_only = 0x10200000, stack = 0x10300000;
 inline constexpr u64 data_size = 2 * kPageSize, read_only_size = kPageSize, stack_size = kPageSize;
-inline constexpr u64 slot = 320;   // bytes of code per sequence; not a divisor of a page, so that some cross one
-inline constexpr u64 batch = 256;  // sequences handed to the child at once
+inline constexpr u64 slot = 320;        // bytes of code per sequence; not a divisor of a page, so that some cross one
+inline constexpr u64 segment = 0x4000;  // distance of the 64 KiB code segments that 16-bit code runs in
+inline constexpr u64 batch = 256;       // sequences handed to the child at once
 inline constexpr u64 code_size = (batch * slot + kPageSize - 1) / kPageSize * kPageSize;
-inline constexpr u64 gs_base = 0x40;  // small: a GS override shifts an address, it does not leave the window
+inline constexpr u64 xsave = data + kPageSize;  // an area whose header is often one that XRSTOR takes
+inline constexpr u64 gs_base = 0x40;            // small: a GS override shifts an address, it does not leave the window
 }  // namespace place
 
 struct Registers {
@@ -56,6 +58,10 @@ struct Outcome {
 // Which vector state the host has, and so which is compared.
 struct Extent {
   bool avx = false, avx512 = false, intel = true;
+  bool code32 = false, code16 = false;  // does its kernel let a process run such code?
+  unsigned bits = 0;                    // of sequences' code; 0: all sizes that it runs
+  u32 mxcsr_mask =
+      0xffff;  // as the host's FXSAVE writes it; a guest's lacks the bits of features that it is not offered
   static Extent of_host();
 };
 
