@@ -81,10 +81,10 @@ probe:                                  ; rdi: what the address is more than the
     CHECK64 rax, .pushed
 .x87:
     fld1
-    fxsave64 [rel area]
+    fnstenv [rel area]                  ; FXSAVE shows AMD's FIP only with an exception pending
     fstp st0
-    mov rax, [rel area + 8]
-    sub rax, rdi
+    mov eax, [rel area + 12]
+    sub eax, edi
     CHECK64 rax, .x87
     movaps xmm0, [rel pair]
     paddq xmm0, [rel pair]
