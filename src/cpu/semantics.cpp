@@ -14,7 +14,7 @@ bool is(const isa::Insn& insn, unsigned operand, Kind kind) {
 // A pointer operand, or a memory operand that is a selector wider than a near target.
 bool far_target(const isa::Insn& insn) {
   if (is(insn, 0, Kind::far_ptr)) return true;
-  return is(insn, 0, Kind::mem) && insn.op[0].bytes == insn.operand_bytes + 2;
+  return is(insn, 0, Kind::mem) && insn.op[0].bytes != insn.operand_bytes;
 }
 
 // The opcode byte behind legacy prefixes and REX; RET has no operand that tells far from near.

@@ -74,8 +74,10 @@ std::string name_of(const testing::TestParamInfo<Bare>& info) {
 std::vector<Bare> guests() {
   std::vector<Bare> all;
   for (const char* engine : kEngines) {
-    for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
-                              "debug", "interrupts", "strings", "smc", "moved", "clock", "uart", "bios", "nmi", "smp"})
+    for (const char* guest :
+         {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64", "debug", "interrupts",
+          "strings", "smc", "moved", "clock", "uart", "bios", "nmi", "smp", "vendor64", "amd_66_near_branch",
+          "amd_far_pointer_rexw"})
       all.push_back({guest, 1, engine});
     for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
   }
