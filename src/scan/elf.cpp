@@ -108,6 +108,18 @@ std::string read_segments(File& f) {
 
 bool fits(const SectionHeader& s, const File& f) { return s.type == kNobits || slice(f.bytes, s.offset, s.size); }
 
+// The loader and the kernel map segments; a section's flag is the linker's word only. Debian's kernels 7.2 have it on .data.
+bool mapped_without_execution(const File& f, const SectionHeader& h) {
+  bool any = false, without = false;
+  for (const SegmentHeader& s : f.segments) {
+    if (s.type != kLoad) continue;
+    any |= (s.flags & 1) != 0;
+    const bool holds = h.address >= s.address && h.size <= s.file_size && h.address - s.address <= s.file_size - h.size;
+    if (holds) without = (s.flags & 1) == 0;
+  }
+  return any && without;
+}
+
 void add_section(File& f, Image& image, u64 index) {
   const SectionHeader& h = f.sections[index];
   std::string name{f.name_of(h)};
@@ -126,6 +138,11 @@ void add_section(File& f, Image& image, u64 index) {
   s.bytes = f.contents(h);
   s.file_offset = h.offset;
   s.code = (h.flags & kExecute) && h.type == kProgbits && !s.bytes.empty();
+  if (s.code && mapped_without_execution(f, h)) {
+    s.code = false;
+    image.warnings.push_back(
+        fmt::format("section {} is flagged executable, its segment is not: taken for data", s.name));
+  }
   f.image_section[index] = static_cast<i64>(image.sections.size());
   if (s.code && s.name.starts_with(".plt")) {
     const u64 step = h.entry_size >= 4 && h.entry_size <= 64 ? h.entry_size : 16;

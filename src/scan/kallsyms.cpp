@@ -1,7 +1,10 @@
 // Nothing points at the tables, so they are found by their shape, starting from the one that is like nothing else:
 //
-//   [offsets, relative_base]  num_syms  names  markers  [order]  token_table  token_index  [offsets, relative_base]
-//    up to 6.3                                           6.2, 6.3                          from 6.4
+//   [offsets, relative_base]  num_syms  names  markers  [order]  token_table  token_index  [offsets, [relative_base]]
+//    up to 6.3                                           6.2, 6.3                          from 6.4; base until 7.0
+//
+// Each begins at a multiple of the word, in kernels without relative_base of 4 bytes. Those (Linux commit "kallsyms:
+// Get rid of kallsyms relative base", January 2026) store the distance of a symbol from the entry itself.
 //
 // token_table: 256 strings; a character that occurs in names stands for itself, so '0' to '9' follow each other.
 // token_index: u16 offsets of the tokens. names: length, then that many tokens. markers: u32 offset in names of every
@@ -29,7 +32,9 @@ constexpr u64 kMostSteps = 50'000'000;
 struct Tables {
   Bytes data;  // the section
   u64* steps = nullptr;
-  u64 word = 8;
+  u64 word = 8;                     // of an address
+  u64 align = 8;                    // of each table; num_syms is as wide
+  bool relative = false;            // offsets count from their own place
   u64 tokens = 0, token_index = 0;  // offsets in data
   u64 count_at = 0, names = 0;
   u32 count = 0;
@@ -57,7 +62,7 @@ bool find_tokens(Tables& t, u64 digits) {
     if (!nul) return false;
     end = static_cast<u64>(static_cast<const u8*>(nul) - t.data.data()) + 1;
   }
-  t.token_index = align_up(end, t.word);
+  t.token_index = align_up(end, t.align);
   const auto before = load<u16>(t.data, t.token_index + '0' * 2);
   if (!before || *before > digits) return false;
   t.tokens = digits - *before;
@@ -91,7 +96,7 @@ bool names_fit(const Tables& t) {
     if (i % 256 == 0) places.push_back(static_cast<u32>(at - t.names));
     if (++*t.steps > kMostSteps || !next_name(t, at, tokens) || at > t.tokens) return false;
   }
-  at = align_up(at, t.word);
+  at = align_up(at, t.align);
   for (std::size_t i = 0; i < places.size(); i++)
     if (load<u32>(t.data, at + i * 4) != places[i]) return false;
   return true;
@@ -99,14 +104,14 @@ bool names_fit(const Tables& t) {
 
 // num_syms is the word before names that fit it.
 bool find_names(Tables& t, u64 most) {
-  const u64 latest = t.tokens / t.word * t.word, earliest = latest > kMostNames ? latest - kMostNames : 0;
-  for (u64 at = latest; at > earliest + t.word && *t.steps < kMostSteps;) {
-    at -= t.word;
-    const u64 count = load_word(t.data, at, static_cast<unsigned>(t.word)).value_or(0);
+  const u64 latest = t.tokens / t.align * t.align, earliest = latest > kMostNames ? latest - kMostNames : 0;
+  for (u64 at = latest; at > earliest + t.align && *t.steps < kMostSteps;) {
+    at -= t.align;
+    const u64 count = load_word(t.data, at, static_cast<unsigned>(t.align)).value_or(0);
     if (count < kLeastSymbols || count > most) continue;
     t.count = static_cast<u32>(count);
     t.count_at = at;
-    t.names = at + t.word;
+    t.names = at + t.align;
     for (bool long_lengths : {true, false}) {
       t.long_lengths = long_lengths;
       if (names_fit(t)) return true;
@@ -117,16 +122,33 @@ bool find_names(Tables& t, u64 most) {
 
 bool base_fits(const Image& image, const Tables& t) { return t.base != 0 && image.code_at(t.base); }
 
-bool find_offsets(const Image& image, Tables& t) {
-  const u64 size = align_up(u64{t.count} * 4, t.word);
+// Symbols are sorted by address, and some of them are functions.
+bool distances_fit(const Image& image, const Section& s, const Tables& t) {
+  u64 last = 0, in_code = 0;
+  for (u32 i = 0; i < t.count; i++) {
+    const u64 place = t.offsets + i * u64{4};
+    const auto distance = load<i32>(t.data, place);
+    if (!distance) return false;
+    const u64 address = s.address + place + static_cast<u64>(i64{*distance});
+    if (address < last) return false;
+    last = address;
+    in_code += image.code_at(address) != nullptr;
+  }
+  return in_code >= t.count / 8;
+}
+
+bool find_offsets(const Image& image, const Section& s, Tables& t) {
+  const u64 size = align_up(u64{t.count} * 4, t.align);
   if (t.count_at >= size + t.word) {
     t.base = load_word(t.data, t.count_at - t.word, static_cast<unsigned>(t.word)).value_or(0);
     t.offsets = t.count_at - t.word - size;
     if (base_fits(image, t)) return true;
   }
-  t.offsets = align_up(t.token_index + 512, t.word);
+  t.offsets = align_up(t.token_index + 512, t.align);
   t.base = load_word(t.data, t.offsets + size, static_cast<unsigned>(t.word)).value_or(0);
-  return base_fits(image, t);
+  if (base_fits(image, t)) return true;
+  t.relative = distances_fit(image, s, t);
+  return t.relative;
 }
 
 std::string expand(const Tables& t, Bytes tokens) {
@@ -145,15 +167,18 @@ bool negative_offsets(const Tables& t) {
   return negative > t.count / 2;
 }
 
-void add(Image& image, const Tables& t) {
-  const bool negative = negative_offsets(t);
+void add(Image& image, u64 tables_at, const Tables& t) {
+  const bool negative = !t.relative && negative_offsets(t);
   std::vector<Symbol> found;
   u64 at = t.names;
   Bytes tokens;
   for (u32 i = 0; i < t.count && next_name(t, at, tokens); i++) {
     const i32 offset = load<i32>(t.data, t.offsets + i * u64{4}).value_or(0);
     if (negative && offset >= 0) continue;
-    u64 address = negative ? t.base - 1 - static_cast<u64>(i64{offset}) : t.base + static_cast<u32>(offset);
+    const u64 distance = static_cast<u64>(i64{offset});
+    u64 address = t.relative ? tables_at + t.offsets + i * u64{4} + distance
+                  : negative ? t.base - 1 - distance
+                             : t.base + static_cast<u32>(offset);
     if (t.word == 4) address = static_cast<u32>(address);
     if (!image.code_at(address)) continue;
     std::string name = expand(t, tokens);
@@ -185,14 +210,18 @@ void add_kallsyms(Image& image, const Limits& limits) {
     unsigned tries = 0;
     for (u64 at = text.find(kDigits); at != std::string_view::npos && tries < 64;
          at = text.find(kDigits, at + 1), tries++) {
-      Tables t;
-      t.data = s.bytes;
-      t.steps = &steps;
-      t.word = image.code_size == isa::CodeSize::bits64 ? 8 : 4;
-      if (!find_tokens(t, at) || !find_names(t, limits.symbols)) continue;
-      if (!find_offsets(image, t)) continue;
-      add(image, t);
-      return;
+      const u64 word = image.code_size == isa::CodeSize::bits64 ? 8 : 4;
+      for (const u64 align : {word, u64{4}}) {
+        Tables t;
+        t.data = s.bytes;
+        t.steps = &steps;
+        t.word = word;
+        t.align = align;
+        if (!find_tokens(t, at) || !find_names(t, limits.symbols)) continue;
+        if (!find_offsets(image, s, t)) continue;
+        add(image, s.address, t);
+        return;
+      }
     }
   }
   image.warnings.push_back("no symbol table, and no kallsyms of a known layout: functions have no names");

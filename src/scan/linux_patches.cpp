@@ -161,21 +161,46 @@ class Reader {
     std::sort(out_.faulting.begin(), out_.faulting.end());
   }
 
-  // struct bug_entry, with or without file and line: s32 distance (64-bit) or address, [s32 file, u16 line,] u16 flags.
-  // Execution goes on behind a warning's UD2.
+  // struct bug_entry (include/asm-generic/bug.h): s32 distance (64-bit) or address, [s32 format, from 6.19,] [s32 file,
+  // u16 line,] u16 flags. Execution goes on behind a warning's UD2 or UD1.
+  struct BugLayout {
+    u64 step, flags_at;
+    bool format;
+  };
+
+  // Where the entry at `at` says that the kernel traps. A warning with arguments names no trap: it passes the entry to
+  // __WARN_trap. nullopt: the entry makes no sense.
+  static constexpr u16 kArguments = 16;
+  std::optional<std::optional<u64>> bug(const Section& s, const BugLayout& layout, u64 at) {
+    const auto flags = load<u16>(s.bytes, at + layout.flags_at);
+    const auto place = is64() ? relative(s, at) : load_word(s.bytes, at, 4);
+    if (!flags || !code(place, 2)) return std::nullopt;
+    if (layout.format && (*flags & kArguments)) return std::optional<u64>{};
+    const Section& where = *image_.code_at(*place);
+    const u64 offset = *place - where.address;
+    const u8* bytes = where.bytes.data() + offset;
+    const auto is_ud = [&](u64 n) {
+      return offset + n + 2 <= where.bytes.size() && bytes[n] == 0x0f && (bytes[n + 1] == 0x0b || bytes[n + 1] == 0xb9);
+    };
+    if (is_ud(0) || (bytes[0] == 0x67 && (is_ud(1) || is_ud(2)))) return place;  // 67 [48] 0f b9
+    return std::nullopt;
+  }
+
   void bugs() {
     const Section* s = image_.section_named("__bug_table");
     if (!s) return;
-    for (u64 step : {u64{12}, u64{6}, u64{8}}) {
+    for (const BugLayout& layout : {BugLayout{12, 10, false}, BugLayout{6, 4, false}, BugLayout{8, 4, false},
+                                    BugLayout{16, 14, true}, BugLayout{12, 8, true}}) {
       std::vector<u64> found;
-      const auto is_ud2 = [&](std::optional<u64> a) {
-        return code(a, 2) && load<u16>(image_.code_at(*a)->bytes, *a - image_.code_at(*a)->address) == u16{0x0b0f};
-      };
-      const auto place = [&](u64 at) { return is64() ? relative(*s, at) : load_word(s->bytes, at, 4); };
-      for (u64 at = 0; at + step <= s->bytes.size() && is_ud2(place(at)); at += step) found.push_back(*place(at));
-      if (found.size() != s->bytes.size() / step) continue;
+      u64 at = 0;
+      for (; at + layout.step <= s->bytes.size(); at += layout.step) {
+        const auto entry = bug(*s, layout, at);
+        if (!entry) break;
+        if (*entry) found.push_back(**entry);
+      }
+      if (at == 0 || at + layout.step <= s->bytes.size()) continue;
       std::sort(found.begin(), found.end());
-      out_.entries[s->name] += found.size();
+      out_.entries[s->name] += at / layout.step;
       out_.bugs = std::move(found);
       return;
     }

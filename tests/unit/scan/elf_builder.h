@@ -34,12 +34,18 @@ void put(std::vector<u8>& out, T value) {
   put(out, &value, sizeof value);
 }
 
+struct SegmentSpec {  // PT_LOAD; its bytes are those of the sections, only addresses and flags count
+  u32 flags = 5;
+  u64 address = 0, size = 0;
+};
+
 class ElfBuilder {
  public:
   u16 type = 2, machine = 62;
   u64 entry = 0;
   std::vector<SectionSpec> sections;  // section 1 on
   std::vector<SymbolSpec> symbols;
+  std::vector<SegmentSpec> segments;
 
   std::vector<u8> build() {
     std::vector<SectionSpec> all = sections;
@@ -52,6 +58,10 @@ class ElfBuilder {
       put(table, s.name.c_str(), s.name.size() + 1);
     }
     std::vector<u8> out(64);
+    for (const auto& s : segments) {
+      put<u32>(out, 1), put<u32>(out, s.flags), put<u64>(out, 0), put<u64>(out, s.address), put<u64>(out, s.address);
+      put<u64>(out, s.size), put<u64>(out, s.size), put<u64>(out, 4096);
+    }
     std::vector<u64> offsets;
     for (const auto& s : all) {
       out.resize((out.size() + 15) & ~std::size_t{15});
@@ -68,8 +78,10 @@ class ElfBuilder {
     }
     std::vector<u8> head;
     put(head, "\177ELF\2\1\1\0\0\0\0\0\0\0\0\0", 16);
-    put<u16>(head, type), put<u16>(head, machine), put<u32>(head, 1), put<u64>(head, entry), put<u64>(head, 0);
-    put<u64>(head, table), put<u32>(head, 0), put<u16>(head, 64), put<u16>(head, 56), put<u16>(head, 0);
+    put<u16>(head, type), put<u16>(head, machine), put<u32>(head, 1), put<u64>(head, entry);
+    put<u64>(head, segments.empty() ? 0 : 64);
+    put<u64>(head, table), put<u32>(head, 0), put<u16>(head, 64), put<u16>(head, 56);
+    put<u16>(head, static_cast<u16>(segments.size()));
     put<u16>(head, 64), put<u16>(head, static_cast<u16>(all.size() + 1)), put<u16>(head, static_cast<u16>(all.size()));
     std::memcpy(out.data(), head.data(), 64);
     return out;

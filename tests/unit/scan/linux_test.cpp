@@ -43,7 +43,7 @@ TEST(LinuxPatches, AlternativesOfThreeLayouts) {
   for (u64 size : {u64{12}, u64{13}, u64{14}}) {
     ElfBuilder elf = with_alternative(size, 9 * 32 + 20);
     Image image = open_elf(elf);
-    const Scan scan = scan_image(image, Limits{}, false);
+    const Scan scan = scan_image(image, Limits{}, {});
     EXPECT_EQ(scan.patches.entries.at(".altinstructions"), 2u) << size;
     ASSERT_EQ(scan.findings.size(), 1u) << size;
     EXPECT_EQ(isa::slug(scan.findings[0].row), "stac");
@@ -59,7 +59,7 @@ TEST(LinuxPatches, AlternativesOfThreeLayouts) {
 TEST(LinuxPatches, AnInvertedFeature) {
   ElfBuilder elf = with_alternative(12, 0x8000 | (8 * 32 + 16));
   Image image = open_elf(elf);
-  const Scan scan = scan_image(image, Limits{}, false);
+  const Scan scan = scan_image(image, Limits{}, {});
   EXPECT_EQ(describe(*scan.patches.at(kText)), "alternative: replaced when not X86_FEATURE 8*32+16 (XENPV)");
 }
 
@@ -72,7 +72,7 @@ TEST(LinuxPatches, TablesThatMakeNoSenseAreLeftOut) {
     elf.sections = {{".text", 1, 6, kText, {0xc3}}, {name, 1, 2, kTable, nonsense}};
     elf.entry = kText;
     Image image = open_elf(elf);
-    const Scan scan = scan_image(image, Limits{}, false);
+    const Scan scan = scan_image(image, Limits{}, {});
     EXPECT_TRUE(scan.patches.sites.empty()) << name;
     EXPECT_THAT(image.warnings, ::testing::Contains(HasSubstr(name)));
   }
@@ -91,16 +91,60 @@ TEST(LinuxPatches, ABugMayBePassedAndAFixupIsReached) {
                   {"__ex_table", 1, 2, at, faults}};
   elf.entry = kText;
   Image image = open_elf(elf);
-  const Scan scan = scan_image(image, Limits{}, false);
+  const Scan scan = scan_image(image, Limits{}, {});
   std::vector<std::string> found;
   for (const Finding& f : scan.findings) found.push_back(fmt::format("{} {}", isa::slug(f.row), name_of(f.confidence)));
   EXPECT_THAT(found, ::testing::IsSupersetOf({std::string{"cli certain"}, std::string{"sti likely"}}));
 }
 
+// struct bug_entry with a format (6.19 on): a UD1 with arguments is in __WARN_trap, and the entry names a place in
+// front of the call to it.
+TEST(LinuxPatches, BugsWithFormats) {
+  Blob bugs;
+  const auto entry = [&](u64 place, u16 flags) {
+    put<i32>(bugs, static_cast<i32>(place - (kTable + bugs.size())));
+    put<i32>(bugs, 0x100), put<i32>(bugs, 0x200), put<u16>(bugs, 7), put<u16>(bugs, flags);
+  };
+  entry(kText, 0x901);       // ud2: a warning
+  entry(kText + 3, 0x911);   // mov edi, eax; call: with arguments
+  entry(kText + 10, 0x901);  // ud1
+  ElfBuilder elf;
+  elf.sections = {{".text",
+                   1,
+                   6,
+                   kText,
+                   {0x0f, 0x0b, 0xfa, 0x89, 0xc7, 0xe8, 0, 0, 0, 0, 0x67, 0x48, 0x0f, 0xb9, 0x3a, 0xfb, 0xc3}},
+                  {"__bug_table", 1, 2, kTable, bugs}};
+  elf.entry = kText;
+  Image image = open_elf(elf);
+  const Scan scan = scan_image(image, Limits{}, {});
+  EXPECT_EQ(scan.patches.entries.at("__bug_table"), 3u);
+  EXPECT_THAT(scan.patches.bugs, ::testing::ElementsAre(kText, kText + 10));
+  std::vector<std::string> found;
+  for (const Finding& f : scan.findings) found.push_back(fmt::format("{} {}", isa::slug(f.row), name_of(f.confidence)));
+  EXPECT_THAT(found, ::testing::IsSupersetOf({std::string{"cli certain"}, std::string{"sti certain"}}));
+}
+
+TEST(LinuxPatches, DataThatItsSegmentDoesNotExecuteIsNoCode) {
+  ElfBuilder elf;
+  elf.sections = {{".text", 1, 6, kText, {0xfa, 0xc3}}, {".data", 1, 7, kTable, Blob(64, 0xfa)}};
+  elf.segments = {{5, kText, 0x1000}, {6, kTable, 0x1000}};
+  elf.entry = kText;
+  Image image = open_elf(elf);
+  const Scan scan = scan_image(image, Limits{}, {});
+  EXPECT_EQ(scan.findings.size(), 1u);
+  EXPECT_THAT(image.warnings, ::testing::Contains(HasSubstr(".data is flagged executable")));
+  elf.segments[1].flags = 7;
+  Image executed = open_elf(elf);
+  EXPECT_GT(scan_image(executed, Limits{}, {}).findings.size(), 1u);
+}
+
 // `order`: what 6.2 and later put between markers and tokens. `late`: offsets behind the tokens, as from 6.4.
-Blob kallsyms(u32 count, std::size_t order, bool late) {
+// `distances`: each from its own place and all in steps of 4 bytes, as from 7.1.
+Blob kallsyms(u32 count, std::size_t order, bool late, bool distances = false) {
   Blob names, markers, tokens, index, offsets, out;
-  const auto align = [](Blob& b) { b.resize((b.size() + 7) & ~std::size_t{7}); };
+  const std::size_t step = distances ? 4 : 8;
+  const auto align = [&](Blob& b) { b.resize((b.size() + step - 1) & ~(step - 1)); };
   for (u32 i = 0; i < count; i++) {
     if (i % 256 == 0) put<u32>(markers, static_cast<u32>(names.size()));
     const std::string name = fmt::format("Tf{}", i);
@@ -118,24 +162,31 @@ Blob kallsyms(u32 count, std::size_t order, bool late) {
   out.resize(64, 0xee);
   const auto append = [&](const Blob& b) { put(out, b.data(), b.size()); };
   if (!late) append(offsets), put<u64>(out, kText);
-  put<u64>(out, count);
+  if (distances)
+    out.resize(68, 0xee), put<u32>(out, count);  // no multiple of 8
+  else
+    put<u64>(out, count);
   append(names), append(markers);
   out.resize(out.size() + (order + 7) / 8 * 8, 0x5a);
   append(tokens), append(index);
-  if (late) append(offsets), put<u64>(out, kText);
-  out.resize(out.size() + 4096);
+  if (distances)
+    for (u32 i = 0; i < count; i++) put<i32>(out, static_cast<i32>(kText + i - (kTable + out.size())));
+  else if (late)
+    append(offsets), put<u64>(out, kText);
+  out.resize(out.size() + 4096, distances ? 0x33 : 0);
   return out;
 }
 
 TEST(Kallsyms, EveryLayout) {
-  for (const auto& [order, late] : {std::pair{0, false}, {1800, false}, {0, true}}) {
-    const Blob table = kallsyms(600, static_cast<std::size_t>(order), late);
+  for (const auto& [order, late, distances] :
+       {std::tuple{0, false, false}, {1800, false, false}, {0, true, false}, {0, true, true}}) {
+    const Blob table = kallsyms(600, static_cast<std::size_t>(order), late, distances);
     ElfBuilder elf;
     elf.sections = {{".text", 1, 6, kText, Blob(600, 0xc3)}, {".rodata", 1, 2, kTable, table}};
     elf.entry = kText;
     Image image = open_elf(elf);
     add_kallsyms(image, Limits{});
-    ASSERT_EQ(image.symbols.size(), 600u) << order << late;
+    ASSERT_EQ(image.symbols.size(), 600u) << order << late << distances;
     EXPECT_EQ(image.symbols[599].name, "f599");
     EXPECT_EQ(image.symbols[599].address, kText + 599);
     EXPECT_EQ(image.symbols[5].size, 1u);
