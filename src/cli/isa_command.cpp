@@ -39,6 +39,7 @@ std::string unknown(const std::string& name, const std::vector<std::string>& nea
   std::string shown = name.substr(0, 40);
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
+  if (nearest.empty()) return fmt::format("trapline: isa {}: no such instruction: trapline isa lists them\n", shown);
   return fmt::format("trapline: isa {}: no such instruction: did you mean {}?\n", shown, fmt::join(nearest, ", "));
 }
 
@@ -81,7 +82,7 @@ IsaCommand::IsaCommand(CLI::App& app)
 bool IsaCommand::resolve(std::vector<const Row*>& rows, std::string& innocuous) const {
   for (const std::string& name : names_) {
     const report::Named named = report::find(name);
-    if (!named.nearest.empty()) {
+    if (named.unknown) {
       fmt::print(stderr, "{}", unknown(name, named.nearest));
       return false;
     }

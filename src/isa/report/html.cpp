@@ -83,8 +83,9 @@ std::string details(const Row& row, const Report& report) {
       item("effect", fmt::format("<code>{}</code>: {}", escaped(effects(row)), meaning(effect_on(row, report.host))));
   out += item("seen here", observations(row, report.findings));
   out += item("translate", lowering(row.ring0.translate, row.ring3.translate));
-  out += item("patch", lowering(row.ring0.patch, row.ring3.patch));
-  out += item("cage", fmt::format("<b>{}</b>: {}", escaped(cage(row)), escaped(meaning(row.cage))));
+  out += item(kPatchBuilt ? "patch" : "patch (planned)", lowering(row.ring0.patch, row.ring3.patch));
+  out += item(kCageBuilt ? "cage" : "cage (planned)",
+              fmt::format("<b>{}</b>: {}", escaped(cage(row)), escaped(meaning(row.cage))));
   out += item("para", escaped(row.para)) + item("manual", escaped(row.manual));
   return out + "</dl>";
 }
@@ -156,7 +157,9 @@ std::string html(const Report& report) {
   out += kBar;
   out +=
       "<div class=table><table><thead><tr><th>instruction<th>sensitive<th>ring 0<th>ring 3<th>in ring 3 of this host"
-      "<th>translate<th>patch<th>cage<th>modes</tr></thead><tbody>\n";
+      "<th>translate";
+  out += fmt::format("<th>patch{}<th>cage{}<th>modes</tr></thead><tbody>\n", kPatchBuilt ? "" : " (planned)",
+                     kCageBuilt ? "" : " (planned)");
   for (const Row* row : report.rows) out += row_html(*row, report);
   out += fmt::format(
       "</tbody></table></div><footer>* critical by the architecture; it traps on this host. Classes are "

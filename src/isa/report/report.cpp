@@ -45,8 +45,9 @@ std::vector<std::string> nearest(const std::string& wanted) {
   for (const Row& row : table()) add(lower(row.name));
   for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) add(ZydisMnemonicGetString(static_cast<ZydisMnemonic>(m)));
   std::vector<std::string> out;
+  const std::size_t most = std::max<std::size_t>(1, std::min<std::size_t>(wanted.size(), 32) / 3);
   for (const auto& [far, name] : all)
-    if (out.size() < kSuggestions) out.push_back(name);
+    if (far <= most && out.size() < kSuggestions) out.push_back(name);
   for (std::string& name : out)
     for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   return out;
@@ -87,7 +88,8 @@ Named find(const std::string& name) {
   if (!out.rows.empty()) return out;
   for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
     if (wanted == ZydisMnemonicGetString(static_cast<ZydisMnemonic>(m))) out.innocuous = true;
-  if (!out.innocuous) out.nearest = nearest(wanted);
+  out.unknown = !out.innocuous;
+  if (out.unknown) out.nearest = nearest(wanted);
   return out;
 }
 

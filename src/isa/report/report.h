@@ -27,6 +27,9 @@ struct Verdict {
 };
 Verdict verdict(HostFeatures host);
 
+// What the table says of engines that do not exist yet is a plan, and is marked as one. Whoever builds one changes this.
+inline constexpr bool kPatchBuilt = false, kCageBuilt = false;
+
 struct Report {
   HostFeatures host = {};
   std::string host_name = {};
@@ -53,7 +56,8 @@ unsigned mismatches(const std::vector<verify::Finding>& findings);
 struct Named {
   std::vector<const Row*> rows;
   bool innocuous = false;
-  std::vector<std::string> nearest;  // where the name is unknown
+  bool unknown = false;
+  std::vector<std::string> nearest;  // where the name is unknown: names a slip or two away, if there are any
 };
 Named find(const std::string& name);
 

@@ -104,7 +104,8 @@ std::string text(const Report& report, bool colour) {
   std::string head = fmt::format("{:<16}{:<11}", "instruction", "sensitive");
   if (ring0) head += fmt::format("{:<13}", "ring 0");
   if (ring3) head += fmt::format("{:<13}", "ring 3");
-  head += fmt::format("{:<13}{:<12}{:<12}{}", "in ring 3", "translate", "patch", "cage");
+  head += fmt::format("{:<13}{:<12}{:<12}{}", "in ring 3", "translate", kPatchBuilt ? "patch" : "(patch)",
+                      kCageBuilt ? "cage" : "(cage)");
   out += paint.bold(head) + '\n';
   bool starred = false;
   for (const Row* row : report.rows) {
@@ -122,6 +123,7 @@ std::string text(const Report& report, bool colour) {
   }
   out += fmt::format("\n{} rows.", report.rows.size());
   if (starred) out += " * critical by the architecture; it traps on this host.";
+  if (!kPatchBuilt || !kCageBuilt) out += " (In brackets: planned, not built.)";
   out += paint.dim(" trapline isa NAME explains one; --verify runs them all.") + '\n';
   return out;
 }
@@ -161,8 +163,9 @@ std::string explain(const Row& row, HostFeatures host, const std::vector<verify:
                   : fmt::format("ring 0 {}: {}; ring 3 {}: {}", name(a), meaning(a), name(b), meaning(b));
   };
   out += field("translate", lowering(row.ring0.translate, row.ring3.translate));
-  out += field("patch", lowering(row.ring0.patch, row.ring3.patch));
-  out += field("cage, ring 3", fmt::format("{}: {}", cage(row), meaning(row.cage)));
+  const auto planned = [](bool built) { return built ? "" : "planned, not built: "; };
+  out += field("patch", planned(kPatchBuilt) + lowering(row.ring0.patch, row.ring3.patch));
+  out += field("cage, ring 3", fmt::format("{}{}: {}", planned(kCageBuilt), cage(row), meaning(row.cage)));
   if (!row.para.empty()) out += field("para", row.para);
   out += field("manual", row.manual);
   return out;

@@ -60,8 +60,13 @@ TEST(Find, KnowsNamesMnemonicsAndNeighbours) {
   EXPECT_TRUE(wrong.rows.empty());
   EXPECT_FALSE(wrong.innocuous);
   EXPECT_THAT(wrong.nearest, Contains("SIDT"));
-  EXPECT_FALSE(find(std::string(100'000, 'x')).nearest.empty());
-  EXPECT_FALSE(find("").nearest.empty());
+  EXPECT_TRUE(wrong.unknown);
+  // Nothing is near: no guesses.
+  for (const std::string& name : {std::string(100'000, 'x'), std::string{"nosuch"}, std::string{"hypervisor"}}) {
+    EXPECT_TRUE(find(name).unknown);
+    EXPECT_THAT(find(name).nearest, testing::IsEmpty()) << name.substr(0, 20);
+  }
+  EXPECT_TRUE(find("").unknown);
 }
 
 TEST(Select, FiltersByRingAndClass) {
