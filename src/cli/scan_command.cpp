@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "core/exit_codes.h"
 #include "scan/input.h"
@@ -56,18 +57,34 @@ std::optional<u64> parse_address(std::string_view text) {
   return value;
 }
 
-// Error message, or empty. "-" is standard output.
-std::string write_to(const std::string& path, const std::string& text) {
-  std::FILE* file = path == "-" ? stdout : std::fopen(path.c_str(), "we");
-  if (!file) return std::strerror(errno);
-  errno = 0;
-  bool good = std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  if (path == "-")
-    good = std::fflush(file) == 0 && good;
-  else
-    good = std::fclose(file) == 0 && good;
-  return good ? std::string{} : std::strerror(errno ? errno : EIO);
-}
+// Where a report goes, "-" is standard output. The first error counts; what comes after it is thrown away.
+class Output {
+ public:
+  explicit Output(const std::string& path) : file_{path == "-" ? stdout : std::fopen(path.c_str(), "we")} {
+    if (!file_) error_ = errno;
+  }
+  ~Output() { (void)finish(); }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+
+  void put(std::string_view text) {
+    if (error_) return;
+    errno = 0;
+    if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) error_ = errno ? errno : EIO;
+  }
+  // What went wrong, or empty.
+  std::string finish() {
+    if (std::FILE* file = std::exchange(file_, nullptr)) {
+      errno = 0;
+      if ((file == stdout ? std::fflush(file) : std::fclose(file)) != 0 && !error_) error_ = errno ? errno : EIO;
+    }
+    return error_ ? std::strerror(error_) : std::string{};
+  }
+
+ private:
+  std::FILE* file_;
+  int error_ = 0;
+};
 
 }  // namespace
 
@@ -84,12 +101,20 @@ ScanCommand::ScanCommand(CLI::App& app, std::string version)
   c.add_flag("--sarif", sarif_, "write SARIF 2.1.0");
   c.add_option("--html", html_, "write a page with a map of the code, too")->type_name("FILE");
   c.add_option("-o,--output", output_, "where text, JSON or SARIF goes; default: standard output")->type_name("FILE");
-  c.add_flag("--every-offset", every_offset_, "also what decodes at other offsets: what hostile code could jump into");
+  c.add_flag("--every-offset", scan_options_.every_offset,
+             "also what decodes at other offsets: what hostile code could jump into");
   c.add_flag("--summary", summary_, "text without the list of findings");
   c.add_option("--bits", bits_, "the file is raw code of this size: 16, 32 or 64")->type_name("N");
   c.add_option("--base", base_, "raw code: the address of its first byte; default: 0")->type_name("ADDRESS");
   c.add_option("--ring", ring_, "judge as code of ring 0 or 3; default: 0 for kernels, modules and raw code, else 3")
       ->type_name("N");
+  c.add_option("--vendor", vendor_,
+               "decode as CPUs of amd, intel or both do; default: this host's, with --every-offset both")
+      ->type_name("VENDOR");
+  c.add_option("--max-findings", scan_options_.most_findings,
+               "keep at most so many findings of a kind and file; what is beyond is counted")
+      ->type_name("N")
+      ->capture_default_str();
   c.add_option("--class", classes_, "which to list: critical, privileged, innocuous (sensitive in the other ring), all")
       ->type_name("CLASSES")
       ->capture_default_str();
@@ -106,6 +131,15 @@ std::string ScanCommand::check() {
     base_address_ = *address;
   }
   if (command_->count("--ring") && ring_ != 0 && ring_ != 3) return fmt::format("--ring {}: give 0 or 3", ring_);
+  using scan::Vendors;
+  if (vendor_.empty())
+    scan_options_.vendors = scan_options_.every_offset               ? Vendors::both
+                            : isa::host_vendor() == isa::Vendor::amd ? Vendors::amd
+                                                                     : Vendors::intel;
+  else if (vendor_ == "amd" || vendor_ == "intel" || vendor_ == "both")
+    scan_options_.vendors = vendor_ == "amd" ? Vendors::amd : vendor_ == "intel" ? Vendors::intel : Vendors::both;
+  else
+    return fmt::format("--vendor {}: give amd, intel or both", vendor_);
   if (ring_ >= 0) options_.ring = ring_ == 0 ? isa::Ring::ring0 : isa::Ring::ring3;
   options_.critical = options_.privileged = options_.innocuous = false;
   for (std::string_view rest = classes_; !rest.empty();) {
@@ -137,7 +171,7 @@ bool ScanCommand::scan(const std::string& path) {
     auto images = scan::open_images(path, std::move(*bytes), raw, limits);
     if (!images) return failed(images.error());
     for (scan::Image& image : *images) {
-      const scan::Scan found = scan::scan_image(image, limits, every_offset_, std::ref(line));
+      const scan::Scan found = scan::scan_image(image, limits, scan_options_, std::ref(line));
       reports_.push_back(scan::make_report(image, found, options_));
     }
     return true;
@@ -146,23 +180,34 @@ bool ScanCommand::scan(const std::string& path) {
   }
 }
 
-int ScanCommand::write() {
-  std::string text;
+std::string ScanCommand::write_report() {
+  Output file{output_};
+  const scan::Sink out = [&](std::string_view text) { file.put(text); };
   if (json_) {
-    text = scan::to_json(reports_, version_);
+    scan::write_json(out, reports_, version_);
   } else if (sarif_) {
-    text = scan::to_sarif(reports_, version_);
+    scan::write_sarif(out, reports_, version_);
   } else {
     const bool colour = output_ == "-" && ::isatty(STDOUT_FILENO) == 1 && !::getenv("NO_COLOR");
-    for (const scan::Report& r : reports_) scan::write_text(text, r, colour, summary_);
+    for (const scan::Report& r : reports_) scan::write_text(out, r, colour, summary_);
   }
-  if (const std::string why = write_to(output_, text); !why.empty()) {
+  return file.finish();
+}
+
+std::string ScanCommand::write_page() {
+  Output file{html_};
+  scan::write_html([&](std::string_view text) { file.put(text); }, reports_, version_);
+  return file.finish();
+}
+
+int ScanCommand::write() {
+  if (const std::string why = write_report(); !why.empty()) {
     fmt::print(stderr, "trapline: {}: {}: name a file that can be written\n",
                output_ == "-" ? "standard output" : "--output " + output_, why);
     return static_cast<int>(output_ == "-" ? ExitCode::console_lost : ExitCode::bad_input);
   }
   if (html_.empty()) return 0;
-  if (const std::string why = write_to(html_, scan::to_html(reports_, version_)); !why.empty()) {
+  if (const std::string why = write_page(); !why.empty()) {
     fmt::print(stderr, "trapline: --html {}: {}: name a file that can be written\n", html_, why);
     return static_cast<int>(ExitCode::bad_input);
   }

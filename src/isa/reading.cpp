@@ -47,6 +47,13 @@ bool register_prefetch(const ZydisDecodedInstruction& i) {
          i.raw.modrm.mod == 3;
 }
 
+bool far_in_memory(const ZydisDecodedInstruction& i) {
+  return i.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && i.opcode == 0xff && (i.raw.modrm.reg == 3 || i.raw.modrm.reg == 5);
+}
+bool loads_far_pointer(const ZydisDecodedInstruction& i) {
+  return i.opcode_map == ZYDIS_OPCODE_MAP_0F && (i.opcode == 0xb2 || i.opcode == 0xb4 || i.opcode == 0xb5);
+}
+
 bool without_modrm(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_UD0 || m == ZYDIS_MNEMONIC_UD1; }
 
 }  // namespace
@@ -54,6 +61,24 @@ bool without_modrm(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_UD0 || m == ZYD
 bool narrow_branch(const ZydisDecodedInstruction& i, Vendor vendor) {
   if (i.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16 || !has_prefix(i, 0x66) || !near_branch(i)) return false;
   return i.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 || (vendor == Vendor::amd && !i.raw.rex.W);
+}
+
+const char* vendor_difference(const ZydisDecodedInstruction& i) {
+  if (i.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) return nullptr;
+  const bool is64 = i.machine_mode == ZYDIS_MACHINE_MODE_LONG_64, wide = i.raw.rex.W;
+  if (register_prefetch(i)) return "0F 0D with a register: a NOP for Intel, undefined for AMD";
+  if (is64 && wide && (far_in_memory(i) || loads_far_pointer(i)))
+    return "REX.W on a far pointer: 64 bits of offset for Intel, 32 for AMD";
+  if (!i.raw.prefix_count) return nullptr;
+  if (is64 && !wide && near_branch(i) && has_prefix(i, 0x66))
+    return "66 on a near branch: ignored by Intel, for AMD a 16-bit operand and target";
+  if (i.mnemonic == ZYDIS_MNEMONIC_LOOPE && last_repeat(i) == 0xf2)
+    return "F2 on LOOPE: ignored by Intel, LOOPNE for AMD";
+  if (i.mnemonic == ZYDIS_MNEMONIC_LOOPNE && last_repeat(i) == 0xf3)
+    return "F3 on LOOPNE: ignored by Intel, LOOPE for AMD";
+  if (i.mnemonic == ZYDIS_MNEMONIC_MOVSXD && !wide && has_prefix(i, 0x66) && i.raw.modrm.mod != 3)
+    return "MOVSXD of 16 bits: reads 2 bytes for Intel, 4 for AMD";
+  return nullptr;
 }
 
 Reader::Reader(CodeSize size, Vendor vendor, bool minimal) : size_{size}, vendor_{vendor}, minimal_{minimal} {

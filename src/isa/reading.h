@@ -52,4 +52,8 @@ class Reader {
 // 16-bit code: no, IP is 16 bits wide anyhow.
 bool narrow_branch(const ZydisDecodedInstruction& insn, Vendor vendor);
 
+// What AMD's CPUs do otherwise with an instruction that was read as Intel's; null: nothing. UD0 and UD1 are not told:
+// no CPU gets beyond them.
+const char* vendor_difference(const ZydisDecodedInstruction& as_intel);
+
 }  // namespace trapline::isa

@@ -60,10 +60,12 @@ class Maker {
     item.ring = e.cpl == 3 ? isa::Ring::ring3 : isa::Ring::ring0;
     item.cls = isa::class_of(item.row, item.ring);
     item.code_size = static_cast<isa::CodeSize>(e.bits / 8);
-    item.confidence = "executed";
-    item.cpl = e.cpl;
-    item.bytes.assign(e.bytes, e.bytes + e.length);
-    item.text = text_of(e);
+    item.how = scan::How::executed;
+    item.cpl = static_cast<i8>(e.cpl);
+    item.length = e.length;
+    std::copy_n(e.bytes, e.length, item.bytes.begin());
+    item.text = static_cast<i32>(report_.texts.size());
+    report_.texts.push_back(text_of(e));
     if (e.cpl == 0) name(item);
     report_.counts.of(item.cls)++;
     report_.items.push_back(std::move(item));
@@ -74,7 +76,7 @@ class Maker {
     const std::string nearest = symbols_.name(item.address);  // "schedule+0x1c"
     const auto plus = nearest.rfind("+0x");
     if (plus == std::string::npos) return;
-    item.function_offset = std::stoull(nearest.substr(plus + 3), nullptr, 16);
+    item.function_offset = static_cast<u32>(std::stoull(nearest.substr(plus + 3), nullptr, 16));
     const auto [at, added] = known_.emplace(nearest.substr(0, plus), static_cast<int>(report_.functions.size()));
     if (added) report_.functions.push_back({at->first, item.address - item.function_offset, 0, -1, {}});
     item.function = at->second;
@@ -119,7 +121,13 @@ std::string write_scan_report(int file, int log, const std::string& kernel, cons
   Maker maker{report, symbols};
   for (const ExecutedInsn& e : entries)
     if (plausible(e)) maker.add(e);
-  return write_all(file, scan::to_json({&report, 1}, {}));
+  std::string wrong;
+  scan::write_json(
+      [&](std::string_view piece) {
+        if (wrong.empty()) wrong = write_all(file, std::string{piece});
+      },
+      {&report, 1}, {});
+  return wrong;
 }
 
 }  // namespace trapline::monitor

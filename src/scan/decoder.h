@@ -24,11 +24,12 @@ struct Shallow {
   Flow flow = Flow::next;
   bool padding = false;  // NOP or INT3
   bool maybe_sensitive = false;
-  bool invalid_opcode = false;  // UD0, UD1, UD2
-  bool lea = false;             // LEA with a RIP-relative operand
-  bool immediate = false;       // MOV or PUSH of 32 bits
-  bool narrow = false;          // a branch whose target is cut to 16 bits
-  bool reserved = false;        // some CPUs run it with a bit ignored, for others it is #UD
+  bool invalid_opcode = false;    // UD0, UD1, UD2
+  bool lea = false;               // LEA with a RIP-relative operand
+  bool immediate = false;         // MOV or PUSH of 32 bits
+  bool narrow = false;            // a branch whose target is cut to 16 bits
+  const char* differs = nullptr;  // read as Intel's: what AMD's CPUs do otherwise
+  bool reserved = false;          // some CPUs run it with a bit ignored, for others it is #UD
   i64 distance = 0;  // call, jump, branch, lea: from the next instruction; immediate: the value, sign-extended
 };
 

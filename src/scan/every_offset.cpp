@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <thread>
+#include <utility>
 
 #include "scan/decoder.h"
 
@@ -54,8 +55,13 @@ class Heads {
   std::array<bool, 256> prefix_{}, one_{}, two_{};
 };
 
-void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder, const Heads& heads,
-          std::vector<Finding>& out) {
+struct Found {
+  std::vector<Finding> list;
+  u64 left_out = 0;
+};
+
+void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder, const Heads& heads, u64 most,
+          Found& out) {
   const Bytes bytes = area.section->bytes;
   Shallow insn;
   for (u64 at = first; at < end; at++) {
@@ -64,27 +70,34 @@ void look(const CodeMap::Area& area, u64 first, u64 end, const Decoder& decoder,
     if (!heads.possible(here) || !decoder.shallow(here, insn) || !insn.maybe_sensitive) continue;
     const isa::Row* row = decoder.classify(here);
     if (!row) continue;
+    if (out.list.size() >= most) {
+      out.left_out++;
+      continue;
+    }
     Finding f{area.section->address + at, row->id, insn.length, {}, Confidence::none, true};
     std::copy_n(here.begin(), insn.length, f.bytes.begin());
-    out.push_back(f);
+    out.list.push_back(f);
   }
 }
 
 }  // namespace
 
-std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size, isa::Vendor vendor) {
-  const Decoder decoder{size, vendor};
+// No row depends on the vendor, so one reading finds them all.
+void add_hidden_instructions(Scan& scan, isa::CodeSize size, const ScanOptions& options) {
+  const Decoder decoder{size, options.vendors == Vendors::amd ? isa::Vendor::amd : isa::Vendor::intel};
   const Heads heads{decoder};
-  std::vector<Finding> found;
-  for (const CodeMap::Area& area : map.areas()) {
+  for (const CodeMap::Area& area : std::as_const(scan.map).areas()) {
     const u64 total = area.marks.size(), half = total / 2;
-    std::vector<Finding> second;
-    std::thread other{[&] { look(area, half, total, decoder, heads, second); }};
-    look(area, 0, half, decoder, heads, found);
+    const u64 most = options.most_findings - scan.hidden.size();
+    Found one, two;
+    std::thread other{[&] { look(area, half, total, decoder, heads, most, two); }};
+    look(area, 0, half, decoder, heads, most, one);
     other.join();
-    found.insert(found.end(), second.begin(), second.end());
+    scan.hidden.insert(scan.hidden.end(), one.list.begin(), one.list.end());
+    const u64 kept = std::min<u64>(two.list.size(), most - one.list.size());
+    scan.hidden.insert(scan.hidden.end(), two.list.begin(), two.list.begin() + static_cast<std::ptrdiff_t>(kept));
+    scan.left_out += one.left_out + two.left_out + (two.list.size() - kept);
   }
-  return found;
 }
 
 }  // namespace trapline::scan

@@ -6,7 +6,8 @@
 
 namespace trapline::scan {
 
-// Those of the code sections that do not start where the traversal found an instruction to start. Two threads.
-std::vector<Finding> hidden_instructions(const CodeMap& map, isa::CodeSize size, isa::Vendor vendor);
+// To `scan.hidden`, by address: those of the code sections that do not start where the traversal found an instruction
+// to start, up to options.most_findings. Two threads.
+void add_hidden_instructions(Scan& scan, isa::CodeSize size, const ScanOptions& options);
 
 }  // namespace trapline::scan

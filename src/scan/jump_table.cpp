@@ -31,7 +31,7 @@ std::vector<Placed> before(CodeMap& map, isa::CodeSize size, u64 address) {
     } while (!(area->mark(start) & CodeMap::start));
     Placed p{start, {}};
     const Bytes bytes = area->from(start);
-    if (isa::decode(bytes.data(), bytes.size(), size, isa::host_vendor(), p.insn) != isa::DecodeStatus::ok)
+    if (isa::decode(bytes.data(), bytes.size(), size, isa::Vendor::intel, p.insn) != isa::DecodeStatus::ok)
       return found;
     if (start + p.insn.length != at) return found;
     found.push_back(p);
@@ -55,7 +55,7 @@ class Finder {
   std::optional<JumpTargets> find() {
     const CodeMap::Area* area = map_.find(address_);
     const Bytes bytes = area->from(address_);
-    if (isa::decode(bytes.data(), bytes.size(), image_.code_size, isa::host_vendor(), jump_) != isa::DecodeStatus::ok)
+    if (isa::decode(bytes.data(), bytes.size(), image_.code_size, isa::Vendor::intel, jump_) != isa::DecodeStatus::ok)
       return std::nullopt;
     before_ = before(map_, image_.code_size, address_);
     const auto table = find_table();

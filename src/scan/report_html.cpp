@@ -15,31 +15,10 @@ using Json = nlohmann::ordered_json;
 
 int class_index(isa::Class c) { return c == isa::Class::critical ? 0 : c == isa::Class::privileged ? 1 : 2; }
 
-int confidence_index(const std::string& name) {
-  constexpr const char* kNames[] = {"certain", "likely", "speculative", "hidden", "executed"};
-  for (int i = 0; i < 5; i++)
-    if (name == kNames[i]) return i;
-  return 2;
-}
-
 Json function(const Report& r, const ReportFunction& f) {
   const u64 base = r.sections[static_cast<std::size_t>(f.section)].address;
   return Json::array({f.name, f.section, f.address - base, f.size});
 }
-
-// Texts that occur often are stored once.
-class Strings {
- public:
-  int index(const std::string& text) {
-    const auto [at, added] = known_.emplace(text, static_cast<int>(list.size()));
-    if (added) list.push_back(text);
-    return at->second;
-  }
-  Json list = Json::array();
-
- private:
-  std::map<std::string, int> known_;
-};
 
 Json rows(isa::Ring ring) {
   Json out = Json::array();
@@ -80,14 +59,15 @@ Json image(const Report& r) {
   j["functions"] = Json::array();
   for (const auto* list : {&r.functions, &r.quiet})
     for (const ReportFunction& f : *list) j["functions"].push_back(function(r, f));
-  Strings patches;
-  j["findings"] = Json::array();
-  for (const Item& i : r.items)
-    j["findings"].push_back(Json::array({i.section, i.offset, i.function, static_cast<u16>(i.row->id),
-                                         class_index(i.cls), confidence_index(i.confidence), hex(i.bytes), i.text,
-                                         i.patch ? patches.index(i.patch_text) : -1, i.overlaps ? 1 : 0}));
-  j["patches"] = std::move(patches.list);
+  j["patches"] = Json::array();
+  for (const PatchNote& p : r.patches) j["patches"].push_back(p.text);
+  j["differences"] = r.differences.size();
   return j;
+}
+
+Json finding(const Report& r, const Item& i) {
+  return Json::array({i.section, offset_of(r, i), i.function, static_cast<u16>(i.row->id), class_index(i.cls),
+                      static_cast<int>(i.how), hex(i.code()), text_of(r, i), i.patch, i.overlaps ? 1 : 0});
 }
 
 // Inside a script element "</script" and "<!--" would end or change it.
@@ -109,28 +89,47 @@ std::string escaped(std::string_view text) {
   return out;
 }
 
+void put_images(const Sink& out, std::span<const Report> reports, const std::string& version) {
+  std::string head = for_script(Json{{"version", version}});
+  head.pop_back();
+  out(head + ",\"images\":[");
+  const char* between_images = "";
+  for (const Report& r : reports) {
+    std::string object = for_script(image(r));
+    object.pop_back();
+    out(between_images);
+    out(object + ",\"findings\":[");
+    const char* between = "";
+    for (const Item& i : r.items) {
+      out(between);
+      out(for_script(finding(r, i)));
+      between = ",";
+    }
+    out("]}");
+    between_images = ",";
+  }
+  out("]}");
+}
+
 }  // namespace
 
-std::string to_html(std::span<const Report> reports, const std::string& version) {
-  Json data{{"version", version}};
-  data["images"] = Json::array();
-  for (const Report& r : reports) data["images"].push_back(image(r));
-  const std::pair<std::string_view, std::string> parts[] = {
-      {"{{title}}", reports.empty() ? "nothing" : escaped(reports.front().name)},
-      {"{{style}}", kPageStyle},
-      {"{{data}}", for_script(data)},
-      {"{{script}}", kPageScript}};
-  // The template is cut once, from the front: what a file's names contain is never taken for a part's name.
-  std::string out;
+// The template is cut once, from the front: what a file's names contain is never taken for a part's name.
+void write_html(const Sink& out, std::span<const Report> reports, const std::string& version) {
   std::string_view rest = kPageHtml;
-  for (const auto& [mark, text] : parts) {
+  const auto up_to = [&](std::string_view mark) {
     const auto at = rest.find(mark);
-    if (at == std::string_view::npos) continue;
-    out += rest.substr(0, at);
-    out += text;
-    rest = rest.substr(at + mark.size());
-  }
-  return out + std::string{rest};
+    out(rest.substr(0, at));
+    rest = at == std::string_view::npos ? std::string_view{} : rest.substr(at + mark.size());
+  };
+  up_to("{{title}}");
+  out(reports.empty() ? "nothing" : escaped(reports.front().name));
+  up_to("{{style}}");
+  out(kPageStyle);
+  up_to("{{data}}");
+  put_images(out, reports, version);
+  up_to("{{script}}");
+  out(kPageScript);
+  out(rest);
 }
 
 }  // namespace trapline::scan

@@ -35,12 +35,12 @@ std::string percent(u64 part, u64 whole) {
 
 class Writer {
  public:
-  Writer(std::string& out, const Report& report, bool colour) : out_{out}, r_{report}, paint_{colour} {}
+  Writer(const Sink& out, const Report& report, bool colour) : out_{out}, r_{report}, paint_{colour} {}
 
   void head() {
     const u64 all = r_.totals.code() + r_.totals.padding + r_.totals.data;
     line("{}{}{}: {}", paint_.bold(), clean(r_.name), paint_.off(), clean(r_.format));
-    if (!r_.ring.empty() && r_.kind != "executed") line("  judged as code of ring {}", r_.ring);
+    if (r_.kind != "executed") assumptions();
     if (all)
       line("  {} bytes in code sections: {} instructions; certain {}, likely {}, speculative {}, padding {}, data {}",
            all, r_.totals.instructions, percent(r_.totals.certain, all), percent(r_.totals.likely, all),
@@ -52,7 +52,13 @@ class Writer {
     for (const auto& [name, n] : r_.patch_entries)
       tables += fmt::format("{}{} {}", tables.empty() ? "" : ", ", name, n);
     if (!tables.empty()) line("  tables: {}", tables);
-    for (const std::string& w : r_.warnings) line("  warning: {}", clean(w));
+    if (r_.filtered.total())
+      line("  not listed, of other classes: critical {}, privileged {}, innocuous {} (--class all)",
+           r_.filtered.critical, r_.filtered.privileged, r_.filtered.innocuous);
+    if (!r_.differences.empty())
+      line("  {}{} instruction{} differ{} between Intel's and AMD's CPUs{}", paint_.bold(), r_.differences.size(),
+           r_.differences.size() == 1 ? "" : "s", r_.differences.size() == 1 ? "s" : "", paint_.off());
+    for (const std::string& w : r_.warnings) line("  {}warning:{} {}", paint_.bold(), paint_.off(), clean(w));
   }
 
   void sections() {
@@ -89,14 +95,35 @@ class Writer {
       if (i.section != section || i.function != function) heading(i);
       section = i.section;
       function = i.function;
-      line("    {}  {:<24} {:<32} {}{:<10}{} {}{}{}{}", place(r_, i), hex(i.bytes), i.text, paint_.of(i.cls),
-           isa::name(i.cls), paint_.off(), i.confidence, i.cpl >= 0 ? fmt::format("  CPL {}", i.cpl) : "",
-           i.overlaps && i.confidence != "hidden" ? "  overlaps" : "",
-           i.patch ? fmt::format("  [{}]", i.patch_text) : "");
+      line("    {}  {:<24} {:<32} {}{:<10}{} {}{}{}{}", place(r_, i), hex(i.code()), text_of(r_, i), paint_.of(i.cls),
+           isa::name(i.cls), paint_.off(), name_of(i.how), i.cpl >= 0 ? fmt::format("  CPL {}", i.cpl) : "",
+           i.overlaps && i.how != How::hidden ? "  overlaps" : "",
+           i.patch >= 0 ? fmt::format("  [{}]", r_.patches[static_cast<std::size_t>(i.patch)].text) : "");
+    }
+  }
+
+  void differences() {
+    line("\n  {}differs by vendor{}", paint_.bold(), paint_.off());
+    for (const ReportDifference& d : r_.differences) {
+      const std::string in =
+          d.function < 0 ? ""
+                         : fmt::format("  {}+{:#x}", clean(r_.functions[static_cast<std::size_t>(d.function)].name),
+                                       d.function_offset);
+      line("    {}  {:<24} Intel: {} ({})   AMD: {}{}", place(r_, d.address, d.section), hex(d.code()), d.intel,
+           d.intel_length, d.amd_length ? fmt::format("{} ({})", d.amd, d.amd_length) : "#UD", in);
+      line("      {}{}{}", paint_.dim(), d.what, paint_.off());
     }
   }
 
  private:
+  void assumptions() {
+    const char* decoded = r_.vendors == Vendors::both  ? "for Intel and AMD CPUs"
+                          : r_.vendors == Vendors::amd ? "for AMD CPUs"
+                                                       : "for Intel CPUs";
+    line("  read as {}-bit code of ring {}{}, {}", r_.bits, r_.ring,
+         r_.ring_why.empty() ? "" : fmt::format(" (it is {}; --ring says otherwise)", r_.ring_why), decoded);
+  }
+
   void heading(const Item& i) {
     const std::string in = i.section >= 0 ? clean(r_.sections[static_cast<std::size_t>(i.section)].name) : "";
     if (i.function < 0)
@@ -108,24 +135,28 @@ class Writer {
 
   template <class... T>
   void line(fmt::format_string<T...> format, T&&... values) {
-    fmt::format_to(std::back_inserter(out_), format, std::forward<T>(values)...);
-    out_.push_back('\n');
+    buffer_.clear();
+    fmt::format_to(std::back_inserter(buffer_), format, std::forward<T>(values)...);
+    buffer_.push_back('\n');
+    out_(buffer_);
   }
 
-  std::string& out_;
+  const Sink& out_;
+  std::string buffer_;
   const Report& r_;
   Paint paint_;
 };
 
 }  // namespace
 
-void write_text(std::string& out, const Report& report, bool colour, bool summary) {
+void write_text(const Sink& out, const Report& report, bool colour, bool summary) {
   Writer w{out, report, colour};
   w.head();
   if (!report.sections.empty()) w.sections();
   if (!report.items.empty()) w.instructions();
+  if (!summary && !report.differences.empty()) w.differences();
   if (!summary) w.items();
-  out.push_back('\n');
+  out("\n");
 }
 
 }  // namespace trapline::scan

@@ -30,16 +30,21 @@ void count(Scan& scan) {
 
 }  // namespace
 
-Scan scan_image(Image& image, const Limits& limits, bool every_offset, const Progress& progress) {
+const char* name_of(Vendors vendors) {
+  return vendors == Vendors::both ? "both" : vendors == Vendors::amd ? "amd" : "intel";
+}
+
+Scan scan_image(Image& image, const Limits& limits, const ScanOptions& options, const Progress& progress) {
   add_unwind_entries(image, limits);
   LinuxPatches patches = read_linux_patches(image);
-  Scan scan{std::move(patches), CodeMap{image}, {}, {}, {}, 0, 0};
-  Traversal{image, scan, progress}.run();
-  std::sort(scan.findings.begin(), scan.findings.end(),
-            [](const Finding& a, const Finding& b) { return a.address < b.address; });
+  Scan scan{std::move(patches), CodeMap{image}, {}, {}, {}, 0, options.vendors, {}, 0, 0};
+  Traversal{image, scan, options, progress}.run();
+  const auto by_address = [](const auto& a, const auto& b) { return a.address < b.address; };
+  std::sort(scan.findings.begin(), scan.findings.end(), by_address);
+  std::sort(scan.differences.begin(), scan.differences.end(), by_address);
   for (Finding& f : scan.findings) f.overlaps = scan.map.find(f.address)->mark(f.address) & CodeMap::overlaps;
   count(scan);
-  if (every_offset) scan.hidden = hidden_instructions(scan.map, image.code_size, isa::host_vendor());
+  if (options.every_offset) add_hidden_instructions(scan, image.code_size, options);
   return scan;
 }
 

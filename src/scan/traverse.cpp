@@ -29,12 +29,14 @@ const char* name_of(Confidence confidence) {
   return kNames[static_cast<u8>(confidence)];
 }
 
-Traversal::Traversal(const Image& image, Scan& scan, const Progress& progress)
+Traversal::Traversal(const Image& image, Scan& scan, const ScanOptions& options, const Progress& progress)
     : image_{image},
       scan_{scan},
       progress_{progress},
-      decoder_{image.code_size, isa::host_vendor()},
+      options_{options},
+      decoder_{image.code_size, options.vendors == Vendors::amd ? isa::Vendor::amd : isa::Vendor::intel},
       mask_{image.code_size == isa::CodeSize::bits64 ? ~u64{0} : 0xffffffff} {
+  if (options.vendors == Vendors::both) amd_.emplace(image.code_size, isa::Vendor::amd);
   for (const auto& area : scan_.map.areas()) total_ += area.marks.size();
 }
 
@@ -80,8 +82,12 @@ bool Traversal::begin(CodeMap::Area& area, u64 address, Confidence confidence, S
     if (const isa::Row* row = decoder_.classify(area.from(address))) {
       Finding f{address, row->id, insn.length, {}, confidence, false};
       std::copy_n(area.from(address).begin(), insn.length, f.bytes.begin());
-      scan_.findings.push_back(f);
+      if (scan_.findings.size() < options_.most_findings)
+        scan_.findings.push_back(f);
+      else
+        scan_.left_out++;
     }
+  if (amd_ && insn.differs) other_way(area, address, insn);
   report();
   return true;
 }
@@ -134,8 +140,28 @@ bool Traversal::bug_at(u64 address) const {
   return std::binary_search(scan_.patches.bugs.begin(), scan_.patches.bugs.end(), address);
 }
 
-void Traversal::follow(CodeMap::Area& area, u64 address, const Shallow& insn) {
-  (void)area;
+// What AMD's CPUs see at `address` is noted, and what it leads to is walked as well.
+void Traversal::other_way(CodeMap::Area& area, u64 address, const Shallow& insn) {
+  Shallow other;
+  const bool is_one = amd_->shallow(area.from(address), other);
+  if (scan_.differences.size() >= options_.most_findings) {
+    scan_.left_out++;
+  } else {
+    VendorDifference d{address, insn.differs, insn.length, is_one ? other.length : u8{0}, {}};
+    std::copy_n(area.from(address).begin(), std::max(d.intel_length, d.amd_length), d.bytes.begin());
+    scan_.differences.push_back(d);
+  }
+  if (!is_one) return;
+  if (other.flow != Flow::next && other.flow != Flow::indirect) follow(address, other);
+  if (goes_on(address, other) && scan_.map.find(address + other.length)) work_.push_back(address + other.length);
+}
+
+bool Traversal::goes_on(u64 address, const Shallow& insn) const {
+  return insn.flow == Flow::next || insn.flow == Flow::call || insn.flow == Flow::branch ||
+         (insn.invalid_opcode && bug_at(address));
+}
+
+void Traversal::follow(u64 address, const Shallow& insn) {
   switch (insn.flow) {
     case Flow::call:
     case Flow::jump:
@@ -160,10 +186,8 @@ void Traversal::walk(u64 address, Confidence confidence) {
   CodeMap::Area* area = scan_.map.find(address);
   Shallow insn;
   while (area && area->holds(address) && begin(*area, address, confidence, insn)) {
-    follow(*area, address, insn);
-    const bool goes_on = insn.flow == Flow::next || insn.flow == Flow::call || insn.flow == Flow::branch ||
-                         (insn.invalid_opcode && bug_at(address));
-    if (!goes_on) return;
+    follow(address, insn);
+    if (!goes_on(address, insn)) return;
     address += insn.length;
   }
 }

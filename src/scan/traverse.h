@@ -1,6 +1,7 @@
 // Recursive traversal: from the roots along direct control flow, in falling confidence, then a sweep over the gaps.
 #pragma once
 
+#include <optional>
 #include <set>
 
 #include "scan/decoder.h"
@@ -10,14 +11,16 @@ namespace trapline::scan {
 
 class Traversal {
  public:
-  Traversal(const Image& image, Scan& scan, const Progress& progress);
+  Traversal(const Image& image, Scan& scan, const ScanOptions& options, const Progress& progress);
   void run();
 
  private:
   void close(Confidence confidence);
   void walk(u64 address, Confidence confidence);
   bool begin(CodeMap::Area& area, u64 address, Confidence confidence, Shallow& insn);
-  void follow(CodeMap::Area& area, u64 address, const Shallow& insn);
+  void follow(u64 address, const Shallow& insn);
+  void other_way(CodeMap::Area& area, u64 address, const Shallow& insn);
+  bool goes_on(u64 address, const Shallow& insn) const;
   struct Target {
     u64 address = 0;
     bool relocated = false, known = true;
@@ -41,7 +44,9 @@ class Traversal {
   const Image& image_;
   Scan& scan_;
   const Progress& progress_;
+  const ScanOptions& options_;
   Decoder decoder_;
+  std::optional<Decoder> amd_;  // both: the second reading
   u64 mask_;
   std::vector<u64> work_;
   std::vector<u64> likely_;    // to be walked once all that is certain is known

@@ -30,6 +30,6 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   image.index_code();
   if (code) image.roots.push_back({base, scan::Because::entry});
   scan::add_kallsyms(image, fuzz::kLimits);
-  fuzz::check(image, scan::scan_image(image, fuzz::kLimits, false));
+  fuzz::check(image, scan::scan_image(image, fuzz::kLimits, {}));
   return 0;
 }

@@ -10,6 +10,6 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   const scan::RawOptions raw{~u64{0} << (data[0] / 3 % 64), kSizes[data[0] % 3]};
   auto images = scan::open_images("input", {data + 1, data + size}, raw, fuzz::kLimits);
   if (!images) return 0;
-  fuzz::check(images->front(), scan::scan_image(images->front(), fuzz::kLimits, true));
+  fuzz::check(images->front(), scan::scan_image(images->front(), fuzz::kLimits, {.every_offset = true}));
   return 0;
 }

@@ -213,7 +213,7 @@ void cross_check(const std::string& path) {
   const auto lines = objdump(elf);
   if (elf != path) fs::remove(elf);
   ASSERT_GT(lines.size(), 1000u) << "objdump printed nothing: install binutils";
-  Scan scan = scan_image(image, limits, false);
+  Scan scan = scan_image(image, limits, {});
   const Result r = Comparison{image, scan, lines}.run();
   fmt::print("{}: {} bytes claimed as code, {} agree with objdump: {:.4f}%\n", path, r.claimed, r.agreed,
              100.0 * static_cast<double>(r.agreed) / static_cast<double>(r.claimed));

@@ -48,7 +48,7 @@ void survive(const Blob& bytes, const Limits& limits = {}) {
     EXPECT_FALSE(images.error().empty());
     return;
   }
-  for (Image& i : *images) scan_image(i, limits, false);
+  for (Image& i : *images) scan_image(i, limits, {});
 }
 
 std::string error_of(const Blob& bytes, const Limits& limits = {}) {
@@ -137,7 +137,7 @@ TEST(Open, DataThatSharesAddressesHidesNoCode) {
   auto images = open_images("x", elf.build(), std::nullopt, Limits{});
   ASSERT_TRUE(images);
   Image& image = images->front();
-  const Scan scan = scan_image(image, Limits{}, false);
+  const Scan scan = scan_image(image, Limits{}, {});
   ASSERT_EQ(scan.findings.size(), 2u);
   for (const Finding& f : scan.findings) EXPECT_EQ(image.code_at(f.address)->name, ".text");
 }

@@ -24,7 +24,7 @@ Done scan_elf(ElfBuilder& elf, bool every_offset = false) {
   auto images = open_images("test", elf.build(), std::nullopt, limits);
   EXPECT_TRUE(images) << (images ? "" : images.error());
   Image image = std::move(images->front());
-  Scan scan = scan_image(image, limits, every_offset);
+  Scan scan = scan_image(image, limits, {.every_offset = every_offset});
   return {std::move(image), std::move(scan)};
 }
 
@@ -32,7 +32,7 @@ Done scan_raw(const Code& code, isa::CodeSize size, u64 base) {
   const Limits limits;
   auto images = open_images("test", code, RawOptions{base, size}, limits);
   Image image = std::move(images->front());
-  Scan scan = scan_image(image, limits, true);
+  Scan scan = scan_image(image, limits, {.every_offset = true});
   return {std::move(image), std::move(scan)};
 }
 
