@@ -247,6 +247,14 @@ transfers:
     mov rax, .jumped
     mov [far_target], rax
     mov word [far_target + 8], SEL_CODE64
+    push rbx
+    xor eax, eax
+    cpuid
+    cmp ebx, 'Genu'
+    pop rbx
+    je .intel                           ; AMD has no 64-bit offset here (APM vol. 3 JMP far)
+    mov word [far_target + 4], SEL_CODE64
+.intel:
     jmp far qword [far_target]
     call fail64
 .jumped:
