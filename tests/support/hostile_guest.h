@@ -74,7 +74,7 @@ class Machine {
     mmu_create(cpu_);
     map_.add_vcpu(&cpu_);
     reset(cpu_, false);
-    engine_ = kind.make(cpu_, arena_);
+    engine_ = kind.make(cpu_, arena_, {});
   }
   ~Machine() {
     engine_.reset();
