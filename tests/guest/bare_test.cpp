@@ -77,7 +77,7 @@ std::vector<Bare> guests() {
     for (const char* guest :
          {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64", "debug", "interrupts",
           "strings", "smc", "moved", "clock", "uart", "bios", "nmi", "smp", "vendor64", "amd_66_near_branch",
-          "amd_far_pointer_rexw"})
+          "amd_far_pointer_rexw", "stackless"})
       all.push_back({guest, 1, engine});
     for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
   }

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/types.h"
+#include "engine/translate/resume.h"
 #include "engine/translate/sharing.h"
 
 namespace trapline::engine::translate {
@@ -20,6 +21,8 @@ struct State {
   u64 tmp = 0;
   u64 target = 0;
   u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
+  u64 resumed_pc = 0;             // where resume_by_hand() went last
+  ResumeFrame resume;
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0;
   u64 tables = 0;       // base of the current view's
@@ -53,6 +56,8 @@ class Region {
   u64 used() const { return used_; }
   void reset(u64 used) { used_ = used, used_cold_ = 0, changed_ = true; }
   bool holds(u64 address) const { return address - exec_ < bytes_; }
+  // Is it code that executes guest instructions? Not the thunks (the first `thunks` bytes), not what is seldom run.
+  bool holds_hot(u64 address, u64 thunks) const { return address - exec_ - thunks < bytes_ / 2 - thunks; }
   bool reaches(u64 address) const;
 
  private:

@@ -742,24 +742,26 @@ void Translator::alarm() {
   cpu_.attention->fetch_or(cpu::attention::timer, std::memory_order_release);
 }
 
-// RSP is the guest's, and the kernel may not be able to return to it: with one that is not canonical its IRETQ faults
-// on some hosts (Zen 5 with page-table isolation), at the address that it returns to, for ever.
-bool Translator::redirect_trap(u64& pc, u64& rsp) {
+// With an RSP that is not canonical the signal may have come only because the kernel could not return here (resume.h):
+// what comes again at once, at an instruction of the guest, is that instruction's own.
+bool Translator::redirect_trap(ucontext_t& context) {
+  greg_t* const g = context.uc_mcontext.gregs;
+  const u64 pc = static_cast<u64>(g[REG_RIP]), rsp = static_cast<u64>(g[REG_RSP]);
   if (!region_->holds(pc)) return false;
   State& s = region_->state();
-  s.trap_pc = std::exchange(pc, thunks_.trap);
-  s.trap_rsp = std::exchange(rsp, s.host_rsp);
+  const bool guests_own = region_->holds_hot(pc, code_start_) && s.resumed_pc == pc;
+  s.resumed_pc = 0;
+  if (!cpu::canonical(rsp) && !guests_own) {
+    s.resumed_pc = pc;
+    resume_by_hand(context, s.resume);
+  }
+  s.trap_pc = pc;
+  s.trap_rsp = rsp;
+  g[REG_RIP] = static_cast<greg_t>(thunks_.trap);
+  g[REG_RSP] = static_cast<greg_t>(s.host_rsp);
   return true;
 }
 
-bool handle_signal(void* context) {
-  auto* uc = static_cast<ucontext_t*>(context);
-  if (!current) return false;
-  u64 pc = static_cast<u64>(uc->uc_mcontext.gregs[REG_RIP]), rsp = static_cast<u64>(uc->uc_mcontext.gregs[REG_RSP]);
-  if (!current->redirect_trap(pc, rsp)) return false;
-  uc->uc_mcontext.gregs[REG_RIP] = static_cast<greg_t>(pc);
-  uc->uc_mcontext.gregs[REG_RSP] = static_cast<greg_t>(rsp);
-  return true;
-}
+bool handle_signal(void* context) { return current && current->redirect_trap(*static_cast<ucontext_t*>(context)); }
 
 }  // namespace trapline::engine::translate

@@ -38,7 +38,7 @@ class Translator final : public interpret::Accelerator {
 
   void alarm();  // from the timer's signal handler
   // For the signal handler: async-signal-safe. A fault in translated code goes on at trap(); false: it was not there.
-  bool redirect_trap(u64& pc, u64& rsp);
+  bool redirect_trap(ucontext_t& context);
 
  private:
   explicit Translator(cpu::Vcpu& cpu);
