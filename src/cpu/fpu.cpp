@@ -106,10 +106,12 @@ bool Area::probe_write(u64 at, unsigned size) const {
 bool Area::aligned(u64 alignment, Access access) const {
   u64 l;
   if (!linear(0, 1, access, l)) return false;
+  // AMD's XSAVE family looks at the alignment before at whether the address is canonical.
+  if (cpu.vendor() == isa::Vendor::amd && alignment == 64 && l & 63) return cpu.raise_gp() == Outcome::next;
   if (cpu.in_long64() && static_cast<u64>(static_cast<i64>(l << 16) >> 16) != l)
     return cpu.raise(insn.mem.seg == Seg::ss ? Vector::ss : Vector::gp) == Outcome::next;
   if ((l & (alignment - 1)) == 0) return true;
-  const bool checks = cpu.vendor() == isa::Vendor::intel || (alignment <= 16 && l & 3);
+  const bool checks = cpu.vendor() == isa::Vendor::intel || l & 3;
   return cpu.raise(checks && alignment_checks(cpu) ? Vector::ac : Vector::gp) == Outcome::next;
 }
 

@@ -83,6 +83,14 @@ Lenient lenient_for(const Decoded& d) {
 
 }  // namespace
 
+// Did a trap come between an FXSAVE or XSAVE and what is to overwrite the host's own in its image?
+static bool inside_group(const Program& program, u64 offset) {
+  u64 at = 0;
+  for (std::size_t i = 0; i < program.items.size(); at += program.items[i++].length)
+    if (at == offset) return i > 0 && program.items[i].group && program.items[i].group == program.items[i - 1].group;
+  return false;
+}
+
 Lenient lenient_at(const Program& program, std::size_t slot, const Outcome& native) {
   if (native.ending.kind != Ending::Kind::event || native.ending.vector == 3) return {};
   const u64 base = code_at(slot);
@@ -93,7 +101,9 @@ Lenient lenient_at(const Program& program, std::size_t slot, const Outcome& nati
   u8 bytes[32] = {};
   std::copy(code.begin() + static_cast<std::ptrdiff_t>(offset),
             code.begin() + static_cast<std::ptrdiff_t>(std::min<u64>(code.size(), offset + 15)), bytes);
-  return decode(bytes, 15, d, program.size) ? lenient_for(d) : Lenient{};
+  Lenient lenient = decode(bytes, 15, d, program.size) ? lenient_for(d) : Lenient{};
+  lenient.memory |= inside_group(program, offset);
+  return lenient;
 }
 
 }  // namespace trapline::fuzz

@@ -51,7 +51,13 @@ constexpr u64 kLargestXsave = 2752;
 
 u64 aim(Rng& rng, u64 size, bool atomic, bool aligned) {
   size = size ? size : 1;
-  if (size == kLargestXsave && rng.percent(70)) return place::xsave;
+  // Which parts of an XSAVE area are touched is the processor's business: it has all its pages or none.
+  if (size == kLargestXsave) {
+    const u64 choice = rng.below(100);
+    if (choice < 75) return place::xsave;
+    if (choice < 95) return place::data + (rng.below(place::data_size - size) & ~u64{63});
+    return choice < 98 ? place::read_only : rng.next();
+  }
   const u64 room = place::data_size > size ? place::data_size - size : 1;
   const u64 inside = place::data + rng.below(room);
   // An atomic access across a cache line is the host's business: it may trap there (split-lock detection).
@@ -136,7 +142,12 @@ class Generator {
     const char* name = ZydisMnemonicGetString(form.mnemonic);
     gather_ = std::strstr(name, "gather") || std::strstr(name, "scatter");
     evex_ = form.encoding == Encoding::evex;
-    Encoder encoder(form, choose(form), forms_.size());
+    Choices choices = choose(form);
+    if (saves_state(form.mnemonic)) {  // by no register: its place is certain
+      choices.memory.kind = wide() && rng_.percent(50) ? MemoryForm::Kind::rip : MemoryForm::Kind::absolute;
+      choices.memory.has_index = false;
+    }
+    Encoder encoder(form, choices, forms_.size());
     for (std::size_t i = encoder.size(); i < encoder.size() + 9; i++) encoder.bytes()[i] = static_cast<u8>(rng_.next());
     Decoded d;
     if (!decode(encoder.bytes(), 15, d, forms_.size()) || !admissible(d) || d.insn.mnemonic != form.mnemonic)
@@ -250,7 +261,8 @@ bool mutate(Rng& rng, CodeSize size, Item& item) {
   padded[changed.length] = 0;
   if (whole && decode(padded, 15, d, size)) {
     if (!admissible(d) || d.insn.length > changed.length || d.insn.raw.imm[0].is_relative || locked(d)) return false;
-    if (saves_state(d.insn.mnemonic)) return false;
+    const ZydisMnemonic m = d.insn.mnemonic;
+    if (saves_state(m) || m == ZYDIS_MNEMONIC_FXSAVE || m == ZYDIS_MNEMONIC_FXSAVE64) return false;
     changed.length = d.insn.length;
   }
   changed.fix = Item::Fix::none;

@@ -19,8 +19,12 @@ constexpr const char* kGpr[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi
 // What hosts disagree on, or hide. Small, and every entry has its reason here.
 struct Masks {
   // RFLAGS: all that user code can see or change. RF is part of what a fault pushes, and compared.
-  static constexpr u64 rflags = cpu::flag::arith | cpu::flag::tf | cpu::flag::if_ | cpu::flag::df | cpu::flag::nt |
-                                cpu::flag::rf | cpu::flag::ac | cpu::flag::id;
+  // NT may be lost on the host's side: what an interrupt in the middle enters (a hypervisor below, for one) clears it
+  // and need not set it again.
+  static u64 rflags(const Registers& native) {
+    return cpu::flag::arith | cpu::flag::tf | cpu::flag::if_ | cpu::flag::df | (native.rflags & cpu::flag::nt) |
+           cpu::flag::rf | cpu::flag::ac | cpu::flag::id;
+  }
   // Linux reports faults on kernel addresses as protection violations so as not to tell what it maps
   // (arch/x86/mm/fault.c, sanitize_error_code): bit 0 of the error code is made up there.
   static u32 error(const Ending& e) {
@@ -95,7 +99,7 @@ class Lister {
 void list_registers(Lister& out, const Registers& n, const Registers& e, const Extent& extent, const Lenient& lenient) {
   for (unsigned i = 0; i < 16; i++) out.number(kGpr[i], n.gpr[i], e.gpr[i]);
   out.number("rip", n.rip, e.rip);
-  out.number("rflags", n.rflags & Masks::rflags, e.rflags & Masks::rflags);
+  out.number("rflags", n.rflags & Masks::rflags(n), e.rflags & Masks::rflags(n));
   for (unsigned i = 0; i < vector_count(extent); i++)
     out.bytes(fmt::format("zmm{}", i), n.zmm[i], e.zmm[i], vector_bytes(extent));
   if (extent.avx512)
@@ -138,7 +142,7 @@ std::vector<std::string> differences(const Outcome& native, const Outcome& engin
 bool equal(const Outcome& native, const Outcome& engine, const Extent& extent) {
   const Registers &n = native.state.regs, &e = engine.state.regs;
   if (!same_ending(native.ending, engine.ending)) return false;
-  if (std::memcmp(n.gpr, e.gpr, sizeof n.gpr) != 0 || n.rip != e.rip || ((n.rflags ^ e.rflags) & Masks::rflags) ||
+  if (std::memcmp(n.gpr, e.gpr, sizeof n.gpr) != 0 || n.rip != e.rip || ((n.rflags ^ e.rflags) & Masks::rflags(n)) ||
       n.mxcsr != e.mxcsr)
     return false;
   if (extent.avx512) {
