@@ -39,6 +39,7 @@ struct Child {
   Native::Shared* shared = nullptr;
   FrameLayout layout;
   bool running = false;  // a sequence is under way
+  bool int1_stays = false;
   u64 index = 0;
   u64 seen_by_watchdog = ~u64{0};
   gregset_t home;  // where run_batch() waits
@@ -105,9 +106,27 @@ void load_next(ucontext_t& context) {
   enter_code(context, size, child.index);
 }
 
-// INT1 is a trap by both manuals: RIP lies behind it. KVM on AMD takes its #DB and queues it again without moving RIP.
-// So a #DB that Linux found no cause for in DR6 (TRAP_BRKPT) at an INT1 has its length added. Bytes of INT1; 0: it is
-// none.
+// INT1 is a trap by both manuals: RIP lies behind it. KVM on AMD takes its #DB and queues it again without moving RIP:
+// there a #DB that Linux found no cause for in DR6 (TRAP_BRKPT) at an INT1 has its length added.
+u64 int1_rip;
+void note_int1(int, siginfo_t*, void* context) {
+  auto& g = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  int1_rip = static_cast<u64>(g[REG_RIP]);
+  g[REG_RIP] = g[REG_RAX];
+}
+bool int1_stays_in_place() {
+  struct sigaction action {};
+  struct sigaction before {};
+  action.sa_sigaction = note_int1;
+  action.sa_flags = SA_SIGINFO;
+  if (sigaction(SIGTRAP, &action, &before) != 0) return false;
+  u64 behind;
+  asm volatile("lea 1f(%%rip), %%rax; .byte 0xf1; 1:" : "=a"(behind) : : "memory");
+  sigaction(SIGTRAP, &before, nullptr);
+  return int1_rip != behind;
+}
+
+// Bytes of INT1; 0: it is none.
 unsigned int1_length(const u8* code, bool rex) {
   for (unsigned i = 0; i < 15; i++) {
     const u8 b = code[i];
@@ -128,7 +147,7 @@ void finish(const ucontext_t& context, Ending::Kind kind, const siginfo_t* info 
   const isa::CodeSize size = child.shared->size[child.index];
   if (size != isa::CodeSize::bits64) drop_upper_halves(out.state.regs);
   const u64 at = code_base(size, child.index) + out.state.regs.rip, into = at - place::code;
-  if (info && info->si_signo == SIGTRAP && info->si_code == TRAP_BRKPT && out.ending.vector == 1 &&
+  if (child.int1_stays && info && info->si_signo == SIGTRAP && info->si_code == TRAP_BRKPT && out.ending.vector == 1 &&
       into < place::code_size - 15)
     out.state.regs.rip += int1_length(reinterpret_cast<const u8*>(at), size == isa::CodeSize::bits64);
   child.index++;
@@ -209,6 +228,7 @@ void run_child(Native::Shared& shared, int code_fd, int channel) {
   ::mprotect(reinterpret_cast<void*>(place::read_only), place::read_only_size, PROT_READ);
   ::syscall(SYS_arch_prctl, ARCH_SET_GS, place::gs_base);
   find_code_sizes(shared);
+  child.int1_stays = int1_stays_in_place();
   install_signals();
   const itimerval tick{{0, kWatchdogMicroseconds}, {0, kWatchdogMicroseconds}};
   ::setitimer(ITIMER_VIRTUAL, &tick, nullptr);

@@ -231,6 +231,7 @@ bool reserved_bit(const Decoded& d, unsigned byte, unsigned bit) {
   const unsigned at = byte - (evex ? raw.evex.offset : raw.vex.offset);
   if (at < 1 || at > 3) return false;
   if (evex && at == 3 && (bit == 7 || bit == 4)) return true;
+  if (at == 2 && bit == 7) return true;  // W, where the manuals give one value: VPERMQ with 0 runs on AMD's
   for (unsigned i = 0; i < d.insn.operand_count; i++)
     if (d.operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
         ZydisRegisterGetClass(d.operands[i].reg.value) == ZYDIS_REGCLASS_MASK &&

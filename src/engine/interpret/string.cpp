@@ -157,9 +157,12 @@ struct Cmps {
     return host_a && host_b ? going_on<T>(host_a, host_b, 0, n, insn.rep) : 0;
   }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
-    T a, b;  // ES:[RDI] first, as Intel's CPUs have it: it shows if both fault
-    if (!cpu::read(cpu, Seg::es, c.value(isa::rdi), b) || !cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a))
-      return false;
+    T a, b;
+    const auto source = [&] { return cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), a); };
+    const auto destination = [&] { return cpu::read(cpu, Seg::es, c.value(isa::rdi), b); };
+    // It shows if both fault: Intel's CPUs read ES:[RDI] first, AMD's the other.
+    const bool amd = cpu.vendor() == isa::Vendor::amd;
+    if (!(amd ? source() && destination() : destination() && source())) return false;
     u16 f = 0;
     (void)Cmp::apply<T>(f, a, b);
     cpu.arith = f;
