@@ -100,6 +100,7 @@ bool Decoder::shallow(Bytes bytes, Shallow& out) const {
       i.mnemonic == ZYDIS_MNEMONIC_UD2 || i.mnemonic == ZYDIS_MNEMONIC_UD1 || i.mnemonic == ZYDIS_MNEMONIC_UD0;
   out.maybe_sensitive = maybe_sensitive(i);
   if (reader_.vendor() == isa::Vendor::intel) out.differs = isa::vendor_difference(i);
+  if (out.differs) out.padding = false;
   if (out.flow == Flow::call || out.flow == Flow::jump || out.flow == Flow::branch)
     out.distance = i.raw.imm[0].value.s, out.narrow = isa::narrow_branch(i, reader_.vendor());
   else

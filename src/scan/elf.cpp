@@ -108,7 +108,8 @@ std::string read_segments(File& f) {
 
 bool fits(const SectionHeader& s, const File& f) { return s.type == kNobits || slice(f.bytes, s.offset, s.size); }
 
-// The loader and the kernel map segments; a section's flag is the linker's word only. Debian's kernels 7.2 have it on .data.
+// The loader and the kernel map segments; a section's flag is the linker's word only. Debian's kernels 7.2 have it on
+// .data.
 bool mapped_without_execution(const File& f, const SectionHeader& h) {
   bool any = false, without = false;
   for (const SegmentHeader& s : f.segments) {

@@ -98,6 +98,11 @@ void write_sarif(const Sink& out, std::span<const Report> reports, const std::st
            {"columnKind", "utf16CodeUnits"}};
   for (const Report& r : reports)
     run["artifacts"].push_back({{"location", {{"uri", uri(r.name)}}}, {"description", {{"text", r.format}}}});
+  Json notes = Json::array();
+  for (const Report& r : reports)
+    for (const std::string& w : r.warnings)
+      notes.push_back({{"level", "warning"}, {"message", {{"text", fmt::format("{}: {}", r.name, w)}}}});
+  run["invocations"] = Json::array({{{"executionSuccessful", true}, {"toolExecutionNotifications", std::move(notes)}}});
   std::string head = text(run);
   head.pop_back();
   out("{\"$schema\": \"https://json.schemastore.org/sarif-2.1.0.json\", \"version\": \"2.1.0\", \"runs\": [\n");

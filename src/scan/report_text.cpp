@@ -121,7 +121,7 @@ class Writer {
                           : r_.vendors == Vendors::amd ? "for AMD CPUs"
                                                        : "for Intel CPUs";
     line("  read as {}-bit code of ring {}{}, {}", r_.bits, r_.ring,
-         r_.ring_why.empty() ? "" : fmt::format(" (it is {}; --ring says otherwise)", r_.ring_why), decoded);
+         r_.ring_why.empty() ? "" : fmt::format(" (as {}: --ring overrides)", r_.ring_why), decoded);
   }
 
   void heading(const Item& i) {

@@ -118,6 +118,45 @@ TEST(ScanCommand, SarifIsValid) {
   }
 }
 
+TEST(ScanCommand, TellsWhatVendorsTakeDifferently) {
+  // call (66: 4 bytes for AMD); cli; ret for Intel, hlt; ret for AMD; a LOOPNE with F3
+  const TempFile file{std::string{"\x66\xe8\x06\x00\x00\x00\xcc\xcc\xcc\xcc\xfa\xc3\xf4\xf3\xe0\xfd\xc3", 17}};
+  const std::vector<std::string> raw = {"scan", "--bits", "64", "--base", "0x1000", file.path()};
+  const auto with = [&](std::initializer_list<const char*> more) {
+    std::vector<std::string> all = raw;
+    all.insert(all.end(), more.begin(), more.end());
+    return trapline(all);
+  };
+  const json j = json::parse(with({"--vendor", "both", "--json"}).output)["images"][0];
+  EXPECT_EQ(j["vendor"], "both");
+  ASSERT_EQ(j["vendor_differences"].size(), 2u);
+  const json& call = j["vendor_differences"][0];
+  EXPECT_EQ(call["address"], "0x1000");
+  EXPECT_EQ(call["intel"]["length"], 6);
+  EXPECT_EQ(call["amd"]["length"], 4);
+  EXPECT_EQ(j["vendor_differences"][1]["amd"]["text"], "loope 0x000000000000100D");
+  const Finished text = with({"--vendor", "both"});
+  EXPECT_THAT(text.output, HasSubstr("differs by vendor"));
+  EXPECT_THAT(text.output,
+              HasSubstr("read as 64-bit code of ring 0 (as raw code: --ring overrides), for Intel and AMD CPUs"));
+  for (const char* vendor : {"amd", "intel"})
+    EXPECT_THAT(with({"--vendor", vendor}).output, Not(HasSubstr("differs by vendor"))) << vendor;
+  const json sarif = json::parse(with({"--vendor", "both", "--sarif"}).output)["runs"][0];
+  EXPECT_EQ(sarif["results"].back()["ruleId"], sarif["tool"]["driver"]["rules"].back()["id"]);
+}
+
+TEST(ScanCommand, TellsWhatItLeavesOut) {
+  const TempFile file{program()};
+  const Finished few = trapline({"scan", "--ring", "0", "--max-findings", "1", file.path()});
+  EXPECT_EQ(few.code, 0);
+  EXPECT_THAT(few.output, HasSubstr("warning: 2 findings beyond the limit are left out"));
+  const json sarif = json::parse(trapline({"scan", "--sarif", "--max-findings", "1", file.path()}).output)["runs"][0];
+  EXPECT_THAT(sarif["invocations"][0]["toolExecutionNotifications"][0]["message"]["text"].get<std::string>(),
+              HasSubstr("beyond the limit"));
+  const Finished filtered = trapline({"scan", "--ring", "0", "--class", "critical", file.path()});
+  EXPECT_THAT(filtered.output, HasSubstr("not listed, of other classes: critical 0, privileged 1, innocuous 0"));
+}
+
 TEST(ScanCommand, BadFilesAreNamedAndTheOthersScanned) {
   const TempFile good{program()}, empty{""}, nonsense{"this is no program"}, cut{program().substr(0, 80)};
   const std::string none = "/nonexistent/program";
@@ -138,9 +177,9 @@ TEST(ScanCommand, BadFilesAreNamedAndTheOthersScanned) {
 
 TEST(ScanCommand, WrongOptionsAreRefused) {
   const TempFile file{program()};
-  const std::vector<std::vector<std::string>> wrong = {{"--json", "--sarif"}, {"--bits", "8"},
-                                                       {"--base", "0x10"},    {"--bits", "16", "--base", "x"},
-                                                       {"--ring", "1"},       {"--class", "scary"}};
+  const std::vector<std::vector<std::string>> wrong = {
+      {"--json", "--sarif"}, {"--bits", "8"},      {"--base", "0x10"}, {"--bits", "16", "--base", "x"},
+      {"--ring", "1"},       {"--class", "scary"}, {"--vendor", "via"}};
   for (auto options : wrong) {
     options.insert(options.begin(), "scan");
     options.push_back(file.path());

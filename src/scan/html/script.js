@@ -72,7 +72,7 @@ function apply() {
 
 // ---- tiles, notes
 function drawHead() {
-  $("file").replaceChildren(element("b", "", image.name), document.createTextNode("  " + image.format + " · judged as code of ring " + image.ring));
+  $("file").replaceChildren(element("b", "", image.name), document.createTextNode("  " + image.format + " · judged as " + image.bits + "-bit code of ring " + image.ring));
   document.title = "Trapline scan: " + image.name;
   const t = image.bytes, all = Object.values(t).reduce((a, b) => a + b, 0);
   const tile = (value, text, cls) => {
@@ -94,7 +94,7 @@ function drawHead() {
     tile(number(image.counts.privileged), "privileged: they trap", "privileged"),
     tile(number(image.patched.critical + image.patched.privileged), "of these in sites that the kernel patches"),
     tile(number(image.active), "functions hold any, of " + number(image.functions.length)), code);
-  const legend = [["critical", "critical"], ["privileged", "privileged"], ["certain", "code, certain"], ["likely", "likely"],
+  const legend = [["critical", "critical"], ["privileged", "privileged"], ...(image.findings.some((f) => f[CLASS] === 2) ? [["innocuous", "innocuous"]] : []), ["certain", "code, certain"], ["likely", "likely"],
     ["speculative", "speculative"], ["padding", "padding"], ["data", "data"]];
   $("legend").replaceChildren(...legend.map(([c, text]) => {
     const e = element("span"), i = element("i");
@@ -269,9 +269,8 @@ function drawStrip() {
     const a = (start - view.from) * per, b = a + image.sections[s].size * per;
     if (b < 0 || a > w || b - a < 2) return;
     g.fillStyle = colours.line; g.fillRect(Math.max(0, a), base - 4, 1, 42);
-    const label = image.sections[s].name;
-    if (b - a > g.measureText(label).width + 10) { g.fillStyle = colours.soft; g.fillText(label, Math.max(4, a + 4), h - 6); }
   });
+  drawSectionNames(g, w, h, base, per);
   drawFunctions(g, w, base, per);
   const bins = histogram(w, view.from, view.to);
   let most = 1;
@@ -291,6 +290,28 @@ function drawStrip() {
     g.beginPath(); g.moveTo(x, base + 36); g.lineTo(x - 5, base + 45); g.lineTo(x + 5, base + 45); g.fill();
   }
 }
+// Every section that can be seen has its name, in the first of two rows with room: right below its start, or moved left from the edge.
+function drawSectionNames(g, w, h, base, per) {
+  const taken = [-8, -8];
+  image.starts.forEach((start, s) => {
+    const a = (start - view.from) * per, b = a + image.sections[s].size * per;
+    if (b < 0 || a > w) return;
+    const label = image.sections[s].name, width = g.measureText(label).width;
+    const x = Math.min(Math.max(4, a + 4), w - width - 4), row = taken.findIndex((end) => x >= end + 8);
+    if (row < 0) return;
+    taken[row] = x + width;
+    const y = h - 22 + row * 16;
+    g.fillStyle = colours.line; g.fillRect(Math.max(0, Math.min(w - 1, a)), base + 34, 1, y - base - 36);
+    g.fillStyle = colours.ink; g.fillText(label, x, y);
+  });
+}
+// As much of a text as fits, with an ellipsis; nothing if that is little.
+function fitted(g, text, width) {
+  if (g.measureText(text).width <= width) return text;
+  let n = text.length;
+  while (n > 3 && g.measureText(text.slice(0, n) + "\u2026").width > width) n--;
+  return n > 3 ? text.slice(0, n) + "\u2026" : "";
+}
 // Borders and names, once there is room for them.
 function drawFunctions(g, w, base, per) {
   const first = Math.max(0, lowest(image.byPlace, spot, view.from) - 1);
@@ -301,10 +322,8 @@ function drawFunctions(g, w, base, per) {
     g.fillStyle = colours.panel;
     g.fillRect(x, base, 1, 34);
     if (size > 42) {
-      g.save();
-      g.beginPath(); g.rect(Math.max(0, x + 3), base, size - 6, 34); g.clip();
-      g.fillStyle = colours.ink; g.fillText(f[0], Math.max(4, x + 5), base + 21);
-      g.restore();
+      const left = Math.max(4, x + 5);
+      g.fillStyle = colours.ink; g.fillText(fitted(g, f[0], x + size - left - 3), left, base + 21);
     }
   }
 }
@@ -376,7 +395,7 @@ function drawTreemap() {
   for (const o of outer) {
     const head = o.w > 60 && o.h > 40 ? 17 : 0, inner = [];
     squarify(o.item.items.sort((a, b) => b.weight - a.weight), o.x + 1, o.y + head, o.w - 2, o.h - head - 1, inner);
-    if (head) { g.fillStyle = colours.soft; g.save(); g.beginPath(); g.rect(o.x, o.y, o.w, head); g.clip(); g.fillText(image.sections[o.item.section].name, o.x + 4, o.y + 12); g.restore(); }
+    if (head) { g.fillStyle = colours.ink; g.fillText(fitted(g, image.sections[o.item.section].name, o.w - 8), o.x + 4, o.y + 12); }
     for (const b of inner) drawBox(g, b);
     boxes.push(...inner);
     if (head) boxes.push({ x: o.x, y: o.y, w: o.w, h: head, section: o.item.section });
@@ -392,12 +411,10 @@ function drawBox(g, b) {
   g.globalAlpha = 1;
   if (filter.fn !== null && filter.fn === name) { g.strokeStyle = colours.ink; g.lineWidth = 2; g.strokeRect(b.x + 1, b.y + 1, b.w - 2, b.h - 2); }
   if (b.w < 46 || b.h < 16) return;
-  g.save();
-  g.beginPath(); g.rect(b.x + 3, b.y, b.w - 6, b.h); g.clip();
-  g.fillStyle = colours.ink;
-  g.fillText(name || "(no symbol)", b.x + 5, b.y + 14);
-  if (b.h > 32) { g.globalAlpha = .75; g.fillText(number(n), b.x + 5, b.y + 28); }
-  g.restore();
+  // On the full colour of the class light text, on the pale one dark text.
+  g.fillStyle = c[0] > .6 * n ? "#fff" : colours.ink;
+  g.fillText(fitted(g, name || "(no symbol)", b.w - 9), b.x + 5, b.y + 14);
+  if (b.h > 32) g.fillText(fitted(g, number(n), b.w - 9), b.x + 5, b.y + 28);
 }
 function drawAll() {
   readColours();
