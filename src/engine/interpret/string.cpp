@@ -1,9 +1,10 @@
-// MOVS, STOS, LODS, CMPS, SCAS with REP, every address size, segment and direction. Forward MOVS and STOS go page by
-// page in bulk. A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs
+// MOVS, STOS, LODS, CMPS, SCAS with REP, every address size, segment and direction. MOVS and STOS go page by page in
+// bulk. A REP is interruptible between elements: then the registers say what is left and Outcome::repeat runs
 // it again.
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/code_map.h"
 #include "cpu/debug_port.h"
 #include "engine/interpret/complex.h"
 
@@ -25,8 +26,12 @@ class Cursor {
     u64& r = cpu_.gpr[reg];
     r = bytes_ == 2 ? (r & ~mask_) | ((r + by) & mask_) : (r + by) & mask_;
   }
-  // Elements of `size` that fit from the register's offset before the address wraps.
-  u64 before_wrap(unsigned reg, unsigned size) const { return bytes_ == 8 ? ~u64{0} : (mask_ - value(reg) + 1) / size; }
+  // Elements of `size` that fit from the register's offset, up or down, before the address wraps.
+  u64 before_wrap(unsigned reg, unsigned size, bool back = false) const {
+    if (bytes_ == 8) return ~u64{0};
+    const u64 up = (mask_ - value(reg) + 1) / size;
+    return back && up ? value(reg) / size + 1 : up;
+  }
 
  private:
   Vcpu& cpu_;
@@ -34,7 +39,12 @@ class Cursor {
   u64 mask_;
 };
 
-u64 in_page(u64 linear, unsigned size) { return (kPageSize - (linear & (kPageSize - 1))) / size; }
+// Elements from `linear` on, up or down, that lie in its page.
+u64 in_page(u64 linear, unsigned size, bool back = false) {
+  const u64 offset = linear & (kPageSize - 1);
+  const u64 up = (kPageSize - offset) / size;
+  return back && up ? offset / size + 1 : up;
+}
 
 bool flat(const Vcpu& cpu, Seg seg, bool write) {
   const cpu::Segment& s = cpu.seg[static_cast<u8>(seg)];
@@ -44,6 +54,44 @@ u64 linear_of(const Vcpu& cpu, Seg seg, u64 offset) {
   return (cpu.seg[static_cast<u8>(seg)].linear_base + offset) & cpu.linear_mask;
 }
 
+// The host address of `bytes` inside one page; null: to be done element by element. An address that was found holds
+// until the instruction ends, though the TLB may have no room for both of its ends.
+const u8* hold(Vcpu& cpu, Seg seg, u64 linear, unsigned bytes) {
+  if (const u8* host = cpu::tlb_lookup(cpu, linear, bytes, cpu.need_read)) return host;
+  if (cpu.need_read & cpu::perm::never || !cpu::probe(cpu, seg, linear, bytes, cpu::Access::read)) return nullptr;
+  return cpu::tlb_lookup(cpu, linear, bytes, cpu.need_read);
+}
+
+// The same for writing, and to a page of RAM that only decoded code keeps from being written to directly.
+class Target {
+ public:
+  Target(Vcpu& cpu, u64 linear, u64 bytes) : cpu_{cpu}, bytes_{bytes} {
+    const u32 need = cpu.need_write;
+    const auto size = static_cast<unsigned>(bytes);
+    host_ = cpu::tlb_lookup(cpu, linear, size, need);
+    if (host_ || need & cpu::perm::never || !cpu::probe(cpu, Seg::es, linear, size, cpu::Access::write)) return;
+    host_ = cpu::tlb_lookup(cpu, linear, size, need);
+    if (host_) return;
+    const cpu::TlbEntry& e = cpu.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
+    if (e.tag != (linear & kPageMask) || !(e.slow_perm & need)) return;
+    host_ = reinterpret_cast<u8*>(linear + e.addend);
+    beside_code_ = true;
+    gpa_ = e.gpa | (linear & (kPageSize - 1));
+  }
+  u8* host() const { return host_; }
+  // After the bytes are there.
+  void written() const {
+    if (beside_code_) cpu_.code->written(gpa_ / kPageSize, static_cast<u32>(gpa_ & (kPageSize - 1)), bytes_);
+  }
+
+ private:
+  Vcpu& cpu_;
+  u64 bytes_;
+  u8* host_ = nullptr;
+  bool beside_code_ = false;
+  u64 gpa_ = 0;
+};
+
 // As the hardware's element-by-element copy: a destination just above the source repeats the pattern.
 template <class T>
 void copy_forward(u8* to, const u8* from, u64 count) {
@@ -52,6 +100,16 @@ void copy_forward(u8* to, const u8* from, u64 count) {
     return;
   }
   for (u64 i = 0; i < count; i++) std::memcpy(to + i * sizeof(T), from + i * sizeof(T), sizeof(T));
+}
+
+// The same from the last element down.
+template <class T>
+void copy_back(u8* to, const u8* from, u64 count) {
+  if (to >= from || to + count * sizeof(T) <= from) {
+    std::memmove(to, from, count * sizeof(T));
+    return;
+  }
+  for (u64 i = count; i-- > 0;) std::memcpy(to + i * sizeof(T), from + i * sizeof(T), sizeof(T));
 }
 
 template <class T>
@@ -71,17 +129,20 @@ void fill_forward(u8* to, T value, u64 count) {
 template <class T>
 struct Movs {
   static constexpr bool source = true, destination = true;
-  static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
+  static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most, bool back) {
+    constexpr unsigned size = sizeof(T);
     if (!flat(cpu, insn.mem.seg, false) || !flat(cpu, Seg::es, true)) return 0;
-    const u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), to = linear_of(cpu, Seg::es, c.value(isa::rdi));
-    u64 n = std::min({most, in_page(from, sizeof(T)), in_page(to, sizeof(T)), c.before_wrap(isa::rsi, sizeof(T)),
-                      c.before_wrap(isa::rdi, sizeof(T))});
+    u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const u64 n = std::min({most, in_page(from, size, back), in_page(to, size, back),
+                            c.before_wrap(isa::rsi, size, back), c.before_wrap(isa::rdi, size, back)});
     if (n == 0) return 0;
-    const unsigned bytes = static_cast<unsigned>(n * sizeof(T));
-    const u8* source_host = cpu::tlb_lookup(cpu, from, bytes, cpu.need_read);
-    u8* target_host = cpu::tlb_lookup(cpu, to, bytes, cpu.need_write);
-    if (!source_host || !target_host) return 0;
-    copy_forward<T>(target_host, source_host, n);
+    if (back) from -= (n - 1) * size, to -= (n - 1) * size;
+    const u8* source = hold(cpu, insn.mem.seg, from, static_cast<unsigned>(n * size));
+    if (!source) return 0;
+    const Target target{cpu, to, n * size};
+    if (!target.host()) return 0;
+    back ? copy_back<T>(target.host(), source, n) : copy_forward<T>(target.host(), source, n);
+    target.written();
     return n;
   }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
@@ -93,13 +154,17 @@ struct Movs {
 template <class T>
 struct Stos {
   static constexpr bool source = false, destination = true;
-  static u64 bulk(Vcpu& cpu, const Insn&, const Cursor& c, u64 most) {
+  static u64 bulk(Vcpu& cpu, const Insn&, const Cursor& c, u64 most, bool back) {
+    constexpr unsigned size = sizeof(T);
     if (!flat(cpu, Seg::es, true)) return 0;
-    const u64 to = linear_of(cpu, Seg::es, c.value(isa::rdi));
-    const u64 n = std::min({most, in_page(to, sizeof(T)), c.before_wrap(isa::rdi, sizeof(T))});
-    u8* host = n ? cpu::tlb_lookup(cpu, to, static_cast<unsigned>(n * sizeof(T)), cpu.need_write) : nullptr;
-    if (!host) return 0;
-    fill_forward<T>(host, low<T>(cpu, isa::rax), n);
+    u64 to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const u64 n = std::min({most, in_page(to, size, back), c.before_wrap(isa::rdi, size, back)});
+    if (n == 0) return 0;
+    if (back) to -= (n - 1) * size;
+    const Target target{cpu, to, n * size};
+    if (!target.host()) return 0;
+    fill_forward<T>(target.host(), low<T>(cpu, isa::rax), n);
+    target.written();
     return n;
   }
   static bool one(Vcpu& cpu, const Insn&, const Cursor& c) {
@@ -110,7 +175,7 @@ struct Stos {
 template <class T>
 struct Lods {
   static constexpr bool source = true, destination = false;
-  static u64 bulk(Vcpu&, const Insn&, const Cursor&, u64) { return 0; }
+  static u64 bulk(Vcpu&, const Insn&, const Cursor&, u64, bool) { return 0; }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
     T v;
     if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), v)) return false;
@@ -128,9 +193,10 @@ u64 going_on(const u8* a, const u8* b, T value, u64 count, bool equal) {
     return found ? static_cast<u64>(static_cast<const u8*>(found) - a) : count;
   }
   u64 n = 0;
-  if (b && equal)  // eight bytes at a time
-    for (u64 x, y; (n + 8 / sizeof(T)) <= count; n += 8 / sizeof(T)) {
-      std::memcpy(&x, a + n * sizeof(T), 8), std::memcpy(&y, b + n * sizeof(T), 8);
+  if (equal)  // eight bytes at a time
+    for (u64 x, y = value * (~u64{0} / static_cast<T>(~T{0})); (n + 8 / sizeof(T)) <= count; n += 8 / sizeof(T)) {
+      std::memcpy(&x, a + n * sizeof(T), 8);
+      if (b) std::memcpy(&y, b + n * sizeof(T), 8);
       if (x != y) break;
     }
   for (T x, y = value; n < count; n++) {
@@ -152,9 +218,9 @@ struct Cmps {
                             c.before_wrap(isa::rdi, sizeof(T))});
     if (n == 0) return 0;
     const unsigned bytes = static_cast<unsigned>(n * sizeof(T));
-    const u8* host_a = cpu::tlb_lookup(cpu, a, bytes, cpu.need_read);
-    const u8* host_b = cpu::tlb_lookup(cpu, b, bytes, cpu.need_read);
-    return host_a && host_b ? going_on<T>(host_a, host_b, 0, n, insn.rep) : 0;
+    const u8* host_b = hold(cpu, Seg::es, b, bytes);
+    const u8* host_a = host_b ? hold(cpu, insn.mem.seg, a, bytes) : nullptr;
+    return host_a ? going_on<T>(host_a, host_b, 0, n, insn.rep) : 0;
   }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
     T a, b;
@@ -177,7 +243,7 @@ struct Scas {
     if (!flat(cpu, Seg::es, false)) return 0;
     const u64 at = linear_of(cpu, Seg::es, c.value(isa::rdi));
     const u64 n = std::min({most, in_page(at, sizeof(T)), c.before_wrap(isa::rdi, sizeof(T))});
-    const u8* host = n ? cpu::tlb_lookup(cpu, at, static_cast<unsigned>(n * sizeof(T)), cpu.need_read) : nullptr;
+    const u8* host = n ? hold(cpu, Seg::es, at, static_cast<unsigned>(n * sizeof(T))) : nullptr;
     return host ? going_on<T>(host, nullptr, low<T>(cpu, isa::rax), n, insn.rep) : 0;
   }
   static bool one(Vcpu& cpu, const Insn&, const Cursor& c) {
@@ -225,7 +291,7 @@ Outcome run(Vcpu& cpu, const Insn& insn) {
   for (u64 left = c.value(isa::rcx), steps = 0; left != 0; steps++) {
     u64 n = 0;
     if constexpr (!compares)
-      if (!back && !single) n = Op<T>::bulk(cpu, insn, c, left);
+      if (!single) n = Op<T>::bulk(cpu, insn, c, left, back);
     if constexpr (compares)
       if (const u64 skip = !back && !single ? Op<T>::skim(cpu, insn, c, left) : 0; skip > 1) {
         move(skip - 1);  // the last of them gives the flags: it is compared below
