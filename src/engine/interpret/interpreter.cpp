@@ -326,7 +326,7 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
 // counts anew.
 bool Interpreter::hot(Vcpu& cpu, Block& block) {
   const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
-  if (accelerator_ && !block.crosses && accelerator_->translate(cpu, block.key, linear, block.gpa, cache_)) return true;
+  if (accelerator_ && accelerator_->translate(cpu, block.key, linear, block.gpa, cache_)) return true;
   block.heat = 1024;
   return false;
 }

@@ -52,6 +52,7 @@ struct Site {
   u16 before = 0;   // instructions of the block that have retired here
   u64 rip = 0;
   u64 resume = 0;
+  u64 hit = 0;    // miss: where to go on with what to add to the address in RCX, R10 being as it was
   u64 patch = 0;  // address of the jump's displacement
   Block* block = nullptr;
   cpu::Semantic semantic = nullptr;
@@ -61,10 +62,13 @@ struct Site {
   u64 number = 0;
 };
 
+inline constexpr u64 kOnePage = ~u64{0};
+
 // Everything that shapes a block's code besides its bytes and its address.
 struct Key {
   u64 linear = 0, gpa = 0;
-  u32 mode = 0;  // the interpreter's key, view and units: translator.cpp
+  u32 mode = 0;         // the interpreter's key, view and units: translator.cpp
+  u64 gpa2 = kOnePage;  // page address of its second page, if the first instruction crosses into one
   bool operator==(const Key&) const = default;
 };
 
@@ -83,6 +87,14 @@ struct Block {
   std::span<const Fixup> fixups, cold_fixups;
   const std::atomic<u32>* generation = nullptr;
   u32 generation_seen = 0;
+  const std::atomic<u32>* generation2 = nullptr;  // of the second page
+  u32 generation2_seen = 0;
+  bool crosses() const { return key.gpa2 != kOnePage; }
+  // The frame, by its address, in which it relies on a linear page to lie; kOnePage: it is not there.
+  u64 frame_of(u64 page) const {
+    if (page == (key.linear & kPageMask)) return key.gpa & kPageMask;
+    return crosses() && page == (key.linear & kPageMask) + kPageSize ? key.gpa2 : kOnePage;
+  }
   // In the translator's memory, until it is flushed:
   std::span<const u8> code;  // the guest's bytes
   struct At {
@@ -90,10 +102,14 @@ struct Block {
     u16 guest;  // from key.linear
   };
   std::span<const At> insns;
-  // x87 instructions run inline: (index, FIP) of those that set the pointers.
+  // x87 instructions run inline: those that set the pointers.
   struct Pointer {
-    u16 index;
+    static constexpr u8 kNoMemory = 0xff;
     u64 rip;
+    u16 index;
+    u16 fop;
+    bool all;    // FOP, FDP and FDS too: the host sets them without an exception
+    u8 segment;  // of its memory operand; its code stores FDP itself
   };
   std::span<const Pointer> x87;
   bool uses_x87 = false;

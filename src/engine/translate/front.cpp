@@ -213,6 +213,8 @@ bool is_stack(const Piece& p, const Context& c) {
 // Sensitive instructions whose effect is a few moves.
 bool is_inlined(const Piece& p, const Context& c) {
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
+    return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr && p.insn.op[0].bytes >= 4;
   if (!c.bits64) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
@@ -225,6 +227,8 @@ bool is_inlined(const Piece& p, const Context& c) {
       return false;
   }
 }
+
+bool is_direction(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_CLD || m == ZYDIS_MNEMONIC_STD; }
 
 bool is_conditional(ZydisMnemonic m) {
   switch (m) {
@@ -331,12 +335,14 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Piece& p) 
     return true;
   }
   if (p.vector.flags & engine::vector::flag::x87) {
-    // With FDP updated on exceptions alone, and those masked, only FIP is left to keep (lower.cpp).
-    const bool only_fip = !(p.vector.flags & engine::vector::flag::pointers) ||
-                          (p.vector.flags & engine::vector::flag::fdp_on_exception_only);
+    // With FDP updated on exceptions alone, and those masked, FDP is nothing to keep; elsewhere it is the operand's
+    // address, if no segment base is part of that (lower.cpp).
+    const bool pointers_kept = !(p.vector.flags & engine::vector::flag::pointers) ||
+                               (p.vector.flags & engine::vector::flag::fdp_on_exception_only) ||
+                               p.vector.mem_bytes == 0 || (p.insn.mem.seg != Seg::fs && p.insn.mem.seg != Seg::gs);
     const auto unit = static_cast<cpu::Unit>(p.vector.unit);
     const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
-    if (ready.x87 && only_fip && plain && (unit == cpu::Unit::x87 || unit == cpu::Unit::mmx) &&
+    if (ready.x87 && pointers_kept && plain && (unit == cpu::Unit::x87 || unit == cpu::Unit::mmx) &&
         p.insn.mnemonic != ZYDIS_MNEMONIC_FLDCW && !(p.vector.flags & engine::vector::flag::mxcsr))
       p.treatment = Treatment::x87;
     return true;
@@ -399,7 +405,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   }
   p.ends = false;
   const bool avx_zero = i.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER || i.mnemonic == ZYDIS_MNEMONIC_VZEROALL;
-  if (is_stack(p, context) || is_accumulator_offset(p, context)) {
+  if (is_stack(p, context) || is_accumulator_offset(p, context) || is_direction(i.mnemonic)) {
     p.treatment = Treatment::special;
     return;
   }
@@ -429,11 +435,19 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     const Prepared ready_to_call =
         p.treatment == Treatment::unit ? unit_.prepare(cpu, i, p.raw, p.vector) : Prepared::yes;
     *full = ready_to_call == Prepared::arena_full;
-    p.ends = !keeps_x87_control(i.mnemonic);
+    // A call that sets the pointers is the last to do so in its block: Block::x87 knows only of inline ones.
+    const bool sets_pointers = p.treatment == Treatment::unit && p.vector.flags & engine::vector::flag::pointers;
+    p.ends = !keeps_x87_control(i.mnemonic) || sets_pointers;
     if (ready_to_call == Prepared::yes || *full) return;
   }
   p.treatment = Treatment::step;
   p.ends = true;
+}
+
+bool Front::decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size) {
+  isa::Insn insn;
+  vector::Decoded raw;
+  return isa::decode(bytes.data(), bytes.size(), size, cpu.vendor(), insn, raw) == isa::DecodeStatus::ok;
 }
 
 // The next instruction. False: the block ends before it.

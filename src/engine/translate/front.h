@@ -14,7 +14,9 @@ struct Ready {
 class Front {
  public:
   explicit Front(VectorUnit& unit) : unit_{unit} {}
-  // Decodes from `bytes` (`available` of them, the rest of the page) on, and before offsets of which `ends_at`
+  // Is there a whole instruction?
+  static bool decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size);
+  // Decodes from `bytes` (`available` of them, to the end of a page) on, and before offsets of which `ends_at`
   // is true stops. False: no block can start here, or the vector unit is full (*full).
   template <class EndsAt>
   bool collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::CodeSize size, const Context& context,

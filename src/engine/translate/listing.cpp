@@ -59,6 +59,7 @@ class Names {
     add("cpu.rip", in.cpu.rip), add("cpu.arith", in.cpu.arith), add("cpu.sys_flags", in.cpu.sys_flags);
     add("cpu.interrupt_waiting", in.cpu.interrupt_waiting), add("cpu.kernel_gs_base", in.cpu.msr.kernel_gs_base);
     add("cpu.x87.live", in.cpu.x87.live), add("cpu.x87.fip", in.cpu.x87.fip), add("cpu.x87.fcs", in.cpu.x87.fcs);
+    add("cpu.x87.fdp", in.cpu.x87.fdp), add("cpu.x87.fds", in.cpu.x87.fds), add("cpu.x87.fop", in.cpu.x87.fop);
     for (unsigned i = 0; i < 17; i++) add(fmt::format("cpu.{}", kGpr[i]), in.cpu.gpr[i]);
     for (unsigned i = 0; i < 6; i++) {
       add(fmt::format("cpu.{}.base", kSegment[i]), in.cpu.seg[i].base);

@@ -233,6 +233,14 @@ void Lowering::move_offset(const Piece& p) {
   e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, m);
 }
 
+// MOV of a selector to a register of 32 or 64 bits.
+void Lowering::move_selector(const Piece& p) {
+  const u8 guest = p.insn.op[0].reg;
+  const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
+  e_.op(0, false, 0x0FB7, to, var(&cpu_.seg[p.insn.op[1].reg].selector));  // MOVZX
+  if (to == r11) e_.store(gpr(guest), r11);
+}
+
 // The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
 // breakpoint is armed, VM is never set here).
 void Lowering::push_flags(const Piece& p) {
@@ -250,6 +258,17 @@ void Lowering::push_flags(const Piece& p) {
   e_.load(r11, var(&state_.tmp));
   e_.store(top, r11);
   move_rsp(-8);
+}
+
+// CLD and STD.
+void Lowering::set_direction(bool down) {
+  constexpr u32 kBit = 10;
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.rorx32(rcx, rcx, kBit + 1);  // DF is bit 31
+  e_.lea(rcx, at(rcx, rcx, 0), false);
+  e_.rorx32(rcx, rcx, 32 - kBit);
+  if (down) e_.lea(rcx, at(rcx, 1 << kBit));
+  e_.store32(var(&cpu_.sys_flags), rcx);
 }
 
 // CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an
@@ -302,16 +321,44 @@ bool Lowering::last_x87() const {
   return true;
 }
 
-// FIP and FCS. Where the block goes on to another x87 instruction, calls in between find them by Block::x87.
+// The address of its operand: the instruction has changed no register that is part of it.
+void Lowering::store_fdp(const Piece& p) {
+  islands(56);
+  const Place place = place_of(p);
+  if (place.base == kNone)
+    e_.mov_imm(r10, place.address);
+  else if (place.base != r10 || place.disp != 0)
+    e_.lea(r10, at(place.base, place.disp));
+  e_.store(var(&cpu_.x87.fdp), r10);
+}
+
+// The pointers that the instruction leaves behind. FDP is stored at once; where the block goes on to another x87
+// instruction, calls in between find the others by Block::x87.
 void Lowering::note_x87(const Piece& p) {
   if (!(p.vector.flags & vector::flag::pointers)) return;
   const u64 rip = block_->key.linear + p.at;
-  draft_.x87.push_back({index_, rip});
+  const bool all = !(p.vector.flags & vector::flag::fdp_on_exception_only);
+  const bool memory = all && p.vector.mem_bytes != 0;
+  if (memory) store_fdp(p);
+  draft_.x87.push_back(
+      {rip, index_, p.vector.fop, all, memory ? static_cast<u8>(p.insn.mem.seg) : Block::Pointer::kNoMemory});
   if (!last_x87()) return;
+  const auto store16 = [&](const u16& to) { e_.op(0x66, false, 0x89, r11, var(&to)); };
+  const auto selector = [&](u8 segment) { e_.op(0, false, 0x0FB7, r11, var(&cpu_.seg[segment].selector)); };
+  islands(56);
   linear(r11, rip);
   e_.store(var(&cpu_.x87.fip), r11);
-  e_.op(0, false, 0x0FB7, r11, var(&cpu_.seg[static_cast<u8>(Seg::cs)].selector));
-  e_.op(0x66, false, 0x89, r11, var(&cpu_.x87.fcs));
+  selector(static_cast<u8>(Seg::cs));
+  store16(cpu_.x87.fcs);
+  if (!all) return;
+  islands(56);
+  e_.mov_imm(r11, p.vector.fop);
+  store16(cpu_.x87.fop);
+  const auto last = std::find_if(draft_.x87.rbegin(), draft_.x87.rend(),
+                                 [](const Block::Pointer& x) { return x.segment != Block::Pointer::kNoMemory; });
+  if (last == draft_.x87.rend()) return;
+  selector(last->segment);
+  store16(cpu_.x87.fds);
 }
 
 void Lowering::special(const Piece& p) {
@@ -323,12 +370,15 @@ void Lowering::special(const Piece& p) {
     case ZYDIS_MNEMONIC_LEAVE:
       return leave(p);
     case ZYDIS_MNEMONIC_MOV:
-      return move_offset(p);
+      return p.insn.op[1].kind == Kind::seg ? move_selector(p) : move_offset(p);
     case ZYDIS_MNEMONIC_PUSHFQ:
       return push_flags(p);
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
       return set_interrupts(p);
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD:
+      return set_direction(p.insn.mnemonic == ZYDIS_MNEMONIC_STD);
     case ZYDIS_MNEMONIC_SWAPGS:
       return swap_gs();
     case ZYDIS_MNEMONIC_PAUSE:

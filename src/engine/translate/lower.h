@@ -45,6 +45,8 @@ struct Context {
   bool bits64 = true;
   bool fs_flat = true, gs_flat = true;
   u64 start = 0, page = 0;  // linear addresses of its first byte and of its page
+  u64 page2 = kOnePage;     // of the page into which its first instruction crosses
+  u8 tag = 0;               // of its mode, in the jump cache
   bool ring0 = false;
   bool counted = true;
   bool stable = false;   // may be linked to other stable pages
@@ -54,6 +56,7 @@ struct Context {
 struct Thunks {
   u64 call = 0;      // r11: Site*
   u64 load_vec = 0;  // r11: where to go on
+  u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
 };
 
 class Lowering {
@@ -112,11 +115,14 @@ class Lowering {
   void pop(const Piece& p);
   void leave(const Piece& p);
   void move_offset(const Piece& p);
+  void move_selector(const Piece& p);
   void push_flags(const Piece& p);
   void set_interrupts(const Piece& p);
+  void set_direction(bool down);
   void swap_gs();
   void pause(const Piece& p);
   void note_x87(const Piece& p);
+  void store_fdp(const Piece& p);
   bool last_x87() const;
   const std::vector<Piece>* pieces_ = nullptr;
   void linear(u8 reg, u64 value);

@@ -29,9 +29,13 @@ void Lowering::look_at_attention(Site& s) {
   jump_cold(s);
 }
 
-// May a jump lead straight there?
+// May a jump lead straight there? What begins near the end of a page may need the next one too.
 bool Lowering::linkable(u64 target) const {
-  return (target & kPageMask) == context_.page || (context_.stable && target >> 63);
+  if (context_.stable && target >> 63) return true;
+  const u64 page = target & kPageMask;
+  const bool may_cross = target - page > kPageSize - kLongest;
+  if (page == context_.page) return !may_cross || context_.page2 != kOnePage;
+  return page == context_.page2 && !may_cross;
 }
 
 // `uncounted`: instructions of the block that will not retire, given back to the budget.
@@ -60,7 +64,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   Mem slot = table_slot(e_, {.disp = Views::jump_offset(target)}, r11);
   e_.load(rcx, slot);
   e_.note(F::jump, e_.size() - 4, target);
-  e_.lea(rcx, at(rcx, r10, 0));
+  e_.lea(rcx, at(rcx, r10, 0, context_.tag));
   e_.put(kJrcxz, 5);
   jump_cold(s);
   slot.disp += 8;
@@ -95,7 +99,7 @@ void Lowering::jump_indirect(i8 undo_rsp, const Piece& p) {
   e_.load(r11, slot);
   slot.disp = kJumpOffset;
   e_.load(rcx, slot);
-  e_.lea(rcx, at(rcx, r10, 0));
+  e_.lea(rcx, at(rcx, r10, 0, context_.tag));
   e_.put(kJrcxz, 5);
   jump_cold(s);
   e_.jmp_reg(r11);

@@ -184,7 +184,9 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
       look_up_constant(place, size, write);
     else
       look_up(e_, place.base, place.disp, size, write);
-    return jump_cold_if_rcx_0({0, &s, nullptr});
+    jump_cold_if_rcx_0({0, &s, nullptr});
+    s.hit = e_.pc();
+    return;
   }
   const Mem shared = var(&state_.shared[share.slot]);
   if (share.leads) {
@@ -195,7 +197,7 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
   }
   Retry& retry = retries_.emplace_back(Retry{place, size, write, &s, 0});
   jump_cold_if_rcx_0({0, nullptr, &retry});
-  retry.back = e_.pc();
+  retry.back = s.hit = e_.pc();
 }
 
 // Where the instruction's memory operand is, once RCX holds what to add.

@@ -80,6 +80,7 @@ bool Translator::move(const Block& from, u64 linear) {
     s.block = &block;
     s.rip += by;
     if (s.resume) s.resume += hot.moved();
+    if (s.hit) s.hit += hot.moved();
     if (s.patch) s.patch += hot.moved();
     s.number = sites_.size();
     sites_.push_back(s);

@@ -20,8 +20,10 @@ struct State {
   u64 t0 = 0;            // r10 at the call
   u64 tmp = 0;
   u64 target = 0;
-  u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
-  u64 resumed_pc = 0;             // where resume_by_hand() went last
+  u64 hit = 0, addend = 0;            // where a load over the end of a page goes on, and what its look-up has found
+  alignas(64) u8 gathered[128] = {};  // the bytes that it loads
+  u64 trap_pc = 0, trap_rsp = 0;      // where a signal came, and the guest's RSP then
+  u64 resumed_pc = 0;                 // where resume_by_hand() went last
   ResumeFrame resume;
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0;

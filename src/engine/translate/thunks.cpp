@@ -166,6 +166,11 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
   load_vectors(e, cpu, state);
   e.jmp_reg(r11);
 
+  t.gathered = e.pc();
+  e.load(rcx, var(&state.addend));
+  e.load(r10, var(&state.t0));
+  e.jmp_mem(var(&state.hit));
+
   t.trap = e.pc();
   e.load(rsp, var(&state.trap_rsp));
   e.mov_imm(r11, reinterpret_cast<u64>(trap_site));

@@ -35,6 +35,7 @@ using cpu::Vcpu;
 namespace {
 
 constexpr u64 kThunkArena = 4 * MiB;
+constexpr u64 kMostBytes = 48 * kLongest;  // of a block
 
 // Bits of Key::mode above the interpreter's.
 constexpr u32 kViewShift = 8, kSse = 1 << 10, kAvx = 1 << 11, kAvx512 = 1 << 12, kFsFlat = 1 << 13, kGsFlat = 1 << 14,
@@ -104,6 +105,8 @@ u32 Translator::threshold() const { return hot_threshold; }
 
 void Translator::flush() {
   views_->forget_jumps();
+  modes_.clear();
+  tag_ = Views::kTags;
   blocks_.clear();
   stale_.clear();
   by_frame_.clear();
@@ -182,12 +185,15 @@ bool translatable(const Vcpu& cpu, u32 key) {
 
 // Before anything is looked up in, or put into, the view's jump cache.
 void Translator::set_mode(u32 mode, View view) {
-  mode_ = mode;
   view_ = view;
-  if (view_mode_[static_cast<u8>(view)] != mode_) {
-    views_->forget_jumps();
-    view_mode_[static_cast<u8>(view)] = mode_;
-  }
+  if (mode == mode_ && tag_ < Views::kTags) return;
+  mode_ = mode;
+  tag_ = tag_of(mode);
+}
+
+u8 Translator::tag_of(u32 mode) const {
+  const auto known = std::find(modes_.begin(), modes_.end(), mode);
+  return known == modes_.end() ? Views::kTags : static_cast<u8>(known - modes_.begin());
 }
 
 void Translator::set_view(View view) {
@@ -205,16 +211,41 @@ Block* Translator::at_rip() {
   const u64 linear = cpu_.rip & cpu_.linear_mask;
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu_, linear);
   if (!page) return nullptr;
-  Block* block = blocks_.find(Key{linear, page->gpa | (linear & (kPageSize - 1)), mode_});
+  const u64 gpa = page->gpa | (linear & (kPageSize - 1));
+  Block* block = blocks_.find(Key{linear, gpa, mode_});
+  if (!block) block = crossing(linear, gpa);
   if (!block) return nullptr;
-  if (!block_by_block_) views_->put_jump(block->view, linear, block->entry, block->stable);
+  if (!block_by_block_) views_->put_jump(block->view, linear, tag_, block->entry, block->stable);
   return block;
 }
 
+// The one whose first instruction crosses into the next page, if that is mapped as it was too.
+Block* Translator::crossing(u64 linear, u64 gpa) {
+  const u64 offset = linear & (kPageSize - 1);
+  if (offset <= kPageSize - kLongest) return nullptr;
+  const auto frame = by_frame_.find(gpa / kPageSize);
+  if (frame == by_frame_.end() || !frame->second.starts.test(offset)) return nullptr;
+  const cpu::TlbEntry* second = second_page(linear);
+  return second ? blocks_.find(Key{linear, gpa, mode_, second->gpa}) : nullptr;
+}
+
+// How the page behind that of `linear` is mapped for execution. Null: it is not, or there is none.
+const cpu::TlbEntry* Translator::second_page(u64 linear) {
+  const u64 next = ((linear & kPageMask) + kPageSize) & cpu_.linear_mask;
+  return next == 0 ? nullptr : cpu::fetch_lookup(cpu_, next);
+}
+
 bool Translator::mark(Block& block) {
-  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize,
-                                                    static_cast<u32>(block.key.gpa & (kPageSize - 1)), block.bytes);
-  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), block.bytes) != 0) return false;
+  const u32 offset = static_cast<u32>(block.key.gpa & (kPageSize - 1));
+  const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
+  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize, offset, first);
+  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), first) != 0) return false;
+  if (block.crosses()) {
+    const u32 rest = block.bytes - first;
+    const u32 generation2 = cpu_.code->mark_and_number(cpu_, block.key.gpa2 / kPageSize, 0, rest);
+    if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa2}), block.code.data() + first, rest) != 0) return false;
+    block.generation2_seen = generation2;
+  }
   block.generation_seen = generation;
   return true;
 }
@@ -248,16 +279,19 @@ void Translator::check_code() {
   changed_.clear();
   if (cpu_.code->overwritten(since, epoch_, changed_)) {
     for (const u64 frame : changed_)
-      if (const auto known = by_frame_.find(frame); known != by_frame_.end()) check_frame(known->second);
+      if (const auto known = by_frame_.find(frame); known != by_frame_.end()) check_frame(frame, known->second);
     return;
   }
-  for (auto& [frame, code] : by_frame_) check_frame(code);
+  for (auto& [frame, code] : by_frame_) check_frame(frame, code);
 }
 
-void Translator::check_frame(Frame& frame) {
+void Translator::check_frame(u64 number, Frame& frame) {
   auto& list = frame.blocks;
-  if (list.empty() || list.front()->generation->load(std::memory_order_relaxed) == list.front()->generation_seen)
-    return;
+  if (list.empty()) return;
+  // Not by what a block has seen: one that crosses may have been looked at for its other frame.
+  const u32 now = cpu_.code->generation(number).load(std::memory_order_acquire);
+  if (now == frame.checked) return;
+  frame.checked = now;
   std::erase_if(list, [&](Block* b) {
     if (b->stale) return true;
     if (mark(*b)) return false;
@@ -287,7 +321,7 @@ void Translator::check_page(u64 page, std::vector<Block*>& list) {
   std::erase_if(list, [&](Block* b) {
     if (b->stale) return true;
     const u32 need = b->view == View::user ? cpu::perm::user_fetch : cpu::perm::kernel_fetch;
-    if (mapped && now.perms & need && (now.gpa.raw & kPageMask) == (b->key.gpa & kPageMask)) return false;
+    if (mapped && now.perms & need && (now.gpa.raw & kPageMask) == b->frame_of(page)) return false;
     invalidate(*b);
     return true;
   });
@@ -344,6 +378,18 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interp
   return made;
 }
 
+// False: there are too many modes, and all is gone.
+bool Translator::tag_for(u32 mode, u8* tag) {
+  if (*tag = tag_of(mode); *tag < Views::kTags) return true;
+  if (modes_.size() == Views::kTags) {
+    flush();
+    return false;
+  }
+  *tag = static_cast<u8>(modes_.size());
+  modes_.push_back(mode);
+  return true;
+}
+
 bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
@@ -360,6 +406,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   context.counted = counted_;
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
   if (!page) return false;
+  if (!tag_for(mode, &context.tag)) return false;
   context.stable = linear >> 63 && page->global;
   // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
   context.movable = context.bits64 && movable_to(linear);
@@ -368,16 +415,30 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
     if (known != by_place_.end() && move(*known->second, linear)) return true;
   }
   const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0, (mode & kX87) != 0};
-  const u8* host = reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa}));
-  u8 bytes[kPageSize];
-  const u64 available = std::min<u64>(kPageSize - (gpa & (kPageSize - 1)), 48 * 15);
-  std::memcpy(bytes, host, available);
+  u8 bytes[kMostBytes + kLongest];
+  const u64 tail = kPageSize - (gpa & (kPageSize - 1));  // in the first page
+  u64 available = std::min<u64>(tail, kMostBytes);
+  std::memcpy(bytes, cpu.ram->host(Gpa{gpa}), available);
+  Key block_key{linear, gpa, mode};
+  if (available < kLongest && !front_.decodes(cpu, {bytes, available}, cpu.code_size())) {
+    const cpu::TlbEntry* second = second_page(linear);
+    if (!second) return false;
+    block_key.gpa2 = second->gpa;
+    if (blocks_.find(block_key)) return false;
+    context.page2 = context.page + kPageSize;
+    context.stable = context.stable && second->global;
+    context.movable = false;
+    std::memcpy(bytes + tail, cpu.ram->host(Gpa{second->gpa}), kMostBytes);
+    available = tail + kMostBytes;
+  }
+  // What follows an instruction that crosses lies in the second page.
+  const u64 there = block_key.gpa2 == kOnePage ? gpa : block_key.gpa2 - tail;
   bool full = false;
   static const Starts none;
-  const auto frame = by_frame_.find(gpa / kPageSize);
+  const auto frame = by_frame_.find((block_key.gpa2 == kOnePage ? gpa : block_key.gpa2) / kPageSize);
   const Starts& starts = frame == by_frame_.end() ? none : frame->second.starts;
   if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
-        return ends_at(starts, decoded, key, {linear + at, gpa + at, mode});
+        return ends_at(starts, decoded, key, {linear + at, there + at, mode});
       })) {
     if (full) {
       flush();
@@ -390,13 +451,14 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   if (miscompile.how != Miscompile::How::none) [[unlikely]]
     miscompile_one(pieces_, linear);
   Block& block = all_.emplace_back();
-  block.key = {linear, gpa, mode};
+  block.key = block_key;
   block.view = view;
   block.stable = context.stable;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code = keep(std::span<const u8>{bytes, block.bytes});
   block.generation = &cpu.code->generation(gpa / kPageSize);
+  if (block.crosses()) block.generation2 = &cpu.code->generation(block.key.gpa2 / kPageSize);
   if (!lowering_) lowering_.emplace(cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_);
   bool lowered = false;
   for (u32 island_margin : {0u, 40u, 120u}) {
@@ -431,9 +493,18 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
 void Translator::admit(Block& block) {
   blocks_.insert(block);
   Frame& frame = by_frame_[block.key.gpa / kPageSize];
+  if (frame.blocks.empty()) frame.checked = block.generation_seen;
   frame.blocks.push_back(&block);
   frame.starts.set(block.key.gpa & (kPageSize - 1));
-  if (block.stable) note_stable(block);
+  if (block.crosses() && (block.key.gpa2 ^ block.key.gpa) & kPageMask) {
+    Frame& second = by_frame_[block.key.gpa2 / kPageSize];
+    if (second.blocks.empty()) second.checked = block.generation2_seen;
+    second.blocks.push_back(&block);
+  }
+  if (block.stable) {
+    note_stable(block, block.key.linear & kPageMask);
+    if (block.crosses()) note_stable(block, (block.key.linear & kPageMask) + kPageSize);
+  }
   while (Block* old = stale_.find(block.key)) {
     redirect(old->entry, block.entry);
     stale_.erase(*old);
@@ -443,8 +514,7 @@ void Translator::admit(Block& block) {
     dump(block);
 }
 
-void Translator::note_stable(Block& block) {
-  const u64 page = block.key.linear & kPageMask;
+void Translator::note_stable(Block& block, u64 page) {
   auto& list = stable_pages_[page];
   if (list.empty()) {
     std::vector<u64>& region = stable_regions_[page >> 21];
@@ -456,12 +526,14 @@ void Translator::note_stable(Block& block) {
 }
 
 // -- Accounts
-// FIP and FCS of the last x87 instruction that has run inline before the instruction number `before`.
+// The pointers of the last x87 instruction that has run inline before the instruction number `before`.
 void Translator::note_x87(const Block& block, u16 before) {
   for (const Block::Pointer& p : block.x87)
     if (p.index < before) {
       cpu_.x87.fip = p.rip;
       cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
+      if (p.all) cpu_.x87.fop = p.fop;
+      if (p.segment != Block::Pointer::kNoMemory) cpu_.x87.fds = cpu_.seg[p.segment].selector;
     }
 }
 
@@ -558,7 +630,10 @@ Resume Translator::miss(Site& site, bool vectors) {
   views_->touch(view_, linear);
   // A shared look-up may have begun in the MiB before.
   if ((linear & (MiB - 1)) < Share::kSpan) views_->touch(view_, linear - Share::kSpan);
-  if (((linear + site.size - 1) ^ linear) >> 12) return leave(Left::one);
+  if (((linear + site.size - 1) ^ linear) >> 12) {
+    if (site.write || !gather(site, seg, linear)) return leave(Left::one);
+    return {thunks_.gathered, vectors};
+  }
   const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, site.size, need)) {
     const bool reachable = cpu::probe(cpu_, seg, linear, site.size, access);
@@ -571,6 +646,27 @@ Resume Translator::miss(Site& site, bool vectors) {
                e.perm & cpu_.need_write);
   if (block_by_block_ && e.perm & cpu_.need_write) writable_.push_back({view_, linear});
   return {site.resume, vectors};
+}
+
+// A load over the end of a page of RAM: from a copy of the bytes, which is as much aligned as they are. It is no single
+// access anyway.
+bool Translator::gather(const Site& site, cpu::Seg seg, u64 linear) {
+  const unsigned first = static_cast<unsigned>(kPageSize - (linear & (kPageSize - 1)));
+  const u64 second = (linear + first) & cpu_.linear_mask;
+  const auto look = [&](u64 at, unsigned size) { return cpu::tlb_lookup(cpu_, at, size, cpu_.need_read); };
+  const u8 *low = look(linear, first), *high = look(second, site.size - first);
+  if (!low || !high) {
+    if (!cpu::probe(cpu_, seg, linear, site.size, cpu::Access::read)) return false;
+    low = look(linear, first), high = look(second, site.size - first);
+    if (!low || !high) return false;
+  }
+  State& s = region_->state();
+  u8* to = s.gathered + (linear & 63);
+  std::memcpy(to, low, first);
+  std::memcpy(to + first, high, site.size - first);
+  s.addend = reinterpret_cast<u64>(to) - linear;
+  s.hit = site.hit;
+  return true;
 }
 
 Resume Translator::call_out(Site& site, bool vectors) {
@@ -611,7 +707,7 @@ Resume Translator::indirect(Site& site) {
     return leave(Left::one);
   }
   cpu_.rip = target & cpu_.linear_mask;
-  return dispatch(nullptr);
+  return dispatch(nullptr, true);
 }
 
 // A signal ended an instruction of a block: the interpreter executes it and raises what is to be raised.
@@ -631,10 +727,10 @@ Resume Translator::trap() {
   return leave(Left::one);
 }
 
-// cpu is exact: goes on with the translation of what is at cpu.rip, or leaves.
-Resume Translator::dispatch(Site* site) {
+// cpu is exact: goes on with the translation of what is at cpu.rip, or leaves. `same_mode`: a near branch came here.
+Resume Translator::dispatch(Site* site, bool same_mode) {
   if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
-  if (site == nullptr || cpu_.code->epoch() != epoch_ || views_->remapped.any()) {
+  if ((!site && !same_mode) || cpu_.code->epoch() != epoch_ || views_->remapped.any()) {
     // After anything but a plain jump the mode may be another.
     const u32 key = interpret::mode_key(cpu_);
     if (!translatable(cpu_, key)) return leave(Left::boundary);
@@ -647,7 +743,7 @@ Resume Translator::dispatch(Site* site) {
     if (cpu_.code->epoch() != epoch_) check_code();
     if (views_->remapped.any()) check_mapping();
   }
-  u64 entry = views_->find_jump(view_, cpu_.rip);
+  u64 entry = views_->find_jump(view_, cpu_.rip, tag_);
   Block* block = nullptr;
   if (!entry || site) {
     block = at_rip();
@@ -660,12 +756,14 @@ Resume Translator::dispatch(Site* site) {
 }
 
 // May code of `from` go on in `to` without a look at the mapping? They were made for the same mode and rights, and
-// either lie in one page, which was that frame when `from` was entered, or on stable pages: check_page() watches over
-// their frames, rights and G bits.
+// either all pages of `to` are pages of `from`, which were those frames when `from` was entered, or they lie on stable
+// pages: check_page() watches over their frames, rights and G bits.
 bool Translator::may_link(const Block& from, const Block& to) {
   if (from.stale || to.stale || from.key.mode != to.key.mode) return false;
   if (from.stable && to.stable) return true;
-  return !((from.key.linear ^ to.key.linear) & kPageMask) && !((from.key.gpa ^ to.key.gpa) & kPageMask);
+  const u64 page = to.key.linear & kPageMask;
+  if (from.frame_of(page) != (to.key.gpa & kPageMask)) return false;
+  return !to.crosses() || from.frame_of(page + kPageSize) == to.key.gpa2;
 }
 
 void Translator::link(Site& site, Block& target) {
@@ -705,7 +803,7 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   View view;
   const u32 mode = mode_of(key, &view);
   set_mode(mode, view);
-  u64 entry = counted_ ? 0 : views_->find_jump(view, cpu.rip);
+  u64 entry = counted_ ? 0 : views_->find_jump(view, cpu.rip, tag_);
   if (!entry) {
     Block* block = at_rip();
     if (!block) return Left::nothing;

@@ -45,11 +45,12 @@ class Translator final : public interpret::Accelerator {
   static Resume on_call(void* self, Site* site, u64 vectors_were_live);
   Resume call(Site& site, bool vectors);
   Resume miss(Site& site, bool vectors);
+  bool gather(const Site& site, cpu::Seg seg, u64 linear);
   Resume call_out(Site& site, bool vectors);
   Resume indirect(Site& site);
   Resume trap();
   Resume leave(Left left);
-  Resume dispatch(Site* link);
+  Resume dispatch(Site* link, bool same_mode = false);
   void sync(const Site& site);
   void note_x87(const Block& block, u16 before);
   void redirect(u64 from, u64 to);
@@ -57,15 +58,19 @@ class Translator final : public interpret::Accelerator {
   bool must_leave() const;
 
   u32 mode_of(u32 key, View* view) const;
+  u8 tag_of(u32 mode) const;
+  bool tag_for(u32 mode, u8* tag);
   Block* at_rip();
+  Block* crossing(u64 linear, u64 gpa);
+  const cpu::TlbEntry* second_page(u64 linear);
   static bool may_link(const Block& from, const Block& to);
   void link(Site& site, Block& target);
   struct Frame;
   void check_code();
-  void check_frame(Frame& frame);
+  void check_frame(u64 number, Frame& frame);
   void check_mapping();
   void check_page(u64 page, std::vector<Block*>& list);
-  void note_stable(Block& block);
+  void note_stable(Block& block, u64 page);
   void invalidate(Block& block);
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
   void set_mode(u32 mode, View view);
@@ -122,7 +127,8 @@ class Translator final : public interpret::Accelerator {
   std::unordered_map<Place, Block*, PlaceHash> by_place_;  // movable ones
   struct Frame {
     std::vector<Block*> blocks;
-    Starts starts;  // where blocks begin or have begun, in any mode
+    Starts starts;    // where blocks begin or have begun, in any mode
+    u32 checked = 0;  // the generation at which all blocks were looked at
   };
   std::unordered_map<u64, Frame> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
@@ -151,7 +157,8 @@ class Translator final : public interpret::Accelerator {
   u64 armed_ = ~u64{0};  // the deadline it is set to
   u64 deadline_ = 0;
   u32 mode_ = 0;
-  u32 view_mode_[kViews] = {};  // of the entries in the view's jump cache
+  std::vector<u32> modes_;  // those that have blocks; a mode's tag is its index
+  u8 tag_ = Views::kTags;   // of `mode_`; kTags: it has none
   View view_ = View::kernel;
   Left left_ = Left::nothing;
 };

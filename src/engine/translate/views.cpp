@@ -11,9 +11,10 @@ namespace trapline::engine::translate {
 
 namespace {
 
-// No address finds an empty slot: 0 - 1 belongs elsewhere than into slot 0, and a 0 elsewhere means gva 0, whose slot
-// is 0.
-JumpSlot empty(u64 index) { return {index == 0 ? u64{1} : 0, 0}; }
+// No address and tag find an empty slot. A 0 is found by an address of minus the tag, which belongs into the first slot
+// or one of the last; those have a value that no tag would make of an address of theirs.
+constexpr bool needs_value(u64 index) { return index == 0 || index > Views::kJumps - 1 - Views::kTags; }
+JumpSlot empty(u64 index) { return {needs_value(index) ? 0 - (index + Views::kJumps / 2) : 0, 0}; }
 
 constexpr u64 kHuge = 2 * MiB;
 
@@ -44,7 +45,7 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu, void* space) {
     madvise(p, bytes, MADV_DONTDUMP);
     views->map_[v] = p;
     views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;
-    *static_cast<JumpSlot*>(p) = empty(0);
+    for (u64 i = 0; i < kJumps; i = i == 0 ? kJumps - kTags : i + 1) static_cast<JumpSlot*>(p)[i] = empty(i);
   }
   return views;
 }
@@ -156,19 +157,20 @@ void Views::drop_everything() {
 
 // -- Jump cache
 // A slot overwritten by the other kind is in both lists: clearing it too early costs a look-up.
-void Views::put_jump(View v, u64 linear, u64 entry, bool stable) {
+void Views::put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable) {
   const u64 i = linear & kJumpMask;
   auto* cache = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes);
   std::vector<u32>& list = (stable ? stable_ : unstable_)[static_cast<u8>(v)];
   list.push_back(static_cast<u32>(i));
-  if (!stable) unstable_pages_.set(linear >> 12 & (kCodePages - 1));
-  cache[i] = {0 - linear, entry};
+  if (!stable)
+    for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
+  cache[i] = {0 - linear - tag, entry};
   if (list.size() > 4 * kJumps) forget_jumps();
 }
 
-u64 Views::find_jump(View v, u64 linear) const {
+u64 Views::find_jump(View v, u64 linear, u8 tag) const {
   const JumpSlot& s = reinterpret_cast<const JumpSlot*>(base(v) - kJumpBytes)[linear & kJumpMask];
-  return s.negated == 0 - linear ? s.entry : 0;
+  return tag < kTags && s.negated == 0 - linear - tag ? s.entry : 0;
 }
 
 void Views::forget_jump(View v, u64 linear, u64 entry) {
@@ -199,8 +201,11 @@ void Views::forget_unstable_jumps_to(u64 page) {
   if (!unstable_pages_.test(page >> 12 & (kCodePages - 1))) return;
   for (unsigned v = 0; v < kViews; v++) {
     auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : unstable_[v])
-      if (((0 - cache[i].negated) & kPageMask) == page) cache[i] = empty(i);
+    for (u32 i : unstable_[v]) {
+      // Its tag is unknown, and its first instruction may end in the page: some go in vain.
+      const u64 least = 0 - cache[i].negated - kTags, most = 0 - cache[i].negated + kLongest;
+      if (page - (least & kPageMask) <= (most & kPageMask) - (least & kPageMask)) cache[i] = empty(i);
+    }
   }
 }
 

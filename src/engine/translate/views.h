@@ -4,7 +4,7 @@
 // A *view* is what one kind of access may see: the kernel under SMAP, the kernel with AC = 1 (or without SMAP), the
 // user. GS has the base of the current view while translated code runs:
 //
-//   gs: - kJumpBytes   jump cache: kJumps pairs {-gva of a block, its host entry}
+//   gs: - kJumpBytes   jump cache: kJumps pairs {-gva of a block - the tag of its mode, its host entry}
 //   gs: 0              read table:  1 TiB of address space, 8-byte slots
 //   gs: kWriteTable    write table: likewise
 //
@@ -30,9 +30,10 @@ namespace trapline::engine::translate {
 
 enum class View : u8 { kernel, kernel_ac, user };
 inline constexpr unsigned kViews = 3;
+inline constexpr u64 kLongest = 15;  // bytes of an instruction
 
 struct JumpSlot {
-  u64 negated = 0;  // - gva; an empty slot has one that is looked up elsewhere
+  u64 negated = 0;  // - (gva + tag); an empty slot has one that is looked up elsewhere
   u64 entry = 0;
 };
 
@@ -43,6 +44,9 @@ class Views final : public cpu::TlbMirror {
   static constexpr u64 kJumps = 131072;
   static constexpr u64 kJumpMask = kJumps - 1;  // of the gva's bits that choose the slot
   static constexpr u64 kJumpBytes = kJumps * sizeof(JumpSlot);
+  // Tags of modes: below this. Within a slot addresses differ by multiples of kJumps, so no sum of address and tag is
+  // that of another address and tag.
+  static constexpr u8 kTags = 127;
   // What translated code adds to GS for an access: see above.
   static constexpr u64 slot_offset(u64 linear, unsigned size, bool write) {
     const u64 pages = ((linear & kPageBits) >> 12) + (((linear + size - 1) & kPageBits) >> 12);
@@ -70,8 +74,8 @@ class Views final : public cpu::TlbMirror {
   // `read` says so. `page_shift`: the guest's page.
   void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
   // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
-  void put_jump(View v, u64 linear, u64 entry, bool stable);
-  u64 find_jump(View v, u64 linear) const;
+  void put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable);
+  u64 find_jump(View v, u64 linear, u8 tag) const;
   void forget_jumps();
   void forget_jump(View v, u64 linear, u64 entry);  // if it leads there
   void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }

@@ -1,6 +1,6 @@
 ; Self-modifying code: the next instruction, a loop's own body, code written through another mapping, by string instructions, by a device
 ; port read and by x87 and vector stores; a page that is code, data, code; an instruction across two pages edited in the second; a code
-; page remapped; code at a kernel and a user address; code that 64-bit and 32-bit mode share.
+; page remapped; loops and loads over the end of a page; x87 pointers in code that runs often; code at a kernel and a user address; code that 64-bit and 32-bit mode share.
 %include "long.inc"
 
 %macro MAP 2                            ; page number in pt_test, entry
@@ -21,6 +21,10 @@ main64:
     call every_kind_of_store
     call code_data_code
     call crossing
+    call crossing_hot
+    call loop_over_pages
+    call loads_over_pages
+    call x87_pointers
     call remapped
     call modes
     call many_times
@@ -334,6 +338,145 @@ crossing:
     CHECK64 rax, 0x5150
     ret
 
+; the same many times, while the second page goes back and forth by INVLPG and by CR3
+crossing_hot:
+    MAP 0, test_page + RW
+    mov byte [r15 + 0xfff], 0xb8
+    mov dword [test_page2], 0x111
+    mov byte [test_page2 + 4], 0xc3
+    mov dword [other_page], 0x222
+    mov byte [other_page + 4], 0xc3
+    lea rbx, [r15 + 0xfff]
+    mov ebp, 200
+.again:
+    MAP 1, test_page2 + RW
+    call rbx
+    CHECK64 rax, 0x111
+    call rbx
+    CHECK64 rax, 0x111
+    MAP 1, other_page + RW
+    call rbx
+    CHECK64 rax, 0x222
+    mov rax, test_page2 + RW
+    mov [pt_test + 8], rax
+    mov rax, cr3
+    mov cr3, rax
+    call rbx
+    CHECK64 rax, 0x111
+    dec ebp
+    jnz .again
+    ret
+
+; a loop with an instruction over the end of a page: add eax, 3; add edx, imm32; dec ecx; jnz; ret
+loop_over_pages:
+    MAP 0, test_page + RW
+    MAP 1, test_page2 + RW
+    mov dword [test_page + 0xffa], 0x8103c083
+    mov word [test_page + 0xffe], 0x01c2
+    mov dword [test_page2], 0xff000000
+    mov dword [test_page2 + 4], 0xc3f375c9
+    lea rbx, [r15 + 0xffa]
+    mov ebp, 50
+.again:
+    xor eax, eax
+    xor edx, edx
+    mov ecx, 1000
+    call rbx
+    CHECK64 rax, 3000
+    CHECK64 rdx, 1000
+    ; a byte of the instruction in the second page, then one before it in the first
+    mov byte [test_page2], 1
+    mov byte [r15 + 0xffc], 5
+    call serialise
+    xor eax, eax
+    xor edx, edx
+    mov ecx, 1000
+    call rbx
+    CHECK64 rax, 5000
+    CHECK64 rdx, 1000 * 0x101
+    mov byte [test_page2], 0
+    mov byte [r15 + 0xffc], 3
+    call serialise
+    dec ebp
+    jnz .again
+    ; the second page goes: what comes before the instruction still runs
+    MAP 1, 0
+    EXPECT64_BEGIN .gone
+    call rbx
+.gone:
+    EXPECT64_END 14, 0x10, TEST_BASE + 0xffd
+    CHECK64 [seen64_cr2], TEST_BASE + 0x1000
+    ret
+
+; loads over the end of a page, from frames that are no neighbours
+loads_over_pages:
+    MAP 0, test_page + RW
+    MAP 1, other_page + RW
+    mov dword [test_page + 0xffc], 0x44332211
+    mov dword [other_page], 0x08776655
+    mov rdx, 0x0877665544332211
+    mov rdi, 1 << 56
+    mov ecx, 200
+.again:
+    mov rax, [r15 + 0xffc]
+    CHECK64 rax, rdx
+    movzx eax, word [r15 + 0xfff]
+    CHECK64 rax, 0x5544
+    xor r10d, r10d
+    or r10, [r15 + 0xffc]
+    CHECK64 r10, rdx
+    inc byte [other_page + 3]
+    add rdx, rdi
+    ; and a store, and both
+    add [r15 + 0xffd], rdi
+    sub [r15 + 0xffd], rdi
+    dec ecx
+    jnz .again
+    MAP 1, 0
+    EXPECT64_BEGIN .after
+.load:
+    mov rax, [r15 + 0xffc]
+.after:
+    EXPECT64_END 14, 0, .load
+    CHECK64 [seen64_cr2], TEST_BASE + 0x1000
+    ret
+
+; FIP, and where CPUID says that they are of every instruction, FDP and FOP, in code that runs often
+x87_pointers:
+    xor ecx, ecx
+    mov eax, 7
+    cpuid
+    mov r12d, ebx
+    fninit
+    mov ebp, 200
+.again:
+    lea rsi, [scratch_x87 + rbp]
+    fld qword [rsi + 8]
+.last:
+    fstp qword [rsi]
+    nop
+    fnstenv [environment_x87]
+    mov eax, [environment_x87 + 12]
+    CHECK64 rax, .last
+    bt r12d, 6                          ; FDP_EXCPTN_ONLY
+    jc .next
+    mov eax, [environment_x87 + 20]
+    CHECK64 rax, rsi
+    mov eax, [environment_x87 + 16]
+    shr eax, 16
+    CHECK64 rax, 0x51e                  ; DD /3
+    ; one without memory: FDP stays
+    fld1
+    fstp st0
+    fnstenv [environment_x87]
+    mov eax, [environment_x87 + 20]
+    CHECK64 rax, rsi
+.next:
+    dec ebp
+    jnz .again
+    fninit
+    ret
+
 ; the same linear address, another physical page
 remapped:
     mov dword [test_page], 0x000007b8
@@ -480,4 +623,6 @@ saved: dq 0
 section .bss
 alignb 4096
 other_page: resb 4096
+scratch_x87: resb 512
+environment_x87: resb 32
 section .text

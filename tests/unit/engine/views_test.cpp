@@ -138,19 +138,48 @@ TEST_F(ViewsTest, InvlpgTouchesNothingNew) {
 }
 
 TEST_F(ViewsTest, JumpsAreForgottenByPage) {
-  views->put_jump(View::user, kUser, 0x1111, false);
-  views->put_jump(View::user, kUser + 0x10000, 0x2222, false);
-  views->put_jump(View::kernel, kKernel, 0x3333, true);
+  views->put_jump(View::user, kUser, 0, 0x1111, false);
+  views->put_jump(View::user, kUser + 0x10000, 0, 0x2222, false);
+  views->put_jump(View::kernel, kKernel, 0, 0x3333, true);
   views->flushed_page(kUser);
-  EXPECT_EQ(views->find_jump(View::user, kUser), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000), 0x2222u);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 0), 0u);
+  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000, 0), 0x2222u);
   views->switched();
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000), 0u);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel), 0x3333u);
+  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000, 0), 0u);
+  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0x3333u);
   views->forget_jump(View::kernel, kKernel, 0x4444);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel), 0x3333u) << "it leads elsewhere";
+  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0x3333u) << "it leads elsewhere";
   views->forget_jump(View::kernel, kKernel, 0x3333);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel), 0u);
+  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0u);
+}
+
+// Code of two modes at one address, and no sum of an address and a tag that is another's.
+TEST_F(ViewsTest, ModesShareAJumpCache) {
+  views->put_jump(View::user, kUser, 3, 0x1111, false);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0x1111u);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 4), 0u);
+  EXPECT_EQ(views->find_jump(View::user, kUser + 1, 2), 0u);
+  EXPECT_EQ(views->find_jump(View::user, kUser + Views::kJumps, 3), 0u);
+  EXPECT_EQ(views->find_jump(View::user, kUser, Views::kTags), 0u) << "a mode without blocks";
+}
+
+// Translated code adds what a slot has, the address and the tag, and jumps if that is 0.
+TEST_F(ViewsTest, NoAddressAndTagFindAnEmptySlot) {
+  const auto* slots = reinterpret_cast<const JumpSlot*>(views->base(View::user) - Views::kJumpBytes);
+  for (u64 tag = 0; tag < Views::kTags; tag++)
+    for (u64 i = 0; i < Views::kJumps; i++) {
+      const u64 found = 0 - slots[i].negated - tag;
+      ASSERT_NE(found & Views::kJumpMask, i) << "slot " << i << ", tag " << tag;
+    }
+}
+
+// A block that begins in the last bytes of a page may need the next one.
+TEST_F(ViewsTest, JumpsOverTheEndOfAPageAreForgottenWithTheSecond) {
+  views->put_jump(View::user, kUser + 0xff2, 0, 0x1111, false);
+  views->put_jump(View::user, kUser + 0x800, 0, 0x2222, false);
+  views->flushed_page(kUser + kPageSize);
+  EXPECT_EQ(views->find_jump(View::user, kUser + 0xff2, 0), 0u);
+  EXPECT_EQ(views->find_jump(View::user, kUser + 0x800, 0), 0x2222u);
 }
 
 TEST(TablePages, CountEachViewOfAMibOnce) {
