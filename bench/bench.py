@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import catalog, image, page, report, session, systems  # noqa: E402
+from harness import catalog, cliffs, image, page, report, session, systems  # noqa: E402
 
 READY = "Trapline guest:"
 QUICK = 0.25  # --quick: this scale, one round
@@ -21,7 +21,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="repetitions (3)")
     parser.add_argument("--slow-rounds", type=int, default=1, help="of these, in how many the slow systems (interpret, bochs) run more than boots (1)")
-    parser.add_argument("--only", help="comma-separated workloads or groups: " + ", ".join(g.key for g in catalog.GROUPS))
+    parser.add_argument("--only", help="comma-separated workloads or groups: " + ", ".join([*(g.key for g in catalog.GROUPS), "cliffs", "cliffs:KIND"]))
     parser.add_argument("--engines", "--systems", dest="systems", help="comma-separated: native, translate, patch, interpret, qemu, bochs")
     parser.add_argument("--quick", action="store_true", help=f"one round at --scale {QUICK}, without Bochs")
     parser.add_argument("--scale", type=float, help="work per workload (1: 20 to 100 ms on this machine itself)")
@@ -41,6 +41,9 @@ def options():
             print(f"{group.title} ({group.key})")
             for name in group.workloads:
                 print(f"  {name:14} {catalog.DESCRIPTIONS[name]}")
+        print("Small loops in varied places (cliffs)")
+        for kind, what in cliffs.KINDS.items():
+            print(f"  {'cliffs:' + kind:16} {what}")
         sys.exit(0)
     return args
 
@@ -51,10 +54,26 @@ def chosen_workloads(only):
         return every
     groups, chosen = {g.key: list(g.workloads) for g in catalog.GROUPS}, []
     for word in only.split(","):
+        if word == "cliffs" or word.startswith("cliffs:"):
+            continue
         if word not in groups and word not in every:
             sys.exit(f"bench: no workload or group '{word}': bench/bench.py --list")
         chosen += groups.get(word, [word])
     return [w for w in every if w in chosen]
+
+
+def chosen_cliffs(args):
+    """Kinds of rows; [] means all, None means none."""
+    only = args.only
+    if not only:
+        return None if args.quick else []
+    if "cliffs" in only.split(","):
+        return []
+    kinds = [word.removeprefix("cliffs:") for word in only.split(",") if word.startswith("cliffs:")]
+    for kind in kinds:
+        if kind not in cliffs.KINDS:
+            sys.exit(f"bench: no kind of cliffs '{kind}': {', '.join(cliffs.KINDS)}")
+    return kinds or None
 
 
 def chosen_systems(args, not_run):
@@ -81,6 +100,7 @@ class Run:
         self.workloads = chosen_workloads(args.only)
         self.systems = chosen_systems(args, self.not_run)
         self.measured = {s.name: {} for s in self.systems}
+        self.cliff_kinds, self.cliffs = chosen_cliffs(args), cliffs.Cliffs()
         self.given_up = set()  # (system, workload): over the limit once is enough
 
     def say(self, text):
@@ -158,7 +178,19 @@ class Run:
                 else:
                     self.guest(system, kind, [w for w in left if not (w == "idle" and system.name == "native")], number)
 
+    def run_cliffs(self, number):
+        for system in self.systems:
+            if system.name == "bochs" or number >= self.args.slow_rounds:  # a row is the best of three by itself
+                continue
+            rows, left_out, said = cliffs.run_system(system, self.cliff_kinds, self.args.limit * 10)
+            self.cliffs.add(system.name, rows, left_out)
+            if said:
+                self.failures.append(f"{system.name}: cliffs: it ended early; the last of its console: {said}")
+            self.say(f"round {number + 1}: {system.name}: cliffs: {len(rows)} rows")
+
     def omissions(self):
+        for system, rows in self.cliffs.left_out.items():
+            self.not_run += [f"{system}: cliffs: {row}" for row in rows]
         for system in self.systems:
             for kind, of_kind in catalog.KINDS.items():
                 if not system.runs(kind) and any(w in self.workloads for w in of_kind):
@@ -193,6 +225,8 @@ def main():
     about, begin = host(), time.time()
     for number in range(args.rounds):
         run.round(number)
+        if run.cliff_kinds is not None:
+            run.run_cliffs(number)
     run.omissions()
     about["load_after"] = f"{os.getloadavg()[0]:.1f}"
     data = {
@@ -200,7 +234,7 @@ def main():
         "kernel": (systems.kernel().parent / "version").read_text().strip(), "memory": systems.MEMORY,
         "options": {"rounds": args.rounds, "scale": args.scale, "limit": args.limit, "only": args.only},
         "versions": {"trapline": tool_version([str(args.trapline), "--version"]), "qemu": tool_version(["qemu-system-x86_64", "--version"])},
-        "measured": run.measured, "not_run": run.not_run, "failures": run.failures,
+        "measured": run.measured, "cliffs": run.cliffs, "not_run": run.not_run, "failures": run.failures,
     }
     text = report.text(data)
     print(text, end="")

@@ -2,7 +2,7 @@
 import dataclasses
 import json
 
-from . import catalog, figures
+from . import catalog, cliffs, figures
 
 
 def duration(seconds):
@@ -104,6 +104,8 @@ def text(run):
         rows = group_table(measured, group, limit)
         if rows:
             out += [group.title, *("  " + line for line in align(rows)), ""]
+    if "cliffs" in run:
+        out += cliffs.lines(run["cliffs"], align)
     others = other_figures(measured, limit)
     if others:
         out += ["Further", *("  " + line for line in others), ""]
@@ -128,6 +130,8 @@ def text(run):
 def as_json(run):
     plain = dict(run)
     plain["measured"] = {s: {w: [r and dataclasses.asdict(r) for r in results] for w, results in ws.items()} for s, ws in run["measured"].items()}
+    if "cliffs" in run:
+        plain["cliffs"] = run["cliffs"].best
     limit = run["options"]["limit"]
     plain["bars"] = {e: [dataclasses.asdict(b) for b in figures.engine_bars(run["measured"], e, limit)] for e in engines(run["measured"])}
     plain["checksum_conflicts"] = figures.checksum_conflicts(run["measured"])
