@@ -1,7 +1,8 @@
 #include "base/invariant.h"
 
-#include <cstdio>
 #include <cstdlib>
+
+#include "base/write.h"
 
 namespace trapline {
 
@@ -13,7 +14,7 @@ void set_invariant_handler(InvariantHandler handler) { g_handler = handler; }
 
 void invariant_failed(const char* file, int line, const std::string& message) {
   if (g_handler) g_handler(file, line, message);
-  std::fprintf(stderr, "trapline: internal error at %s:%d: %s\n", file, line, message.c_str());
+  say(fmt::format("internal error at {}:{}: {}", file, line, message));
   std::abort();
 }
 

@@ -1,8 +1,11 @@
 #include "base/trace.h"
 
+#include <unistd.h>
+
 #include <array>
-#include <cstdio>
 #include <utility>
+
+#include "base/write.h"
 
 namespace trapline::trace {
 
@@ -22,7 +25,7 @@ constexpr std::array<std::pair<std::string_view, Area>, 11> kAreas{{
     {"channel", channel},
 }};
 
-void to_stderr(std::string_view line) { fmt::print(stderr, "{}\n", line); }
+void to_stderr(std::string_view line) { write_all(STDERR_FILENO, std::string{line} + '\n'); }
 
 Sink g_sink = to_stderr;
 thread_local int t_vcpu = -1;

@@ -1,14 +1,12 @@
 #include "core/trace_sink.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cerrno>
 #include <mutex>
 #include <string>
 
 #include "base/trace.h"
+#include "base/write.h"
 
 namespace trapline::core {
 
@@ -19,28 +17,24 @@ constexpr std::size_t kBuffer = 64 * 1024;
 struct {
   std::mutex mutex;
   std::string pending;
-  int fd = -1;
+  int fd = -1, cancel = -1;
+  u64 written = 0;
   std::atomic<int> error{0};
 } g_trace;
 
 // A trace that cannot be written ends and the VM goes on; the monitor says so at the end.
-void write_all(const std::string& text) {
-  std::size_t done = 0;
-  while (done < text.size() && g_trace.fd >= 0) {
-    const ssize_t n = ::write(g_trace.fd, text.data() + done, text.size() - done);
-    if (n > 0) {
-      done += static_cast<std::size_t>(n);
-    } else if (errno == EAGAIN) {
-      ::sched_yield();
-    } else if (errno != EINTR) {
-      g_trace.error = n == 0 ? ENOSPC : errno;
-      g_trace.fd = -1;
-    }
+void write_pending() {
+  if (g_trace.fd < 0) return;
+  g_trace.written += g_trace.pending.size();
+  const bool too_much = g_trace.written > kMostTraceBytes;
+  if (const int error = too_much ? EFBIG : write_all(g_trace.fd, g_trace.pending, g_trace.cancel)) {
+    g_trace.error = error;
+    g_trace.fd = -1;
   }
 }
 
 void flush_locked() {
-  write_all(g_trace.pending);
+  write_pending();
   g_trace.pending.clear();
 }
 
@@ -53,8 +47,9 @@ void sink(std::string_view line) {
 
 }  // namespace
 
-void open_trace(int fd) {
+void open_trace(int fd, int cancel) {
   g_trace.fd = fd;
+  g_trace.cancel = cancel;
   g_trace.pending.reserve(kBuffer + 4096);
   trace::set_sink(sink);
 }

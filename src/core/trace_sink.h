@@ -2,9 +2,15 @@
 // and flush before they hand over to each other, so that lines are in the order of events.
 #pragma once
 
+#include "base/types.h"
+
 namespace trapline::core {
 
-void open_trace(int fd);  // installs the sink; before threads start
+// A trace ends there, in each process: a guest must not be able to fill the disk.
+inline constexpr u64 kMostTraceBytes = 16 * GiB;
+
+// Installs the sink; before threads start. `cancel`: as in write_all(); -1 in the core, which may not poll.
+void open_trace(int fd, int cancel = -1);
 void flush_trace();
 int trace_error();  // errno of the write that ended the trace; 0: none did
 
