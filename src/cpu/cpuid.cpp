@@ -1,11 +1,12 @@
-// The leaves: identity and caches from the host, topology from the number of vCPUs (one package, one thread per core),
-// features as chosen in cpuid_features.cpp.
+// The leaves: identity from the host, topology from the number of vCPUs (one package, one thread per core), caches as
+// cpuid_caches.h says, features as chosen in cpuid_features.cpp.
 #include "cpu/cpuid.h"
 
 #include <algorithm>
 #include <bit>
 
 #include "cpu/clock.h"
+#include "cpu/cpuid_caches.h"
 #include "cpu/vcpu.h"
 
 namespace trapline::cpu {
@@ -68,20 +69,9 @@ void Cpuid::build_basic(const HostCpu& host) {
   }
 }
 
-// Deterministic cache parameters: Intel leaf 4, AMD 8000001DH; the same layout. Level 3 is shared by the package, the
-// rest by nobody.
 void Cpuid::build_caches(const HostCpu& host) {
-  const u32 leaf = intel_ ? 4 : 0x8000001d;
-  if ((intel_ ? host.cpuid(0, 0) : host.cpuid(0x80000000, 0)).eax < leaf) return;
-  const u32 bits = core_bits(config_.cpus), package = std::min((1u << bits) - 1, 0xfffu);
-  for (u32 i = 0; i < 8; i++) {
-    CpuidRegs r = host.cpuid(leaf, i);
-    if ((r.eax & 0x1f) == 0) break;
-    const u32 level = r.eax >> 5 & 7;
-    r.eax = (r.eax & 0x3fff) | (level >= 3 ? package : 0) << 14;
-    if (intel_) r.eax |= std::min(package, 63u) << 26;
-    add(leaf, i, r);
-  }
+  const GuestCaches caches = guest_caches(host, intel_, config_.cpus, core_bits(config_.cpus));
+  for (u32 i = 0; i < caches.levels.size(); i++) add(caches.leaf, i, caches.levels[i]);
 }
 
 void Cpuid::build_extended(const HostCpu& host) {
@@ -97,7 +87,10 @@ void Cpuid::build_extended(const HostCpu& host) {
     e1.edx |= word(FeatureWord::l1_edx) & 0x0183f3ff;  // AMD repeats these bits of leaf 1
   }
   add(0x80000001, kAnySubleaf, e1);
-  for (u32 leaf = 0x80000002; leaf <= 0x80000006; leaf++) add(leaf, kAnySubleaf, ask(leaf));
+  for (u32 leaf = 0x80000002; leaf <= 0x80000005; leaf++) add(leaf, kAnySubleaf, ask(leaf));
+  CpuidRegs caches = ask(0x80000006);
+  if (!intel_) caches.edx = guest_caches(host, intel_, config_.cpus, core_bits(config_.cpus)).legacy_edx;
+  add(0x80000006, kAnySubleaf, caches);
   add(0x80000007, kAnySubleaf, {0, 0, 0, word(FeatureWord::e7_edx)});
 
   const u32 host_bits = host_max >= 0x80000008 ? ask(0x80000008).eax & 0xff : 36;
