@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/trace.h"
+#include "base/write.h"
 #include "core/device_memory.h"
 #include "core/finish.h"
 #include "core/sandbox.h"
@@ -131,6 +132,8 @@ int number(const char* text) {
   auto launch = length <= kLaunchBytes ? unpack({channel.launch(), length}) : std::nullopt;
   if (!launch) finish(EndKind::internal_error, "the launch parameters are malformed");
   const int trace_fd = launch->trace_fd;
+  const u32 vcpus = launch->cpus;
+  const u64 cpu_seconds = launch->cpu_seconds;
   trace::mask = launch->trace_mask;
   const machine::BootRequest images = read_images(*launch);
   map_executed_log(launch->scan_fd);
@@ -143,7 +146,7 @@ int number(const char* text) {
   if (!in_turns) start_threads(*vm);
   const int kept = close_descriptors(trace_fd);
   open_trace(kept);
-  if (auto locked = lock_down(kept); !locked) refuse(locked.error());
+  if (auto locked = lock_down({kept, vcpus, cpu_seconds}); !locked) refuse(locked.error());
   load_guest(*vm, images);
   if (in_turns) run_in_turns(*vm);
   g_start.fetch_or(1, std::memory_order_release);
@@ -154,15 +157,15 @@ int number(const char* text) {
 }  // namespace
 
 int core_main(int argc, char** argv) {
-  if (argc != 5) {
-    fmt::print(stderr, "trapline: {} is started by `trapline run` only\n", kCoreCommand);
+  if (argc != 5) {  // channel, vCPUs, own mount namespace
+    say(fmt::format("{} is started by `trapline run` only", kCoreCommand));
     return 2;
   }
   const int fd = number(argv[2]), vcpus = number(argv[3]);
-  if (!harden_process(number(argv[4]))) return 1;
+  harden_process(number(argv[4]) == 1);
   if (fd < 0 || vcpus < 1 || vcpus > static_cast<int>(kMaxVcpus)) return 2;
   auto channel = Channel::attach(fd, static_cast<u32>(vcpus));
-  if (!channel) return 1;
+  if (!channel) return kCannotStart;
   set_report_channel(*channel);
   install_crash_handlers();
   run(std::move(*channel));

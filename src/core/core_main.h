@@ -3,7 +3,10 @@
 
 namespace trapline::core {
 
-inline constexpr const char* kCoreCommand = "__core";  // trapline __core CHANNEL_FD VCPUS MONITOR_PID
+inline constexpr const char* kCoreCommand = "__core";  // trapline __core CHANNEL_FD VCPUS OWN_MOUNTS
+
+// Its exit status when it cannot even report: no address space for the channel.
+inline constexpr int kCannotStart = 126;
 
 int core_main(int argc, char** argv);
 

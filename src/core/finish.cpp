@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <exception>
 #include <new>
+#include <system_error>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "core/futex.h"
@@ -98,7 +100,22 @@ void on_signal(int signal, siginfo_t* info, void* context) {
                                               t_vcpu ? t_vcpu->rip : 0, t_vcpu ? t_vcpu->retired : 0));
 }
 
-[[noreturn]] void on_terminate() { publish(EndKind::internal_error, "an exception escaped in the core"); }
+// An exception that nobody catches: what the host refuses comes from constructors and threads.
+[[noreturn]] void on_terminate() {
+  try {
+    if (const auto thrown = std::current_exception()) std::rethrow_exception(thrown);
+  } catch (const HostRefused& refused) {
+    publish(EndKind::host_refused, refused.what());
+  } catch (const std::system_error& error) {
+    publish(EndKind::host_refused,
+            fmt::format("no thread for a vCPU: {}: raise the limits of processes and memory (ulimit -u, ulimit -d)",
+                        error.code().message()));
+  } catch (const std::exception& error) {
+    publish(EndKind::internal_error, fmt::format("an exception escaped in the core: {}", error.what()));
+  } catch (...) {
+  }
+  publish(EndKind::internal_error, "an exception escaped in the core");
+}
 
 [[noreturn]] void on_no_memory() {
   publish(EndKind::host_memory, "the host has no memory left for the core's own tables");

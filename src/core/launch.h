@@ -37,6 +37,7 @@ struct Launch {
   bool dump_guest = false, dump_host = false;  // engine/translate/options.h
   u64 miscompile_at = 0;                       // likewise
   u32 miscompile_how = 0;
+  u64 cpu_seconds = 0;  // CPU time that all threads may take; 0: no limit
 };
 
 std::vector<u8> pack(const Launch& launch);

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,6 +18,8 @@
 #include <limits>
 
 #include "base/types.h"
+#include "core/namespaces.h"
+#include "core/trace_sink.h"
 
 namespace trapline::core {
 
@@ -25,6 +28,36 @@ namespace {
 void limit(int resource, rlim_t value) {
   const rlimit l{value, value};
   ::setrlimit(static_cast<__rlimit_resource>(resource), &l);  // defence in depth: seccomp is the wall
+}
+
+// What the kernel counts against `resource` (RLIMIT_DATA, RLIMIT_AS) by now: the least limit under which one page more
+// can be mapped. /proc may be out of reach.
+u64 in_use(int resource) {
+  rlimit before{};
+  ::getrlimit(static_cast<__rlimit_resource>(resource), &before);
+  u64 least = 0, enough = u64{1} << 36;  // pages: 48 bits of address
+  while (least < enough) {
+    const u64 middle = (least + enough) / 2;
+    const rlimit probe{std::min<rlim_t>(middle * kPageSize, before.rlim_max), before.rlim_max};
+    ::setrlimit(static_cast<__rlimit_resource>(resource), &probe);
+    void* page = ::mmap(nullptr, kPageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED) ::munmap(page, kPageSize);
+    (page == MAP_FAILED ? least : enough) = page == MAP_FAILED ? middle + 1 : middle;
+  }
+  ::setrlimit(static_cast<__rlimit_resource>(resource), &before);
+  return least * kPageSize;
+}
+
+// A second wall: what a guest makes its core allocate is bounded where it is allocated.
+void limit_growth(int resource, u64 allowance) {
+  rlimit now{};
+  ::getrlimit(static_cast<__rlimit_resource>(resource), &now);
+  limit(resource, std::min<rlim_t>(now.rlim_max, in_use(resource) + allowance));
+}
+
+u64 size_of(int fd) {
+  struct stat st {};
+  return ::fstat(fd, &st) == 0 && st.st_size > 0 ? static_cast<u64>(st.st_size) : 0;
 }
 
 void close_from(unsigned first) {
@@ -46,6 +79,8 @@ class Filter {
   void allow(int call, std::initializer_list<scmp_arg_cmp> conditions) { add(call, conditions); }
   int load() {
     if (!context_) return ENOMEM;
+    // 32-bit and x32 calls: the process, not the thread that tries.
+    if (!error_) error_ = -::seccomp_attr_set(context_, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
     if (!error_) error_ = -::seccomp_attr_set(context_, SCMP_FLTATR_CTL_TSYNC, 1);
     if (!error_) error_ = -::seccomp_load(context_);
     return error_;
@@ -66,20 +101,25 @@ scmp_arg_cmp equal(unsigned arg, u64 value) { return {arg, SCMP_CMP_EQ, value, 0
 
 }  // namespace
 
-bool harden_process(int monitor_pid) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != monitor_pid) return false;  // it died before the line above
+void ignore_group_signals() {
+  for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM,
+                      SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT})
+    ::signal(s, SIG_IGN);
+  for (int s = SIGRTMIN; s <= SIGRTMAX; s++) ::signal(s, SIG_IGN);
+}
+
+void harden_process(bool own_mounts) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // once more: exec may have cleared it
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (own_mounts) leave_files();
+  drop_capabilities();
   ::prctl(PR_SET_DUMPABLE, 0);
   limit(RLIMIT_CORE, 0);
   // Before it gives back memory of a thread's heap, malloc reads /proc/sys/vm/overcommit_memory: it must not try.
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   // Nor ask the number of host CPUs in /sys before it makes a further arena.
   ::mallopt(M_ARENA_MAX, 64);
-  // The monitor answers for the terminal's signals; the core ends when the monitor says so.
-  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM})
-    ::signal(s, SIG_IGN);
-  return true;
+  ignore_group_signals();
 }
 
 int close_descriptors(int keep) {
@@ -92,8 +132,14 @@ int close_descriptors(int keep) {
   return 0;
 }
 
-Result<void, std::string> lock_down(int trace_fd) {
-  if (trace_fd < 0) limit(RLIMIT_FSIZE, 0);
+u64 data_allowance(u32 vcpus) { return GiB + vcpus * 256 * MiB; }
+u64 address_space_allowance(u32 vcpus) { return data_allowance(vcpus) + 8 * GiB; }
+
+Result<void, std::string> lock_down(const Confinement& c) {
+  limit_growth(RLIMIT_DATA, data_allowance(c.vcpus));
+  limit_growth(RLIMIT_AS, address_space_allowance(c.vcpus));
+  if (c.cpu_seconds > 0) limit(RLIMIT_CPU, c.cpu_seconds);
+  limit(RLIMIT_FSIZE, c.trace_fd < 0 ? 0 : size_of(c.trace_fd) + kMostTraceBytes);
   limit(RLIMIT_NPROC, 0);
   limit(RLIMIT_NOFILE, 0);
   Filter f;
@@ -109,10 +155,12 @@ Result<void, std::string> lock_down(int trace_fd) {
   // Time, where the vdso does not answer.
   for (int call : {SCMP_SYS(clock_gettime), SCMP_SYS(gettimeofday), SCMP_SYS(time)}) f.allow(call);
   // Memory: anonymous, never executable.
-  for (int call : {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(mremap)}) f.allow(call);
+  for (int call : {SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(madvise)}) f.allow(call);
+  // As realloc() does it. Not to a place of the caller's choice, and not a second mapping of the same (old size 0).
+  f.allow(SCMP_SYS(mremap), {{1, SCMP_CMP_NE, 0, 0}, equal(3, MREMAP_MAYMOVE)});
   f.allow(SCMP_SYS(mmap), {masked(2, PROT_EXEC, 0), masked(3, MAP_ANONYMOUS, MAP_ANONYMOUS)});
   f.allow(SCMP_SYS(mprotect), {masked(2, PROT_EXEC, 0)});
-  if (trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(trace_fd))});
+  if (c.trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(c.trace_fd))});
   if (const int error = f.load())
     return Err{
         fmt::format("sandbox: cannot install the seccomp filter: {}; `trapline doctor` says what this host offers",

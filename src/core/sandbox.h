@@ -6,17 +6,33 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/types.h"
 
 namespace trapline::core {
 
-// Early: no new privileges, dies with the monitor, not attachable, no core dumps. False: the monitor is gone already.
-bool harden_process(int monitor_pid);
+// What a terminal or a user sends to the whole process group is the monitor's to answer; the core ends when the monitor
+// says so. Stays over exec; async-signal-safe.
+void ignore_group_signals();
+
+// Early: no new privileges, dies with the monitor, not attachable, no core dumps, no capabilities; no files if it has a
+// mount namespace of its own.
+void harden_process(bool own_mounts);
 
 // Closes every descriptor but `keep` (-1: none), which becomes descriptor 0. Returns 0, or -1 without one.
 int close_descriptors(int keep);
 
-// Installs the seccomp allow-list for all threads of the process. `trace_fd`: the one descriptor that may be written,
-// or -1.
-Result<void, std::string> lock_down(int trace_fd);
+struct Confinement {
+  int trace_fd = -1;    // the one descriptor that may be written; -1: none
+  u32 vcpus = 1;        // memory grows with them
+  u64 cpu_seconds = 0;  // of all threads; 0: no limit
+};
+
+// What the core may map beyond what it has when it is locked down: private memory, and address space in all (malloc
+// reserves more than it uses).
+u64 data_allowance(u32 vcpus);
+u64 address_space_allowance(u32 vcpus);
+
+// Limits memory, CPU time and the trace's size, and installs the seccomp allow-list for all threads of the process.
+Result<void, std::string> lock_down(const Confinement& confinement);
 
 }  // namespace trapline::core

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/mmu.h"
@@ -30,7 +31,9 @@ template <class T>
 T* reserve(u64 count) {
   void* p =
       mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  INVARIANT(p != MAP_FAILED, "no address space for {} bytes of code map", count * sizeof(T));
+  if (p == MAP_FAILED)
+    throw HostRefused{
+        fmt::format("no address space for {} bytes of code map: raise its limit (ulimit -v)", count * sizeof(T))};
   return static_cast<T*>(p);
 }
 

@@ -2,6 +2,7 @@
 // Intel SDM Vol. 3A section 4.10. Dropping an entry is always allowed; keeping one too long never is.
 #include <sys/mman.h>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
@@ -123,7 +124,9 @@ void mmu_create(Vcpu& cpu) {
     t->writer_bytes = cpu.ram->frames() * sizeof(u16);
     void* p =
         mmap(nullptr, t->writer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    INVARIANT(p != MAP_FAILED, "no address space for {} bytes of TLB bookkeeping", t->writer_bytes);
+    if (p == MAP_FAILED)
+      throw HostRefused{fmt::format("no address space for {} bytes of TLB bookkeeping: raise its limit (ulimit -v)",
+                                    t->writer_bytes)};
     t->writer = static_cast<u16*>(p);
     cpu.ram_base = cpu.ram->base();
   }

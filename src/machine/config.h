@@ -36,7 +36,9 @@ struct Config {
   bool perf_map = false;
   std::string rerun;  // a shell line that does the same again, for messages
   bool no_reboot = false;
-  u16 gdb_port = 0;
+  u16 gdb_port = 0;        // of localhost; 0: none
+  std::string gdb_socket;  // path; empty: none
+  bool debugged() const { return gdb_port != 0 || !gdb_socket.empty(); }
   bool gdb_wait = false;
 };
 

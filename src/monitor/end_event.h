@@ -1,58 +1,57 @@
 // Why a VM ends or starts over. The first reason counts, but a reset gives way to the others: it must not swallow a
 // signal or a time-out. To core_gone it does not: a reset ends the core, which may be noticed first. Posted by any
-// thread, awaited by the main one through a descriptor.
+// thread, awaited through a descriptor.
 #pragma once
-
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <mutex>
 #include <optional>
+#include <string>
 
 #include "base/types.h"
+#include "monitor/event.h"
 
 namespace trapline::monitor {
 
-enum class End : u8 { power_off, reset, debug_exit, quit, console_lost, timeout, signal, core_gone };
+enum class End : u8 { power_off, reset, debug_exit, quit, console_lost, timeout, signal, core_gone, failed };
 
 class EndEvent {
  public:
   struct Reason {
     End end;
-    u32 value;  // debug_exit: what was written; signal: its number
+    u32 value;         // debug_exit: what was written; signal: its number; failed: the exit code
+    std::string text;  // failed: one line for the user
   };
 
-  EndEvent() : fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
-  ~EndEvent() { ::close(fd_); }
-  EndEvent(const EndEvent&) = delete;
+  int fd() const { return event_.fd(); }
 
-  int fd() const { return fd_; }
-
-  bool post(End end, u32 value = 0) {
+  bool post(End end, u32 value = 0, std::string text = {}) {
     {
       std::lock_guard lock{mutex_};
       const bool gives_way = reason_ && reason_->end == End::reset && end != End::reset && end != End::core_gone;
       if (reason_ && !gives_way) return false;
-      reason_ = Reason{end, value};
+      reason_ = Reason{end, value, std::move(text)};
     }
-    const u64 one = 1;
-    return ::write(fd_, &one, sizeof one) == sizeof one;
+    event_.set();
+    return true;
   }
-  std::optional<Reason> get() {
+  std::optional<Reason> get() const {
     std::lock_guard lock{mutex_};
     return reason_;
   }
-  void clear() {  // the VM starts over
+  // True: a reset was the reason, and is forgotten: the VM may start over. In one step, so that a reason that comes
+  // meanwhile is not forgotten with it.
+  bool take_reset() {
     std::lock_guard lock{mutex_};
+    if (!reason_ || reason_->end != End::reset) return false;
     reason_.reset();
-    u64 count;
-    [[maybe_unused]] const ssize_t n = ::read(fd_, &count, sizeof count);
+    event_.clear();
+    return true;
   }
 
  private:
-  int fd_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::optional<Reason> reason_;
+  Event event_;
 };
 
 }  // namespace trapline::monitor

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/host_refused.h"
+
 namespace trapline::monitor {
 
 namespace {
@@ -19,6 +21,8 @@ constexpr u64 kLargestStream = 4 * GiB;
 // Pipes, sockets, character devices: their bytes, in a memfd.
 Result<Fd, std::string> slurp(const Fd& from, const std::string& path, const char* what) {
   Fd to{::memfd_create("image", MFD_CLOEXEC)};
+  if (!to)
+    return Err{fmt::format("{} {}: no memory to hold it: {}: give a regular file", what, path, std::strerror(errno))};
   std::vector<char> buffer(256 * KiB);
   for (u64 total = 0;;) {
     const ssize_t n = ::read(from.get(), buffer.data(), buffer.size());
@@ -49,6 +53,9 @@ int Fd::release() { return std::exchange(fd_, -1); }
 
 Result<Fd, std::string> open_image(const std::string& path, const char* what) {
   Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
+  if (!fd && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+    throw HostRefused{
+        fmt::format("{} {}: {}: raise the limit of open files (ulimit -n)", what, path, std::strerror(errno))};
   if (!fd) {
     const char* remedy = errno == ENOENT   ? "check the path"
                          : errno == EACCES ? "make it readable for this user"
@@ -67,16 +74,6 @@ Result<Fd, std::string> open_image(const std::string& path, const char* what) {
   }
   if (st.st_size == 0) return Err{fmt::format("{} {}: is empty: give a file with an image in it", what, path)};
   return fd;
-}
-
-std::string write_all(int fd, const std::string& text) {
-  for (std::size_t done = 0; done < text.size();) {
-    const ssize_t n = ::write(fd, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return std::strerror(n < 0 ? errno : ENOSPC);
-    done += static_cast<std::size_t>(n);
-  }
-  return {};
 }
 
 }  // namespace trapline::monitor

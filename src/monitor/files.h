@@ -30,7 +30,4 @@ class Fd {
 // first. `what`: "--kernel", ...
 Result<Fd, std::string> open_image(const std::string& path, const char* what);
 
-// All of it. Empty, or why not.
-std::string write_all(int fd, const std::string& text);
-
 }  // namespace trapline::monitor

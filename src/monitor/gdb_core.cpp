@@ -26,7 +26,7 @@ void CoreTarget::attach(core::Channel& channel, bool pause) {
   mailbox().stop.store(pause || asked_);
   mailbox().attached.store(listening_);
   gone_ = told_ = taken_ = false;
-  watcher_ = std::thread{[this, &mailbox = mailbox()] { watch(mailbox); }};
+  watcher_ = start_confined_thread([this, &mailbox = mailbox()] { watch(mailbox); }, hooks_.failed);
 }
 
 void CoreTarget::detach() {

@@ -11,6 +11,7 @@
 
 #include "core/channel.h"
 #include "monitor/gdb_target.h"
+#include "monitor/thread.h"
 
 namespace trapline::monitor::gdb {
 
@@ -20,11 +21,12 @@ class CoreTarget final : public Target {
     std::function<void()> paused;  // all vCPUs have paused; by a thread of its own
     std::function<void()> nudge;   // make a core that waits for input look up
     std::function<void()> end;     // end the VM
+    OnFailure failed;              // of the watching thread
   };
   explicit CoreTarget(Hooks hooks) : hooks_{std::move(hooks)} {}
   ~CoreTarget() override { detach(); }
 
-  // Before the core starts. `pause`: no vCPU runs before a resume.
+  // Before the core starts. `pause`: no vCPU runs before a resume. Throws HostRefused.
   void attach(core::Channel& channel, bool pause);
   void detach();
   void set_listening(bool listening);  // there is a client to hear of crashes

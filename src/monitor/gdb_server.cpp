@@ -5,10 +5,12 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -28,7 +30,7 @@ sockaddr_in loopback(u16 port) {
 
 void prepare(int client) {
   const int on = 1;
-  ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  ::setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails on a path's, which needs it not
   const timeval limit{kSendSeconds, 0};
   ::setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 }
@@ -55,13 +57,55 @@ Result<Fd, std::string> listen_on_loopback(u16 port) {
   return fd;
 }
 
+namespace {
+
+std::string g_path;  // of the socket that listens
+struct stat g_made {};
+
+// What is left of a run that was killed: a socket that nobody listens on.
+void remove_stale(const sockaddr_un& address) {
+  struct stat there {};
+  const Fd probe{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  if (::lstat(address.sun_path, &there) != 0 || !S_ISSOCK(there.st_mode) || there.st_uid != ::geteuid()) return;
+  if (::connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 && errno == ECONNREFUSED)
+    ::unlink(address.sun_path);
+}
+
+}  // namespace
+
+Result<Fd, std::string> listen_on_path(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
+  remove_stale(address);
+  Fd fd{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
+  const mode_t before = ::umask(0177);  // no moment at which others may connect
+  const bool bound = fd && ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  const int error = errno;
+  ::umask(before);
+  if (!bound || ::listen(fd.get(), 1) != 0)
+    return Err{fmt::format("--gdb {}: {}: {}", path, std::strerror(bound ? errno : error),
+                           error == EADDRINUSE ? "remove it, or choose another path" : "choose another path")};
+  if (::lstat(path.c_str(), &g_made) == 0) g_path = path;
+  return fd;
+}
+
+void forget_path() {
+  struct stat there {};
+  if (g_path.empty() || ::lstat(g_path.c_str(), &there) != 0) return;
+  if (there.st_dev == g_made.st_dev && there.st_ino == g_made.st_ino) ::unlink(g_path.c_str());
+}
+
 Server::Server(Fd listener, bool wait, Hooks hooks)
     : listener_{std::move(listener)},
-      event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
-      target_{{.paused = [this] { wake(); }, .nudge = std::move(hooks.nudge), .end = std::move(hooks.end)}},
+      failed_{hooks.failed},
+      target_{{.paused = [this] { wake(); },
+               .nudge = std::move(hooks.nudge),
+               .end = std::move(hooks.end),
+               .failed = hooks.failed}},
       hold_{wait},
       wait_{wait},
-      thread_{[this] { serve(); }} {}
+      thread_{start_confined_thread([this] { serve(); }, failed_)} {}
 
 Server::~Server() {
   finish(0, 0);
@@ -81,19 +125,15 @@ void Server::finish(int code, int signal) {
   thread_.join();
 }
 
-void Server::wake() {
-  const u64 one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(event_.get(), &one, sizeof one);
-}
+void Server::wake() { event_.set(); }
 
 // -- The server's thread
 // -------------------------------------------------------------------------------------------------------
 void Server::serve() {
   while (!ending_) {
     // A client is heard once its session has begun; until then its bytes wait in the socket.
-    pollfd p[3] = {{event_.get(), POLLIN, 0},
-                   {client_ ? -1 : listener_.get(), POLLIN, 0},
-                   {stub_ ? client_.get() : -1, POLLIN, 0}};
+    pollfd p[3] = {
+        {event_.fd(), POLLIN, 0}, {client_ ? -1 : listener_.get(), POLLIN, 0}, {stub_ ? client_.get() : -1, POLLIN, 0}};
     if (::poll(p, 3, -1) < 0) continue;
     if (p[0].revents) on_pause();
     if (p[1].revents) accept_client();
@@ -115,8 +155,7 @@ void Server::accept_client() {
 }
 
 void Server::on_pause() {
-  u64 count;
-  [[maybe_unused]] const ssize_t n = ::read(event_.get(), &count, sizeof count);
+  event_.clear();
   const auto stop = target_.take_stop();
   if (!stop) return;
   if (stub_)

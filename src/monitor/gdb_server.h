@@ -9,21 +9,29 @@
 #include <thread>
 
 #include "base/result.h"
+#include "monitor/event.h"
 #include "monitor/files.h"
 #include "monitor/gdb_core.h"
 #include "monitor/gdb_stub.h"
+#include "monitor/thread.h"
 
 namespace trapline::monitor::gdb {
 
-// A listening socket on 127.0.0.1. Error: one line for the user.
+// A listening socket on 127.0.0.1, or of that path, which only this user may connect to (mode 600). Error: one line for
+// the user.
 Result<Fd, std::string> listen_on_loopback(u16 port);
+Result<Fd, std::string> listen_on_path(const std::string& path);
+// Removes the socket's name again, if it is still ours. Any thread; also when nothing listens.
+void forget_path();
 
 class Server {
  public:
   struct Hooks {
     std::function<void()> nudge, end;  // as in CoreTarget
+    OnFailure failed;                  // of the threads
   };
-  // `wait`: the first core does not run before a client says so. Serves from here on, on a thread of its own.
+  // `wait`: the first core does not run before a client says so. Serves from here on, on a thread of its own. Throws
+  // HostRefused.
   Server(Fd listener, bool wait, Hooks hooks);
   ~Server();
   Server(const Server&) = delete;
@@ -45,7 +53,9 @@ class Server {
   void wake();
   void resume_all() { target_.resume(~u64{0}, 0, false); }
 
-  Fd listener_, client_, event_;
+  Fd listener_, client_;
+  monitor::Event event_;
+  OnFailure failed_;
   CoreTarget target_;
   Settings settings_;
   std::unique_ptr<Stub> stub_;  // from the client's first stop on

@@ -90,7 +90,7 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.trace_mask = config.trace_mask;
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
-  l.debugger = config.gdb_port != 0;
+  l.debugger = config.debugged();
   // What is to be verified is translated at once.
   if (config.verify) engine::translate::hot_threshold = 1;
   l.hot_threshold = engine::translate::hot_threshold_of_environment();
@@ -98,6 +98,8 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.translate_debug = engine::translate::debug;
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;
   l.verify = config.verify, l.dump_guest = config.dump_guest, l.dump_host = config.dump_host;
+  // Beyond what --timeout leaves time for, it is no longer the guest that runs.
+  if (config.timeout_seconds > 0) l.cpu_seconds = static_cast<u64>(config.timeout_seconds + 60) * (config.cpus + 1);
   const auto miscompile = engine::translate::miscompile_of_environment();
   l.miscompile_at = miscompile.address, l.miscompile_how = static_cast<u32>(miscompile.how);
   return l;

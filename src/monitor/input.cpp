@@ -2,14 +2,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-
-#include <fmt/format.h>
 
 namespace trapline::monitor {
 
@@ -25,25 +22,13 @@ bool can_block(int fd) {
   return ::fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || ::isatty(fd));
 }
 
-void help() {
-  fmt::print(stderr, "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n");
-}
-
 }  // namespace
 
 Input::Input(bool terminal, bool deterministic, Hooks hooks)
-    : terminal_{terminal},
-      synchronous_{deterministic && !can_block(STDIN_FILENO)},
-      hooks_{std::move(hooks)},
-      wake_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
-
-Input::~Input() {
-  stop();
-  if (wake_fd_ >= 0) ::close(wake_fd_);
-}
+    : terminal_{terminal}, synchronous_{deterministic && !can_block(STDIN_FILENO)}, hooks_{std::move(hooks)} {}
 
 void Input::start() {
-  if (!synchronous_) thread_ = std::thread{[this] { read_loop(); }};
+  if (!synchronous_) thread_ = start_confined_thread([this] { read_loop(); }, hooks_.failed);
 }
 
 void Input::stop() {
@@ -52,8 +37,7 @@ void Input::stop() {
     stopping_ = true;
   }
   changed_.notify_all();
-  const u64 one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(wake_fd_, &one, sizeof one);
+  wake_.set();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -64,7 +48,7 @@ void Input::read_loop() {
       if (!terminal_) changed_.wait(lock, [&] { return stopping_ || queue_.size() < kQueueLimit; });
       if (stopping_) return;
     }
-    pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
+    pollfd p[2] = {{STDIN_FILENO, POLLIN, 0}, {wake_.fd(), POLLIN, 0}};
     if (::poll(p, 2, -1) < 0 && errno != EINTR) return;
     if (p[1].revents) return;
     if (!p[0].revents) continue;
@@ -75,32 +59,31 @@ void Input::read_loop() {
   }
 }
 
-// True: the byte is for us, not for the guest.
-bool Input::escape(u8 byte) {
-  if (!terminal_) return false;
-  if (!escaped_) return escaped_ = byte == kEscape;
-  escaped_ = false;
-  switch (byte) {
-    case 'x':
-    case 'X':
-      hooks_.quit();
-      return true;
-    case kEscape:
-      return false;
-    default:
-      help();
-      return true;
+Input::Key Input::key(u8 byte) {
+  if (!terminal_) return Key::guest;
+  if (!escaped_) {
+    escaped_ = byte == kEscape;
+    return escaped_ ? Key::none : Key::guest;
   }
+  escaped_ = false;
+  if (byte == kEscape) return Key::guest;
+  return byte == 'x' || byte == 'X' ? Key::quit : Key::help;
 }
 
 void Input::accept(const u8* bytes, std::size_t count) {
+  bool quit = false, help = false;
   {
     std::lock_guard lock{mutex_};
-    for (std::size_t i = 0; i < count; i++)
-      if (!escape(bytes[i]) && queue_.size() < kTypeAheadLimit) queue_.push_back(bytes[i]);
+    for (std::size_t i = 0; i < count; i++) {
+      const Key k = key(bytes[i]);
+      quit |= k == Key::quit, help |= k == Key::help;
+      if (k == Key::guest && queue_.size() < kTypeAheadLimit) queue_.push_back(bytes[i]);
+    }
     count_ = queue_.size();
   }
   changed_.notify_all();
+  if (quit) hooks_.quit();
+  if (help) hooks_.help();
   hooks_.arrived();
 }
 
@@ -135,7 +118,7 @@ void Input::feed(machine::Chipset& chipset) {
 
 void Input::wait() {
   std::unique_lock lock{mutex_};
-  changed_.wait(lock, [&] { return stopping_ || nudged_ || !queue_.empty(); });
+  changed_.wait(lock, [&] { return stopping_ || nudged_ || let_go_ || !queue_.empty(); });
   nudged_ = false;
 }
 
@@ -143,6 +126,14 @@ void Input::nudge() {
   {
     std::lock_guard lock{mutex_};
     nudged_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Input::let_go(bool on) {
+  {
+    std::lock_guard lock{mutex_};
+    let_go_ = on;
   }
   changed_.notify_all();
 }

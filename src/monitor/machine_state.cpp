@@ -1,9 +1,12 @@
 #include "monitor/machine_state.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
 #include "base/trace.h"
+#include "base/write.h"
 #include "core/futex.h"
 #include "core/spin.h"
 #include "core/trace_sink.h"
@@ -13,9 +16,16 @@ namespace trapline::monitor {
 
 using core::Turn;
 
-MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal)
+namespace {
+constexpr std::string_view kHelp =
+    "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
+}
+
+MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end_event,
+                           const Event& hurry)
     : deterministic{config.clock == machine::ClockChoice::instructions},
-      output{output_fd},
+      output{output_fd, hurry},
+      end{end_event},
       chipset{machine::ChipsetParts{config, time, interrupts, *this, *this}},
       input{terminal,
             deterministic,
@@ -26,7 +36,24 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
                    input.feed(chipset);
                    publish();
                  },
-             .quit = [this] { finish(End::quit); }}} {}
+             .quit = [this] { finish(End::quit); },
+             .help = [&hurry] { write_all(STDERR_FILENO, kHelp, hurry.fd()); },
+             .failed = [this](ExitCode code, const std::string& text) { fail(code, text); }}} {}
+
+void MachineState::attach(core::Channel next, core::DeviceMemory memory) {
+  std::lock_guard guard{lock};
+  {
+    std::lock_guard swapping{channel_mutex_};
+    channel = std::move(next);
+  }
+  device_memory = std::move(memory);
+  posted = {};
+  interrupts.attach(channel);
+  chipset.reset();
+  publish();
+  closing = false;
+  armed_ns = devices::kNever;
+}
 
 u32 MachineState::take_posted() {
   if (channel.vcpus() == 0) return 0;
@@ -39,6 +66,7 @@ void MachineState::publish() {
 }
 
 void MachineState::stop_core() {
+  std::lock_guard guard{channel_mutex_};
   if (channel.vcpus() == 0) return;
   channel.vm().stop.store(1, std::memory_order_release);
   for (u32 i = 0; i < channel.vcpus(); i++) core::kick(channel.vcpu(i), cpu::attention::kick);
@@ -46,8 +74,8 @@ void MachineState::stop_core() {
   core::futex_wake(channel.vm().debug.epoch, 64);
 }
 
-void MachineState::finish(End end_reason, u32 value) {
-  end.post(end_reason, value);
+void MachineState::finish(End end_reason, u32 value, std::string text) {
+  end.post(end_reason, value, std::move(text));
   stop_core();
 }
 

@@ -1,4 +1,5 @@
-// The chipset and what surrounds it in the monitor. Lock order: `lock`, then whatever Output and Input lock inside.
+// The chipset and what surrounds it in the monitor. Lock order: `lock`, then whatever Output, Input, EndEvent and
+// stop_core() lock inside.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,8 @@ inline constexpr u64 kDeterministicEpoch =
     para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
 
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
-  MachineState(const machine::Config& config, int output_fd, bool terminal);
+  // `end` and `hurry` outlive it. Throws HostRefused.
+  MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end, const Event& hurry);
 
   const bool deterministic;
   std::mutex lock;  // around all use of chipset, time.advance() and interrupts
@@ -30,12 +32,12 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
       deterministic ? GuestTime::by_instructions(kDeterministicEpoch) : GuestTime{};  // before the devices, who ask it
   Interrupts interrupts;
   Output output;
-  EndEvent end;
+  EndEvent& end;
   machine::Chipset chipset;
   Input input;
   std::condition_variable timer;   // the chipset's deadline moved, or closing
   u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
-  core::Channel channel;
+  core::Channel channel;           // changed by attach() only, which no service thread sees
   core::DeviceMemory device_memory;
   core::SerialTaker posted;  // under `lock`
   std::atomic<bool> closing{false};
@@ -45,16 +47,23 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   // The caller holds `lock`. What the core may know of the devices; before each reply, and after each event.
   void publish();
 
+  // Takes the channel to a new core, and puts the chipset into its state after RESET. No service thread runs.
+  void attach(core::Channel next, core::DeviceMemory memory);
   // Asks the core to leave the engine and end. Any thread.
   void stop_core();
   // The first reason counts; the core is asked to stop.
-  void finish(End end_reason, u32 value = 0);
+  void finish(End end_reason, u32 value = 0, std::string text = {});
+  // A thread of the monitor cannot go on.
+  void fail(ExitCode code, const std::string& text) { finish(End::failed, static_cast<u32>(code), text); }
 
   // PowerSink, SerialBackend: called by the chipset under `lock`.
   void power_off() override { finish(End::power_off); }
   void reset() override { finish(End::reset); }
   void debug_exit(u32 value) override { finish(End::debug_exit, value); }
   void write(u8 byte) override { output.put(byte); }
+
+ private:
+  std::mutex channel_mutex_;  // innermost: stop_core() comes from any thread, also while attach() is at work
 };
 
 // The service thread of one vCPU: answers its requests until the channel closes.

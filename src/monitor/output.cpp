@@ -1,26 +1,31 @@
 #include "monitor/output.h"
 
-#include <poll.h>
-#include <sys/eventfd.h>
+#include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <utility>
+
+#include "base/write.h"
 
 namespace trapline::monitor {
 
 namespace {
-constexpr std::size_t kChunk = 1024;  // below PIPE_BUF: a pipe that polls writable takes it whole
+
+constexpr std::size_t kChunk = 1024;
 constexpr u64 kOldTicks = 3'000'000;  // about a millisecond
+
+// A terminal that polls writable may take less than a chunk, and then block.
+Fd open_without_blocking(int fd) {
+  if (!::isatty(fd)) return {};
+  return Fd{::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)};
+}
+
 }  // namespace
 
-Output::Output(int fd) : fd_{fd}, cancel_fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {}
-
-Output::~Output() {
-  if (cancel_fd_ >= 0) ::close(cancel_fd_);
-}
+Output::Output(int fd, const Event& hurry)
+    : own_{open_without_blocking(fd)}, fd_{own_ ? own_.get() : fd}, hurry_{hurry} {}
 
 void Output::put(u8 byte) {
   if (error_.load(std::memory_order_relaxed)) return;
@@ -28,24 +33,12 @@ void Output::put(u8 byte) {
   if (buffer_.empty()) oldest_.store(__rdtsc(), std::memory_order_relaxed);
   buffer_.push_back(static_cast<char>(byte));
   size_.store(buffer_.size(), std::memory_order_relaxed);
+  used_.store(true, std::memory_order_relaxed);
 }
 
 bool Output::due() const {
   const std::size_t n = size_.load(std::memory_order_relaxed);
   return n >= kChunk || (n > 0 && __rdtsc() - oldest_.load(std::memory_order_relaxed) > kOldTicks);
-}
-
-// False: cancelled.
-bool Output::wait_writable() {
-  for (;;) {
-    pollfd p[2] = {{fd_, POLLOUT, 0}, {cancel_fd_, POLLIN, 0}};
-    if (::poll(p, 2, -1) < 0) {
-      if (errno == EINTR) continue;
-      return true;  // let write() say what is wrong
-    }
-    if (p[0].revents) return true;
-    if (p[1].revents) return false;
-  }
 }
 
 void Output::flush() {
@@ -56,20 +49,12 @@ void Output::flush() {
     text.swap(buffer_);
     size_.store(0, std::memory_order_relaxed);
   }
-  std::size_t done = 0;
-  while (done < text.size() && !error_) {
-    if (!wait_writable()) break;
-    const ssize_t n = ::write(fd_, text.data() + done, std::min(kChunk, text.size() - done));
-    if (n >= 0)
-      done += static_cast<std::size_t>(n);
-    else if (errno != EINTR && errno != EAGAIN)
-      error_ = errno;
-  }
-}
-
-void Output::cancel() {
-  const u64 one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(cancel_fd_, &one, sizeof one);
+  if (text.empty() || error_) return;
+  const int error = write_all(fd_, text, hurry_.fd());
+  if (error == ECANCELED)
+    cut_ = true;
+  else if (error)
+    error_ = error;
 }
 
 }  // namespace trapline::monitor

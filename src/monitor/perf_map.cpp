@@ -13,6 +13,7 @@
 #include <iterator>
 #include <vector>
 
+#include "base/write.h"
 #include "engine/common/code_names.h"
 
 namespace trapline::monitor {
@@ -51,6 +52,11 @@ Fd PerfMap::create_log() {
 
 // Others may write to /tmp: the file is made here and now, or not at all.
 std::string PerfMap::begin(int log, pid_t core) {
+  if (!path_.empty()) earlier_.push_back(path_);
+  if (earlier_.size() > kKept) {
+    ::unlink(earlier_.front().c_str());
+    earlier_.pop_front();
+  }
   path_ = fmt::format("/tmp/perf-{}.map", core);
   ::unlink(path_.c_str());
   file_ = Fd{::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644)};
@@ -78,10 +84,9 @@ std::string PerfMap::update(int log, const Symbols& symbols) {
     done_ += static_cast<u32>(n);
     if (n < some.size()) break;  // being written at this moment
   }
-  std::string wrong = write_all(file_.get(), text);
-  if (!wrong.empty()) {
+  if (const int error = write_all(file_.get(), text)) {
     file_ = Fd{};
-    return fmt::format("--perf-map: {}: {}: the map is not complete", path_, wrong);
+    return fmt::format("--perf-map: {}: {}: the map is not complete", path_, ::strerror(error));
   }
   if (count <= CodeNames::kCapacity || full_) return {};
   full_ = true;

@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <deque>
 #include <string>
 
 #include "base/types.h"
@@ -25,8 +26,12 @@ class PerfMap {
   const std::string& path() const { return path_; }
 
  private:
+  // A guest may reset without end: of the cores that are gone, so many maps are kept.
+  static constexpr std::size_t kKept = 4;
+
   Fd file_;
   std::string path_;
+  std::deque<std::string> earlier_;
   u32 done_ = 0;       // entries of the log
   bool full_ = false;  // said
 };

@@ -11,6 +11,7 @@
 #include <map>
 #include <vector>
 
+#include "base/write.h"
 #include "engine/common/executed_scan.h"
 #include "scan/report.h"
 
@@ -102,7 +103,7 @@ Fd create_executed_log() {
   return fd;
 }
 
-std::string write_scan_report(int file, int log, const std::string& kernel, const Symbols& symbols) {
+std::string write_scan_report(int file, int log, const std::string& kernel, const Symbols& symbols, int cancel) {
   scan::Report report;
   report.name = kernel;
   report.format = "code that the guest executed";
@@ -121,13 +122,13 @@ std::string write_scan_report(int file, int log, const std::string& kernel, cons
   Maker maker{report, symbols};
   for (const ExecutedInsn& e : entries)
     if (plausible(e)) maker.add(e);
-  std::string wrong;
+  int error = 0;
   scan::write_json(
       [&](std::string_view piece) {
-        if (wrong.empty()) wrong = write_all(file, std::string{piece});
+        if (error == 0) error = write_all(file, piece, cancel);
       },
       {&report, 1}, {});
-  return wrong;
+  return error ? ::strerror(error) : std::string{};
 }
 
 }  // namespace trapline::monitor

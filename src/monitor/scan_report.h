@@ -13,7 +13,8 @@ namespace trapline::monitor {
 Fd open_scan_report(const std::string& path);  // errno says why not
 Fd create_executed_log();
 
-// Writes the schema of `trapline scan --json`, one image of kind "executed". Error message, or empty.
-std::string write_scan_report(int file, int log, const std::string& kernel, const Symbols& symbols);
+// Writes the schema of `trapline scan --json`, one image of kind "executed". Error message, or empty. `cancel`: as in
+// write_all().
+std::string write_scan_report(int file, int log, const std::string& kernel, const Symbols& symbols, int cancel);
 
 }  // namespace trapline::monitor

@@ -1,17 +1,33 @@
 #include "monitor/signals.h"
 
+#include <fmt/format.h>
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/host_refused.h"
 
 namespace trapline::monitor {
 
 namespace {
 
+bool ignored(int signal) {
+  struct sigaction now {};
+  return ::sigaction(signal, nullptr, &now) == 0 && !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_IGN;
+}
+
 sigset_t handled() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGCHLD, SIGTSTP, SIGCONT}) ::sigaddset(&set, s);
+  ::sigaddset(&set, SIGCHLD);
+  for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF,
+                      SIGIO, SIGPWR, SIGSTKFLT, SIGXCPU})
+    if (!ignored(s)) ::sigaddset(&set, s);
+  for (int s = SIGRTMIN; s <= SIGRTMAX; s++)
+    if (!ignored(s)) ::sigaddset(&set, s);
   return set;
 }
 
@@ -23,17 +39,16 @@ SignalSource::SignalSource() {
   ::signal(SIGCHLD, SIG_DFL);  // inherited as ignored, children would vanish unreported
   ::signal(SIGPIPE, SIG_IGN);  // writes say EPIPE
   ::signal(SIGXFSZ, SIG_IGN);  // and EFBIG
-  fd_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-SignalSource::~SignalSource() {
-  if (fd_ >= 0) ::close(fd_);
+  fd_ = Fd{::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK)};
+  if (!fd_)
+    throw HostRefused{
+        fmt::format("no descriptor for signals: {}: raise the limit of open files (ulimit -n)", std::strerror(errno))};
 }
 
 std::vector<int> SignalSource::take() {
   std::vector<int> signals;
   signalfd_siginfo info;
-  while (::read(fd_, &info, sizeof info) == sizeof info) signals.push_back(static_cast<int>(info.ssi_signo));
+  while (::read(fd_.get(), &info, sizeof info) == sizeof info) signals.push_back(static_cast<int>(info.ssi_signo));
   return signals;
 }
 

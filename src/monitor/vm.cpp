@@ -1,173 +1,188 @@
-// The main thread's part: it starts the core and the threads that serve it, sleeps until something ends the VM, takes
-// all down again in reverse order, and says what happened. A reset is the same once more with the same files.
+// The life of a VM, on a thread of its own (watch.h): it starts the core and the threads that serve it, sleeps until
+// something ends the VM, takes all down again in reverse order, and says what happened. A reset is the same once more
+// with the same files.
 #include "monitor/vm.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <poll.h>
-#include <signal.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/prctl.h>
-#include <sys/timerfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstring>
+#include <new>
 #include <thread>
 
 #include "base/guest_memory.h"
+#include "base/host_refused.h"
 #include "base/trace.h"
+#include "base/write.h"
 #include "core/exit_codes.h"
 #include "core/futex.h"
 #include "core/trace_sink.h"
+#include "monitor/conclude.h"
 #include "monitor/core_process.h"
 #include "monitor/gdb_server.h"
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
 #include "monitor/perf_map.h"
+#include "monitor/reset_limit.h"
 #include "monitor/scan_report.h"
-#include "monitor/signals.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
 #include "monitor/terminal.h"
+#include "monitor/thread.h"
+#include "monitor/watch.h"
 
 namespace trapline::monitor {
 
 namespace {
 
+using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr int kStopPatienceMs = 1000;
-constexpr int kMapEveryMs = 500;  // --perf-map
-
-void complain(const std::string& text) { fmt::print(stderr, "trapline: {}\n", text); }
-
-void complain_if(const std::string& text) {
-  if (!text.empty()) complain(text);
-}
-
-int fail(ExitCode code, const std::string& text) {
-  complain(text);
-  return static_cast<int>(code);
-}
-
-// The core's last words, copied and checked.
-struct LastWords {
-  core::EndKind kind = core::EndKind::none;
-  std::string text;
-};
-
-LastWords read_report(const core::Report& report) {
-  LastWords w;
-  w.kind = static_cast<core::EndKind>(report.kind.load(std::memory_order_acquire));
-  const u32 length = std::min(report.length, core::kReportBytes);
-  w.text.assign(report.text, length);
-  return w;
-}
+constexpr milliseconds kStopPatience{1000};
+constexpr milliseconds kMapEvery{500};      // --perf-map
+constexpr std::chrono::seconds kSilent{5};  // a guest that has written nothing for so long gets a hint
 
 class VmRun {
  public:
   explicit VmRun(const machine::Config& config) : config_{config} {}
-  int run();
+  int run() {
+    return watch_.run([this] { return live(); });
+  }
 
  private:
-  int run_machine(Terminal& terminal);
+  int live();
+  int run_machine();
+  void lives();
+  bool starts_over();
   Result<void, std::string> power_on();
   void start_service();
-  void await_end(Terminal& terminal);
-  void on_signal(int signal, Terminal& terminal);
+  void await_end();
+  void give_hint();
   void stop_core();
   void stop_service();
   void collect_stats();
-  void complain_of_trace() const;
+  void complain(const std::string& text) { say(text, hurry_.fd()); }
+  void complain_if(const std::string& text) {
+    if (!text.empty()) complain(text);
+  }
+  int fail(ExitCode code, const std::string& text) {
+    complain(text);
+    return static_cast<int>(code);
+  }
+  void complain_of_trace();
   void update_perf_map();
-  void report_executed() const;
-  void report_verified() const;
-  int conclude();
-  int conclude_core();
+  void report_executed();
+  void report_verified();
   void start_debugger();
   void end_debugger(int code);
-  void drain_output();
   Symbols symbols() const;
 
   const machine::Config& config_;
-  SignalSource signals_;
+  EndEvent end_;
+  Event hurry_;  // the user has lost patience: nothing waits for slow readers any more
+  CoreProcess core_;
+  Terminal terminal_;
+  Watch watch_{{end_, hurry_, core_, terminal_}, config_.timeout_seconds};
   TscMeasurement tsc_;
   u64 tsc_khz_ = 0;
   Images images_;
   PerfMap perf_map_;
   std::optional<Symbols> symbols_;  // once they are wanted
   std::unique_ptr<MachineState> machine_;
-  CoreProcess core_;
-  Fd timeout_, gdb_listener_;
+  Fd gdb_listener_;
   std::unique_ptr<gdb::Server> gdb_;
   std::vector<std::thread> threads_;
   std::vector<core::VcpuStats> stats_;
+  ResetLimit resets_;
   int trace_error_ = 0;  // the core's
+  bool hinted_ = false;
   steady_clock::time_point started_;
 };
 
-int VmRun::run() {
+int VmRun::live() {
   tsc_.begin();
-  install_terminal_guard();
-  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   auto images = Images::open(config_);
   if (!images) return fail(ExitCode::bad_input, images.error());
   images_ = std::move(*images);
-  if (config_.gdb_port != 0) {
-    auto listener = gdb::listen_on_loopback(config_.gdb_port);
+  if (config_.debugged()) {
+    const bool path = !config_.gdb_socket.empty();
+    auto listener = path ? gdb::listen_on_path(config_.gdb_socket) : gdb::listen_on_loopback(config_.gdb_port);
     if (!listener) return fail(ExitCode::bad_input, listener.error());
     gdb_listener_ = std::move(*listener);
-    if (config_.gdb_wait) complain(fmt::format("waiting for a debugger: target remote localhost:{}", config_.gdb_port));
+    if (config_.gdb_wait)
+      complain(fmt::format("waiting for a debugger: target remote {}",
+                           path ? config_.gdb_socket : fmt::format("localhost:{}", config_.gdb_port)));
   }
   trace::mask = config_.trace_mask;
-  if (images_.trace) core::open_trace(images_.trace.get());
-  if (config_.timeout_seconds > 0) {
-    timeout_ = Fd{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)};
-    itimerspec when{};
-    when.it_value.tv_sec = static_cast<time_t>(config_.timeout_seconds);
-    when.it_value.tv_nsec = static_cast<long>(std::fmod(config_.timeout_seconds, 1.0) * 1e9);
-    if (when.it_value.tv_sec == 0 && when.it_value.tv_nsec == 0) when.it_value.tv_nsec = 1;
-    ::timerfd_settime(timeout_.get(), 0, &when, nullptr);
-  }
-  Terminal terminal;
-  return run_machine(terminal);
+  if (images_.trace) core::open_trace(images_.trace.get(), hurry_.fd());
+  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_);
+  watch_.machine_begins();
+  terminal_.begin();
+  return run_machine();
 }
 
-int VmRun::run_machine(Terminal& terminal) {
-  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0);
+int VmRun::run_machine() {
   stats_.resize(config_.cpus);
-  if (gdb_listener_) start_debugger();
   started_ = steady_clock::now();
-  bool first = true;
-  for (;;) {
-    if (auto on = power_on(); !on) return fail(ExitCode::host_refused, on.error());
+  try {
+    if (gdb_listener_) start_debugger();
+    lives();
+  } catch (const HostRefused& refused) {
+    machine_->fail(ExitCode::host_refused, refused.what());
+    core_.kill_and_wait();
+    if (gdb_) gdb_->core_ended();
+    stop_service();
+  }
+  machine_->input.stop();
+  machine_->output.flush();
+  terminal_.finish();
+  core::flush_trace();
+  const Conclusion end = conclude({config_, *machine_, core_, watch_.signal(), [this] { return symbols(); }});
+  complain_if(end.text);
+  report_executed();
+  complain_of_trace();
+  report_verified();
+  if (gdb_) end_debugger(end.code);
+  if (config_.stats)
+    write_all(STDERR_FILENO, stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()),
+              hurry_.fd());
+  return end.code;
+}
+
+// From one power-on to the next, until something other than a reset ends it.
+void VmRun::lives() {
+  for (bool first = true;; first = false) {
+    resets_.started(steady_clock::now());
+    if (auto on = power_on(); !on) return machine_->fail(ExitCode::host_refused, on.error());
     start_service();
     if (first) machine_->input.start();
-    first = false;
-    await_end(terminal);
+    await_end();
     stop_core();
     update_perf_map();
     if (gdb_) gdb_->core_ended();
     stop_service();
     collect_stats();
-    const auto reason = machine_->end.get();
-    if (!reason || reason->end != End::reset || config_.no_reboot) break;
-    machine_->end.clear();
+    if (config_.no_reboot || !starts_over()) return;
   }
-  machine_->input.stop();
-  drain_output();
-  terminal.suspend();
-  core::flush_trace();
-  const int code = conclude();
-  report_executed();
-  complain_of_trace();
-  report_verified();
-  if (gdb_) end_debugger(code);
-  if (config_.stats)
-    fmt::print(stderr, "{}", stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()));
-  return code;
+}
+
+bool VmRun::starts_over() {
+  if (!end_.take_reset()) return false;
+  const auto pause = std::chrono::ceil<milliseconds>(resets_.reset(steady_clock::now()));
+  pollfd p{end_.fd(), POLLIN, 0};
+  ::poll(&p, 1, static_cast<int>(pause.count()));
+  if (resets_.exceeded())
+    machine_->fail(
+        ExitCode::guest_reset,
+        fmt::format("the guest has reset {} times in a row within a second of its start: --no-reboot ends it "
+                    "at the first",
+                    ResetLimit::kMostShortLives));
+  return !end_.get();
 }
 
 // Fresh RAM, channel and core process; devices as after RESET.
@@ -189,22 +204,13 @@ Result<void, std::string> VmRun::power_on() {
   std::memcpy(channel->launch(), bytes.data(), bytes.size());
   core::VmPage& page = channel->vm();
   page.launch_length = static_cast<u32>(bytes.size());
-  {
-    std::lock_guard guard{m.lock};
-    m.channel = std::move(*channel);
-    m.device_memory = std::move(*device_memory);
-    m.posted = {};
-    m.interrupts.attach(m.channel);
-    m.chipset.reset();
-    m.publish();
-    m.closing = false;
-    page.start_ns = m.deterministic ? m.time.now_ns() : 0;
-  }
+  page.start_ns = m.deterministic ? m.time.now_ns() : 0;
+  m.attach(std::move(*channel), std::move(*device_memory));
   if (gdb_) gdb_->core_starting(m.channel);
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
   descriptors.push_back(m.device_memory.fd());
-  if (auto started = core_.start(m.channel, descriptors); !started) return started;
+  if (auto started = core_.start(m.channel, descriptors, config_.perf_map); !started) return started;
   if (images_.names) {
     complain_if(perf_map_.begin(images_.names.get(), core_.pid()));
     if (perf_map_.open()) complain(fmt::format("--perf-map: {}: perf record -p {}", perf_map_.path(), core_.pid()));
@@ -222,67 +228,60 @@ Result<void, std::string> VmRun::power_on() {
 
 void VmRun::start_debugger() {
   MachineState& m = *machine_;
-  gdb_ = std::make_unique<gdb::Server>(
-      std::move(gdb_listener_), config_.gdb_wait,
-      gdb::Server::Hooks{.nudge = [&m] { m.input.nudge(); }, .end = [&m] { m.finish(End::quit); }});
+  gdb_ =
+      std::make_unique<gdb::Server>(std::move(gdb_listener_), config_.gdb_wait,
+                                    gdb::Server::Hooks{
+                                        .nudge = [&m] { m.input.nudge(); },
+                                        .end = [&m] { m.finish(End::quit); },
+                                        .failed = [&m](ExitCode code, const std::string& text) { m.fail(code, text); },
+                                    });
 }
 
 void VmRun::end_debugger(int code) {
-  const auto reason = machine_->end.get();
+  const auto reason = end_.get();
   gdb_->finish(code, reason && reason->end == End::signal ? static_cast<int>(reason->value) : 0);
 }
 
 void VmRun::start_service() {
   MachineState& m = *machine_;
-  for (u32 i = 0; i < config_.cpus; i++) threads_.emplace_back([&m, i] { serve_vcpu(m, i); });
-  threads_.emplace_back([&m] { run_console(m); });
-  if (!m.deterministic) threads_.emplace_back([&m] { run_timer(m); });
+  m.input.let_go(false);
+  const auto failed = [&m](ExitCode code, const std::string& text) { m.fail(code, text); };
+  threads_.reserve(config_.cpus + 2);
+  for (u32 i = 0; i < config_.cpus; i++)
+    threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed));
+  threads_.push_back(start_confined_thread([&m] { run_console(m); }, failed));
+  if (!m.deterministic) threads_.push_back(start_confined_thread([&m] { run_timer(m); }, failed));
 }
 
-void VmRun::on_signal(int signal, Terminal& terminal) {
-  switch (signal) {
-    case SIGCHLD:
-      if (core_.reap()) machine_->end.post(End::core_gone);
-      break;
-    case SIGTSTP:
-      terminal.suspend();
-      if (core_.running()) ::kill(core_.pid(), SIGSTOP);
-      ::kill(::getpid(), SIGSTOP);
-      break;
-    case SIGCONT:
-      terminal.resume();
-      if (core_.running()) ::kill(core_.pid(), SIGCONT);
-      break;
-    default:
-      machine_->end.post(End::signal, static_cast<u32>(signal));
-      break;
-  }
-}
-
-void VmRun::await_end(Terminal& terminal) {
-  do {  // looks once even if the end is known: a guest that resets without pause is stopped too
-    pollfd p[3] = {{machine_->end.fd(), POLLIN, 0}, {signals_.fd(), POLLIN, 0}, {timeout_.get(), POLLIN, 0}};
-    const int ready = ::poll(p, 3, perf_map_.open() ? kMapEveryMs : -1);
+void VmRun::await_end() {
+  while (!end_.get()) {
+    milliseconds rest{-1};
+    if (!hinted_) rest = std::chrono::ceil<milliseconds>(started_ + kSilent - steady_clock::now());
+    if (perf_map_.open()) rest = hinted_ ? kMapEvery : std::min(rest, kMapEvery);
+    pollfd p{end_.fd(), POLLIN, 0};
+    ::poll(&p, 1, static_cast<int>(hinted_ && !perf_map_.open() ? -1 : std::max(rest, milliseconds{0}).count()));
     update_perf_map();
-    if (ready < 0) continue;
-    for (int s : signals_.take()) on_signal(s, terminal);
-    if (p[2].revents & POLLIN) machine_->end.post(End::timeout);
-  } while (!machine_->end.get());
+    give_hint();
+  }
+  if (const auto reason = end_.get(); reason && reason->end == End::quit) hurry_.set();
+}
+
+// A kernel that was not told of the serial port is the commonest reason for a screen that stays empty.
+void VmRun::give_hint() {
+  if (hinted_ || steady_clock::now() < started_ + kSilent) return;
+  hinted_ = true;
+  if (machine_->output.used() || config_.append.find("console=") != std::string::npos || config_.gdb_wait) return;
+  complain(
+      "the guest has printed nothing yet; its console is the first serial port: Linux is told by --append "
+      "console=ttyS0");
 }
 
 // Lets it publish its counters; a core that does not is killed.
 void VmRun::stop_core() {
   if (!core_.running()) return;
   machine_->stop_core();
-  for (int waited = 0; waited < kStopPatienceMs && !core_.reap(); waited += 2) {
-    pollfd p{signals_.fd(), POLLIN, 0};
-    ::poll(&p, 1, 2);
-    for (int s : signals_.take())
-      if (s != SIGCHLD && s != SIGTSTP && s != SIGCONT) {
-        machine_->output.cancel();
-        machine_->end.post(End::signal, static_cast<u32>(s));
-      }
-  }
+  const auto until = steady_clock::now() + kStopPatience;
+  while (!core_.reap() && steady_clock::now() < until) std::this_thread::sleep_for(milliseconds{2});
   core_.kill_and_wait();
 }
 
@@ -293,17 +292,12 @@ void VmRun::stop_service() {
     m.closing = true;
   }
   m.timer.notify_all();
-  const auto reason = m.end.get();
-  const bool impatient =
-      reason && (reason->end == End::signal || reason->end == End::quit || reason->end == End::timeout);
-  if (impatient) m.output.cancel();
-  if (m.deterministic && (!reason || reason->end != End::reset))
-    m.input.stop();                              // it may wait for input that never comes
+  m.input.let_go(true);
   for (u32 i = 0; i < m.channel.vcpus(); i++) {  // the core is gone: nobody else writes these now
     m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
     core::futex_wake(m.channel.vcpu(i).turn);
   }
-  m.channel.vm().serial.wake();
+  if (m.channel.vcpus() > 0) m.channel.vm().serial.wake();
   for (auto& t : threads_) t.join();
   threads_.clear();
   std::lock_guard guard{m.lock};
@@ -311,12 +305,13 @@ void VmRun::stop_service() {
 }
 
 // A trace that ended early is worse than none if nobody knows.
-void VmRun::complain_of_trace() const {
+void VmRun::complain_of_trace() {
   const int error = trace_error_ ? trace_error_ : core::trace_error();
   if (error == 0) return;
   const std::string where =
       config_.trace_file.empty() ? "--trace: standard error" : "--trace-file " + config_.trace_file;
-  complain(fmt::format("{}: {}: the trace is not complete", where, ::strerror(error)));
+  complain(fmt::format("{}: {}: the trace is not complete", where,
+                       error == ECANCELED ? "its reader was too slow" : ::strerror(error)));
 }
 
 void VmRun::collect_stats() {
@@ -328,24 +323,6 @@ void VmRun::collect_stats() {
     static_assert(sizeof s % sizeof(u64) == 0);
     for (std::size_t k = 0; k < sizeof s / sizeof(u64); k++) sum[k] += now[k];  // over resets
   }
-}
-
-// What the guest has written reaches the reader, unless the user has lost patience.
-void VmRun::drain_output() {
-  Output& output = machine_->output;
-  if (output.empty()) return;
-  std::atomic<bool> done{false};
-  std::thread impatience{[&] {
-    while (!done) {
-      pollfd p{signals_.fd(), POLLIN, 0};
-      ::poll(&p, 1, 2);
-      for (int s : signals_.take())
-        if (s != SIGCHLD && s != SIGCONT) output.cancel();
-    }
-  }};
-  output.flush();
-  done = true;
-  impatience.join();
 }
 
 Symbols VmRun::symbols() const {
@@ -367,82 +344,24 @@ void VmRun::update_perf_map() {
   complain_if(perf_map_.update(images_.names.get(), *symbols_));
 }
 
-void VmRun::report_executed() const {
+void VmRun::report_executed() {
   if (!images_.scan_report) return;
   const std::string why =
-      write_scan_report(images_.scan_report.get(), images_.executed.get(), config_.kernel, symbols());
+      write_scan_report(images_.scan_report.get(), images_.executed.get(), config_.kernel, symbols(), hurry_.fd());
   if (!why.empty()) complain(fmt::format("--scan-report {}: {}", config_.scan_report, why));
 }
 
-void VmRun::report_verified() const {
+void VmRun::report_verified() {
   if (!config_.verify) return;
   const core::VcpuStats& s = stats_.front();
   complain(fmt::format("--verify: {} instructions in {} stretches were the same", s.verified_instructions,
                        s.verified_stretches));
 }
 
-int VmRun::conclude() {
-  const auto reason = machine_->end.get();
-  if (const int error = machine_->output.failed(); error && (!reason || reason->end != End::signal))
-    return fail(ExitCode::console_lost,
-                fmt::format("standard output: {}: the guest's console could not be written", std::strerror(error)));
-  switch (reason ? reason->end : End::core_gone) {
-    case End::power_off:
-      return static_cast<int>(ExitCode::powered_off);
-    case End::reset:
-      return fail(ExitCode::guest_reset, "the guest asked for a reset, and --no-reboot was given");
-    case End::debug_exit:
-      return static_cast<int>((reason->value << 1 | 1) & 0xff);
-    case End::quit:
-      return fail(ExitCode::powered_off, "quit");
-    case End::timeout:
-      return fail(ExitCode::timeout, fmt::format("--timeout: the guest still ran after {} s", config_.timeout_seconds));
-    case End::signal:
-      return fail(static_cast<ExitCode>(128 + reason->value),
-                  fmt::format("ended by SIG{}", ::sigabbrev_np(static_cast<int>(reason->value))));
-    case End::console_lost:
-    case End::core_gone:
-      return conclude_core();
-  }
-  return static_cast<int>(ExitCode::internal_error);
-}
-
-// The core ended on its own: its report says why; without one, the way it died.
-int VmRun::conclude_core() {
-  const LastWords words = read_report(machine_->channel.vm().report);
-  const std::string text = present(words.text, symbols());
-  switch (words.kind) {
-    case core::EndKind::boot_failed:
-      return fail(ExitCode::bad_input, text);
-    case core::EndKind::guest_crash:
-      return fail(ExitCode::guest_crash, text);
-    case core::EndKind::guest_halted:
-      return fail(ExitCode::guest_halted, text);
-    case core::EndKind::host_memory:
-      return fail(ExitCode::host_refused, text + ": free some, or give a smaller --memory");
-    case core::EndKind::host_refused:
-      return fail(ExitCode::host_refused, text);
-    case core::EndKind::internal_error:
-      return fail(ExitCode::internal_error, "internal error: " + text);
-    case core::EndKind::verify_failed:
-      return fail(ExitCode::verify_failed, text + "again: " + config_.rerun);
-    default:
-      break;
-  }
-  const int status = core_.wait_status();
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-    return fail(ExitCode::internal_error,
-                "internal error: the core made a system call that its sandbox forbids, and was killed");
-  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
-    return fail(ExitCode::host_refused,
-                "the core was killed from outside: perhaps the host ran out of memory; give a smaller --memory");
-  if (WIFSIGNALED(status))
-    return fail(ExitCode::internal_error, fmt::format("internal error: the core died of signal {}", WTERMSIG(status)));
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    return fail(ExitCode::host_refused,
-                "cannot start the core process: the executable cannot be run again; mount /proc");
-  return fail(ExitCode::internal_error,
-              fmt::format("internal error: the core ended without a report, status {}", WEXITSTATUS(status)));
+[[noreturn]] void on_no_memory() {
+  restore_terminal();
+  say("the host has no memory left for the monitor: free some");
+  ::_exit(static_cast<int>(ExitCode::host_refused));  // the core goes with it
 }
 
 }  // namespace
@@ -461,6 +380,18 @@ bool secure_standard_descriptors() {
   return output_open;
 }
 
-int run_vm(const machine::Config& config) { return VmRun{config}.run(); }
+int run_vm(const machine::Config& config) {
+  std::set_new_handler(on_no_memory);
+  install_terminal_guard();
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  try {
+    const int code = VmRun{config}.run();
+    gdb::forget_path();
+    return code;
+  } catch (const HostRefused& refused) {
+    say(refused.what());
+    return static_cast<int>(ExitCode::host_refused);
+  }
+}
 
 }  // namespace trapline::monitor

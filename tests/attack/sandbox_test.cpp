@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -27,7 +28,7 @@ int behind_the_filter(Attempt attempt) {
   const pid_t pid = ::fork();
   if (pid == 0) {
     close_descriptors(-1);
-    if (!lock_down(-1)) ::_exit(99);
+    if (!lock_down({})) ::_exit(99);
     attempt();
     ::_exit(7);
   }
@@ -68,8 +69,88 @@ TEST(Sandbox, NoNewExecutableMemory) {
 
 TEST(Sandbox, NoSignalsToOthers) { EXPECT_KILLED(::syscall(SYS_tgkill, 1, 1, SIGTERM)); }
 
+// A kernel without 32-bit emulation answers with #GP: there is nothing to go around.
+bool host_has_32_bit_calls() {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    long r;
+    asm volatile("int $0x80" : "=a"(r) : "a"(20) : "memory");
+    ::_exit(7);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return survived(status);
+}
+
 TEST(Sandbox, ThirtyTwoBitCallsAreNoWayAround) {
+  EXPECT_KILLED(::syscall(0x40000000 + SYS_getpid));  // x32
+  if (!host_has_32_bit_calls()) GTEST_SKIP() << "this host's kernel has no 32-bit calls";
   EXPECT_KILLED(long r; asm volatile("int $0x80" : "=a"(r) : "a"(20) : "memory"));
+}
+
+// The whole process, not the thread that tried: the others would go on.
+TEST(Sandbox, AThreadThatMakesThemTakesTheProcessAlong) {
+  const bool has_32_bit = host_has_32_bit_calls();
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    std::atomic<bool> go{false};
+    std::thread other{[&] {
+      while (!go) {
+      }
+      long r = 0;
+      if (has_32_bit)
+        asm volatile("int $0x80" : "=a"(r) : "a"(20) : "memory");
+      else
+        ::syscall(0x40000000 + SYS_getpid);
+    }};
+    if (!lock_down({})) ::_exit(99);
+    go = true;
+    timespec now, start;
+    ::clock_gettime(CLOCK_MONOTONIC, &start);
+    do ::clock_gettime(CLOCK_MONOTONIC, &now);
+    while (now.tv_sec - start.tv_sec < 10);
+    ::_exit(7);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  EXPECT_TRUE(killed(status));
+}
+
+TEST(Sandbox, MappingsAreMovedOnlyAsReallocDoesIt) {
+  static void* page = ::mmap(nullptr, 2 * kPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  EXPECT_ALLOWED(if (::mremap(page, 2 * kPageSize, 64 * kPageSize, MREMAP_MAYMOVE) == MAP_FAILED)::_exit(1));
+  EXPECT_KILLED(::mremap(page, 0, kPageSize, MREMAP_MAYMOVE));  // a second mapping of the same
+  EXPECT_KILLED(::mremap(page, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, page));
+  EXPECT_KILLED(::mremap(page, kPageSize, kPageSize, MREMAP_MAYMOVE | 4));  // MREMAP_DONTUNMAP
+}
+
+// Touches nothing: what counts is what may be had.
+bool can_map(u64 bytes, int protection) {
+  void* at = ::mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return at != MAP_FAILED && ::munmap(at, bytes) == 0;
+}
+
+TEST(Sandbox, MemoryGrowsByAnAllowanceBeyondWhatWasMapped) {
+  // As an engine's tables: far more than the allowance, and no matter.
+  void* tables =
+      ::mmap(nullptr, u64{1} << 40, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(tables, MAP_FAILED);
+  EXPECT_ALLOWED(if (!can_map(data_allowance(1) - 16 * MiB, PROT_READ | PROT_WRITE))::_exit(1));
+  EXPECT_ALLOWED(if (can_map(data_allowance(1) + 16 * MiB, PROT_READ | PROT_WRITE))::_exit(1));
+  EXPECT_ALLOWED(if (!can_map(address_space_allowance(1) - 16 * MiB, PROT_NONE))::_exit(1));
+  EXPECT_ALLOWED(if (can_map(address_space_allowance(1) + 16 * MiB, PROT_NONE))::_exit(1));
+  ::munmap(tables, u64{1} << 40);
+}
+
+TEST(Sandbox, ProcessorTimeEnds) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    if (!lock_down({.cpu_seconds = 1})) ::_exit(99);
+    for (;;) ::sched_yield();
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
 }
 
 TEST(Sandbox, WhatTheCoreNeedsWorks) {
@@ -89,7 +170,7 @@ TEST(Sandbox, CoversThreadsThatExistAlready) {
       }
       ::open("/etc/passwd", O_RDONLY);
     }};
-    if (!lock_down(-1)) ::_exit(99);
+    if (!lock_down({})) ::_exit(99);
     go = true;
     for (;;) ::sched_yield();
   }

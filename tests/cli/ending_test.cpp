@@ -1,18 +1,14 @@
 // How VMs end: by themselves, by the clock, by signals, by a lost console; and that nothing is left behind.
-#include <dirent.h>
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <pty.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <termios.h>
 
 #include <fstream>
 #include <sstream>
 #include <thread>
 
 #include "support/process.h"
+#include "support/process_table.h"
 #include "support/tiny_guest.h"
 
 namespace trapline::test {
@@ -25,40 +21,6 @@ using testing::HasSubstr;
 std::vector<std::string> command(const TempFile& kernel, std::vector<std::string> more = {}) {
   more.insert(more.begin(), {TRAPLINE_EXECUTABLE, "run", "--memory", "64M", "--kernel", kernel.path()});
   return more;
-}
-
-// Processes whose parent is `parent`.
-std::vector<pid_t> children_of(pid_t parent) {
-  std::vector<pid_t> found;
-  DIR* proc = ::opendir("/proc");
-  while (const dirent* e = proc ? ::readdir(proc) : nullptr) {
-    std::ifstream stat{std::string{"/proc/"} + e->d_name + "/stat"};
-    std::string text;
-    if (!std::getline(stat, text)) continue;
-    const auto after = text.rfind(')');
-    pid_t ppid = 0;
-    char state = 0;
-    if (after != std::string::npos && std::sscanf(text.c_str() + after + 1, " %c %d", &state, &ppid) == 2 &&
-        ppid == parent)
-      found.push_back(std::atoi(e->d_name));
-  }
-  if (proc) ::closedir(proc);
-  return found;
-}
-
-char state_of(pid_t pid) {
-  std::ifstream stat{"/proc/" + std::to_string(pid) + "/stat"};
-  std::string text;
-  if (!std::getline(stat, text) || text.rfind(')') + 2 >= text.size()) return '?';
-  return text[text.rfind(')') + 2];
-}
-
-bool gone(pid_t pid) {
-  for (int i = 0; i < 200; i++) {
-    if (::kill(pid, 0) != 0 && errno == ESRCH) return true;
-    std::this_thread::sleep_for(10ms);
-  }
-  return false;
 }
 
 TEST(Ending, TheGuestChoosesTheCode) {
@@ -261,110 +223,6 @@ TEST(Ending, TwoRunsByInstructionsTraceTheSame) {
   const std::string first = once();
   EXPECT_GT(first.size(), 1000u);
   EXPECT_EQ(first, once());
-}
-
-// A VM on a terminal of its own.
-class TerminalTest : public testing::Test {
- protected:
-  void start(const TempFile& kernel) {
-    pid_ = ::forkpty(&terminal_, nullptr, nullptr, nullptr);
-    ASSERT_GE(pid_, 0);
-    if (pid_ == 0) {
-      ::execl(TRAPLINE_EXECUTABLE, "trapline", "run", "--kernel", kernel.path().c_str(), nullptr);
-      ::_exit(127);
-    }
-  }
-  ~TerminalTest() override {
-    if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
-      ::waitpid(pid_, nullptr, 0);
-    }
-    ::close(terminal_);
-  }
-  std::string read_until(const std::string& text) {
-    std::string got;
-    ::fcntl(terminal_, F_SETFL, O_NONBLOCK);
-    for (int i = 0; i < 2000 && got.find(text) == std::string::npos; i++) {
-      char buffer[256];
-      const ssize_t n = ::read(terminal_, buffer, sizeof buffer);
-      if (n > 0)
-        got.append(buffer, static_cast<std::size_t>(n));
-      else
-        std::this_thread::sleep_for(10ms);
-    }
-    return got;
-  }
-  bool raw() {
-    termios t{};
-    ::tcgetattr(terminal_, &t);
-    return !(t.c_lflag & (ICANON | ECHO | ISIG));
-  }
-  void type(const char* keys) { ASSERT_GT(::write(terminal_, keys, std::strlen(keys)), 0); }
-  int exit_code() {
-    int status = 0;
-    ::waitpid(pid_, &status, 0);
-    pid_ = -1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-  pid_t pid_ = -1;
-  int terminal_ = -1;
-};
-
-TEST_F(TerminalTest, CtrlAXQuitsAndTheTerminalIsRestored) {
-  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
-  start(kernel);
-  EXPECT_THAT(read_until("up"), HasSubstr("up"));
-  EXPECT_TRUE(raw());
-  type("\x01h");
-  EXPECT_THAT(read_until("quit"), HasSubstr("Ctrl-A X"));
-  type("\x01x");
-  EXPECT_EQ(exit_code(), 0);
-  EXPECT_FALSE(raw());
-}
-
-TEST_F(TerminalTest, SignalsRestoreTheTerminal) {
-  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
-  start(kernel);
-  read_until("up");
-  EXPECT_TRUE(raw());
-  ::kill(pid_, SIGTERM);
-  EXPECT_EQ(exit_code(), 143);
-  EXPECT_FALSE(raw());
-}
-
-// As a shell's job control does it. The guest stands still meanwhile: its process is stopped too.
-TEST_F(TerminalTest, StopAndContinueHandTheTerminalOver) {
-  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
-  start(kernel);
-  read_until("up");
-  ASSERT_TRUE(raw());
-  const auto children = children_of(pid_);
-  ASSERT_EQ(children.size(), 1u);
-  for (int round = 0; round < 3; round++) {
-    ::kill(pid_, SIGTSTP);
-    int status = 0;
-    ASSERT_EQ(::waitpid(pid_, &status, WUNTRACED), pid_);
-    ASSERT_TRUE(WIFSTOPPED(status));
-    EXPECT_FALSE(raw());
-    for (int i = 0; i < 300 && state_of(children[0]) != 'T'; i++) std::this_thread::sleep_for(10ms);
-    EXPECT_EQ(state_of(children[0]), 'T');
-    ::kill(pid_, SIGCONT);
-    for (int i = 0; i < 300 && !(raw() && state_of(children[0]) != 'T'); i++) std::this_thread::sleep_for(10ms);
-    EXPECT_TRUE(raw());
-    EXPECT_NE(state_of(children[0]), 'T');
-  }
-  type("\x01x");
-  EXPECT_EQ(exit_code(), 0);
-  EXPECT_FALSE(raw());
-}
-
-TEST_F(TerminalTest, ACrashOfTheMonitorRestoresTheTerminal) {
-  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
-  start(kernel);
-  read_until("up");
-  ::kill(pid_, SIGSEGV);
-  exit_code();
-  EXPECT_FALSE(raw());
 }
 
 }  // namespace

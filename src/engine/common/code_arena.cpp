@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 
 namespace trapline::engine {
@@ -42,16 +43,21 @@ void withdraw(u64 begin) {
   }
 }
 
+[[noreturn]] void refused(const char* step, u64 bytes) {
+  throw HostRefused{fmt::format("no memory for code: {} of {} bytes: {}; `trapline doctor` says what this host offers",
+                                step, bytes, std::strerror(errno))};
+}
+
 }  // namespace
 
 CodeArena::CodeArena(u64 bytes) : size_{(bytes + kPageSize - 1) & kPageMask} {
   const int fd = memfd_create("trapline-code", MFD_CLOEXEC);
-  INVARIANT(fd >= 0, "memfd_create: {}", std::strerror(errno));
-  INVARIANT(ftruncate(fd, static_cast<off_t>(size_)) == 0, "ftruncate to {}: {}", size_, std::strerror(errno));
+  if (fd < 0) refused("memfd_create", size_);
+  if (ftruncate(fd, static_cast<off_t>(size_)) != 0) refused("ftruncate", size_);
   void* write = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  INVARIANT(write != MAP_FAILED, "mmap of {} writable bytes: {}", size_, std::strerror(errno));
+  if (write == MAP_FAILED) refused("mmap", size_);
   void* exec = mmap(nullptr, size_, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-  INVARIANT(exec != MAP_FAILED, "mmap of {} executable bytes: {}", size_, std::strerror(errno));
+  if (exec == MAP_FAILED) refused("executable mmap", size_);
   close(fd);
   write_ = static_cast<u8*>(write);
   exec_ = static_cast<const u8*>(exec);

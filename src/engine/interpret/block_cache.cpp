@@ -4,13 +4,16 @@
 
 #include <algorithm>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 
 namespace trapline::engine::interpret {
 
 BlockCache::BlockCache(u64 bytes) : buckets_(kBuckets), size_{bytes} {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  INVARIANT(p != MAP_FAILED, "no address space for {} bytes of decoded blocks", bytes);
+  if (p == MAP_FAILED)
+    throw HostRefused{
+        fmt::format("no address space for {} bytes of decoded blocks: raise its limit (ulimit -v)", bytes)};
   region_ = static_cast<u8*>(p);
 }
 

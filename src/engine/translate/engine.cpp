@@ -7,7 +7,7 @@
 
 #include <fmt/format.h>
 
-#include "base/invariant.h"
+#include "base/host_refused.h"
 #include "engine/interpret/interpreter.h"
 #include "engine/translate/host.h"
 #include "engine/translate/options.h"
@@ -68,7 +68,7 @@ std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const V
   translate::hot_threshold = translate::hot_threshold_of_environment();
   std::string why;
   std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, space, &why);
-  INVARIANT(translator, "engine translate: this host lacks {}; use --engine interpret", why);
+  if (!translator) throw HostRefused{fmt::format("engine translate: this host lacks {}: use --engine interpret", why)};
   return make_accelerated(cpu, arena, verify::checked(cpu, std::move(translator)));
 }
 

@@ -14,6 +14,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
@@ -783,7 +784,8 @@ void Translator::adopt_thread() {
     event.sigev_notify = SIGEV_THREAD_ID;
     event.sigev_signo = SIGALRM;
     event._sigev_un._tid = static_cast<pid_t>(syscall(SYS_gettid));
-    INVARIANT(timer_create(CLOCK_MONOTONIC, &event, &timer_) == 0, "no timer for a vCPU");
+    if (timer_create(CLOCK_MONOTONIC, &event, &timer_) != 0)
+      throw HostRefused{"no timer for a vCPU: raise the limit of pending signals (ulimit -i)"};
     has_timer_ = true;
   }
   if (has_stack) return;

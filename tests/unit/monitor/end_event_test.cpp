@@ -37,10 +37,28 @@ TEST(EndEvent, AResetDoesNotGiveWayToTheEndOfTheCoreThatItCauses) {
   event.post(End::reset);
   EXPECT_FALSE(event.post(End::core_gone));
   EXPECT_EQ(event.get()->end, End::reset);
-  event.clear();
+  EXPECT_TRUE(event.take_reset());
   EXPECT_FALSE(event.get());
   EXPECT_FALSE(readable(event));
   EXPECT_TRUE(event.post(End::core_gone));
+}
+
+// Ctrl-A X between two lives of a guest that resets.
+TEST(EndEvent, WhatOvertakesAResetIsNotForgottenWithIt) {
+  EndEvent event;
+  EXPECT_FALSE(event.take_reset()) << "there was none";
+  event.post(End::reset);
+  event.post(End::quit);
+  EXPECT_FALSE(event.take_reset());
+  EXPECT_EQ(event.get()->end, End::quit);
+  EXPECT_TRUE(readable(event));
+}
+
+TEST(EndEvent, AFailureHasItsCodeAndText) {
+  EndEvent event;
+  event.post(End::failed, 7, "no thread");
+  EXPECT_EQ(event.get()->value, 7u);
+  EXPECT_EQ(event.get()->text, "no thread");
 }
 
 }  // namespace

@@ -94,6 +94,17 @@ TEST_F(PerfMapTest, ACoreAfterAResetHasAMapOfItsOwn) {
   EXPECT_EQ(text(), "6000 10 guest [4000]\n");
 }
 
+// Each leaves a file in /tmp.
+TEST_F(PerfMapTest, AGuestThatResetsWithoutEndLeavesFewMaps) {
+  const auto path = [&](int i) { return "/tmp/perf-" + std::to_string(pid_ + i) + ".map"; };
+  for (int i = 0; i < 20; i++) ASSERT_EQ(map_.begin(log_.get(), pid_ + i), "");
+  int left = 0;
+  for (int i = 0; i < 20; i++) left += ::access(path(i).c_str(), F_OK) == 0;
+  EXPECT_EQ(left, 5) << "the last one and four before it";
+  EXPECT_EQ(::access(path(19).c_str(), F_OK), 0);
+  for (int i = 0; i < 20; i++) std::remove(path(i).c_str());
+}
+
 TEST_F(PerfMapTest, IsNotWrittenThroughALinkOfSomebodyElse) {
   const std::string path = "/tmp/perf-" + std::to_string(pid_) + ".map", target = path + ".target";
   { std::ofstream{target} << "precious"; }

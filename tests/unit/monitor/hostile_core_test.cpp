@@ -1,0 +1,129 @@
+// A core that has been taken over, with the whole channel in its hands: all its vCPUs write what they like, at once and
+// while the monitor's threads work on it. The monitor must neither crash nor hang, and its service must end.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <random>
+#include <thread>
+
+#include "core/futex.h"
+#include "monitor/conclude.h"
+#include "monitor/machine_state.h"
+#include "monitor/stats.h"
+
+namespace trapline::monitor {
+namespace {
+
+constexpr u32 kVcpus = 3;
+constexpr int kRequests = 1000;  // of each vCPU, in each life
+
+using core::RequestKind;
+
+class HostileVcpu {
+ public:
+  HostileVcpu(core::Channel& channel, u32 index, u64 seed)
+      : channel_{channel}, pages_{channel.vcpu(index)}, rng_{seed} {}
+
+  void run() {
+    for (int i = 0; i < kRequests; i++) {
+      pages_.request = request();
+      // Its last wish is to wait for input, which never comes: that must not keep the service from ending.
+      if (i + 1 == kRequests) pages_.request.kind = static_cast<u32>(RequestKind::idle);
+      scribble();
+      pages_.turn.store(static_cast<u32>(rng_() % 16 ? core::Turn::requested : static_cast<core::Turn>(rng_() % 3)));
+      core::futex_wake(pages_.turn);
+      // Mostly it waits for the answer, as honest ones do; else it writes on while the monitor reads.
+      if (rng_() % 4)
+        for (int spin = 0; spin < 20 && pages_.turn.load() == static_cast<u32>(core::Turn::requested); spin++)
+          std::this_thread::yield();
+    }
+  }
+
+ private:
+  u64 some() { return rng_() >> (rng_() % 64); }
+
+  core::Request request() {
+    static constexpr u16 kPorts[] = {0x20, 0x21,  0x40,  0x43,  0x60,  0x64,  0x70,  0x71,  0x92,
+                                     0xf4, 0x3f8, 0x3f9, 0x510, 0x511, 0x604, 0xcf8, 0xcf9, 0xcfc};
+    core::Request r;
+    r.kind = static_cast<u32>(rng_() % 32 ? rng_() % static_cast<u32>(RequestKind::idle) : some());
+    r.count = static_cast<u32>(rng_() % 8 ? rng_() % 64 : some());
+    r.port = static_cast<u16>(rng_() % 4 ? kPorts[rng_() % std::size(kPorts)] : rng_());
+    r.size = static_cast<u16>(rng_() % 4 ? 1u << rng_() % 4 : rng_());
+    r.address = rng_() % 2 ? 0xfec00000 + rng_() % 0x1000 : some();
+    r.value = some(), r.now_ns = some(), r.think = some();
+    return r;
+  }
+
+  // The rest of what both share.
+  void scribble() {
+    auto* bytes = reinterpret_cast<u8*>(&pages_.inbox);
+    const auto* end = reinterpret_cast<u8*>(&pages_ + 1);
+    bytes[rng_() % static_cast<u64>(end - bytes)] = static_cast<u8>(rng_());
+    pages_.server_sleeps.store(static_cast<u32>(rng_() % 2));
+    pages_.client_sleeps.store(static_cast<u32>(rng_() % 2));
+    auto* page = reinterpret_cast<u8*>(&channel_.vm());
+    page[rng_() % sizeof(core::VmPage)] = static_cast<u8>(rng_());
+  }
+
+  core::Channel& channel_;
+  core::VcpuPages& pages_;
+  std::mt19937_64 rng_;
+};
+
+void live_and_end(MachineState& m, u64 seed) {
+  auto channel = core::Channel::create(kVcpus);
+  ASSERT_TRUE(channel);
+  auto devices = core::DeviceMemory::create();
+  ASSERT_TRUE(devices);
+  m.attach(std::move(*channel), std::move(*devices));
+  m.input.let_go(false);
+  std::vector<std::thread> service, core;
+  for (u32 i = 0; i < kVcpus; i++) service.emplace_back([&m, i] { serve_vcpu(m, i); });
+  service.emplace_back([&m] { run_console(m); });
+  if (!m.deterministic) service.emplace_back([&m] { run_timer(m); });
+  for (u32 i = 0; i < kVcpus; i++) core.emplace_back([&m, i, seed] { HostileVcpu{m.channel, i, seed + i}.run(); });
+  for (auto& t : core) t.join();
+  m.stop_core();
+  {
+    std::lock_guard guard{m.lock};
+    m.closing = true;
+  }
+  m.timer.notify_all();
+  m.input.let_go(true);
+  for (u32 i = 0; i < kVcpus; i++) {
+    m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
+    core::futex_wake(m.channel.vcpu(i).turn);
+  }
+  m.channel.vm().serial.wake();
+  for (auto& t : service) t.join();
+}
+
+TEST(HostileCore, NeitherCrashesNorHoldsUpTheMonitor) {
+  for (const auto clock : {machine::ClockChoice::real, machine::ClockChoice::instructions}) {
+    machine::Config config;
+    config.memory = 64 * MiB;
+    config.cpus = kVcpus;
+    config.clock = clock;
+    const Fd null{::open("/dev/null", O_RDWR | O_CLOEXEC)};
+    EndEvent end;
+    Event hurry;
+    MachineState m{config, null.get(), false, end, hurry};
+    if (!m.deterministic) m.time.start(1'000'000);
+    for (u64 seed = 1; seed <= 3; seed++) {
+      live_and_end(m, seed * 100);
+      end.take_reset();
+    }
+    // Whatever it left as its last words becomes printable text and a documented code.
+    const CoreProcess none;
+    const Conclusion c = conclude({config, m, none, 0, [] { return Symbols{}; }});
+    EXPECT_GE(c.code, 0);
+    EXPECT_LE(c.code, 255);
+    for (const char byte : c.text) EXPECT_TRUE(byte == '\n' || (byte >= ' ' && byte <= '~'));
+    stats_text({m.channel.vcpu(0).stats}, 1.0);
+  }
+}
+
+}  // namespace
+}  // namespace trapline::monitor
