@@ -23,8 +23,10 @@
 
 #include "base/types.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "core/exit_codes.h"
 #include "core/futex.h"
+#include "core/namespaces.h"
 #include "cpu/split_lock.h"
 #include "engine/registry.h"
 #include "engine/translate/host.h"
@@ -33,7 +35,9 @@ namespace trapline::cli {
 
 namespace {
 
-void line(std::string_view name, const std::string& finding) { fmt::print("{:<18}{}\n", name, finding); }
+std::string g_text;
+
+void line(std::string_view name, const std::string& finding) { g_text += fmt::format("{:<18}{}\n", name, finding); }
 
 // Runs `probe` in a child. Its return value, or -signal, or -1000 when no child can be made.
 template <class Probe>
@@ -190,6 +194,8 @@ int run_doctor() {
   line("cpuid faulting", cpuid_faulting());
   line("seccomp", seccomp ? "yes" : "no: the core cannot be sandboxed; allow seccomp() in the container's profile");
   line("user namespaces", user_namespaces() ? "yes" : "no (not needed)");
+  const std::string own = core::own_namespaces();
+  line("core's namespaces", own.empty() ? "none of its own (not needed): the filter holds it" : own);
   line("memfd", memfd ? "yes, and executable" : "no executable memfd: allow memfd_create, and vm.memfd_noexec=0");
   line("max_map_count", read_line("/proc/sys/vm/max_map_count"));
   line("mmap_min_addr", read_line("/proc/sys/vm/mmap_min_addr"));
@@ -201,9 +207,9 @@ int run_doctor() {
     if (e.needs.far && e.lacks().empty())
       line(e.name, fmt::format("address space for {} vCPUs", e.room(kMostCpus + 1) - 1));
   line("engine", engine_choice());
-  if (seccomp && memfd) return 0;
-  fmt::print("this host cannot run VMs: see the lines above that begin with no\n");
-  return static_cast<int>(ExitCode::host_refused);
+  if (seccomp && memfd) return print(g_text, 0);
+  g_text += "this host cannot run VMs: see the lines above that begin with no\n";
+  return print(g_text, static_cast<int>(ExitCode::host_refused));
 }
 
 }  // namespace trapline::cli

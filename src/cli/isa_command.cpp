@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/write.h"
+#include "cli/print.h"
 #include "core/exit_codes.h"
 #include "isa/report/report.h"
 #include "isa/verify/host_features.h"
@@ -29,18 +31,12 @@ bool colour() {
   return ::isatty(STDOUT_FILENO) && (terminal == nullptr || std::strcmp(terminal, "dumb") != 0);
 }
 
-int print(const std::string& text, int code) {
-  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return code;
-  fmt::print(stderr, "trapline: isa: standard output cannot be written: {}\n", std::strerror(errno));
-  return static_cast<int>(ExitCode::console_lost);
-}
-
 std::string unknown(const std::string& name, const std::vector<std::string>& nearest) {
   std::string shown = name.substr(0, 40);
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
-  if (nearest.empty()) return fmt::format("trapline: isa {}: no such instruction: trapline isa lists them\n", shown);
-  return fmt::format("trapline: isa {}: no such instruction: did you mean {}?\n", shown, fmt::join(nearest, ", "));
+  if (nearest.empty()) return fmt::format("isa {}: no such instruction: trapline isa lists them", shown);
+  return fmt::format("isa {}: no such instruction: did you mean {}?", shown, fmt::join(nearest, ", "));
 }
 
 std::vector<verify::Finding> findings_of(const std::vector<const Row*>& rows, HostFeatures host) {
@@ -58,8 +54,8 @@ bool nothing_ran(const std::vector<verify::Finding>& findings) {
 }
 
 int refused(const std::vector<verify::Finding>& findings) {
-  fmt::print(stderr, "trapline: isa --verify: nothing could be run: {}\n",
-             findings.empty() ? "the filter leaves no row" : findings.front().happened);
+  say(fmt::format("isa --verify: nothing could be run: {}",
+                  findings.empty() ? "the filter leaves no row" : findings.front().happened));
   return static_cast<int>(ExitCode::host_refused);
 }
 
@@ -68,22 +64,27 @@ int refused(const std::vector<verify::Finding>& findings) {
 IsaCommand::IsaCommand(CLI::App& app)
     : command_{app.add_subcommand("isa", "say which instructions are critical on this host, and show one at work")} {
   command_->add_option("name", names_, "explain these instructions, by running them in a sandboxed child");
-  command_->add_option("--ring", ring_, "only what is sensitive in that ring: 0 or 3")->check(CLI::IsMember({0, 3}));
-  command_->add_option("--class", class_, "only that class: critical, privileged or innocuous")
-      ->check(CLI::IsMember({"critical", "privileged", "innocuous"}));
+  command_->add_option("--ring", ring_, "only what is sensitive in that ring: 0 or 3")->type_name("N");
+  command_->add_option("--class", class_, "only that class: critical, privileged or innocuous")->type_name("CLASS");
   command_->add_flag("--verify", verify_, "run every row on the host's CPU and compare; exit code 1 on a mismatch");
-  auto* json = command_->add_flag("--json", json_, "as JSON");
-  auto* html = command_->add_flag("--html", html_, "as one self-contained page");
-  auto* markdown = command_->add_flag("--markdown", markdown_, "the table alone, as in docs/critical-instructions.md");
-  json->excludes(html)->excludes(markdown);
-  html->excludes(markdown);
+  command_->add_flag("--json", json_, "as JSON");
+  command_->add_flag("--html", html_, "as one self-contained page");
+  command_->add_flag("--markdown", markdown_, "the table alone, as in docs/critical-instructions.md");
+}
+
+std::string IsaCommand::wrong() const {
+  if (json_ + html_ + markdown_ > 1) return "isa: --json, --html and --markdown: give one of them";
+  if (command_->count("--ring") && ring_ != 0 && ring_ != 3) return fmt::format("isa: --ring {}: give 0 or 3", ring_);
+  if (command_->count("--class") && class_ != "critical" && class_ != "privileged" && class_ != "innocuous")
+    return fmt::format("isa: --class {}: give critical, privileged or innocuous", class_);
+  return {};
 }
 
 bool IsaCommand::resolve(std::vector<const Row*>& rows, std::string& innocuous) const {
   for (const std::string& name : names_) {
     const report::Named named = report::find(name);
     if (named.unknown) {
-      fmt::print(stderr, "{}", unknown(name, named.nearest));
+      say(unknown(name, named.nearest));
       return false;
     }
     if (named.innocuous)
@@ -106,6 +107,10 @@ int IsaCommand::explain(const std::vector<const Row*>& rows, std::string out) co
 
 int IsaCommand::run() {
   ::signal(SIGCHLD, SIG_DFL);  // inherited as ignored, it would hide how a child ended
+  if (const std::string why = wrong(); !why.empty()) {
+    say(why);
+    return static_cast<int>(ExitCode::usage);
+  }
   if (markdown_) return print(report::markdown(), 0);
   std::vector<const Row*> named;
   std::string innocuous;

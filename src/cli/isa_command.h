@@ -16,6 +16,7 @@ class IsaCommand {
   int run();  // exit code: 0; 1 where --verify finds a mismatch; 2 for an unknown name; 9 where nothing can be written
 
  private:
+  std::string wrong() const;  // with the options; empty: nothing
   // False: one of the names is no instruction's, and that has been said.
   bool resolve(std::vector<const isa::Row*>& rows, std::string& innocuous) const;
   int explain(const std::vector<const isa::Row*>& rows, std::string out) const;

@@ -2,15 +2,23 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
+#include <sstream>
+#include <system_error>
 
+#include "base/write.h"
 #include "cli/doctor.h"
 #include "cli/fuzz_command.h"
 #include "cli/isa_command.h"
 #include "cli/options.h"
+#include "cli/print.h"
 #include "cli/scan_command.h"
+#include "cli/words.h"
 #include "core/core_main.h"
 #include "core/exit_codes.h"
 #include "engine/translate/options.h"
@@ -24,20 +32,21 @@ using namespace trapline;
 constexpr const char* kVersion = TRAPLINE_VERSION;
 
 int usage(const std::string& text) {
-  fmt::print(stderr, "trapline: {}\n", text);
+  say(text);
   return static_cast<int>(ExitCode::usage);
 }
 
-// CLI11's message as one line with a remedy.
+// What the words alone do not show, and requests for help.
 int parse_failed(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream out;
   if (error.get_exit_code() == 0) {
-    app.exit(error);
-    return 0;
+    app.exit(error, out, out);
+    return cli::print(out.str(), 0);
   }
   std::string text = error.what();
   for (char& c : text)
     if (c == '\n') c = ' ';
-  return usage(text + ": see trapline --help");
+  return usage(text + ": see trapline help");
 }
 
 // The command line again, for a shell.
@@ -64,15 +73,42 @@ std::string rerun_line(int argc, char** argv) {
 
 int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   if (!output_open) {
-    fmt::print(stderr,
-               "trapline: standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere\n");
+    say("standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere");
     return static_cast<int>(ExitCode::console_lost);
   }
   options.config.rerun = rerun_line(argc, argv);
   const auto config = cli::check(options);
   if (!config) return usage(config.error());
-  if (!config->note.empty()) fmt::print(stderr, "trapline: {}\n", config->note);
+  if (!config->note.empty()) say(config->note);
+  for (const std::string& note : cli::notes(options, *config)) say(note);
   return monitor::run_vm(*config);
+}
+
+// "help X" is "X --help", "version" is "--version".
+std::vector<std::string> canonical(int argc, char** argv) {
+  std::vector<std::string> words{argv + std::min(argc, 1), argv + argc};
+  if (words.empty()) return words;
+  if (words[0] == "help" && words.size() > 1) return {words[1], "--help"};
+  if (words[0] == "help") return {"--help"};
+  if (words[0] == "version" && words.size() == 1) return {"--version"};
+  return words;
+}
+
+// The command that the first word names, or null and what to say.
+const CLI::App* named_command(const CLI::App& app, const std::vector<std::string>& words, std::string& wrong) {
+  std::vector<std::string> names{"help", "version"};
+  for (const CLI::App* c : app.get_subcommands(nullptr)) {
+    if (!words.empty() && c->get_name() == words[0]) return c;
+    names.push_back(c->get_name());
+  }
+  std::sort(names.begin(), names.end());
+  if (words.empty())
+    wrong = fmt::format("no command: give {}: see trapline help", fmt::join(names, ", "));
+  else if (words[0].starts_with('-'))
+    wrong = fmt::format("{}: no such option before a command: see trapline help", words[0]);
+  else
+    wrong = fmt::format("{}: no such command: {}see trapline help", words[0], cli::suggestion(words[0], names));
+  return nullptr;
 }
 
 int dispatch(int argc, char** argv, bool output_open) {
@@ -82,7 +118,6 @@ int dispatch(int argc, char** argv, bool output_open) {
   CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
   app.name("trapline");
   app.set_version_flag("--version", fmt::format("trapline {}", kVersion));
-  app.require_subcommand(1);
   cli::RunOptions options;
   CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
   cli::add_run_options(*run_command, options);
@@ -90,11 +125,17 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
-  const auto named = [&](const CLI::App* command) { return command->get_name() == argv[1]; };
-  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(named).empty())
-    return usage(fmt::format("{}: no such command: see trapline --help", argv[1]));
+  std::vector<std::string> words = canonical(argc, argv);
+  const bool about_all = words.size() == 1 && (words[0] == "--help" || words[0] == "-h" || words[0] == "--version");
+  if (!about_all) {
+    std::string wrong;
+    const CLI::App* command = named_command(app, words, wrong);
+    if (command) wrong = cli::wrong_words(*command, {words.begin() + 1, words.end()});
+    if (!wrong.empty()) return usage(wrong);
+  }
   try {
-    app.parse(argc, argv);
+    std::reverse(words.begin(), words.end());  // as CLI11 wants them
+    app.parse(words);
   } catch (const CLI::ParseError& error) {
     return parse_failed(app, error);
   }
@@ -111,10 +152,19 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], core::kCoreCommand) == 0) return core::core_main(argc, argv);
   const bool output_open = monitor::secure_standard_descriptors();
   try {
-    return dispatch(argc, argv, output_open);
+    // What a command has printed must have arrived, or it has failed.
+    const int code = dispatch(argc, argv, output_open);
+    return code == static_cast<int>(ExitCode::console_lost) ? code : cli::print({}, code);
+  } catch (const std::bad_alloc&) {
+    say("the host has no memory left: free some, or raise the limit (ulimit -v, ulimit -d)");
+    return static_cast<int>(ExitCode::host_refused);
+  } catch (const std::system_error& error) {  // of fmt::print on a standard output that is full or gone
+    monitor::restore_terminal();
+    say(fmt::format("{}: {}", std::ferror(stdout) ? "standard output" : "internal error", error.what()));
+    return static_cast<int>(std::ferror(stdout) ? ExitCode::console_lost : ExitCode::internal_error);
   } catch (const std::exception& error) {
     monitor::restore_terminal();
-    fmt::print(stderr, "trapline: internal error: {}\n", error.what());
+    say(fmt::format("internal error: {}", error.what()));
     return static_cast<int>(ExitCode::internal_error);
   }
 }

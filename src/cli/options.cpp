@@ -119,12 +119,28 @@ std::string check_dump(const std::string& what, Config& c) {
   return {};
 }
 
+// A TCP port, or the path of a socket.
+std::string check_gdb(const std::string& where, Config& c) {
+  if (where.find('/') != std::string::npos) {
+    c.gdb_socket = where;
+    constexpr std::size_t kLongest = 107;  // sockaddr_un, and its zero
+    if (where.size() > kLongest)
+      return fmt::format("--gdb {}: {} bytes: a socket's path has {} at most", where, where.size(), kLongest);
+    return {};
+  }
+  if (!where.empty()) {
+    const auto [end, error] = std::from_chars(where.data(), where.data() + where.size(), c.gdb_port);
+    if (error != std::errc{} || end != where.data() + where.size() || c.gdb_port == 0)
+      return fmt::format("--gdb {}: give a port from 1 to 65535, or the path of a socket: ./{}", where, where);
+  }
+  if (c.gdb_wait && where.empty()) return "--gdb-wait: nobody could say so: give --gdb PORT too";
+  return {};
+}
+
 std::string check_rest(const RunOptions& o, Config& c) {
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
     return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
-  if (o.gdb_port > 0xffff) return fmt::format("--gdb {}: give a port from 1 to 65535", o.gdb_port);
-  c.gdb_port = static_cast<u16>(o.gdb_port);
-  if (c.gdb_wait && c.gdb_port == 0) return "--gdb-wait: nobody could say so: give --gdb PORT too";
+  if (std::string wrong = check_gdb(o.gdb, c); !wrong.empty()) return wrong;
   for (const auto& m : o.modules) {
     const auto equals = m.find('=');
     c.modules.push_back({m.substr(0, equals), equals == std::string::npos ? "" : m.substr(equals + 1)});
@@ -136,48 +152,51 @@ std::string check_rest(const RunOptions& o, Config& c) {
 
 }  // namespace
 
+namespace {
+
+// Of K, KB, KiB and so on; B alone is 1, nothing is M.
+std::optional<unsigned> shift_of(std::string_view unit) {
+  if (unit.empty()) return 20;
+  constexpr std::string_view kLetters = "BKMGT";
+  const auto upper = [](char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; };
+  const auto power = kLetters.find(upper(unit[0]));
+  const std::string_view rest = unit.substr(1);
+  const bool spelt = rest.empty() || (power > 0 && upper(rest.back()) == 'B' &&
+                                      (rest.size() == 1 || (rest.size() == 2 && upper(rest[0]) == 'I')));
+  if (power == std::string_view::npos || !spelt) return std::nullopt;
+  return static_cast<unsigned>(power * 10);
+}
+
+}  // namespace
+
 std::optional<u64> parse_size(const std::string& text) {
-  u64 value = 0;
+  u64 whole = 0, fraction = 0, scale = 1;
   const char* end = text.data() + text.size();
-  const auto [after, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc{} || end - after > 1) return std::nullopt;
-  unsigned shift = 20;
-  switch (after == end ? 'M' : *after) {
-    case 'K':
-    case 'k':
-      shift = 10;
-      break;
-    case 'M':
-    case 'm':
-      shift = 20;
-      break;
-    case 'G':
-    case 'g':
-      shift = 30;
-      break;
-    case 'T':
-    case 't':
-      shift = 40;
-      break;
-    default:
-      return std::nullopt;
-  }
-  if (value > ~u64{0} >> shift) return std::nullopt;
-  return value << shift;
+  auto [at, error] = std::from_chars(text.data(), end, whole);
+  if (error != std::errc{}) return std::nullopt;
+  const bool fractional = at != end && *at == '.';
+  if (fractional)
+    for (at++; at != end && *at >= '0' && *at <= '9'; at++)
+      if (scale < 1'000'000'000) fraction = fraction * 10 + static_cast<u64>(*at - '0'), scale *= 10;
+  if (fractional && scale == 1) return std::nullopt;
+  const auto shift = shift_of({at, static_cast<std::size_t>(end - at)});
+  if (!shift || whole > ~u64{0} >> *shift) return std::nullopt;
+  const u64 rest = static_cast<u64>((static_cast<u128>(fraction) << *shift) / scale);
+  return (whole << *shift) + (fractional ? rest & kPageMask : 0);
 }
 
 void add_run_options(CLI::App& run, RunOptions& o) {
   Config& c = o.config;
-  run.add_option("--kernel", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")
-      ->required()
-      ->type_name("FILE");
+  run.add_option("--kernel,KERNEL", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")->type_name("FILE");
   run.add_option("--initrd", c.initrd, "initial RAM disk")->type_name("FILE");
   run.add_option("--module", o.modules, "multiboot module, repeatable")
       ->type_name("FILE[=ARGUMENTS]")
       ->expected(1)
       ->take_all();
   run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
-  run.add_option("--memory", o.memory, "guest RAM, 64M to 256G")->type_name("SIZE")->capture_default_str();
+  run.add_option("--memory", o.memory, "guest RAM, 64M to 256G: 512M, 1.5G, 2GiB")
+      ->type_name("SIZE")
+      ->capture_default_str();
   run.add_option("--cpus", c.cpus, "virtual CPUs")->type_name("N")->capture_default_str();
   run.add_option("--engine", o.engine, "interpret, translate, patch or auto")
       ->type_name("ENGINE")
@@ -190,7 +209,8 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_option("--clock", o.clock, "real, or instructions: time counts retired instructions, runs are reproducible")
       ->type_name("CLOCK")
       ->capture_default_str();
-  run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5")->type_name("SECONDS");
+  run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5; 0: never")
+      ->type_name("SECONDS");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
   run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");
@@ -204,15 +224,17 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_flag("--perf-map", c.perf_map, "write /tmp/perf-PID.map, by which perf names translated code");
   run.add_option("--system-map", c.system_map, "System.map of the guest kernel: names in crash reports")
       ->type_name("FILE");
-  run.add_option("--gdb", o.gdb_port, "serve the GDB remote protocol on this TCP port of localhost")
-      ->type_name("PORT")
-      ->check(CLI::Range(1, 65535));
+  run.add_option("--gdb", o.gdb,
+                 "serve the GDB remote protocol on this TCP port of localhost, or on a socket of this path")
+      ->type_name("PORT|PATH");
   run.add_flag("--gdb-wait", c.gdb_wait, "do not start before a debugger says so");
 }
 
 Result<Config, std::string> check(const RunOptions& o) {
   Config c = o.config;
-  std::string wrong = check_engine(o.engine, c);
+  std::string wrong =
+      c.kernel.empty() ? "run: no kernel: name one: trapline run FILE, or --kernel FILE" : std::string{};
+  if (wrong.empty()) wrong = check_engine(o.engine, c);
   if (wrong.empty()) wrong = check_para(o.para, c);
   if (wrong.empty()) wrong = check_clock(o.clock, c);
   if (wrong.empty()) wrong = check_memory(o.memory, c);
@@ -223,6 +245,18 @@ Result<Config, std::string> check(const RunOptions& o) {
   if (wrong.empty()) wrong = check_rest(o, c);
   if (!wrong.empty()) return Err{wrong};
   return c;
+}
+
+std::vector<std::string> notes(const RunOptions& o, const Config& c) {
+  std::vector<std::string> all;
+  const auto idle = [&](const char* option) {
+    all.push_back(fmt::format("{}: engine {} translates nothing: no effect", option, c.engine));
+  };
+  if (!engine::find_engine(c.engine)->verifiable) {
+    if (!o.dump.empty()) idle("--dump");
+    if (c.perf_map) idle("--perf-map");
+  }
+  return all;
 }
 
 }  // namespace trapline::cli

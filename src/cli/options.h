@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/types.h"
@@ -17,20 +18,23 @@ namespace trapline::cli {
 inline constexpr u64 kLeastMemory = 64 * MiB, kMostMemory = 256 * GiB;
 inline constexpr u32 kMostCpus = 64;
 
-// "512M", "4G", "65536K", "1T"; a number alone is MiB. Nothing on anything else.
+// "512M", "4G", "1.5G", "65536K", "512MB", "2GiB", "1T": powers of 1024 throughout, whole pages of a fraction. A number
+// alone is MiB. Nothing on anything else.
 std::optional<u64> parse_size(const std::string& text);
 
 // What CLI11 stores before it is checked.
 struct RunOptions {
   machine::Config config;
-  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump;
+  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump, gdb;
   std::vector<std::string> modules;
-  u32 gdb_port = 0;
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);
 
 // Checks and completes options.config. Error: one line naming the option and the remedy.
 Result<machine::Config, std::string> check(const RunOptions& options);
+
+// What was asked for and will do nothing: one line each.
+std::vector<std::string> notes(const RunOptions& options, const machine::Config& config);
 
 }  // namespace trapline::cli

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/write.h"
 #include "core/exit_codes.h"
 #include "scan/input.h"
 #include "scan/open.h"
@@ -25,15 +26,14 @@ class ProgressLine {
  public:
   explicit ProgressLine(std::string name) : name_{std::move(name)}, on_{::isatty(STDERR_FILENO) == 1} {}
   ~ProgressLine() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
+    if (shown_) write_all(STDERR_FILENO, "\r\033[K");
   }
   void operator()(double share) {
     const auto now = Clock::now();
     if (!on_ || now - start_ < std::chrono::seconds{1} || now - last_ < std::chrono::milliseconds{100}) return;
     last_ = now;
     shown_ = true;
-    fmt::print(stderr, "\r\033[Kscanning {}: {:.0f}%", name_, share * 100);
-    std::fflush(stderr);
+    write_all(STDERR_FILENO, fmt::format("\r\033[Kscanning {}: {:.0f}%", name_, share * 100));
   }
 
  private:
@@ -95,8 +95,7 @@ ScanCommand::ScanCommand(CLI::App& app, std::string version)
   CLI::App& c = *command_;
   c.add_option("FILE", files_,
                "ELF file, kernel module, vmlinux, bzImage, static library; gzip, xz, zstd, lz4, lzo or "
-               "bzip2 around it")
-      ->required();
+               "bzip2 around it");
   c.add_flag("--json", json_, "write JSON (schema: docs/scan.md)");
   c.add_flag("--sarif", sarif_, "write SARIF 2.1.0");
   c.add_option("--html", html_, "write a page with a map of the code, too")->type_name("FILE");
@@ -121,6 +120,7 @@ ScanCommand::ScanCommand(CLI::App& app, std::string version)
 }
 
 std::string ScanCommand::check() {
+  if (files_.empty()) return "scan: no file: name one: trapline scan FILE";
   if (json_ && sarif_) return "--json and --sarif: give one of them";
   if (command_->count("--bits") && bits_ != 16 && bits_ != 32 && bits_ != 64)
     return fmt::format("--bits {}: give 16, 32 or 64", bits_);
@@ -159,7 +159,7 @@ std::string ScanCommand::check() {
 bool ScanCommand::scan(const std::string& path) {
   const scan::Limits limits;
   const auto failed = [&](const std::string& why) {
-    fmt::print(stderr, "trapline: {}: {}\n", printable(path), printable(why));
+    say(fmt::format("{}: {}", printable(path), printable(why)));
     return false;
   };
   try {
@@ -202,13 +202,13 @@ std::string ScanCommand::write_page() {
 
 int ScanCommand::write() {
   if (const std::string why = write_report(); !why.empty()) {
-    fmt::print(stderr, "trapline: {}: {}: name a file that can be written\n",
-               output_ == "-" ? "standard output" : "--output " + output_, why);
+    say(fmt::format("{}: {}: name a file that can be written",
+                    output_ == "-" ? "standard output" : "--output " + output_, why));
     return static_cast<int>(output_ == "-" ? ExitCode::console_lost : ExitCode::bad_input);
   }
   if (html_.empty()) return 0;
   if (const std::string why = write_page(); !why.empty()) {
-    fmt::print(stderr, "trapline: --html {}: {}: name a file that can be written\n", html_, why);
+    say(fmt::format("--html {}: {}: name a file that can be written", html_, why));
     return static_cast<int>(ExitCode::bad_input);
   }
   return 0;
@@ -216,7 +216,7 @@ int ScanCommand::write() {
 
 int ScanCommand::run() {
   if (const std::string wrong = check(); !wrong.empty()) {
-    fmt::print(stderr, "trapline: {}\n", wrong);
+    say(wrong);
     return static_cast<int>(ExitCode::usage);
   }
   bool all = true;

@@ -32,7 +32,7 @@ void expect_refusal(const std::vector<std::string>& arguments, int code, const s
 
 TEST(Usage, WrongOptions) {
   const TempFile kernel{multiboot(exits_with(0))};
-  expect_refusal({}, 2, "subcommand");
+  expect_refusal({}, 2, "no command: give doctor, fuzz, help, isa, run, scan, version");
   expect_refusal({"fly"}, 2, "fly");
   expect_refusal({"run"}, 2, "--kernel");
   expect_refusal({"run", "--kernel", kernel.path(), "--nonsense"}, 2, "--nonsense");
@@ -48,6 +48,62 @@ TEST(Usage, WrongOptions) {
   expect_refusal({"run", "--kernel", kernel.path(), "--trace", "everything"}, 2, "everything");
   expect_refusal({"run", "--kernel", kernel.path(), "--timeout", "-1"}, 2, "--timeout");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpu-features", "+warp"}, 2, "warp");
+}
+
+TEST(Usage, MisspeltWordsAreNamedWithWhatWasMeant) {
+  const TempFile kernel{multiboot(exits_with(0))};
+  expect_refusal({"rnu"}, 2, "rnu: no such command: did you mean run?");
+  expect_refusal({"help", "rnu"}, 2, "did you mean run?");
+  expect_refusal({"run", "--kernl", kernel.path()}, 2, "run: --kernl: no such option: did you mean --kernel?");
+  expect_refusal({"run", "--mem=1G", kernel.path()}, 2, "did you mean --memory?");
+  expect_refusal({"run", "-kernel", kernel.path()}, 2, "-kernel: no such option: did you mean --kernel?");
+  expect_refusal({"run", kernel.path(), "--xyzzy"}, 2, "run: --xyzzy: no such option: see trapline help run");
+  expect_refusal({"run", kernel.path(), "--memory"}, 2, "run: --memory: its value is missing: --memory SIZE");
+  expect_refusal({"run", kernel.path(), "--cpus", "1", "--cpus", "2"}, 2, "run: --cpus: given twice");
+  expect_refusal({"run", kernel.path(), "--cpus", "two"}, 2, "run: --cpus two: not a number");
+  expect_refusal({"run", kernel.path(), "--timeout", "soon"}, 2, "run: --timeout soon: give seconds, 0 for none");
+  expect_refusal({"run", kernel.path(), "--stats=yes"}, 2, "run: --stats: takes no value");
+  expect_refusal({"run", kernel.path(), "another"}, 2, "run: another: one too many");
+  expect_refusal({"run", kernel.path(), "--kernel", kernel.path()}, 2, "one too many");
+  expect_refusal({"doctor", "who"}, 2, "doctor: who: not expected");
+  expect_refusal({"scan"}, 2, "scan: no file");
+  expect_refusal({"--kernel", kernel.path()}, 2, "--kernel: no such option before a command");
+  expect_refusal({"run", "--gdb", "gdb.sock", kernel.path()}, 2, "or the path of a socket: ./gdb.sock");
+}
+
+TEST(Usage, TheKernelNeedsNoOption) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  EXPECT_EQ(trapline({"run", kernel.path()}).code, 11);
+  EXPECT_EQ(trapline({"run", "--memory", "64M", kernel.path(), "--cpus", "2"}).code, 11);
+  EXPECT_EQ(trapline({"run", "--", kernel.path()}).code, 11);
+}
+
+TEST(Usage, SizesAsPeopleWriteThem) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  for (const char* size : {"64", "64M", "64MB", "64MiB", "65536k", "0.25G", "1.5G", "0.5GiB"})
+    EXPECT_EQ(trapline({"run", "--memory", size, kernel.path()}).code, 11) << size;
+  expect_refusal({"run", "--memory", "64X", kernel.path()}, 2, "--memory 64X: not a size");
+}
+
+TEST(Usage, OptionsThatDoNothingSaySo) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  for (const std::string option : {"--perf-map", "--dump=guest"}) {
+    const Finished f = trapline({"run", "--engine", "interpret", option, kernel.path()});
+    EXPECT_EQ(f.code, 11);
+    EXPECT_THAT(f.errors,
+                HasSubstr(option.substr(0, option.find('=')) + ": engine interpret translates nothing: no effect"));
+  }
+}
+
+TEST(Usage, AGuestThatPrintsNothingGetsOneHint) {
+  const TempFile silent{multiboot(loops_for_ever())}, talks{multiboot(prints("x", loops_for_ever()))};
+  const auto hint = [](const Finished& f) { return f.errors.find("console=ttyS0") != std::string::npos; };
+  const Finished f = trapline({"run", silent.path(), "--timeout", "6"});
+  EXPECT_EQ(f.code, 5);
+  EXPECT_TRUE(hint(f)) << f.errors;
+  EXPECT_EQ(std::count(f.errors.begin(), f.errors.end(), '\n'), 2) << f.errors;
+  EXPECT_FALSE(hint(trapline({"run", silent.path(), "--timeout", "6", "--append", "console=tty0"})));
+  EXPECT_FALSE(hint(trapline({"run", talks.path(), "--timeout", "6"})));
 }
 
 TEST(Usage, WrongFiles) {
@@ -78,6 +134,10 @@ TEST(Usage, TruncatedKernelsAreRefusedAtEveryLength) {
 
 TEST(Usage, HelpAndVersion) {
   const Finished version = trapline({"--version"}), help = trapline({"--help"}), run_help = trapline({"run", "--help"});
+  EXPECT_EQ(trapline({"version"}).output, version.output);
+  EXPECT_EQ(trapline({"help"}).output, help.output);
+  EXPECT_EQ(trapline({"help", "run"}).output, run_help.output);
+  EXPECT_THAT(run_help.output, HasSubstr("0: never"));
   EXPECT_EQ(version.code, 0);
   EXPECT_THAT(version.output, HasSubstr("trapline "));
   EXPECT_EQ(help.code, 0);
@@ -92,8 +152,8 @@ TEST(Usage, HelpAndVersion) {
 TEST(Usage, DoctorNamesTheEngine) {
   const Finished f = trapline({"doctor"});
   EXPECT_EQ(f.code, 0) << f.output;
-  for (const char* line :
-       {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "memfd", "max_map_count", "auto takes "})
+  for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "core's namespaces",
+                           "memfd", "max_map_count", "auto takes "})
     EXPECT_THAT(f.output, HasSubstr(line));
 }
 

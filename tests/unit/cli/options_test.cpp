@@ -13,8 +13,14 @@ TEST(ParseSize, TakesUnitsAndRefusesTheRest) {
   EXPECT_EQ(parse_size("4G"), 4 * GiB);
   EXPECT_EQ(parse_size("65536k"), 64 * MiB);
   EXPECT_EQ(parse_size("128"), 128 * MiB);
-  for (const char* bad :
-       {"", "M", "-1G", "1.5G", "4GB", "12X", "99999999999999999999G", "18446744073709551615T", " 1G"})
+  EXPECT_EQ(parse_size("1.5G"), 1536 * MiB);
+  EXPECT_EQ(parse_size("0.5g"), 512 * MiB);
+  EXPECT_EQ(parse_size("4GB"), 4 * GiB);
+  EXPECT_EQ(parse_size("4GiB"), 4 * GiB);
+  EXPECT_EQ(parse_size("67108864B"), 64 * MiB);
+  EXPECT_EQ(parse_size("1.3G"), (GiB * 13 / 10) & kPageMask) << "whole pages";
+  for (const char* bad : {"", "M", "-1G", "1.G", ".5G", "1,5G", "4Gi", "4BB", "4BiB", "12X", "99999999999999999999G",
+                          "18446744073709551615T", " 1G", "1G ", "1e3M"})
     EXPECT_FALSE(parse_size(bad)) << bad;
 }
 
@@ -53,9 +59,15 @@ TEST(Check, TakesADebuggersPort) {
   RunOptions o = valid();
   o.config.gdb_wait = true;
   EXPECT_EQ(complaint(o), "--gdb-wait: nobody could say so: give --gdb PORT too");
-  o.gdb_port = 65536;
-  EXPECT_EQ(complaint(o), "--gdb 65536: give a port from 1 to 65535");
-  o.gdb_port = 1234;
+  for (const char* bad : {"65536", "0", "-1", "1234x", "sock"}) {
+    o.gdb = bad;
+    EXPECT_NE(complaint(o).find(": give a port from 1 to 65535, or the path of a socket"), std::string::npos) << bad;
+  }
+  o.gdb = "/" + std::string(107, 'x');
+  EXPECT_NE(complaint(o).find("a socket's path has 107 at most"), std::string::npos);
+  o.gdb = "./gdb";
+  EXPECT_EQ(check(o)->gdb_socket, "./gdb");
+  o.gdb = "1234";
   const auto c = check(o);
   ASSERT_TRUE(c);
   EXPECT_EQ(c->gdb_port, 1234);

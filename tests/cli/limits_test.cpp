@@ -1,0 +1,124 @@
+// What the host does not give (descriptors, threads, memory, a standard error): the documented code and one line, never
+// a crash.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "support/process.h"
+#include "support/tiny_guest.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+
+constexpr int kGuests = 11;  // the guest's own code
+constexpr int kRefused = 7;
+constexpr int kLoader = 127;  // ld.so's: the monitor itself was not to be loaded
+
+std::vector<std::string> command(const TempFile& kernel) {
+  ::chmod(kernel.path().c_str(), 0644);
+  return {TRAPLINE_EXECUTABLE, "run", "--memory", "64M", "--kernel", kernel.path()};
+}
+
+Finished separately(std::vector<std::string> before, const std::vector<std::string>& argv) {
+  before.insert(before.end(), argv.begin(), argv.end());
+  Process::Options options;
+  options.merge_stderr = false;
+  return run(before, {}, seconds{60}, options);
+}
+
+std::size_t lines(const std::string& text) {
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+// It runs, or is refused in one line that begins with our name. Whether it ran.
+bool runs_or_is_refused(const Finished& f, const std::string& limit) {
+  if (f.code == kGuests || f.code == kLoader) return f.code == kGuests;
+  EXPECT_EQ(f.code, kRefused) << limit << ": " << f.errors;
+  EXPECT_EQ(lines(f.errors), 1u) << limit << ": " << f.errors;
+  EXPECT_TRUE(f.errors.starts_with("trapline: ")) << limit << ": " << f.errors;
+  EXPECT_THAT(f.errors, testing::Not(HasSubstr("internal error"))) << limit;
+  return false;
+}
+
+TEST(Limits, Descriptors) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  bool ran = false;
+  for (int n = 4; n <= 32; n++) {
+    const std::string limit = "--nofile=" + std::to_string(n);
+    ran = runs_or_is_refused(separately({"prlimit", limit}, command(kernel)), limit);
+  }
+  EXPECT_TRUE(ran) << "32 are enough";
+}
+
+TEST(Limits, ThreadsAndProcesses) {
+  if (::geteuid() != 0) GTEST_SKIP() << "takes a user that runs nothing else";
+  const TempFile kernel{multiboot(exits_with(5))};
+  bool ran = false;
+  for (int n = 1; n <= 12; n++) {
+    const std::string limit = "--nproc=" + std::to_string(n);
+    const Finished f = separately(
+        {"setpriv", "--reuid", "61817", "--regid", "61817", "--clear-groups", "prlimit", limit}, command(kernel));
+    if (f.errors.find("Permission denied") != std::string::npos || f.code == 126)
+      GTEST_SKIP() << "the executable lies where others cannot read it";
+    ran = runs_or_is_refused(f, limit);
+  }
+  EXPECT_TRUE(ran) << "12 are enough";
+}
+
+TEST(Limits, Memory) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer reserves more than any of these";
+#endif
+  const TempFile kernel{multiboot(exits_with(5))};
+  for (const char* what : {"--data=", "--as="})
+    for (int mib = 8; mib <= 4096; mib *= 2)  // less does not hold the loader
+      for (const int kib : {0, mib * 512}) {
+        const std::string limit =
+            what + std::to_string((1024ull * static_cast<unsigned>(mib) + static_cast<unsigned>(kib)) * 1024);
+        runs_or_is_refused(separately({"prlimit", limit}, command(kernel)), limit);
+      }
+}
+
+TEST(Limits, SignalsThatMayBeQueued) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  runs_or_is_refused(separately({"prlimit", "--sigpending=0"}, command(kernel)), "--sigpending=0");
+}
+
+int code_in_shell(const std::string& line) { return run({"/bin/sh", "-c", line}).code; }
+
+TEST(Limits, AStandardErrorThatLeadsNowhereChangesNoCode) {
+  const TempFile kernel{multiboot(exits_with(5))}, crash{multiboot(triple_faults())}, none{""};
+  const std::string trapline = TRAPLINE_EXECUTABLE, base = trapline + " run --memory 64M --kernel ";
+  for (const char* where : {" 2>/dev/full", " 2>&-"}) {
+    EXPECT_EQ(code_in_shell(base + kernel.path() + where), kGuests) << where;
+    EXPECT_EQ(code_in_shell(base + kernel.path() + " --stats" + where), kGuests) << where;
+    EXPECT_EQ(code_in_shell(base + kernel.path() + " --trace all" + where), kGuests) << where;
+    EXPECT_EQ(code_in_shell(base + crash.path() + where), 4) << where;
+    EXPECT_EQ(code_in_shell(base + none.path() + where), 3) << where;
+    EXPECT_EQ(code_in_shell(base + none.path() + " --nonsense" + where), 2) << where;
+    EXPECT_EQ(code_in_shell(trapline + " isa nonsense" + where), 2) << where;
+    EXPECT_EQ(code_in_shell(trapline + " scan /nonexistent" + where), 3) << where;
+  }
+}
+
+TEST(Limits, WhatCannotBePrintedIsAFailure) {
+  const std::string trapline = TRAPLINE_EXECUTABLE;
+  for (const char* command : {"doctor", "help", "help run", "--help", "run --help", "version", "--version", "isa",
+                              "isa popf", "scan /bin/true", "fuzz --count 100"}) {
+    Process::Options options;
+    options.merge_stderr = false;
+    const Finished f = run({"/bin/sh", "-c", trapline + " " + command + " >/dev/full"}, {}, seconds{60}, options);
+    EXPECT_EQ(f.code, 9) << command << ": " << f.errors;
+    EXPECT_EQ(lines(f.errors), 1u) << command << ": " << f.errors;
+    EXPECT_THAT(f.errors, HasSubstr("standard output")) << command;
+  }
+}
+
+}  // namespace
+}  // namespace trapline::test
