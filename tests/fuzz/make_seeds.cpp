@@ -65,6 +65,20 @@ void kernel_seed(const fs::path& root, const fs::path& path) {
   write_boot(root, "boot_fuzz", path.filename().string(), image);
 }
 
+void text_seeds(const fs::path& root) {
+  const auto text = [&](const char* harness, const char* name, const std::string& bytes) {
+    write(root / harness, name, bytes.data(), bytes.size(), {});
+  };
+  // Length, then packets, as the harness splits them.
+  text("gdb_stub_fuzz", "session",
+       std::string{"\x01\x12"} + "+$qSupported#37+$?#3f" + "\x14" + "$QStartNoAckMode#b0+" + "\x1a" +
+           "$Z0,100,1#d9$g#67$m0,40#2a" + "\x0c" + "$vCont;c#a8" + "\x10" + "$qRcmd,68656c70#fc");
+  text("report_fuzz", "crash",
+       std::string(1, '\0') + "triple fault at @ffffffff81000100\nffffffff81000000 T schedule\n");
+  text("report_fuzz", "log", std::string{"\x01\x01\x00\x00\x00", 5});
+  text("mailbox_fuzz", "some", "\x00\x08\x12\x23\x04\x45\x06\x87\x0f\x1f\x2d");
+}
+
 void instruction_seeds(const fs::path& root) {
   unsigned i = 0;
   for (const std::string_view bytes :
@@ -86,6 +100,7 @@ int main(int argc, char** argv) {
   const fs::path root = argv[1];
   boot_seeds(root);
   instruction_seeds(root);
+  text_seeds(root);
   trapline::fuzz::write_scan_seeds(root);
   write(root / "acpi_fuzz", "small", "\x02\x00\x00\x40", 4, {});
   write(root / "chipset_fuzz", "steps", "\x00\x00\x00\x00\x11\x00\x00\x00\x07\x01\x10\x00\x00\x00\x00\x00", 16, {});
