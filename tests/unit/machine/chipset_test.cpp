@@ -137,6 +137,21 @@ TEST_F(ChipsetTest, SciIsLevel) {
   EXPECT_FALSE(sinks.intr);
 }
 
+// FERR# is IRQ 13, whose line stays up until a write to port F0: before that a further error is no edge.
+TEST_F(ChipsetTest, NumericErrorsAreIrq13) {
+  init_pics();
+  out(0x21, 0xfb), out(0xa1, 0xdf);  // the cascade and IR5 of the slave
+  chipset.numeric_error();
+  EXPECT_TRUE(sinks.intr);
+  EXPECT_EQ(chipset.pic_acknowledge(), 0x3d);
+  out(0xa0, 0x20), out(0x20, 0x20);
+  chipset.numeric_error();
+  EXPECT_FALSE(sinks.intr);
+  out(0xf0, 0);
+  chipset.numeric_error();
+  EXPECT_TRUE(sinks.intr);
+}
+
 // A timer that nobody listens to wakes nobody: once its request is latched, a further edge would change nothing.
 TEST_F(ChipsetTest, AMaskedTimerHasNoDeadline) {
   init_pics();
