@@ -240,6 +240,19 @@ bool reserved_bit(const Decoded& d, unsigned byte, unsigned bit) {
   return false;
 }
 
+// Is it an instruction but for W, as VPERMQ with 0 is, which runs on AMD's processors?
+bool whole_with_other_w(const Item& item, CodeSize size) {
+  for (unsigned at = 0; at + 2 < item.length; at++) {
+    if (item.bytes[at] != 0xc4 && item.bytes[at] != 0x62) continue;
+    u8 padded[32] = {};
+    std::memcpy(padded, item.bytes.data(), item.length);
+    padded[at + 2] ^= 0x80;
+    Decoded d;
+    if (decode(padded, 15, d, size) && d.insn.length <= item.length) return true;
+  }
+  return false;
+}
+
 // Now and then one flipped bit: what the decoder then refuses must be #UD on the host too.
 bool mutate(Rng& rng, CodeSize size, Item& item) {
   Item changed = item;
@@ -254,6 +267,7 @@ bool mutate(Rng& rng, CodeSize size, Item& item) {
   const bool whole = decode(padded, 15, d, size);
   if (Decoded before; !whole && decode(item.bytes.data(), item.length, before, size) && reserved_bit(before, byte, bit))
     return false;
+  if (!whole && whole_with_other_w(changed, size)) return false;
   // Undefined only for what follows it here: the bytes of the next instruction would make another one of it.
   for (unsigned next = 1; !whole && next < 256; next++) {
     padded[changed.length] = static_cast<u8>(next);
