@@ -2,7 +2,8 @@
 //
 // Guest RSP is the host's, and need not be canonical. With such an RSP some hosts cannot return to user code: the
 // kernel's IRETQ faults, at any interrupt, and the process gets SIGSEGV for an instruction that has done nothing wrong
-// (seen on AMD family 26, Linux 6.18; an IRETQ within ring 3 does not mind). sigreturn would end the same way.
+// (seen with Linux 6.18 in a VM on AMD family 26 whose kernel runs deprivileged; an IRETQ within ring 3 does not mind).
+// sigreturn would end the same way.
 #pragma once
 
 #include <ucontext.h>
