@@ -16,6 +16,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -109,6 +110,12 @@ void meet(unsigned count) {
   }
 }
 
+// What the console has taken may still be in the terminal's buffer.
+static void power_off(void) {
+  tcdrain(1);
+  reboot(RB_POWER_OFF);
+}
+
 void outcome(const char* what, uint64_t count, int forbidden) {
   if (count == 0) return;
   printf("%s%s %llu%s", forbidden_now < 0 ? " " : ", ", what, (unsigned long long)count, forbidden ? " FORBIDDEN" : "");
@@ -123,7 +130,7 @@ void skip(const char* why) {
 _Noreturn void broken(const char* what) {
   printf("\nLITMUS broken: %s: %s\n", running, what);
   fflush(stdout);
-  if (getpid() == 1) reboot(RB_POWER_OFF);
+  if (getpid() == 1) power_off();
   _exit(3);
 }
 
@@ -135,7 +142,7 @@ static void on_alarm(int number) {
     static const char text[] = "\nLITMUS hang in ";
     if (write(1, text, sizeof text - 1) > 0 && write(1, running, strlen(running)) > 0 && write(1, "\n", 1) > 0) {
     }
-    if (getpid() == 1) reboot(RB_POWER_OFF);
+    if (getpid() == 1) power_off();
     _exit(4);
   }
   moves_seen = current;
@@ -202,7 +209,7 @@ int main(int argc, char** argv) {
   fflush(stdout);
   if (in_guest) {
     sync();
-    reboot(RB_POWER_OFF);
+    power_off();
   }
   return failures ? 1 : ran ? 0 : 2;
 }
