@@ -47,6 +47,10 @@ u64 ones(unsigned size) { return size >= 8 ? ~u64{0} : (u64{1} << 8 * size) - 1;
 
 // Wider accesses go to each half, as the chipset does it for devices of a byte's width. The PM timer is wider.
 u32 LocalBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
+  if (nobody_at(port, size)) {
+    TRACE(devices, "nobody in {:#x}/{}", port, size);
+    return static_cast<u32>(ones(size));
+  }
   if (!is_local(port, size)) return next_.port_read(cpu, port, size);
   if (is_timer(port) && (port & (size - 1)) == 0) {
     const u32 value = static_cast<u32>(devices::pm_timer_ticks(now_ns(cpu)) >> 8 * (port - kPmTimer) & ones(size));
@@ -60,6 +64,10 @@ u32 LocalBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
 }
 
 void LocalBus::port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) {
+  if (nobody_at(port, size)) {
+    TRACE(devices, "nobody out {:#x}/{} {:#x}", port, size, value & static_cast<u32>(ones(size)));
+    return;
+  }
   if (!is_local(port, size) || is_timer(port)) return next_.port_write(cpu, port, size, value);
   if (size == 1) return write_byte(cpu, port, static_cast<u8>(value));
   const unsigned half = size / 2;
@@ -68,12 +76,12 @@ void LocalBus::port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) {
 }
 
 void LocalBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, u8* out) {
-  if (is_local(port, size)) return Bus::port_read_many(cpu, port, size, count, out);
+  if (is_local(port, size) || nobody_at(port, size)) return Bus::port_read_many(cpu, port, size, count, out);
   next_.port_read_many(cpu, port, size, count, out);
 }
 
 void LocalBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, const u8* in) {
-  if (is_local(port, size)) return Bus::port_write_many(cpu, port, size, count, in);
+  if (is_local(port, size) || nobody_at(port, size)) return Bus::port_write_many(cpu, port, size, count, in);
   next_.port_write_many(cpu, port, size, count, in);
 }
 

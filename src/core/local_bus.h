@@ -8,6 +8,7 @@
 //   IOAPIC                          published entries, the register select kept here
 //   COM1                            what the published UartView allows; a byte to send is posted (serial_ring.h)
 //   80 to 8F                        memory without meaning, kept here
+//   ports without a device          all ones: probing for ISA cards is thousands of them
 //
 // What is kept here and the monitor needs (index, select) goes along with the access that needs it.
 #pragma once
@@ -52,6 +53,7 @@ class LocalBus final : public cpu::Bus {
   void ioapic_eoi(cpu::Vcpu& cpu, u8 vector) override { next_.ioapic_eoi(cpu, vector); }
 
  private:
+  bool nobody_at(u32 port, u32 size) const { return d_.page.free_ports.all(port, size); }
   u8 read_byte(cpu::Vcpu& cpu, u16 port);
   void write_byte(cpu::Vcpu& cpu, u16 port, u8 value);
   u8 read_pit(cpu::Vcpu& cpu, unsigned counter);

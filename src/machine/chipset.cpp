@@ -83,6 +83,7 @@ struct Chipset::Impl {
   u64 deadline_ns() const;  // of what somebody would see
   void tick();
   void catch_up();
+  void publish_ports(FreePorts& free) const;
   u32 read_port(u16 port, unsigned size);
   void write_port(u16 port, unsigned size, u32 value);
 
@@ -298,6 +299,13 @@ void Chipset::publish(DevicePage& page, bool com1_readable) const {
   if (!com1_readable)
     for (u8& possible : com1.possible) possible &= static_cast<u8>(~devices::UartView::kReadable);
   page.com1.store(com1);
+  if (!page.free_ports.known.load(std::memory_order_relaxed)) impl_->publish_ports(page.free_ports);
+}
+
+void Chipset::Impl::publish_ports(FreePorts& free) const {
+  for (u32 port = 0; port < FreePorts::kPorts; port++)
+    if (port_table[port] == 0) free.bits[port / 8] |= static_cast<u8>(1 << port % 8);
+  free.known.store(true, std::memory_order_release);
 }
 
 void Chipset::press_power_button() { impl_->pm.press_power_button(); }

@@ -199,13 +199,25 @@ TEST_F(LocalBusTest, InputShowsInTheLineStatus) {
   EXPECT_EQ(in(0x3f8), static_cast<u32>('a'));
 }
 
+TEST_F(LocalBusTest, PortsWithoutADeviceNeedNoRequest) {
+  EXPECT_EQ(requests([&] {
+              for (const unsigned size : {1u, 2u, 4u}) {
+                EXPECT_EQ(in(0x279, size), size == 4 ? 0xffffffffu : (1u << 8 * size) - 1);
+                out(0xa79, 0x12345678, size);
+              }
+            }),
+            0u);
+  EXPECT_EQ(requests([&] { in(0x5f, 2); }), 1u) << "its upper half is the i8042";
+  EXPECT_EQ(requests([&] { in(0x1000); }), 1u) << "PCI's";
+}
+
 // Whatever is asked: what the LocalBus answers is what the chipset of a machine without one answers.
 TEST_F(LocalBusTest, NobodyCanTell) {
   Board other;
   other.now = board.now;
   std::mt19937_64 random{11};
-  const u16 ports[] = {0x40,  0x41,  0x42,  0x43,  0x61,  0x70,  0x71,  0x80,  0x3f8, 0x3f9,
-                       0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x606, 0x608, 0x60a, 0x3f6};
+  const u16 ports[] = {0x40,  0x41,  0x42,  0x43,  0x61,  0x70,  0x71,  0x80,  0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc,
+                       0x3fd, 0x3fe, 0x3ff, 0x606, 0x608, 0x60a, 0x3f6, 0x279, 0xa79, 0x5f,  0xcf7, 0xfff, 0x1000};
   for (int i = 0; i < 200'000; i++) {
     const u64 r = random();
     const u16 port = ports[r % std::size(ports)];
