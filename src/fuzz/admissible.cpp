@@ -160,6 +160,8 @@ bool admissible(const Decoded& d) {
     if (i.raw.prefixes[p].value == 0x64) return false;
   // INT 0x80 is a system call; the others are gates that user code may not pass.
   if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.raw.imm[0].value.u == 0x80) return false;
+  // A hypervisor that runs the host's kernel deprivileged meets every INT n itself, and may take prefixes for #UD.
+  if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.length != 2) return false;
   return true;
 }
 
