@@ -698,14 +698,16 @@ Resume Translator::call_out(Site& site, bool vectors) {
   return {site.resume, vectors};
 }
 
-// A near branch to a non-canonical address faults at the branch: it has not happened.
+// A near branch to a non-canonical address faults at the branch: it has not happened. The interpreter must not be asked
+// to repeat it: CALL has pushed, perhaps over the operand that it read its target from.
 Resume Translator::indirect(Site& site) {
   const u64 target = region_->state().t0;
   if (cpu_.in_long64() && !cpu::canonical(target)) {
     cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(site.undo_rsp));
     if (counted_) cpu_.retired--;
     cpu_.rip = site.rip;
-    return leave(Left::one);
+    (void)cpu_.raise_gp();
+    return leave(Left::fault);
   }
   cpu_.rip = target & cpu_.linear_mask;
   return dispatch(nullptr, true);

@@ -59,5 +59,19 @@ TEST(Translator, EncodingsOfExtensionsThatAreGoneAreUndefined) {
   }
 }
 
+// Its return address goes where it has read its target from.
+TEST(Translator, ACallToANonCanonicalAddressHasNotHappened) {
+  SKIP_UNLESS_OFFERED("translate");
+  InterpretVm vm{Start::long64};
+  vm.put(vm.kCode, {0xFF, 0x54, 0x24, 0xF8, 0xF4});  // CALL [RSP - 8]; HLT
+  vm.at<u64>(vm.kStack - 8) = u64{1} << 62;
+  translate::hot_threshold = 1;
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
+  EXPECT_EQ(vm.run(10), Exit::halted);
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp] + 8), vm.kCode) << "the RIP that the frame has";
+  EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp] + 32), vm.kStack) << "the RSP that the frame has";
+}
+
 }  // namespace
 }  // namespace trapline::engine::test
