@@ -33,6 +33,7 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
                  [this] {
                    if (deterministic) return;  // taken at the guest's next request
                    std::lock_guard guard{lock};
+                   withdraw();
                    input.feed(chipset);
                    publish();
                  },
@@ -63,6 +64,10 @@ u32 MachineState::take_posted() {
 // Under --clock instructions input is taken when the guest asks, so it has to ask.
 void MachineState::publish() {
   if (device_memory.page()) chipset.publish(*device_memory.page(), !deterministic);
+}
+
+void MachineState::withdraw() {
+  if (device_memory.page()) machine::Chipset::withdraw_com1(*device_memory.page());
 }
 
 void MachineState::stop_core() {
@@ -122,6 +127,7 @@ class Server {
     if (m_.deterministic && r.kind == static_cast<u32>(core::RequestKind::idle)) m_.input.wait();
     core::Reply reply;
     std::lock_guard guard{m_.lock};
+    m_.withdraw();
     m_.take_posted();
     if (m_.deterministic) {
       m_.time.advance(r.now_ns);
@@ -191,6 +197,7 @@ void run_timer(MachineState& m) {
   while (!m.closing) {
     const u64 now = m.time.now_ns(), deadline = m.chipset.deadline_ns();
     if (deadline <= now) {
+      m.withdraw();
       m.chipset.tick();
       m.publish();
       // A device that stays overdue is not asked without pause.

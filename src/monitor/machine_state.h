@@ -46,6 +46,7 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   u32 take_posted();
   // The caller holds `lock`. What the core may know of the devices; before each reply, and after each event.
   void publish();
+  void withdraw();  // Chipset::withdraw_com1; before what publish() ends
 
   // Takes the channel to a new core, and puts the chipset into its state after RESET. No service thread runs.
   void attach(core::Channel next, core::DeviceMemory memory);
