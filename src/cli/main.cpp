@@ -84,13 +84,13 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   return monitor::run_vm(*config);
 }
 
-// "help X" is "X --help", "version" is "--version".
+// "help X" and "--help X" are "X --help", "version" is "--version".
 std::vector<std::string> canonical(int argc, char** argv) {
   std::vector<std::string> words{argv + std::min(argc, 1), argv + argc};
   if (words.empty()) return words;
-  if (words[0] == "help" && words.size() > 1) return {words[1], "--help"};
-  if (words[0] == "help") return {"--help"};
-  if (words[0] == "version" && words.size() == 1) return {"--version"};
+  if (words[0] == "help" || words[0] == "-h") words[0] = "--help";
+  if (words[0] == "--help" && words.size() > 1) return {words[1], "--help"};
+  if (words[0] == "version") words[0] = "--version";
   return words;
 }
 
@@ -104,8 +104,11 @@ const CLI::App* named_command(const CLI::App& app, const std::vector<std::string
   std::sort(names.begin(), names.end());
   if (words.empty())
     wrong = fmt::format("no command: give {}: see trapline help", fmt::join(names, ", "));
+  else if (words[0] == "--version")
+    wrong = fmt::format("version: {}: one too many: see trapline help", words[1]);
   else if (words[0].starts_with('-'))
-    wrong = fmt::format("{}: no such option before a command: see trapline help", words[0]);
+    wrong = fmt::format("{}: no such option before a command: {}see trapline help", words[0],
+                        cli::suggestion(words[0], {"--help", "--version"}));
   else
     wrong = fmt::format("{}: no such command: {}see trapline help", words[0], cli::suggestion(words[0], names));
   return nullptr;

@@ -192,6 +192,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_option("--module", o.modules, "multiboot module, repeatable")
       ->type_name("FILE[=ARGUMENTS]")
       ->expected(1)
+      ->allow_extra_args(false)  // the word behind it may be the kernel
       ->take_all();
   run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
   run.add_option("--memory", o.memory, "guest RAM, 64M to 256G: 512M, 1.5G, 2GiB")

@@ -371,7 +371,8 @@ bool secure_standard_descriptors() {
   for (int fd : {0, 1, 2}) {
     if (::fcntl(fd, F_GETFD) >= 0) continue;
     if (fd == 1) output_open = false;
-    const int null = ::open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY);
+    // What a command prints there must fail as on a closed one: nobody writes to a descriptor for reading.
+    const int null = ::open("/dev/null", fd == 2 ? O_WRONLY : O_RDONLY);
     if (null >= 0 && null != fd) {
       ::dup2(null, fd);
       ::close(null);

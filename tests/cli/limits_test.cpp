@@ -115,10 +115,12 @@ TEST(Limits, WhatCannotBePrintedIsAFailure) {
                               "isa popf", "scan /bin/true", "fuzz --count 100"}) {
     Process::Options options;
     options.merge_stderr = false;
-    const Finished f = run({"/bin/sh", "-c", trapline + " " + command + " >/dev/full"}, {}, seconds{60}, options);
-    EXPECT_EQ(f.code, 9) << command << ": " << f.errors;
-    EXPECT_EQ(lines(f.errors), 1u) << command << ": " << f.errors;
-    EXPECT_THAT(f.errors, HasSubstr("standard output")) << command;
+    for (const char* where : {" >/dev/full", " >&-"}) {
+      const Finished f = run({"/bin/sh", "-c", trapline + " " + command + where}, {}, seconds{60}, options);
+      EXPECT_EQ(f.code, 9) << command << where << ": " << f.errors;
+      EXPECT_EQ(lines(f.errors), 1u) << command << where << ": " << f.errors;
+      EXPECT_THAT(f.errors, HasSubstr("standard output")) << command << where;
+    }
   }
 }
 

@@ -68,6 +68,8 @@ TEST(Usage, MisspeltWordsAreNamedWithWhatWasMeant) {
   expect_refusal({"doctor", "who"}, 2, "doctor: who: not expected");
   expect_refusal({"scan"}, 2, "scan: no file");
   expect_refusal({"--kernel", kernel.path()}, 2, "--kernel: no such option before a command");
+  expect_refusal({"--verson"}, 2, "--verson: no such option before a command: did you mean --version?");
+  expect_refusal({"version", "all"}, 2, "version: all: one too many");
   expect_refusal({"run", "--gdb", "gdb.sock", kernel.path()}, 2, "or the path of a socket: ./gdb.sock");
 }
 
@@ -76,6 +78,8 @@ TEST(Usage, TheKernelNeedsNoOption) {
   EXPECT_EQ(trapline({"run", kernel.path()}).code, 11);
   EXPECT_EQ(trapline({"run", "--memory", "64M", kernel.path(), "--cpus", "2"}).code, 11);
   EXPECT_EQ(trapline({"run", "--", kernel.path()}).code, 11);
+  EXPECT_EQ(trapline({"run", "--module", kernel.path(), kernel.path()}).code, 11);
+  EXPECT_EQ(trapline({"run", "--module", kernel.path(), "--module", kernel.path(), kernel.path()}).code, 11);
 }
 
 TEST(Usage, SizesAsPeopleWriteThem) {
@@ -137,6 +141,8 @@ TEST(Usage, HelpAndVersion) {
   EXPECT_EQ(trapline({"version"}).output, version.output);
   EXPECT_EQ(trapline({"help"}).output, help.output);
   EXPECT_EQ(trapline({"help", "run"}).output, run_help.output);
+  EXPECT_EQ(trapline({"--help", "run"}).output, run_help.output);
+  EXPECT_EQ(trapline({"-h", "run"}).output, run_help.output);
   EXPECT_THAT(run_help.output, HasSubstr("0: never"));
   EXPECT_EQ(version.code, 0);
   EXPECT_THAT(version.output, HasSubstr("trapline "));
