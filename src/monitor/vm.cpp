@@ -44,6 +44,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kStopPatience{1000};
+constexpr const char* kRaiseLimits = ": raise the limits of open files, file size and memory (ulimit -n, -f, -v)";
 constexpr milliseconds kMapEvery{500};      // --perf-map
 constexpr std::chrono::seconds kSilent{5};  // a guest that has written nothing for so long gets a hint
 
@@ -189,12 +190,12 @@ bool VmRun::starts_over() {
 Result<void, std::string> VmRun::power_on() {
   MachineState& m = *machine_;
   auto channel = core::Channel::create(config_.cpus);
-  if (!channel) return Err{channel.error()};
+  if (!channel) return Err{channel.error() + kRaiseLimits};
   auto ram = GuestMemory::create_fd(config_.memory);
-  if (!ram) return Err{ram.error() + ": give a smaller --memory"};
+  if (!ram) return Err{ram.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)"};
   const Fd ram_fd{*ram};
   auto device_memory = core::DeviceMemory::create();
-  if (!device_memory) return Err{device_memory.error()};
+  if (!device_memory) return Err{device_memory.error() + kRaiseLimits};
   core::Launch launch = images_.launch(config_);
   launch.ram_fd = ram_fd.get();
   launch.devices_fd = device_memory->fd();

@@ -53,7 +53,11 @@ TEST(Limits, Descriptors) {
   bool ran = false;
   for (int n = 4; n <= 32; n++) {
     const std::string limit = "--nofile=" + std::to_string(n);
-    ran = runs_or_is_refused(separately({"prlimit", limit}, command(kernel)), limit);
+    const Finished f = separately({"prlimit", limit}, command(kernel));
+    ran = runs_or_is_refused(f, limit);
+    if (f.code == kRefused) {
+      EXPECT_THAT(f.errors, HasSubstr("ulimit -n")) << limit;
+    }
   }
   EXPECT_TRUE(ran) << "32 are enough";
 }
@@ -85,6 +89,13 @@ TEST(Limits, Memory) {
             what + std::to_string((1024ull * static_cast<unsigned>(mib) + static_cast<unsigned>(kib)) * 1024);
         runs_or_is_refused(separately({"prlimit", limit}, command(kernel)), limit);
       }
+}
+
+TEST(Limits, FilesOfNoSize) {
+  const TempFile kernel{multiboot(exits_with(5))};
+  const Finished f = separately({"prlimit", "--fsize=0"}, command(kernel));
+  EXPECT_EQ(f.code, kRefused) << f.errors;
+  EXPECT_THAT(f.errors, HasSubstr("ulimit -n, -f"));
 }
 
 TEST(Limits, SignalsThatMayBeQueued) {
