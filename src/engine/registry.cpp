@@ -38,7 +38,7 @@ std::string EngineKind::missing(u32 vcpus) const {
   if (fit > vcpus || needs.far == 0) return {};
   return fmt::format(
       "address space for {} vCPU{}, {} GiB each ({})", vcpus, vcpus == 1 ? "" : "s", (needs.near + needs.far) / GiB,
-      fit > 1 ? fmt::format("there is room for {}", fit - 1) : std::string{"ulimit -v or vm.overcommit_memory=2 may limit it"});
+      fit > 1 ? fmt::format("there is room for {}", fit - 1) : std::string{"ulimit -v, ulimit -d or vm.overcommit_memory=2 may limit it"});
 }
 
 const EngineKind* find_engine(std::string_view name, u32 vcpus) {
