@@ -175,7 +175,21 @@ struct Stos {
 template <class T>
 struct Lods {
   static constexpr bool source = true, destination = false;
-  static u64 bulk(Vcpu&, const Insn&, const Cursor&, u64, bool) { return 0; }
+  // Only the last element stays.
+  static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most, bool back) {
+    constexpr unsigned size = sizeof(T);
+    if (!flat(cpu, insn.mem.seg, false)) return 0;
+    u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi));
+    const u64 n = std::min({most, in_page(from, size, back), c.before_wrap(isa::rsi, size, back)});
+    if (n == 0) return 0;
+    if (back) from -= (n - 1) * size;
+    const u8* source = hold(cpu, insn.mem.seg, from, static_cast<unsigned>(n * size));
+    if (!source) return 0;
+    T v;
+    std::memcpy(&v, source + (back ? 0 : n - 1) * size, size);
+    set_low<T>(cpu, isa::rax, v);
+    return n;
+  }
   static bool one(Vcpu& cpu, const Insn& insn, const Cursor& c) {
     T v;
     if (!cpu::read(cpu, insn.mem.seg, c.value(isa::rsi), v)) return false;

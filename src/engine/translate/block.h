@@ -54,6 +54,7 @@ struct Site {
   u64 resume = 0;
   u64 hit = 0;    // miss: where to go on with what to add to the address in RCX, R10 being as it was
   u64 patch = 0;  // address of the jump's displacement
+  u64 thunk = 0;  // that tries first; 0: C++ does it
   Block* block = nullptr;
   cpu::Semantic semantic = nullptr;
   isa::MemOperand mem;  // miss

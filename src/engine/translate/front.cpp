@@ -414,6 +414,10 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::plain;
     return;
   }
+  if (StringForm form; as_it_is && string_form(i, context.bits64, &form) && !form.repeats) {
+    p.treatment = Treatment::special;
+    return;
+  }
   if (const cpu::Semantic s = interpret::find_complex(cpu, i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;

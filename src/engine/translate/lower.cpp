@@ -168,8 +168,19 @@ Site& Lowering::called_site(const Piece& p, Site::Kind kind) {
 
 void Lowering::call_out(const Piece& p, Site::Kind kind) {
   Site& s = called_site(p, kind);
+  u32 over = 0;
+  if (StringForm form; string_form(p.insn, context_.bits64, &form) && form.repeats) {
+    s.thunk = thunks_.strings.of(form, context_.bits64);
+    context_.bits64 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
+    e_.put(kJrcxz, 0);
+    over = e_.size();
+  }
   jump_cold(s);
   flush_islands();
+  if (over) {
+    failed_ |= e_.size() - over > 127;
+    e_.patch8(over - 1, static_cast<u8>(e_.size() - over));
+  }
   s.resume = e_.pc();
   ended_ = p.ends;
 }
@@ -384,8 +395,10 @@ void Lowering::special(const Piece& p) {
     case ZYDIS_MNEMONIC_PAUSE:
       return pause(p);
     default:
-      return step(p);
+      break;
   }
+  StringForm form;
+  return string_form(p.insn, context_.bits64, &form) ? string_once(p, form) : step(p);
 }
 
 void Lowering::insn(const Piece& p) {
@@ -439,7 +452,7 @@ void Lowering::head() {
 void Lowering::call_site(const Site& s) {
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
-  c_.jmp(thunks_.call);
+  c_.jmp(s.thunk ? s.thunk : thunks_.call);
 }
 
 void Lowering::finish() {

@@ -10,6 +10,7 @@
 #include "engine/translate/block.h"
 #include "engine/translate/reencode.h"
 #include "engine/translate/region.h"
+#include "engine/translate/strings.h"
 
 namespace trapline::engine::translate {
 
@@ -57,6 +58,7 @@ struct Thunks {
   u64 call = 0;      // r11: Site*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
+  StringThunks strings;
 };
 
 class Lowering {
@@ -117,6 +119,8 @@ class Lowering {
   void move_offset(const Piece& p);
   void move_selector(const Piece& p);
   void push_flags(const Piece& p);
+  Mem string_access(const Piece& p, u8 guest, unsigned size, bool write);
+  void string_once(const Piece& p, const StringForm& form);
   void set_interrupts(const Piece& p);
   void set_direction(bool down);
   void swap_gs();

@@ -198,6 +198,7 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
 
   land(e, leave);
   pop_saved(e);
+  t.strings.emit(e, cpu, state, t.call);
   return t;
 }
 

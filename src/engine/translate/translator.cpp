@@ -588,6 +588,8 @@ Resume Translator::call(Site& site, bool vectors) {
       cpu::x87_unpark(cpu_);
       return {site.resume, vectors};
     case Site::Kind::semantic:
+      if (site.thunk) return call_string(site, vectors);
+      [[fallthrough]];
     case Site::Kind::vector:
       return call_out(site, vectors);
     case Site::Kind::step:
@@ -641,12 +643,17 @@ Resume Translator::miss(Site& site, bool vectors) {
     cpu_.debug_hits = 0;
     if (!reachable || !cpu::tlb_lookup(cpu_, linear, site.size, need)) return leave(Left::one);
   }
+  return fill(linear) ? Resume{site.resume, vectors} : leave(Left::one);
+}
+
+// From the TLB, which has it. False: there is no entry that would say so.
+bool Translator::fill(u64 linear) {
   const cpu::TlbEntry& e = cpu_.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
-  if (e.addend == 0) return leave(Left::one);  // means "no entry" in the tables
+  if (e.addend == 0) return false;  // means "no entry" in the tables
   views_->fill(view_, linear, e.gpa, e.addend, e.global, e.page_shift, e.perm & cpu_.need_read,
                e.perm & cpu_.need_write);
   if (block_by_block_ && e.perm & cpu_.need_write) writable_.push_back({view_, linear});
-  return {site.resume, vectors};
+  return true;
 }
 
 // A load over the end of a page of RAM: from a copy of the bytes, which is as much aligned as they are. It is no single
@@ -668,6 +675,26 @@ bool Translator::gather(const Site& site, cpu::Seg seg, u64 linear) {
   s.addend = reinterpret_cast<u64>(to) - linear;
   s.hit = site.hit;
   return true;
+}
+
+// So that the thunk of a string instruction finds the page of this end the next time.
+void Translator::fill_for_string(u64 linear, bool write) {
+  const u32 need = write ? cpu_.need_write : cpu_.need_read;
+  if (!cpu::tlb_lookup(cpu_, linear, 1, need)) return;
+  views_->touch(view_, linear);
+  if (!views_->has(view_, linear, write)) fill(linear);
+}
+
+Resume Translator::call_string(Site& site, bool vectors) {
+  StringForm form;
+  const bool known = string_form(site.called->insn, cpu_.in_long64(), &form);
+  INVARIANT(known, "a thunk for what is no string instruction at {:#x}", site.rip);
+  const u64 from = cpu_.gpr[isa::rsi], to = cpu_.gpr[isa::rdi];
+  const bool brief = StringThunks::takes(form, cpu_.gpr[isa::rcx]) && !(cpu_.sys_flags & cpu::flag::df);
+  const Resume resume = call_out(site, vectors);
+  if (brief && form.reads_source()) fill_for_string(from & cpu_.linear_mask, false);
+  if (brief && form.has_destination()) fill_for_string(to & cpu_.linear_mask, !form.compares());
+  return resume;
 }
 
 Resume Translator::call_out(Site& site, bool vectors) {

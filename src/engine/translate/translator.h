@@ -46,7 +46,10 @@ class Translator final : public interpret::Accelerator {
   Resume call(Site& site, bool vectors);
   Resume miss(Site& site, bool vectors);
   bool gather(const Site& site, cpu::Seg seg, u64 linear);
+  bool fill(u64 linear);
   Resume call_out(Site& site, bool vectors);
+  Resume call_string(Site& site, bool vectors);
+  void fill_for_string(u64 linear, bool write);
   Resume indirect(Site& site);
   Resume trap();
   Resume leave(Left left);

@@ -73,6 +73,8 @@ class Views final : public cpu::TlbMirror {
   // `addend` for accesses to the page of `linear`, which touch() knows; what for: `write` also fills the read slot when
   // `read` says so. `page_shift`: the guest's page.
   void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
+  // Is there an entry? touch() knows the place.
+  bool has(View v, u64 linear, bool write) const { return *slot(static_cast<u8>(v), linear, write) != 0; }
   // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
   void put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable);
   u64 find_jump(View v, u64 linear, u8 tag) const;

@@ -1,0 +1,50 @@
+// REP string instructions of translated code: pieces of host code that do the ordinary case, a few elements that lie
+// in one page of RAM each, by the host's own instruction. All else, and what is longer than a call costs, is C++'s
+// (interpret/string.cpp).
+//
+// They are entered by a jump, with the guest's registers in place, R11 = Site* and RCX = the count, which is not 0;
+// they go on at its `resume`, or, with nothing changed but R10 and RCX, as a call. The host's DF is always 0: what runs
+// backwards is C++'s too.
+#pragma once
+
+#include "cpu/vcpu.h"
+#include "engine/translate/emitter.h"
+#include "isa/insn.h"
+
+namespace trapline::engine::translate {
+
+struct State;
+
+enum class StringOp : u8 { movs, stos, lods, cmps, scas };
+
+// A string instruction whose operands translated code can reach: the mode's address size, flat segments.
+struct StringForm {
+  StringOp op;
+  u8 size_log2;  // of an element
+  bool repeats;
+  bool while_equal;  // REPE
+  bool reads_source() const { return op != StringOp::stos && op != StringOp::scas; }
+  bool has_destination() const { return op != StringOp::lods; }
+  bool compares() const { return op == StringOp::cmps || op == StringOp::scas; }
+};
+// Of `insn` in code of 64 or 32 bits; false: it is none.
+bool string_form(const isa::Insn& insn, bool bits64, StringForm* form);
+
+class StringThunks {
+ public:
+  // Emits them at `out`'s place, for 64- and 32-bit code. `call`: the thunk that calls C++.
+  void emit(Emitter& out, cpu::Vcpu& cpu, State& state, u64 call);
+  // Not what takes longer than a call: C++ copies with wide registers and goes page by page.
+  static constexpr u64 kMostBytes = 512;
+  static bool takes(const StringForm& form, u64 count) { return count <= kMostBytes >> form.size_log2; }
+  u64 of(const StringForm& form, bool bits64) const { return at_[bits64][index(form)]; }
+
+ private:
+  static constexpr unsigned kForms = 5 * 4 * 2;
+  static unsigned index(const StringForm& f) {
+    return static_cast<unsigned>(f.op) * 8 + f.size_log2 * 2u + f.while_equal;
+  }
+  u64 at_[2][kForms] = {};
+};
+
+}  // namespace trapline::engine::translate
