@@ -450,9 +450,10 @@ void Lowering::head() {
 }
 
 void Lowering::call_site(const Site& s) {
+  if (s.kind == Site::Kind::indirect) c_.lea(rcx, at(r10, context_.tag));
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
-  c_.jmp(s.thunk ? s.thunk : thunks_.call);
+  c_.jmp(s.kind == Site::Kind::indirect ? thunks_.indirect : s.thunk ? s.thunk : thunks_.call);
 }
 
 void Lowering::finish() {

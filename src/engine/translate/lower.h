@@ -58,6 +58,7 @@ struct Thunks {
   u64 call = 0;      // r11: Site*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
+  u64 indirect = 0;  // r11: Site*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
   StringThunks strings;
 };
 

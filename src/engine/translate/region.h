@@ -8,6 +8,7 @@
 #include "base/types.h"
 #include "engine/translate/resume.h"
 #include "engine/translate/sharing.h"
+#include "engine/translate/views.h"
 
 namespace trapline::engine::translate {
 
@@ -22,16 +23,17 @@ struct State {
   u64 target = 0;
   u64 hit = 0, addend = 0;            // where a load over the end of a page goes on, and what its look-up has found
   alignas(64) u8 gathered[128] = {};  // the bytes that it loads
-  u64 saved_rax = 0, saved_rdx = 0;  // of a thunk under way
+  u64 saved_rax = 0, saved_rdx = 0;   // of a thunk under way
   u16 saved_flags = 0;
-  u64 trap_pc = 0, trap_rsp = 0;      // where a signal came, and the guest's RSP then
-  u64 resumed_pc = 0;                 // where resume_by_hand() went last
+  u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
+  u64 resumed_pc = 0;             // where resume_by_hand() went last
   ResumeFrame resume;
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0;
-  u64 tables = 0;       // base of the current view's
-  u64 write_table = 0;  // from what GS has, or from 0 where GS has nothing
-  u64 last_page = 0;    // of the look-up under way, where there is no PEXT
+  const JumpSlot* victims = nullptr;  // of the current view
+  u64 tables = 0;                     // base of the current view's
+  u64 write_table = 0;                // from what GS has, or from 0 where GS has nothing
+  u64 last_page = 0;                  // of the look-up under way, where there is no PEXT
   u32 host_mxcsr = 0x1f80;
   u64 shared[Share::kSlots] = {};  // what shared look-ups have found
 };

@@ -1,5 +1,6 @@
 #include "engine/translate/thunks.h"
 
+#include "base/invariant.h"
 #include "engine/vector/features.h"
 
 namespace trapline::engine::translate {
@@ -152,6 +153,29 @@ u32 forward(Emitter& e, unsigned cc) {
 }
 constexpr unsigned kZero = 4;
 
+// A jump whose slot another one has may find its own among those displaced.
+void find_displaced(Emitter& e, State& state, u64 call) {
+  e.store(var(&state.t0), r10);
+  e.store(var(&state.tmp), r11);
+  e.mov_imm(r10, 0);
+  e.op(0xF2, true, 0x0F38F1, r10, rcx);  // CRC32
+  static_assert(Views::kVictims == 256);
+  e.op(0, false, 0x0FB6, r10, r10, true);  // MOVZX
+  e.load(r11, var(&state.victims));
+  e.lea(r10, at(r10, r10, 0));
+  e.lea(r10, at(r11, r10, 3));
+  e.load(r11, at(r10, offsetof(JumpSlot, negated)));
+  e.lea(rcx, at(rcx, r11, 0));
+  const Mem entry = at(r10, offsetof(JumpSlot, entry));
+  e.put(0xE3, 5 + 14);  // JRCXZ
+  const u32 from = e.size();
+  e.load(r11, var(&state.tmp));
+  e.load(r10, var(&state.t0));
+  e.jmp(call);
+  INVARIANT(e.size() - from == 5 + 14, "the distance of a jump is {}", e.size() - from);
+  e.jmp_mem(entry);
+}
+
 }  // namespace
 
 ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self, Site* trap_site) {
@@ -198,6 +222,8 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
 
   land(e, leave);
   pop_saved(e);
+  t.indirect = e.pc();
+  find_displaced(e, state, t.call);
   t.strings.emit(e, cpu, state, t.call);
   return t;
 }

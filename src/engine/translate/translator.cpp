@@ -200,6 +200,7 @@ u8 Translator::tag_of(u32 mode) const {
 void Translator::set_view(View view) {
   State& s = region_->state();
   s.tables = views_->base(view);
+  s.victims = views_->victims(view);
   if (host_ways().gs_base)
     write_gs_base(s.tables);
   else

@@ -16,6 +16,13 @@ namespace {
 constexpr bool needs_value(u64 index) { return index == 0 || index > Views::kJumps - 1 - Views::kTags; }
 JumpSlot empty(u64 index) { return {needs_value(index) ? 0 - (index + Views::kJumps / 2) : 0, 0}; }
 
+// As translated code computes it.
+[[gnu::target("sse4.2")]] u64 victim_index(u64 address_and_tag) {
+  return __builtin_ia32_crc32di(0, address_and_tag) & (Views::kVictims - 1);
+}
+// 0 belongs into slot 0, 1 elsewhere.
+JumpSlot empty_victim(u64 index) { return {index == 0 ? ~u64{0} : 0, 0}; }
+
 constexpr u64 kHuge = 2 * MiB;
 
 // Address space that begins with a huge page. Null: none left.
@@ -45,6 +52,7 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu, void* space) {
     madvise(p, bytes, MADV_DONTDUMP);
     views->map_[v] = p;
     views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;
+    for (u64 i = 0; i < kVictims; i++) views->victims_[v][i] = empty_victim(i);
     for (u64 i = 0; i < kJumps; i = i == 0 ? kJumps - kTags : i + 1) static_cast<JumpSlot*>(p)[i] = empty(i);
   }
   return views;
@@ -164,19 +172,42 @@ void Views::put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable) {
   list.push_back(static_cast<u32>(i));
   if (!stable)
     for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
-  cache[i] = {0 - linear - tag, entry};
+  const JumpSlot now{0 - linear - tag, entry};
+  if (cache[i].entry && cache[i].negated != now.negated) keep_victim(static_cast<u8>(v), cache[i]);
+  cache[i] = now;
   if (list.size() > 4 * kJumps) forget_jumps();
 }
 
 u64 Views::find_jump(View v, u64 linear, u8 tag) const {
   const JumpSlot& s = reinterpret_cast<const JumpSlot*>(base(v) - kJumpBytes)[linear & kJumpMask];
-  return tag < kTags && s.negated == 0 - linear - tag ? s.entry : 0;
+  if (tag >= kTags) return 0;
+  if (s.negated == 0 - linear - tag) return s.entry;
+  const JumpSlot& victim = victims(v)[victim_index(linear + tag)];
+  return victim.negated == 0 - linear - tag ? victim.entry : 0;
 }
 
 void Views::forget_jump(View v, u64 linear, u64 entry) {
   const u64 i = linear & kJumpMask;
   JumpSlot& s = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes)[i];
   if (s.entry == entry) s = empty(i);
+  const u8 view = static_cast<u8>(v);
+  if (victim_[view].any())
+    for (u64 k = 0; k < kVictims; k++)
+      if (victims_[view][k].entry == entry) victims_[view][k] = empty_victim(k);
+}
+
+void Views::keep_victim(u8 view, const JumpSlot& slot) {
+  const u64 i = victim_index(0 - slot.negated);
+  victims_[view][i] = slot;
+  victim_[view].set(i);
+}
+
+void Views::forget_victims() {
+  for (unsigned v = 0; v < kViews; v++) {
+    if (victim_[v].none()) continue;
+    for (u64 i = 0; i < kVictims; i++) victims_[v][i] = empty_victim(i);
+    victim_[v].reset();
+  }
 }
 
 void Views::forget_jumps() {
@@ -195,10 +226,12 @@ void Views::forget_unstable_jumps() {
     unstable_[v].clear();
   }
   unstable_pages_.reset();
+  forget_victims();
 }
 
 void Views::forget_unstable_jumps_to(u64 page) {
   if (!unstable_pages_.test(page >> 12 & (kCodePages - 1))) return;
+  forget_victims();
   for (unsigned v = 0; v < kViews; v++) {
     auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
     for (u32 i : unstable_[v]) {

@@ -16,6 +16,7 @@
 // Entries are a subset of what the guest's TLB may hold: TlbMirror's calls take them away. Owned by the vCPU's thread.
 #pragma once
 
+#include <array>
 #include <bitset>
 #include <optional>
 #include <unordered_map>
@@ -44,6 +45,9 @@ class Views final : public cpu::TlbMirror {
   static constexpr u64 kJumps = 131072;
   static constexpr u64 kJumpMask = kJumps - 1;  // of the gva's bits that choose the slot
   static constexpr u64 kJumpBytes = kJumps * sizeof(JumpSlot);
+  // Beside each view's jump cache lies a small one of what has been displaced there. Its slot is the low byte of the
+  // CRC-32C (from 0) of address + tag.
+  static constexpr u64 kVictims = 256;
   // Tags of modes: below this. Within a slot addresses differ by multiples of kJumps, so no sum of address and tag is
   // that of another address and tag.
   static constexpr u8 kTags = 127;
@@ -66,6 +70,7 @@ class Views final : public cpu::TlbMirror {
   ~Views() override;
 
   u64 base(View v) const { return base_[static_cast<u8>(v)]; }  // what GS holds
+  const JumpSlot* victims(View v) const { return victims_[static_cast<u8>(v)].data(); }
 
   // Before a look-up at `linear` is repeated, or given up: counts what it has made the tables grow by, and gives all
   // back (every entry is lost) when that is too much.
@@ -125,6 +130,8 @@ class Views final : public cpu::TlbMirror {
   void drop_everything();
   void forget_unstable_jumps();
   void forget_unstable_jumps_to(u64 page);
+  void keep_victim(u8 view, const JumpSlot& slot);
+  void forget_victims();
 
   u64 base_[kViews] = {};
   void* map_[kViews] = {};
@@ -138,6 +145,8 @@ class Views final : public cpu::TlbMirror {
   bool four_mib_pages_ = false;
   std::unordered_map<u64, std::vector<u64>> huge_;
   std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
+  std::array<std::array<JumpSlot, kVictims>, kViews> victims_;
+  std::bitset<kVictims> victim_[kViews];  // slots that are not empty
   static constexpr u64 kCodePages = 4096;
   std::bitset<kCodePages> unstable_pages_;  // hashed: pages with entries among the unstable ones
 };
