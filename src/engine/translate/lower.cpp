@@ -308,7 +308,7 @@ void Lowering::pause(const Piece& p) {
   e_.load(rcx, var(&state_.pauses));
   e_.lea(rcx, at(rcx, -1));
   e_.store(var(&state_.pauses), rcx);
-  jump_cold_if_rcx_0({0, &s, nullptr});
+  jump_cold_if_rcx_0({0, &s, nullptr, {}});
   s.resume = e_.pc();
   e_.put(0xF3, 0x90);
 }
@@ -445,15 +445,26 @@ void Lowering::head() {
   static_assert(kLeftBias == u64{1} << 62);
   e_.mov_imm(rcx, 62);
   e_.shrx(rcx, r10, rcx);
-  jump_cold_if_rcx_0({0, &s, nullptr});
+  jump_cold_if_rcx_0({0, &s, nullptr, {}});
   e_.store(var(&state_.left), r10);
 }
 
-void Lowering::call_site(const Site& s) {
+// The thunk that tries first what needs no C++.
+u64 Lowering::thunk_of(const Site& s) const {
+  if (s.kind == Site::Kind::indirect) return thunks_.indirect;
+  if (s.kind == Site::Kind::miss && !s.write && s.size > 1 && s.size <= 64)
+    return thunks_.gather[s.size <= 8 ? 0 : s.size <= 16 ? 1 : s.size <= 32 ? 2 : 3];
+  return s.thunk ? s.thunk : thunks_.call;
+}
+
+void Lowering::call_site(const Site& s, const Place& place) {
+  const u64 thunk = thunk_of(s);
   if (s.kind == Site::Kind::indirect) c_.lea(rcx, at(r10, context_.tag));
+  if (s.kind == Site::Kind::miss && thunk != thunks_.call && (place.base != r10 || place.disp != 0))
+    c_.lea(r10, at(place.base, place.disp));
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
-  c_.jmp(s.kind == Site::Kind::indirect ? thunks_.indirect : s.thunk ? s.thunk : thunks_.call);
+  c_.jmp(thunk);
 }
 
 void Lowering::finish() {
@@ -468,14 +479,14 @@ void Lowering::finish() {
   stale.rip = block_->key.linear;
   stale.before = 0;
   block_->cold = block_->stale_stub = c_.pc();
-  call_site(stale);
+  call_site(stale, {});
   for (const Cold& c : cold_) {
     e_.patch32(c.at, c_.pc() - (e_.pc() - e_.size() + c.at + 4));
     e_.note(Fixup::Kind::cold, c.at, c_.size());
     if (c.retry)
       finish_retry(*c.retry);
     else
-      call_site(*c.site);
+      call_site(*c.site, c.place);
   }
   block_->cold_end = c_.pc();
   cold_.clear();
@@ -517,7 +528,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Pie
     parked.rip = block.key.linear;
     parked.resume = e_.pc();
     e_.op(0, false, 0x0FB6, rcx, var(&cpu_.x87.live));
-    jump_cold_if_rcx_0({0, &parked, nullptr});
+    jump_cold_if_rcx_0({0, &parked, nullptr, {}});
     // With an exception unmasked, FOP and FDP would matter: the interpreter's.
     Site& unmasked = site(Site::Kind::step, nullptr);
     unmasked.rip = block.key.linear;

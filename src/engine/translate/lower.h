@@ -58,6 +58,8 @@ struct Thunks {
   u64 call = 0;      // r11: Site*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
+  // r11: Site* of a load of up to 8, 16, 32, 64 bytes at r10, which may lie in two pages that have slots; else a call
+  u64 gather[4] = {};
   u64 indirect = 0;  // r11: Site*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
   StringThunks strings;
 };
@@ -92,6 +94,7 @@ class Lowering {
     u32 at;
     Site* site;
     Retry* retry;
+    Place place;  // of a load
   };
   struct Taken {  // a conditional branch's way out
     u32 at;
@@ -152,7 +155,8 @@ class Lowering {
   void poll(u64 target, u16 before);
   void look_at_attention(Site& s);
   void finish();
-  void call_site(const Site& s);
+  u64 thunk_of(const Site& s) const;
+  void call_site(const Site& s, const Place& place);
   u64 next_of(const Piece& p) const { return (block_->key.linear + p.at + p.insn.length) & mask(); }
   u64 mask() const { return context_.bits64 ? ~u64{0} : 0xffffffff; }
   u8 stack_bytes() const { return context_.bits64 ? 8 : 4; }

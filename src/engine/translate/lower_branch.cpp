@@ -55,7 +55,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
     s.before = counted;
     e_.byte(0xE9);
     s.patch = e_.pc();
-    return cold_target({0, &s, nullptr});
+    return cold_target({0, &s, nullptr, {}});
   }
   Site& s = site(Site::Kind::indirect, nullptr);
   s.before = counted;
@@ -183,7 +183,7 @@ void Lowering::branch(const Piece& p) {
         s.rip = target & mask();
         s.before = after;
         s.patch = e_.pc();
-        return cold_target({0, &s, nullptr});
+        return cold_target({0, &s, nullptr, {}});
       }
       taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
       e_.imm32(0);

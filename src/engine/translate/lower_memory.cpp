@@ -15,7 +15,7 @@ void Lowering::cold_target(const Cold& c) {
 
 void Lowering::jump_cold(Site& s) {
   e_.byte(0xE9);
-  cold_target({0, &s, nullptr});
+  cold_target({0, &s, nullptr, {}});
 }
 
 void Lowering::jump_cold_if_rcx_0(const Cold& c) {
@@ -184,7 +184,7 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
       look_up_constant(place, size, write);
     else
       look_up(e_, place.base, place.disp, size, write);
-    jump_cold_if_rcx_0({0, &s, nullptr});
+    jump_cold_if_rcx_0({0, &s, nullptr, place});
     s.hit = e_.pc();
     return;
   }
@@ -196,7 +196,7 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
     e_.load(rcx, shared);
   }
   Retry& retry = retries_.emplace_back(Retry{place, size, write, &s, 0});
-  jump_cold_if_rcx_0({0, nullptr, &retry});
+  jump_cold_if_rcx_0({0, nullptr, &retry, {}});
   retry.back = s.hit = e_.pc();
 }
 
@@ -227,7 +227,7 @@ void Lowering::finish_retry(const Retry& r) {
   c_.put(kJrcxz, 5, 0xE9);
   c_.note(Fixup::Kind::hot, c_.size(), r.back - block_->entry);
   c_.imm32(r.back - (c_.pc() + 4));
-  call_site(*r.site);
+  call_site(*r.site, r.place);
 }
 
 }  // namespace trapline::engine::translate

@@ -6,6 +6,7 @@
 #include "engine/translate/block.h"
 #include "engine/translate/host.h"
 #include "engine/translate/region.h"
+#include "engine/translate/thunks.h"
 
 namespace trapline::engine::translate {
 
@@ -52,14 +53,10 @@ class Writer {
   void save() {
     e_.store(var(&state_.saved_rax), rax);
     e_.store(var(&state_.saved_rdx), rdx);
-    e_.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
-    e_.op(0x66, false, 0x89, rax, var(&state_.saved_flags));
+    save_flags(e_, state_.saved_flags);
   }
   void restore(bool flags) {
-    if (flags) {
-      e_.op(0, false, 0x0FB7, rax, var(&state_.saved_flags));  // MOVZX
-      e_.put(0x04, 0x7F, 0x9E);                                // ADD AL, 7F; SAHF
-    }
+    if (flags) restore_flags(e_, state_.saved_flags);
     e_.load(rax, var(&state_.saved_rax));
     e_.load(rdx, var(&state_.saved_rdx));
   }

@@ -1,5 +1,9 @@
 #include "engine/translate/thunks.h"
 
+#include <cstddef>
+#include <iterator>
+#include <vector>
+
 #include "base/invariant.h"
 #include "engine/vector/features.h"
 
@@ -109,8 +113,7 @@ void each_register(cpu::Vcpu& cpu, Fn fn) {
 }
 
 void load_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
-  e.op(0, false, 0x0FB7, rax, var(&cpu.arith));  // MOVZX
-  e.put(0x04, 0x7F, 0x9E);                       // ADD AL, 7F: OF; SAHF: the others
+  restore_flags(e, cpu.arith);
   each_register(cpu, [&](u8 host, const Mem& home) { e.load(host, home); });
   e.load(rsp, var(&cpu.gpr[isa::rsp]));
   e.jmp_mem(var(&state.target));
@@ -120,8 +123,7 @@ void save_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
   e.store(var(&state.t0), r10);
   each_register(cpu, [&](u8 host, const Mem& home) { e.store(home, host); });
   e.store(var(&cpu.gpr[isa::rsp]), rsp);
-  e.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
-  e.op(0x66, false, 0x89, rax, var(&cpu.arith));
+  save_flags(e, cpu.arith);
 }
 
 constexpr u8 kSaved[] = {rbx, rbp, r12, r13, r14, r15};
@@ -151,7 +153,74 @@ u32 forward(Emitter& e, unsigned cc) {
   e.imm32(0);
   return at;
 }
-constexpr unsigned kZero = 4;
+constexpr unsigned kZero = 4, kNotZero = 5, kAbove = 7;
+
+// A load of up to `bytes` at R10 over the end of a page: from a copy of both sides, which is as much aligned.
+void gather(Emitter& e, State& state, u8 bytes, u64 call) {
+  std::vector<u32> slow;
+  const auto slow_if = [&](unsigned cc) { slow.push_back(forward(e, cc)); };
+  const auto with_imm8 = [&](u8 op, u8 reg, u8 value) {
+    e.op(0, true, 0xC1, op, reg);
+    e.byte(value);
+  };
+  constexpr u8 kShl = 4, kShr = 5, kSar = 7;
+  e.store(var(&state.saved_rax), rax);
+  e.store(var(&state.saved_rdx), rdx);
+  save_flags(e, state.saved_flags);
+  // Does it cross, and are both ends canonical?
+  e.op(0, false, 0x0FB6, rcx, at(r11, offsetof(Site, size)));  // MOVZX
+  e.lea(rdx, at(r10, rcx, 0, -1));
+  for (const u8 end : {r10, rdx}) {
+    e.mov(rax, end);
+    with_imm8(kShl, rax, 16);
+    with_imm8(kSar, rax, 16);
+    e.op(0, true, 0x3B, rax, end);  // CMP
+    slow_if(kNotZero);
+  }
+  e.op(0, true, 0x33, rdx, r10);  // XOR
+  e.op(0, true, 0xC1, kShr, rdx), e.byte(12);
+  slow_if(kZero);
+  // At the end of 4 GiB 32-bit addresses begin anew, at that of all others too.
+  e.op(0, true, 0x81, 7, rdx), e.imm32(0xfffff);  // CMP
+  slow_if(kAbove);
+  with_imm8(kShl, rax, 16);  // it has the last byte's address, whose page's number is one more
+  with_imm8(kShr, rax, 28);
+  with_imm8(kShl, rax, 4);
+  e.op(0, true, 0x03, rax, var(&state.tables));  // ADD
+  e.load(rcx, at(rax));
+  e.load(rax, at(rax, -16));
+  for (const u8 addend : {rax, rcx}) {
+    e.op(0, true, 0x85, addend, addend);  // TEST
+    slow_if(kZero);
+  }
+  e.mov(rdx, r10);
+  e.op(0, true, 0x81, 1, rdx), e.imm32(kPageSize - 1);  // OR
+  e.lea(rax, at(rdx, rax, 0, 1 - bytes));
+  e.lea(rcx, at(rdx, rcx, 0, 1));
+  u8* const middle = &state.gathered[sizeof state.gathered / 2];
+  for (i32 i = 0; i < bytes; i += 8) {
+    e.load(rdx, at(rax, i));
+    e.store(var(middle - bytes + i), rdx);
+    e.load(rdx, at(rcx, i));
+    e.store(var(middle + i), rdx);
+  }
+  // The end of the page is in the middle: RCX = middle - (R10 | FFF) - 1.
+  e.mov(rdx, r10);
+  e.op(0, true, 0x81, 1, rdx), e.imm32(kPageSize - 1);
+  e.op(0, true, 0xF7, 2, rdx);  // NOT
+  e.lea(rcx, var(middle));
+  e.lea(rcx, at(rcx, rdx, 0));
+  const auto restore = [&] {
+    restore_flags(e, state.saved_flags);
+    e.load(rax, var(&state.saved_rax));
+    e.load(rdx, var(&state.saved_rdx));
+  };
+  restore();
+  e.jmp_mem(at(r11, offsetof(Site, hit)));
+  for (const u32 at : slow) land(e, at);
+  restore();
+  e.jmp(call);
+}
 
 // A jump whose slot another one has may find its own among those displaced.
 void find_displaced(Emitter& e, State& state, u64 call) {
@@ -224,6 +293,10 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
   pop_saved(e);
   t.indirect = e.pc();
   find_displaced(e, state, t.call);
+  for (unsigned i = 0; i < std::size(t.gather); i++) {
+    t.gather[i] = e.pc();
+    gather(e, state, static_cast<u8>(8 << i), t.call);
+  }
   t.strings.emit(e, cpu, state, t.call);
   return t;
 }

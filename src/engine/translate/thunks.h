@@ -21,6 +21,16 @@ struct ThunkAddresses : Thunks {
   u64 trap = 0;   // a signal handler sends translated code here
 };
 
+// Into `to` and RAX, and back through RAX.
+inline void save_flags(Emitter& e, const u16& to) {
+  e.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
+  e.op(0x66, false, 0x89, rax, var(&to));
+}
+inline void restore_flags(Emitter& e, const u16& from) {
+  e.op(0, false, 0x0FB7, rax, var(&from));  // MOVZX
+  e.put(0x04, 0x7F, 0x9E);                  // ADD AL, 7F: OF; SAHF: the others
+}
+
 // Emits all of them at `out`'s place. `trap_site`: what the handler is called with for `trap`.
 ThunkAddresses emit_thunks(Emitter& out, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self,
                            Site* trap_site);

@@ -669,6 +669,11 @@ bool Translator::gather(const Site& site, cpu::Seg seg, u64 linear) {
     low = look(linear, first), high = look(second, site.size - first);
     if (!low || !high) return false;
   }
+  // So that the thunk finds them the next time.
+  for (const u64 page : {linear, second}) {
+    views_->touch(view_, page);
+    if (!views_->has(view_, page, false)) fill(page);
+  }
   State& s = region_->state();
   u8* to = s.gathered + (linear & 63);
   std::memcpy(to, low, first);
