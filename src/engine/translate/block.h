@@ -19,6 +19,7 @@ enum class Operand : u8 {
   explicit_,  // insn.mem
   push,       // RSP - size
   pop,        // RSP
+  linear,     // R10 has the linear address
 };
 
 // An instruction that C++ executes.

@@ -120,6 +120,7 @@ class Emitter {
   void rorx32(u8 to, u8 from, u8 count) { vex(3, 3, false, 0, 0xF0, to, from), byte(count); }
   void shrx(u8 to, u8 from, u8 count) { vex(2, 3, true, count, 0xF7, to, from); }  // by the register `count`
   void shrx(u8 to, const Mem& from, u8 count) { vex(2, 3, true, count, 0xF7, to, from); }
+  void shlx(u8 to, u8 from, u8 count) { vex(2, 1, true, count, 0xF7, to, from); }
   void sarx(u8 to, u8 from, u8 count) { vex(2, 2, true, count, 0xF7, to, from); }
   void jmp(u64 target) {
     byte(0xE9);

@@ -192,17 +192,31 @@ bool is_accumulator_offset(const Piece& p, const Context& c) {
          raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && raw.opcode >= 0xA0 && raw.opcode <= 0xA3 && reachable(p.insn, c);
 }
 
+// BT and its kin with a bit number in a register, which leads to any byte (SDM Vol. 2A BT).
+bool is_bit_string(const isa::Insn& i, const Context& c) {
+  if (!is_bit_test(i.mnemonic) || i.op[0].kind != Kind::mem || i.op[1].kind != Kind::gpr) return false;
+  const bool based = i.mem.seg == Seg::fs || i.mem.seg == Seg::gs;  // added after an address of 32 bits is cut
+  return reachable(i, c) && !(based && i.mem.address_bytes == 4);
+}
+
+bool is_xlat(const isa::Insn& i, const Context& c) {
+  return i.mnemonic == ZYDIS_MNEMONIC_XLAT && i.address_bytes == (c.bits64 ? 8 : 4) && i.mem.seg != Seg::fs &&
+         i.mem.seg != Seg::gs && i.mem.seg != Seg::cs;
+}
+
 // PUSH, POP and LEAVE of the stack's own width.
 bool is_stack(const Piece& p, const Context& c) {
   const isa::Insn& i = p.insn;
   const unsigned width = c.bits64 ? 8 : 4;
-  if (i.operand_bytes != width) return false;
   const Kind k = i.op[0].kind;
+  if (i.operand_bytes == 2 && k == Kind::gpr && (i.mnemonic == ZYDIS_MNEMONIC_PUSH || i.mnemonic == ZYDIS_MNEMONIC_POP))
+    return i.op[0].reg != isa::rsp;
+  if (i.operand_bytes != width) return false;
   switch (i.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
       return k == Kind::gpr || k == Kind::imm || (k == Kind::mem && reachable(i, c) && i.mem.bytes == width);
     case ZYDIS_MNEMONIC_POP:
-      return k == Kind::gpr;
+      return k == Kind::gpr || (k == Kind::mem && reachable(i, c) && i.mem.bytes == width && i.mem.disp < 1 << 30);
     case ZYDIS_MNEMONIC_LEAVE:
       return true;
     default:
@@ -271,6 +285,9 @@ bool is_branch(Piece& p, const Context& c) {
   const u64 from = c.page;  // only the half counts
   if (is_conditional(i.mnemonic)) return wide && canonical_branch(from, i, c);
   switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:  // F2 and F3 differ between makers
+      return p.raw.insn.raw.prefix_count == 0 && canonical_branch(from, i, c);
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
@@ -412,6 +429,10 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   const bool as_it_is = copied(i, context.ring0);
   if (as_it_is && is_plain(cpu, p, context)) {
     p.treatment = Treatment::plain;
+    return;
+  }
+  if (as_it_is && (is_xlat(i, context) || is_bit_string(i, context))) {
+    p.treatment = Treatment::special;
     return;
   }
   if (StringForm form; as_it_is && string_form(i, context.bits64, &form) && !form.repeats) {

@@ -194,7 +194,7 @@ void Lowering::step(const Piece& p) {
 // -- The stack
 void Lowering::push(const Piece& p) {
   const isa::Operand& op = p.insn.op[0];
-  const u8 size = stack_bytes();
+  const u8 size = p.insn.operand_bytes;
   if (op.kind == Kind::mem) {
     e_.op(0, size == 8, 0x8B, r11, memory_access(p, size, false));
     e_.store(var(&state_.tmp), r11);
@@ -208,18 +208,34 @@ void Lowering::push(const Piece& p) {
       e_.load(r11, var(&state_.tmp));
     else
       value = host_or_load(op.reg, r11);
-    e_.op(0, size == 8, 0x89, value, top);
+    e_.op(size == 2 ? 0x66 : 0, size == 8, 0x89, value, top);
   }
   move_rsp(-size);
 }
 
 void Lowering::pop(const Piece& p) {
-  const u8 size = stack_bytes();
+  if (p.insn.op[0].kind == Kind::mem) return pop_to_memory(p);
+  const u8 size = p.insn.operand_bytes;
+  const unsigned prefix = size == 2 ? 0x66 : 0;
   const u8 guest = p.insn.op[0].reg;
   const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
-  e_.op(0, size == 8, 0x8B, to, stack_access(p, false, size));
+  e_.op(prefix, size == 8, 0x8B, to, stack_access(p, false, size));
   if (guest == isa::rsp) return;
-  if (to == r11) e_.store(gpr(guest), r11);
+  if (to == r11) e_.op(prefix, size != 2, 0x89, r11, gpr(guest));
+  move_rsp(size);
+}
+
+// An address by RSP is that behind the pop (SDM Vol. 2B POP).
+void Lowering::pop_to_memory(const Piece& p) {
+  const u8 size = stack_bytes();
+  e_.op(0, size == 8, 0x8B, r11, stack_access(p, false, size));
+  e_.store(var(&state_.tmp), r11);
+  islands(56);
+  popped_ = p.insn.mem.base == isa::rsp ? size : 0;
+  const Mem to = memory_access(p, size, true);
+  popped_ = 0;
+  e_.load(r11, var(&state_.tmp));
+  e_.op(0, size == 8, 0x89, r11, to);
   move_rsp(size);
 }
 
@@ -394,6 +410,13 @@ void Lowering::special(const Piece& p) {
       return swap_gs();
     case ZYDIS_MNEMONIC_PAUSE:
       return pause(p);
+    case ZYDIS_MNEMONIC_XLAT:
+      return xlat(p);
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+      return bit_string(p);
     default:
       break;
   }

@@ -123,6 +123,10 @@ class Lowering {
   void move_offset(const Piece& p);
   void move_selector(const Piece& p);
   void push_flags(const Piece& p);
+  void xlat(const Piece& p);
+  void bit_string(const Piece& p);
+  Mem linear_access(const Piece& p, unsigned size, bool write);
+  void pop_to_memory(const Piece& p);
   Mem string_access(const Piece& p, u8 guest, unsigned size, bool write);
   void string_once(const Piece& p, const StringForm& form);
   void set_interrupts(const Piece& p);
@@ -174,6 +178,7 @@ class Lowering {
   Block* block_ = nullptr;
   Context context_;
   u16 index_ = 0;  // of the instruction under way
+  u8 popped_ = 0;  // bytes by which RSP is behind, where addresses are by RSP
   u32 island_margin_ = 0;
   bool ended_ = false, failed_ = false;
   static constexpr u8 kJrcxz = 0xE3;

@@ -159,6 +159,14 @@ void Lowering::branch(const Piece& p) {
     case ZYDIS_MNEMONIC_JECXZ:
       i.address_bytes == 8 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
       break;
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
+      e_.mov(rcx, r15);
+      e_.put(kJrcxz, 6, 0x0F, i.mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x84 : 0x85);  // JE, JNE
+      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
+      e_.imm32(0);
+      return;
     case ZYDIS_MNEMONIC_LOOP:
       e_.lea(r15, at(r15, -1), i.address_bytes == 8);
       e_.mov(rcx, r15);

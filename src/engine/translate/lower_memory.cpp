@@ -92,8 +92,9 @@ Lowering::Place Lowering::place_of(const Piece& p) {
   } else {
     const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
     const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
-    if (wide && !based && index == kNone) return {.base = base, .disp = static_cast<i32>(m.disp)};
-    e_.lea(r10, at(base, index, m.scale_log2, static_cast<i32>(m.disp)), wide);
+    const i32 disp = static_cast<i32>(m.disp) + popped_;
+    if (wide && !based && index == kNone) return {.base = base, .disp = disp};
+    e_.lea(r10, at(base, index, m.scale_log2, disp), wide);
   }
   if (based) {
     e_.load(r11, var(&cpu_.seg[static_cast<u8>(m.seg)].linear_base));
@@ -204,6 +205,7 @@ void Lowering::reach(const Place& place, unsigned size, bool write, const Share&
 Mem Lowering::memory_access(const Piece& p, unsigned size, bool write) {
   Site& s = site(Site::Kind::miss, &p);
   s.resume = e_.pc();
+  s.mem.disp += popped_;
   const Place place = place_of(p);
   reach(place, size, write, p.memory, s);
   return reached(place);

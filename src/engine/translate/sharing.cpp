@@ -111,7 +111,12 @@ class Sharing {
     }
   }
 
+  static bool is_loop(ZydisMnemonic m) {
+    return m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE;
+  }
+
   void special(Piece& p) {
+    if (p.insn.operand_bytes == 2) return forget();
     switch (p.insn.mnemonic) {
       case ZYDIS_MNEMONIC_PUSH:
         if (p.insn.op[0].kind == Kind::mem) explicit_access(p, 8);
@@ -120,6 +125,7 @@ class Sharing {
         return push(p);
       case ZYDIS_MNEMONIC_POP:
         pop(p);
+        if (p.insn.op[0].kind == Kind::mem) return explicit_access(p, 8);
         return fresh(p.insn.op[0].reg);
       case ZYDIS_MNEMONIC_LEAVE:
         access(p.stack, isa::rbp, isa::kNoReg, 0, 0, 8, false);
@@ -152,7 +158,7 @@ class Sharing {
         if (has_memory(p)) explicit_access(p, 8);
         if (p.insn.mnemonic == ZYDIS_MNEMONIC_CALL) push(p);
         if (p.insn.mnemonic == ZYDIS_MNEMONIC_RET) pop(p);
-        if (p.insn.mnemonic == ZYDIS_MNEMONIC_LOOP) fresh(isa::rcx);
+        if (is_loop(p.insn.mnemonic)) fresh(isa::rcx);
         return;
       default:  // calls may end TLB entries
         return forget();

@@ -621,6 +621,10 @@ Resume Translator::miss(Site& site, bool vectors) {
     case Operand::pop:
       offset = cpu_.gpr[isa::rsp];
       break;
+    case Operand::linear:  // of flat segments, or with the base in it
+      seg = cpu::Seg::ds;
+      offset = region_->state().t0;
+      break;
     default:
       seg = site.mem.seg;
       offset = cpu::effective_address(cpu_, site.mem, cpu_.rip + site.length);
