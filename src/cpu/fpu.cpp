@@ -64,9 +64,17 @@ bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
   return to_linear(cpu, insn.mem.seg, (offset + at) & mask, size, access, out);
 }
 
+// Bytes to go at once: so many that segment limits, wraps and faults come where the processor has them; in flat code
+// all that one page has.
+unsigned Area::step(u64 at, unsigned size) const {
+  if (!cpu.in_long64() || insn.address_bytes != 8) return std::min(size, 64u);
+  const u64 base = cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base;
+  return std::min(size, static_cast<unsigned>(kPageSize - ((base + offset + at) & (kPageSize - 1))));
+}
+
 bool Area::read(u64 at, void* out, unsigned size) const {
   for (u8* to = static_cast<u8*>(out); size;) {
-    const unsigned n = std::min(size, 64u);
+    const unsigned n = step(at, size);
     u64 l;
     if (!linear(at, n, Access::read, l)) return false;
     if (const u8* host = tlb_lookup(cpu, l, n, cpu.need_read))
@@ -80,7 +88,7 @@ bool Area::read(u64 at, void* out, unsigned size) const {
 
 bool Area::write(u64 at, const void* in, unsigned size) const {
   for (const u8* from = static_cast<const u8*>(in); size;) {
-    const unsigned n = std::min(size, 64u);
+    const unsigned n = step(at, size);
     u64 l;
     if (!linear(at, n, Access::write, l)) return false;
     if (u8* host = tlb_lookup(cpu, l, n, cpu.need_write))
@@ -94,7 +102,7 @@ bool Area::write(u64 at, const void* in, unsigned size) const {
 
 bool Area::probe_write(u64 at, unsigned size) const {
   while (size) {
-    const unsigned n = std::min(size, 64u);
+    const unsigned n = step(at, size);
     u64 l;
     if (!linear(at, n, Access::write, l)) return false;
     if (!tlb_lookup(cpu, l, n, cpu.need_write) && !probe(cpu, insn.mem.seg, l, n, Access::write)) return false;

@@ -23,6 +23,7 @@ struct Area {
   [[nodiscard]] bool checked(u64 alignment, Access access) const;
 
  private:
+  unsigned step(u64 at, unsigned size) const;
   bool linear(u64 at, unsigned size, Access access, u64& out) const;
 };
 

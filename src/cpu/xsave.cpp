@@ -45,10 +45,15 @@ bool offered(const Vcpu& cpu, const Form& f) {
   return cpu.cpuid->has(f.supervisor ? Feature::xsaves : f.compacted ? Feature::xsavec : Feature::xsaveopt);
 }
 
+// Of whole words.
 bool any(const u8* bytes, unsigned n) {
-  for (unsigned i = 0; i < n; i++)
-    if (bytes[i]) return true;
-  return false;
+  u64 all = 0;
+  for (unsigned i = 0; i < n; i += sizeof all) {
+    u64 word;
+    std::memcpy(&word, bytes + i, sizeof word);
+    all |= word;
+  }
+  return all != 0;
 }
 
 bool xmm_in_use(const Vcpu& cpu) {

@@ -1,6 +1,7 @@
 #include <cpuid.h>
 
 #include <cstring>
+#include <type_traits>
 
 #include "cpu/xsave.h"
 
@@ -33,18 +34,17 @@ const Place& place_of(Component c) {
   return layout.place[c];
 }
 
-// The part of a vector register that a component holds.
-struct Slice {
-  unsigned first, from, bytes;
-};
-Slice slice_of(Component c) {
+// Calls `fn` with the part of a vector register that a component holds: its first register, its first byte there and,
+// as a constant, its bytes.
+template <class Fn>
+void with_slice(Component c, Fn fn) {
   switch (c) {
     case avx:
-      return {0, 16, 16};
+      return fn(0, 16, std::integral_constant<unsigned, 16>{});
     case zmm_hi256:
-      return {0, 32, 32};
+      return fn(0, 32, std::integral_constant<unsigned, 32>{});
     default:
-      return {16, 0, 64};
+      return fn(16, 0, std::integral_constant<unsigned, 64>{});
   }
 }
 
@@ -75,9 +75,10 @@ void gather(const Vcpu& cpu, Component c, u8* out) {
     std::memcpy(out, cpu.vec.k, 64);
     return;
   }
-  const Slice s = slice_of(c);
-  for (unsigned i = 0, n = present_bytes(cpu, c) / s.bytes; i < n; i++)
-    std::memcpy(out + i * s.bytes, cpu.vec.zmm[s.first + i] + s.from, s.bytes);
+  with_slice(c, [&](unsigned first, unsigned from, auto bytes) {
+    for (unsigned i = 0, n = present_bytes(cpu, c) / bytes; i < n; i++)
+      std::memcpy(out + i * bytes, cpu.vec.zmm[first + i] + from, bytes);
+  });
 }
 
 void scatter(Vcpu& cpu, Component c, const u8* in) {
@@ -85,11 +86,12 @@ void scatter(Vcpu& cpu, Component c, const u8* in) {
     in ? std::memcpy(cpu.vec.k, in, 64) : std::memset(cpu.vec.k, 0, 64);
     return;
   }
-  const Slice s = slice_of(c);
-  for (unsigned i = 0, n = present_bytes(cpu, c) / s.bytes; i < n; i++) {
-    u8* to = cpu.vec.zmm[s.first + i] + s.from;
-    in ? std::memcpy(to, in + i * s.bytes, s.bytes) : std::memset(to, 0, s.bytes);
-  }
+  with_slice(c, [&](unsigned first, unsigned from, auto bytes) {
+    for (unsigned i = 0, n = present_bytes(cpu, c) / bytes; i < n; i++) {
+      u8* to = cpu.vec.zmm[first + i] + from;
+      in ? std::memcpy(to, in + i * bytes, bytes) : std::memset(to, 0, bytes);
+    }
+  });
 }
 
 }  // namespace trapline::cpu::xsave
