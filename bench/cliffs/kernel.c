@@ -126,6 +126,26 @@ static void pipe_turn(long n) {
   close(ends[1]);
 }
 
+// New pages that are `apart` bytes from each other, 512 to a mapping.
+static long apart;
+static void touch_sparsely(long n) {
+  const size_t bytes = (size_t)apart * 512;
+  while (n > 0) {
+    char* p = mmap(0, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return;
+    madvise(p, bytes, MADV_NOHUGEPAGE);
+    for (long i = 0; i < 512 && n-- > 0; i++) p[i * apart] = 1;
+    munmap(p, bytes);
+  }
+}
+
+static void sparse_rows(void) {
+  for (int k = 16; k <= 26; k += 2) {
+    apart = 1L << k;
+    measure_f("map", touch_sparsely, 1, "new-pages-apart-2^%d", k);
+  }
+}
+
 static void mapping_rows(const char* after) {
   static const int counts[] = {1, 16, 256};
   for (unsigned i = 0; i < sizeof counts / sizeof *counts; i++) {
@@ -154,6 +174,7 @@ void kernel(void) {
   measure("kernel", "opcode-fault-signal", fault_opcode, 1);
   measure("kernel", "breakpoint-signal", breakpoint, 1);
   measure("kernel", "fork", fork_and_wait, 1);
+  sparse_rows();
   mapping_rows("");
   // Much touched before, everywhere.
   char* much = get_memory((size_t)256 << 20, PROT_READ | PROT_WRITE);

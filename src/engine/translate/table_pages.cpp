@@ -24,11 +24,23 @@ bool TablePages::touch(u64 linear, u8 v) {
   return true;
 }
 
+bool TablePages::widens(u64 linear, u8 v) {
+  constexpr u32 kMibs = kBlock / MiB;
+  if (widened_ + kMibs > kMost / 4 || count_ + kMibs > kMost) return false;
+  const u64 block = linear & ~(kBlock - 1);
+  unsigned many = 0;
+  for (u64 at = block; at < block + kBlock; at += MiB) many += touched(at) >> v & 1;
+  if (many != kMany) return false;
+  for (u64 at = block; at < block + kBlock; at += MiB) touch(at, v);
+  widened_ += kMibs - many;
+  return true;
+}
+
 u8 TablePages::touched(u64 linear) const { return find(mib(linear)).views; }
 
 void TablePages::clear() {
   std::fill_n(entries_.get(), kEntries, Entry{});
-  count_ = 0;
+  count_ = widened_ = 0;
 }
 
 }  // namespace trapline::engine::translate

@@ -21,6 +21,11 @@ class TablePages {
   TablePages();
   // Notes that view `v` looks up something in this MiB (bits 47:20 of the address). False: that would be one too many.
   bool touch(u64 linear, u8 v);
+  // Blocks in which kMany MiBs have been touched are likely to be touched all over: the rest then counts as touched too
+  // (true, once). Not beyond a quarter of kMost.
+  static constexpr u64 kBlock = 64 * MiB;
+  static constexpr unsigned kMany = 6;
+  bool widens(u64 linear, u8 v);
   // The views that have, as bits.
   u8 touched(u64 linear) const;
   void clear();
@@ -37,7 +42,7 @@ class TablePages {
   Entry& find(u32 mib) const;
 
   std::unique_ptr<Entry[]> entries_;
-  u32 count_ = 0;
+  u32 count_ = 0, widened_ = 0;
 };
 
 }  // namespace trapline::engine::translate

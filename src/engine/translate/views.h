@@ -115,6 +115,7 @@ class Views final : public cpu::TlbMirror {
   // The lists' bound; beyond it all entries are dropped.
   static constexpr u64 kMostFilled = 1 << 16;
   void purge();
+  void populate(u8 view, u64 block);
   void note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend);
   void note_large(u64 linear, u8 page_shift);
   void clear_mib(u64 linear);

@@ -137,6 +137,42 @@ TEST_F(ViewsTest, InvlpgTouchesNothingNew) {
   EXPECT_LT(resident_kib("VmRSS") + resident_kib("VmPTE"), before + 4096);
 }
 
+TEST_F(ViewsTest, ABlockThatIsTouchedAllOverIsMadeAtOnce) {
+  const u64 block = 0x100000000000;
+  for (u64 i = 0; i < TablePages::kMany - 1; i++) fill(View::user, block + i * 9 * MiB, 0x5000);
+  EXPECT_EQ(views->pages_touched(), TablePages::kMany - 1);
+  fill(View::user, block + 60 * MiB, 0x5000);
+  EXPECT_EQ(views->pages_touched(), TablePages::kBlock / MiB);
+  fill(View::user, block + 61 * MiB, 0x6000);
+  EXPECT_EQ(views->pages_touched(), TablePages::kBlock / MiB);
+  views->flushed_page(block + 61 * MiB);
+  EXPECT_EQ(found(View::user, block + 61 * MiB, false), 0u);
+  EXPECT_NE(found(View::user, block + 60 * MiB, false), 0u);
+}
+
+TEST_F(ViewsTest, AJumpThatIsDisplacedIsKept) {
+  const u64 other = kUser + Views::kJumps;  // the same slot
+  views->put_jump(View::user, kUser, 3, 111, false);
+  views->put_jump(View::user, other, 3, 222, false);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 111u);
+  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 4), 0u);
+  EXPECT_EQ(views->find_jump(View::kernel, kUser, 3), 0u);
+  views->forget_jump(View::user, kUser, 111);
+  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0u);
+  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u);
+
+  views->put_jump(View::user, kUser, 3, 111, false);
+  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u) << "displaced in its turn";
+  views->flushed_page(other);
+  EXPECT_EQ(views->find_jump(View::user, other, 3), 0u);
+  views->put_jump(View::user, kUser, 3, 111, true);
+  views->put_jump(View::user, other, 3, 222, true);
+  views->forget_jumps();
+  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0u);
+  EXPECT_EQ(views->find_jump(View::user, other, 3), 0u);
+}
+
 TEST_F(ViewsTest, JumpsAreForgottenByPage) {
   views->put_jump(View::user, kUser, 0, 0x1111, false);
   views->put_jump(View::user, kUser + 0x10000, 0, 0x2222, false);
