@@ -76,16 +76,16 @@ std::vector<Bare> guests() {
   for (const char* engine : kEngines) {
     for (const char* guest :
          {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64", "debug", "interrupts",
-          "strings", "smc", "moved", "clock", "uart", "bios", "nmi", "smp", "vendor64", "amd_66_near_branch",
+          "strings", "lookups", "smc", "moved", "clock", "uart", "bios", "nmi", "smp", "vendor64", "amd_66_near_branch",
           "amd_far_pointer_rexw", "stackless"})
       all.push_back({guest, 1, engine});
     for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
   }
   for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
-                            "debug", "interrupts", "strings", "smc", "moved", "smp"})
+                            "debug", "interrupts", "strings", "lookups", "smc", "moved", "smp"})
     all.push_back({guest, 1, "translate", "hot"});
   for (const char* way : {"nogs", "nopext"})
-    for (const char* guest : {"faults64", "paging64", "syscall64", "smc", "moved"})
+    for (const char* guest : {"faults64", "paging64", "syscall64", "lookups", "smc", "moved"})
       all.push_back({guest, 1, "translate", way});
   return all;
 }
