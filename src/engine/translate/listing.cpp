@@ -72,6 +72,9 @@ class Names {
     add("state.last_page", in.state.last_page);
     names_[address(*in.cpu.attention)] = "attention";
     names_[in.thunks.call] = "call", names_[in.thunks.load_vec] = "load_vec";
+    names_[in.thunks.indirect] = "displaced";
+    for (const u64 thunk : in.thunks.gather) names_[thunk] = "gather";
+    in.thunks.strings.each([&](u64 thunk) { names_[thunk] = "string"; });
   }
 
   // Empty: a number like any other.

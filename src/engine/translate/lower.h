@@ -125,7 +125,7 @@ class Lowering {
   void push_flags(const Piece& p);
   void xlat(const Piece& p);
   void bit_string(const Piece& p);
-  Mem linear_access(const Piece& p, unsigned size, bool write);
+  Mem linear_access(const Piece& p, u64 start, unsigned size, bool write);
   void pop_to_memory(const Piece& p);
   Mem string_access(const Piece& p, u8 guest, unsigned size, bool write);
   void string_once(const Piece& p, const StringForm& form);

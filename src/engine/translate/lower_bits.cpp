@@ -5,11 +5,11 @@
 
 namespace trapline::engine::translate {
 
-// At R10. What comes before it is done again after a miss.
-Mem Lowering::linear_access(const Piece& p, unsigned size, bool write) {
+// At R10, which the code from `start` on computes: it does so again after a miss.
+Mem Lowering::linear_access(const Piece& p, u64 start, unsigned size, bool write) {
   islands(56);
   Site& s = site(Site::Kind::miss, &p);
-  s.resume = e_.pc();
+  s.resume = start;
   s.operand = Operand::linear;
   const Place place{.base = r10};
   reach(place, size, write, {}, s);
@@ -17,9 +17,10 @@ Mem Lowering::linear_access(const Piece& p, unsigned size, bool write) {
 }
 
 void Lowering::xlat(const Piece& p) {
+  const u64 start = e_.pc();
   e_.op(0, false, 0x0FB6, r10, rax);  // MOVZX R10D, AL
   e_.lea(r10, at(r10, rbx, 0), context_.bits64);
-  e_.op(0, false, 0x8A, rax, linear_access(p, 1, false));
+  e_.op(0, false, 0x8A, rax, linear_access(p, start, 1, false));
 }
 
 // BT, BTS, BTR, BTC m, r: the number counts from the operand's first bit, by its sign up or down.
@@ -32,6 +33,7 @@ void Lowering::bit_string(const Piece& p) {
     const unsigned opcode = size == 2 ? 0x0FBF : size == 4 ? 0x63 : 0x8B;
     host == kNone ? e_.op(0, true, opcode, to, gpr(number)) : e_.op(0, true, opcode, to, host);
   };
+  const u64 start = e_.pc();
   const Place place = place_of(p);
   if (place.base == kNone)
     e_.mov_imm(r10, place.address);
@@ -42,7 +44,7 @@ void Lowering::bit_string(const Piece& p) {
   e_.sarx(rcx, rcx, r11);
   e_.lea(r10, at(r10, rcx, static_cast<u8>(bits - 3)), context_.bits64 && p.insn.mem.address_bytes == 8);
   const bool write = p.insn.mnemonic != ZYDIS_MNEMONIC_BT;
-  const Mem m = linear_access(p, size, write);
+  const Mem m = linear_access(p, start, size, write);
   const unsigned prefix = size == 2 ? 0x66 : 0;
   // The opcodes with a register as the number; of a register operand only its low bits count.
   const unsigned opcode = p.insn.mnemonic == ZYDIS_MNEMONIC_BT    ? 0x0FA3

@@ -37,6 +37,12 @@ class StringThunks {
   // Not what takes longer than a call: C++ copies with wide registers and goes page by page.
   static constexpr u64 kMostBytes = 512;
   static bool takes(const StringForm& form, u64 count) { return count <= kMostBytes >> form.size_log2; }
+  template <class Fn>
+  void each(Fn fn) const {
+    for (const auto& forms : at_)
+      for (const u64 thunk : forms)
+        if (thunk) fn(thunk);
+  }
   u64 of(const StringForm& form, bool bits64) const { return at_[bits64][index(form)]; }
 
  private:
