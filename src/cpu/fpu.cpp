@@ -64,12 +64,13 @@ bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
   return to_linear(cpu, insn.mem.seg, (offset + at) & mask, size, access, out);
 }
 
-// Bytes to go at once: so many that segment limits, wraps and faults come where the processor has them; in flat code
-// all that one page has.
+// Bytes to go at once: few, so that segment limits, wraps and faults come where the processor has them; in flat code
+// more where one page has them.
 unsigned Area::step(u64 at, unsigned size) const {
-  if (!cpu.in_long64() || insn.address_bytes != 8) return std::min(size, 64u);
+  const unsigned few = std::min(size, 64u);
+  if (!cpu.in_long64() || insn.address_bytes != 8) return few;
   const u64 base = cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base;
-  return std::min(size, static_cast<unsigned>(kPageSize - ((base + offset + at) & (kPageSize - 1))));
+  return std::max(few, std::min(size, static_cast<unsigned>(kPageSize - ((base + offset + at) & (kPageSize - 1)))));
 }
 
 bool Area::read(u64 at, void* out, unsigned size) const {

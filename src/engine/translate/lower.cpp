@@ -483,8 +483,7 @@ u64 Lowering::thunk_of(const Site& s) const {
 void Lowering::call_site(const Site& s, const Place& place) {
   const u64 thunk = thunk_of(s);
   if (s.kind == Site::Kind::indirect) c_.lea(rcx, at(r10, context_.tag));
-  if (s.kind == Site::Kind::miss && thunk != thunks_.call && (place.base != r10 || place.disp != 0))
-    c_.lea(r10, at(place.base, place.disp));
+  if (s.kind == Site::Kind::miss && thunk != thunks_.call) c_.lea(rcx, at(place.base, place.disp));
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
   c_.jmp(thunk);

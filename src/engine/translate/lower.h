@@ -58,7 +58,7 @@ struct Thunks {
   u64 call = 0;      // r11: Site*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
-  // r11: Site* of a load of up to 8, 16, 32, 64 bytes at r10, which may lie in two pages that have slots; else a call
+  // r11: Site* of a load of up to 8, 16, 32, 64 bytes at rcx, which may lie in two pages that have slots; else a call
   u64 gather[4] = {};
   u64 indirect = 0;  // r11: Site*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
   StringThunks strings;

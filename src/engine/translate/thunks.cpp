@@ -155,7 +155,7 @@ u32 forward(Emitter& e, unsigned cc) {
 }
 constexpr unsigned kZero = 4, kNotZero = 5, kAbove = 7;
 
-// A load of up to `bytes` at R10 over the end of a page: from a copy of both sides, which is as much aligned.
+// A load of up to `bytes` at RCX over the end of a page: from a copy of both sides, which is as much aligned.
 void gather(Emitter& e, State& state, u8 bytes, u64 call) {
   std::vector<u32> slow;
   const auto slow_if = [&](unsigned cc) { slow.push_back(forward(e, cc)); };
@@ -166,7 +166,9 @@ void gather(Emitter& e, State& state, u8 bytes, u64 call) {
   constexpr u8 kShl = 4, kShr = 5, kSar = 7;
   e.store(var(&state.saved_rax), rax);
   e.store(var(&state.saved_rdx), rdx);
+  e.store(var(&state.t0), r10);
   save_flags(e, state.saved_flags);
+  e.mov(r10, rcx);
   // Does it cross, and are both ends canonical?
   e.op(0, false, 0x0FB6, rcx, at(r11, offsetof(Site, size)));  // MOVZX
   e.lea(rdx, at(r10, rcx, 0, -1));
@@ -214,6 +216,7 @@ void gather(Emitter& e, State& state, u8 bytes, u64 call) {
     restore_flags(e, state.saved_flags);
     e.load(rax, var(&state.saved_rax));
     e.load(rdx, var(&state.saved_rdx));
+    e.load(r10, var(&state.t0));
   };
   restore();
   e.jmp_mem(at(r11, offsetof(Site, hit)));
