@@ -22,14 +22,14 @@
 #include <string>
 
 #include "base/types.h"
+#include "channel/exit_codes.h"
+#include "channel/futex.h"
+#include "channel/namespaces.h"
 #include "cli/options.h"
 #include "cli/print.h"
-#include "core/exit_codes.h"
-#include "core/futex.h"
-#include "core/namespaces.h"
-#include "cpu/split_lock.h"
 #include "engine/registry.h"
 #include "engine/translate/host.h"
+#include "monitor/split_locks.h"
 
 namespace trapline::cli {
 
@@ -182,19 +182,19 @@ int run_doctor() {
   const bool seccomp = seccomp_works(), memfd = executable_memfd();
   line("kernel", fmt::format("{} {} {}", host.sysname, host.release, host.machine));
   line("cpu", cpu_name());
-  line("cpus", fmt::format("{} usable", core::usable_cpus()));
+  line("cpus", fmt::format("{} usable", channel::usable_cpus()));
   line("vector units", vector_extensions());
   line("outer hypervisor", outer_hypervisor());
   line("invariant tsc", bit(0x80000007, 0, 'd', 8) ? "yes" : "not stated: guest time may drift");
   line("fsgsbase", fsgsbase());
   line("pext", pext());
   line("split locks",
-       cpu::host_traps_split_locks() ? "end processes here: guests' are done in turn instead" : "allowed");
+       monitor::host_traps_split_locks() ? "end processes here: guests' are done in turn instead" : "allowed");
   line("umip", umip());
   line("cpuid faulting", cpuid_faulting());
   line("seccomp", seccomp ? "yes" : "no: the core cannot be sandboxed; allow seccomp() in the container's profile");
   line("user namespaces", user_namespaces() ? "yes" : "no (not needed)");
-  const std::string own = core::own_namespaces();
+  const std::string own = channel::own_namespaces();
   line("core's namespaces", own.empty() ? "none of its own (not needed): the filter holds it" : own);
   line("memfd", memfd ? "yes, and executable" : "no executable memfd: allow memfd_create, and vm.memfd_noexec=0");
   line("max_map_count", read_line("/proc/sys/vm/max_map_count"));

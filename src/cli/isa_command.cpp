@@ -11,8 +11,8 @@
 #include <cstring>
 
 #include "base/write.h"
+#include "channel/exit_codes.h"
 #include "cli/print.h"
-#include "core/exit_codes.h"
 #include "isa/report/report.h"
 #include "isa/verify/host_features.h"
 

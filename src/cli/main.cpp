@@ -12,6 +12,8 @@
 #include <system_error>
 
 #include "base/write.h"
+#include "channel/core_start.h"
+#include "channel/exit_codes.h"
 #include "cli/doctor.h"
 #include "cli/fuzz_command.h"
 #include "cli/isa_command.h"
@@ -20,7 +22,6 @@
 #include "cli/scan_command.h"
 #include "cli/words.h"
 #include "core/core_main.h"
-#include "core/exit_codes.h"
 #include "engine/translate/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
@@ -71,12 +72,21 @@ std::string rerun_line(int argc, char** argv) {
   return line;
 }
 
+machine::EngineSettings settings_of_environment(bool verify) {
+  // What is to be verified is translated at once.
+  if (verify) engine::translate::hot_threshold = 1;
+  const auto miscompile = engine::translate::miscompile_of_environment();
+  return {engine::translate::hot_threshold_of_environment(), engine::translate::debug, miscompile.address,
+          static_cast<u32>(miscompile.how)};
+}
+
 int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   if (!output_open) {
     say("standard output is closed: give the guest's console somewhere to go, /dev/null if nowhere");
     return static_cast<int>(ExitCode::console_lost);
   }
   options.config.rerun = rerun_line(argc, argv);
+  options.config.engine_settings = settings_of_environment(options.config.verify);
   const auto config = cli::check(options);
   if (!config) return usage(config.error());
   if (!config->note.empty()) say(config->note);
@@ -152,7 +162,7 @@ int dispatch(int argc, char** argv, bool output_open) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::strcmp(argv[1], core::kCoreCommand) == 0) return core::core_main(argc, argv);
+  if (argc > 1 && std::strcmp(argv[1], channel::kCoreCommand) == 0) return core::core_main(argc, argv);
   const bool output_open = monitor::secure_standard_descriptors();
   try {
     // What a command has printed must have arrived, or it has failed.

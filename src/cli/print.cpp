@@ -7,7 +7,7 @@
 #include <cstdio>
 
 #include "base/write.h"
-#include "core/exit_codes.h"
+#include "channel/exit_codes.h"
 
 namespace trapline::cli {
 

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "base/write.h"
-#include "core/exit_codes.h"
+#include "channel/exit_codes.h"
 #include "scan/input.h"
 #include "scan/open.h"
 

@@ -26,14 +26,15 @@ bool asleep_for_good(const cpu::Vcpu& cpu) {
 
 bool something_may_wake(Vm& vm) {
   for (const auto& u : vm.vcpus)
-    if (u->pages.attention.load() & (cpu::attention::any_nmi | cpu::attention::init | cpu::attention::sipi)) return true;
+    if (u->pages.attention.load() & (cpu::attention::any_nmi | cpu::attention::init | cpu::attention::sipi))
+      return true;
   const devices::IoApicView ioapic = vm.devices->page.ioapic.load();
   return std::any_of(ioapic.entries.begin(), ioapic.entries.end(), pin_wakes) ||
          vm.vcpus.front()->lapic->lint0_wakes();  // only its pin is wired
 }
 
 void finish_dead(Vm& vm) {
-  finish(EndKind::guest_halted,
+  finish(channel::EndKind::guest_halted,
          fmt::format("the guest halted with interrupts off on every vCPU: nothing can wake it\n{}",
                      describe(vm.vcpus.front()->cpu)));
 }

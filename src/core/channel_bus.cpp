@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/trace.h"
-#include "core/trace_sink.h"
+#include "channel/trace_sink.h"
 #include "cpu/code_map.h"
 
 namespace trapline::core {
@@ -12,8 +12,8 @@ namespace {
 
 std::atomic<u64> g_chipset_deadline{~u64{0}};
 
-Request of(RequestKind kind) {
-  Request r;
+channel::Request of(channel::RequestKind kind) {
+  channel::Request r;
   r.kind = static_cast<u32>(kind);
   return r;
 }
@@ -22,21 +22,21 @@ u64 low_bytes(unsigned size) { return size >= 8 ? ~u64{0} : (u64{1} << size * 8)
 
 }  // namespace
 
-ChannelBus::ChannelBus(VcpuPages& pages, u32 vcpus, bool instructions_clock)
-    : pages_{pages}, patience_{Spin::longest_for(vcpus)}, instructions_clock_{instructions_clock} {}
+ChannelBus::ChannelBus(channel::VcpuPages& pages, u32 vcpus, bool instructions_clock)
+    : pages_{pages}, patience_{channel::Spin::longest_for(vcpus)}, instructions_clock_{instructions_clock} {}
 
 u64 ChannelBus::chipset_deadline_ns() { return g_chipset_deadline.load(std::memory_order_relaxed); }
 
-u64 ChannelBus::call(cpu::Vcpu& cpu, Request request) {
-  if (trace::mask) flush_trace();  // lines of the two processes stay in order
+u64 ChannelBus::call(cpu::Vcpu& cpu, channel::Request request) {
+  if (trace::mask) channel::flush_trace();  // lines of the two processes stay in order
   if (instructions_clock_) request.now_ns = cpu.clock->tsc_to_ns(cpu.vm_tsc());
   request.think = __rdtsc() - resumed_at_;
   pages_.request = request;
-  pages_.turn.store(static_cast<u32>(Turn::requested));  // seq_cst: before the look at server_sleeps
-  if (pages_.server_sleeps.load()) futex_wake(pages_.turn);
+  pages_.turn.store(static_cast<u32>(channel::Turn::requested));  // seq_cst: before the look at server_sleeps
+  if (pages_.server_sleeps.load()) channel::futex_wake(pages_.turn);
   await_reply(cpu);
   resumed_at_ = __rdtsc();
-  const Reply reply = pages_.reply;
+  const channel::Reply reply = pages_.reply;
   if (instructions_clock_) {
     // An event came nearer than the slice in progress reaches: let the loop plan anew.
     if (reply.deadline_ns < g_chipset_deadline.exchange(reply.deadline_ns, std::memory_order_relaxed))
@@ -49,33 +49,33 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
   const auto replied = [&] {
     if (pages_.attention.load(std::memory_order_relaxed) & cpu::attention::smp_request) [[unlikely]]
       cpu.code->serve(cpu);  // another vCPU waits for this one meanwhile
-    return pages_.turn.load(std::memory_order_acquire) == static_cast<u32>(Turn::replied);
+    return pages_.turn.load(std::memory_order_acquire) == static_cast<u32>(channel::Turn::replied);
   };
   if (patience_.wait(replied)) return;
   cpu.code->park(cpu);
   pages_.client_sleeps.store(1);
-  while (pages_.turn.load() != static_cast<u32>(Turn::replied))
-    futex_wait(pages_.turn, static_cast<u32>(Turn::requested));
+  while (pages_.turn.load() != static_cast<u32>(channel::Turn::replied))
+    channel::futex_wait(pages_.turn, static_cast<u32>(channel::Turn::requested));
   pages_.client_sleeps.store(0, std::memory_order_relaxed);
   cpu.code->unpark(cpu);
 }
 
 u32 ChannelBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {
-  Request r = of(RequestKind::port_read);
+  channel::Request r = of(channel::RequestKind::port_read);
   r.port = port, r.size = static_cast<u16>(size);
   return static_cast<u32>(call(cpu, r) & low_bytes(size));
 }
 
 void ChannelBus::port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) {
-  Request r = of(RequestKind::port_write);
+  channel::Request r = of(channel::RequestKind::port_write);
   r.port = port, r.size = static_cast<u16>(size), r.value = value;
   call(cpu, r);
 }
 
 void ChannelBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, u8* out) {
   while (count > 0) {
-    Request r = of(RequestKind::port_read_many);
-    r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
+    channel::Request r = of(channel::RequestKind::port_read_many);
+    r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, channel::kBulkBytes / size);
     call(cpu, r);
     std::memcpy(out, pages_.bulk, u64{r.count} * size);
     out += u64{r.count} * size;
@@ -85,8 +85,8 @@ void ChannelBus::port_read_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 cou
 
 void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 count, const u8* in) {
   while (count > 0) {
-    Request r = of(RequestKind::port_write_many);
-    r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, kBulkBytes / size);
+    channel::Request r = of(channel::RequestKind::port_write_many);
+    r.port = port, r.size = static_cast<u16>(size), r.count = std::min(count, channel::kBulkBytes / size);
     std::memcpy(pages_.bulk, in, u64{r.count} * size);
     call(cpu, r);
     in += u64{r.count} * size;
@@ -95,27 +95,29 @@ void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 co
 }
 
 u64 ChannelBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
-  Request r = of(RequestKind::mmio_read);
+  channel::Request r = of(channel::RequestKind::mmio_read);
   r.address = gpa.raw, r.size = static_cast<u16>(size);
   return call(cpu, r) & low_bytes(size);
 }
 
 void ChannelBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
-  Request r = of(RequestKind::mmio_write);
+  channel::Request r = of(channel::RequestKind::mmio_write);
   r.address = gpa.raw, r.size = static_cast<u16>(size), r.value = value;
   call(cpu, r);
 }
 
-u8 ChannelBus::pic_acknowledge(cpu::Vcpu& cpu) { return static_cast<u8>(call(cpu, of(RequestKind::pic_acknowledge))); }
+u8 ChannelBus::pic_acknowledge(cpu::Vcpu& cpu) {
+  return static_cast<u8>(call(cpu, of(channel::RequestKind::pic_acknowledge)));
+}
 
 void ChannelBus::ioapic_eoi(cpu::Vcpu& cpu, u8 vector) {
-  Request r = of(RequestKind::ioapic_eoi);
+  channel::Request r = of(channel::RequestKind::ioapic_eoi);
   r.value = vector;
   call(cpu, r);
 }
 
-void ChannelBus::numeric_error(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::numeric_error)); }
-void ChannelBus::tick(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::tick)); }
-void ChannelBus::idle(cpu::Vcpu& cpu) { call(cpu, of(RequestKind::idle)); }
+void ChannelBus::numeric_error(cpu::Vcpu& cpu) { call(cpu, of(channel::RequestKind::numeric_error)); }
+void ChannelBus::tick(cpu::Vcpu& cpu) { call(cpu, of(channel::RequestKind::tick)); }
+void ChannelBus::idle(cpu::Vcpu& cpu) { call(cpu, of(channel::RequestKind::idle)); }
 
 }  // namespace trapline::core

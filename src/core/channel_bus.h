@@ -1,8 +1,8 @@
 // cpu::Bus over the channel, for one vCPU: every access is a synchronous request to the monitor.
 #pragma once
 
-#include "core/channel.h"
-#include "core/spin.h"
+#include "channel/channel.h"
+#include "channel/spin.h"
 #include "cpu/bus.h"
 #include "cpu/vcpu.h"
 
@@ -10,7 +10,7 @@ namespace trapline::core {
 
 class ChannelBus final : public cpu::Bus {
  public:
-  ChannelBus(VcpuPages& pages, u32 vcpus, bool instructions_clock);
+  ChannelBus(channel::VcpuPages& pages, u32 vcpus, bool instructions_clock);
 
   u32 port_read(cpu::Vcpu& cpu, u16 port, unsigned size) override;
   void port_write(cpu::Vcpu& cpu, u16 port, unsigned size, u32 value) override;
@@ -29,11 +29,11 @@ class ChannelBus final : public cpu::Bus {
   static u64 chipset_deadline_ns();
 
  private:
-  u64 call(cpu::Vcpu& cpu, Request request);
+  u64 call(cpu::Vcpu& cpu, channel::Request request);
   void await_reply(cpu::Vcpu& cpu);
 
-  VcpuPages& pages_;
-  Patience patience_;
+  channel::VcpuPages& pages_;
+  channel::Patience patience_;
   const bool instructions_clock_;
   u64 resumed_at_ = 0;  // when the last reply was seen
 };

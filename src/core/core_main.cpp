@@ -12,16 +12,17 @@
 
 #include "base/trace.h"
 #include "base/write.h"
-#include "core/device_memory.h"
+#include "boot/boot.h"
+#include "channel/core_start.h"
+#include "channel/shared_page.h"
+#include "channel/trace_sink.h"
 #include "core/finish.h"
 #include "core/sandbox.h"
-#include "core/trace_sink.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
 #include "engine/common/code_names.h"
 #include "engine/common/executed_scan.h"
 #include "engine/vector/vector_unit.h"
-#include "machine/boot/boot.h"
 
 namespace trapline::core {
 
@@ -29,22 +30,23 @@ namespace {
 
 std::atomic<u32> g_start{0};  // a futex: 1 once the guest is loaded
 
-[[noreturn]] void refuse(const std::string& why) { finish(EndKind::host_refused, why); }
+[[noreturn]] void refuse(const std::string& why) { finish(channel::EndKind::host_refused, why); }
 
 // A whole file in anonymous memory: what changes on disk afterwards cannot hurt.
-machine::Bytes read_image(int fd, const char* what) {
+boot::Bytes read_image(int fd, const char* what) {
   struct stat st {};
   if (::fstat(fd, &st) != 0 || st.st_size <= 0) return {};
   const auto size = static_cast<std::size_t>(st.st_size);
   void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) finish(EndKind::host_memory, fmt::format("{}: no memory to read {} bytes", what, size));
+  if (at == MAP_FAILED)
+    finish(channel::EndKind::host_memory, fmt::format("{}: no memory to read {} bytes", what, size));
   std::size_t done = 0;
   while (done < size) {
     const ssize_t n = ::pread(fd, static_cast<char*>(at) + done, size - done, static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0)
-      finish(EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done,
-                                               n < 0 ? std::strerror(errno) : "the file was cut short"));
+      finish(channel::EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done,
+                                                        n < 0 ? std::strerror(errno) : "the file was cut short"));
     done += static_cast<std::size_t>(n);
   }
   return {static_cast<const std::byte*>(at), size};
@@ -64,14 +66,14 @@ void map_code_names(int fd) {
   engine::code_names = static_cast<engine::CodeNames*>(at);
 }
 
-void release_image(machine::Bytes bytes) {
+void release_image(boot::Bytes bytes) {
   if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
 }
 
-machine::BootRequest read_images(const Launch& launch) {
-  machine::BootRequest r;
+boot::BootRequest read_images(const channel::Launch& launch) {
+  boot::BootRequest r;
   r.kernel = read_image(launch.kernel_fd, "kernel");
-  r.initrd = launch.initrd_fd >= 0 ? read_image(launch.initrd_fd, "initrd") : machine::Bytes{};
+  r.initrd = launch.initrd_fd >= 0 ? read_image(launch.initrd_fd, "initrd") : boot::Bytes{};
   for (const auto& m : launch.modules) r.modules.push_back({read_image(m.fd, "module"), m.name, m.arguments});
   r.kernel_name = launch.kernel_name;
   r.command_line = launch.command_line;
@@ -80,15 +82,15 @@ machine::BootRequest read_images(const Launch& launch) {
 }
 
 // The monitor measures the TSC meanwhile.
-void await_clock(VmPage& page) {
-  while (page.clock_ready.load(std::memory_order_acquire) == 0) futex_wait(page.clock_ready, 0);
+void await_clock(channel::VmPage& page) {
+  while (page.clock_ready.load(std::memory_order_acquire) == 0) channel::futex_wait(page.clock_ready, 0);
 }
 
 void vcpu_thread(VcpuUnit& unit) {
   install_alternate_stack();
   g_start.fetch_add(2);  // ready: bit 0 is the start signal
-  futex_wake(g_start, 64);
-  for (u32 v; !((v = g_start.load(std::memory_order_acquire)) & 1);) futex_wait(g_start, v);
+  channel::futex_wake(g_start, 64);
+  for (u32 v; !((v = g_start.load(std::memory_order_acquire)) & 1);) channel::futex_wait(g_start, v);
   run_vcpu(unit);
 }
 
@@ -98,26 +100,26 @@ void start_threads(Vm& vm) {
     std::thread{[u = unit.get()] { vcpu_thread(*u); }}.detach();
   }
   const u32 all = static_cast<u32>(vm.vcpus.size()) * 2;
-  for (u32 v; (v = g_start.load(std::memory_order_acquire)) != all;) futex_wait(g_start, v);
+  for (u32 v; (v = g_start.load(std::memory_order_acquire)) != all;) channel::futex_wait(g_start, v);
 }
 
-void load_guest(Vm& vm, const machine::BootRequest& request) {
-  auto booted = machine::boot(vm.ram, vm.vcpus.front()->cpu, request);
-  if (!booted) finish(EndKind::boot_failed, booted.error());
+void load_guest(Vm& vm, const boot::BootRequest& request) {
+  auto booted = boot::load_kernel(vm.ram, vm.vcpus.front()->cpu, request);
+  if (!booted) finish(channel::EndKind::boot_failed, booted.error());
   release_image(request.kernel);
   release_image(request.initrd);
   for (const auto& m : request.modules) release_image(m.bytes);
 }
 
-std::unique_ptr<Vm> set_up(Channel channel, Launch launch) {
-  const machine::DevicePage* devices = DeviceMemory::attach(launch.devices_fd);
+std::unique_ptr<Vm> set_up(channel::Channel channel, channel::Launch launch) {
+  const devices::DevicePage* devices = channel::SharedPage<devices::DevicePage>::attach(launch.devices_fd);
   if (!devices) refuse("no address space for the devices' page");
   auto ram = GuestMemory::map(launch.ram_fd, launch.memory);
   if (!ram) refuse(ram.error() + ": give a smaller --memory");
   ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
   await_clock(channel.vm());
   auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices);
-  if (!vm) finish(EndKind::boot_failed, vm.error());
+  if (!vm) finish(channel::EndKind::boot_failed, vm.error());
   return std::move(*vm);
 }
 
@@ -127,15 +129,15 @@ int number(const char* text) {
   return value;
 }
 
-[[noreturn]] void run(Channel channel) {
+[[noreturn]] void run(channel::Channel channel) {
   const u32 length = channel.vm().launch_length;
-  auto launch = length <= kLaunchBytes ? unpack({channel.launch(), length}) : std::nullopt;
-  if (!launch) finish(EndKind::internal_error, "the launch parameters are malformed");
+  auto launch = length <= channel::kLaunchBytes ? channel::unpack({channel.launch(), length}) : std::nullopt;
+  if (!launch) finish(channel::EndKind::internal_error, "the launch parameters are malformed");
   const int trace_fd = launch->trace_fd;
   const u32 vcpus = launch->cpus;
   const u64 cpu_seconds = launch->cpu_seconds;
   trace::mask = launch->trace_mask;
-  const machine::BootRequest images = read_images(*launch);
+  const boot::BootRequest images = read_images(*launch);
   map_executed_log(launch->scan_fd);
   map_code_names(launch->names_fd);
   const bool in_turns = launch->instructions_clock;
@@ -145,27 +147,27 @@ int number(const char* text) {
   install_alternate_stack();
   if (!in_turns) start_threads(*vm);
   const int kept = close_descriptors(trace_fd);
-  open_trace(kept);
+  channel::open_trace(kept);
   if (auto locked = lock_down({kept, vcpus, cpu_seconds}); !locked) refuse(locked.error());
   load_guest(*vm, images);
   if (in_turns) run_in_turns(*vm);
   g_start.fetch_or(1, std::memory_order_release);
-  futex_wake(g_start, 64);
-  for (std::atomic<u32> never{0};;) futex_wait(never, 0);
+  channel::futex_wake(g_start, 64);
+  for (std::atomic<u32> never{0};;) channel::futex_wait(never, 0);
 }
 
 }  // namespace
 
 int core_main(int argc, char** argv) {
   if (argc != 5) {  // channel, vCPUs, own mount namespace
-    say(fmt::format("{} is started by `trapline run` only", kCoreCommand));
+    say(fmt::format("{} is started by `trapline run` only", channel::kCoreCommand));
     return 2;
   }
   const int fd = number(argv[2]), vcpus = number(argv[3]);
   harden_process(number(argv[4]) == 1);
-  if (fd < 0 || vcpus < 1 || vcpus > static_cast<int>(kMaxVcpus)) return 2;
-  auto channel = Channel::attach(fd, static_cast<u32>(vcpus));
-  if (!channel) return kCannotStart;
+  if (fd < 0 || vcpus < 1 || vcpus > static_cast<int>(channel::kMaxVcpus)) return 2;
+  auto channel = channel::Channel::attach(fd, static_cast<u32>(vcpus));
+  if (!channel) return channel::kCannotStart;
   set_report_channel(*channel);
   install_crash_handlers();
   run(std::move(*channel));

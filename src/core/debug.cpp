@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "channel/futex.h"
 #include "core/debug_registers.h"
 #include "core/finish.h"
-#include "core/futex.h"
 #include "core/vm.h"
 #include "cpu/mmu.h"
 
@@ -22,8 +22,9 @@ u64 all_bits(std::size_t vcpus) { return vcpus >= 64 ? ~u64{0} : (u64{1} << vcpu
 
 bool overlap(u64 a, u64 a_bytes, u64 b, u64 b_bytes) { return a - b < b_bytes || b - a < a_bytes; }
 
-bool watches(const DebugStop& stop, bool write) {
-  return stop.kind == StopKind::access || stop.kind == (write ? StopKind::write : StopKind::read);
+bool watches(const channel::DebugStop& stop, bool write) {
+  return stop.kind == channel::StopKind::access ||
+         stop.kind == (write ? channel::StopKind::write : channel::StopKind::read);
 }
 
 }  // namespace
@@ -43,18 +44,18 @@ Exit Debugger::run(VcpuUnit& unit, u64 budget) {
   if (told_of_hit(unit)) return Exit::breakpoint;
   if (me.stepping) {
     const Exit exit = step_once(unit, mailbox_.step_interrupts != 0);
-    return exit == Exit::breakpoint ? stop_for(unit, DebugReport::step) : exit;
+    return exit == Exit::breakpoint ? stop_for(unit, channel::DebugReport::step) : exit;
   }
   if (me.pass && linear_pc(unit.cpu) == me.pass_at) {
     const Exit exit = step_once(unit, false);
     if (exit != Exit::breakpoint) return exit;
-    if (me.hit) return stop_for(unit, DebugReport::breakpoint);
+    if (me.hit) return stop_for(unit, channel::DebugReport::breakpoint);
   }
   me.pass = false;
   const u64 used = unit.cpu.retired - start;
   if (used >= budget) return Exit::budget_spent;
   const Exit exit = unit.engine->run(unit.cpu, budget - used);
-  return exit == Exit::breakpoint ? stop_for(unit, DebugReport::breakpoint) : exit;
+  return exit == Exit::breakpoint ? stop_for(unit, channel::DebugReport::breakpoint) : exit;
 }
 
 // Without `interrupts` a running vCPU executes its instruction before any of them: else the timer, due again after
@@ -68,7 +69,7 @@ Exit Debugger::step_once(VcpuUnit& unit, bool interrupts) {
   return exit;
 }
 
-Exit Debugger::stop_for(VcpuUnit& unit, DebugReport otherwise) {
+Exit Debugger::stop_for(VcpuUnit& unit, channel::DebugReport otherwise) {
   PerVcpu& me = state_of(unit);
   // An instruction that faulted after the access has not told the engine; the hit is too old then.
   me.owes_hit = me.hit && unit.cpu.retired - me.hit_retired <= 1;
@@ -86,30 +87,30 @@ bool Debugger::told_of_hit(VcpuUnit& unit) {
     me.hit.reset();
     return false;
   }
-  me.owes_hit = !report(unit, DebugReport::watchpoint);
+  me.owes_hit = !report(unit, channel::DebugReport::watchpoint);
   return true;
 }
 
 // False: another vCPU has something to tell first.
-bool Debugger::report(VcpuUnit& unit, DebugReport what) {
+bool Debugger::report(VcpuUnit& unit, channel::DebugReport what) {
   u32 nobody = 0;
   const bool first = mailbox_.reporter.compare_exchange_strong(nobody, unit.cpu.index + 1);
   if (first) {
     mailbox_.report = static_cast<u32>(what);
-    if (const auto& hit = state_of(unit).hit; hit && what == DebugReport::watchpoint) {
+    if (const auto& hit = state_of(unit).hit; hit && what == channel::DebugReport::watchpoint) {
       mailbox_.report_kind = static_cast<u32>(hit->kind);
       mailbox_.report_address = hit->address;
     }
   }
   mailbox_.stop.store(1);
   for (auto& other : vm_.vcpus)
-    if (other.get() != &unit) kick(other->pages, cpu::attention::kick);
+    if (other.get() != &unit) channel::kick(other->pages, cpu::attention::kick);
   return first;
 }
 
 void Debugger::crashed(VcpuUnit& unit) {
   while (mailbox_.attached.load(std::memory_order_relaxed)) {
-    const bool told = report(unit, DebugReport::crash);
+    const bool told = report(unit, channel::DebugReport::crash);
     pause(unit);
     if (told) return;
   }
@@ -117,7 +118,7 @@ void Debugger::crashed(VcpuUnit& unit) {
 
 void Debugger::crashed_in_turns(VcpuUnit& unit) {
   if (!mailbox_.attached.load(std::memory_order_relaxed)) return;
-  report(unit, DebugReport::crash);
+  report(unit, channel::DebugReport::crash);
   unit.cpu.code->park(unit.cpu);
   pause_all();
 }
@@ -128,14 +129,14 @@ void Debugger::announce_pause(u64 bits) {
   const u64 all = all_bits(vm_.vcpus.size());
   if ((mailbox_.paused.fetch_or(bits) | bits) != all) return;
   mailbox_.event.fetch_add(1);
-  futex_wake(mailbox_.event);
+  channel::futex_wake(mailbox_.event);
 }
 
 u32 Debugger::next_word(u32 seen) {
   u32 now;
   while ((now = mailbox_.epoch.load(std::memory_order_acquire)) == seen && !vm_.stopping())
-    futex_wait(mailbox_.epoch, seen);
-  if (vm_.stopping()) finish(EndKind::stopped, {});
+    channel::futex_wait(mailbox_.epoch, seen);
+  if (vm_.stopping()) finish(channel::EndKind::stopped, {});
   return now;
 }
 
@@ -146,7 +147,8 @@ void Debugger::pause(VcpuUnit& unit) {
   announce_pause(bit_of(unit));
   do {
     word = next_word(word);
-    if (command_of(word) != DebugCommand::resume && vcpu_of(word) == unit.cpu.index) execute(word, unit);
+    if (channel::command_of(word) != channel::DebugCommand::resume && channel::vcpu_of(word) == unit.cpu.index)
+      execute(word, unit);
   } while (!resume(unit));
   unit.cpu.code->unpark(unit.cpu);
 }
@@ -155,8 +157,8 @@ void Debugger::pause_all() {
   if (!pausing()) return;
   u32 word = mailbox_.epoch.load();
   announce_pause(all_bits(vm_.vcpus.size()));
-  while (command_of(word = next_word(word)) != DebugCommand::resume)
-    if (vcpu_of(word) < vm_.vcpus.size()) execute(word, *vm_.vcpus[vcpu_of(word)]);
+  while (channel::command_of(word = next_word(word)) != channel::DebugCommand::resume)
+    if (channel::vcpu_of(word) < vm_.vcpus.size()) execute(word, *vm_.vcpus[channel::vcpu_of(word)]);
   for (auto& unit : vm_.vcpus) state_of(*unit).held = !resume(*unit);
 }
 
@@ -164,10 +166,10 @@ bool Debugger::held(const VcpuUnit& unit) const { return state_[unit.cpu.index].
 
 // False: it is to stay paused.
 bool Debugger::resume(VcpuUnit& unit) {
-  const auto go = static_cast<Go>(mailbox_.go[unit.cpu.index].exchange(static_cast<u32>(Go::no)));
-  if (go == Go::no) return false;
+  const auto go = static_cast<channel::Go>(mailbox_.go[unit.cpu.index].exchange(static_cast<u32>(channel::Go::no)));
+  if (go == channel::Go::no) return false;
   PerVcpu& me = state_of(unit);
-  me.stepping = go == Go::step;
+  me.stepping = go == channel::Go::step;
   if (!me.flush) return true;
   me.flush = false;
   unit.engine->flush();
@@ -178,42 +180,42 @@ bool Debugger::resume(VcpuUnit& unit) {
 // -- Commands
 // ----------------------------------------------------------------------------------------------------------------
 void Debugger::execute(u32 word, VcpuUnit& unit) {
-  mailbox_.result = perform(command_of(word), unit);
+  mailbox_.result = perform(channel::command_of(word), unit);
   mailbox_.done.store(word, std::memory_order_release);
   mailbox_.event.fetch_add(1);
-  futex_wake(mailbox_.event);
+  channel::futex_wake(mailbox_.event);
 }
 
-u32 Debugger::perform(DebugCommand command, VcpuUnit& unit) {
-  DebugMailbox& m = mailbox_;
+u32 Debugger::perform(channel::DebugCommand command, VcpuUnit& unit) {
+  channel::DebugMailbox& m = mailbox_;
   const u64 address = m.address;
-  const u32 length = std::min(m.length, DebugMailbox::kDataBytes);
+  const u32 length = std::min(m.length, channel::DebugMailbox::kDataBytes);
   u32 done = 0;
   switch (command) {
-    case DebugCommand::read_registers: {
-      const DebugRegisters r = read_registers(unit.cpu);
+    case channel::DebugCommand::read_registers: {
+      const channel::DebugRegisters r = read_registers(unit.cpu);
       std::memcpy(m.data, &r, sizeof r);
       return 1;
     }
-    case DebugCommand::write_registers: {
-      DebugRegisters r;
+    case channel::DebugCommand::write_registers: {
+      channel::DebugRegisters r;
       std::memcpy(&r, m.data, sizeof r);
       write_registers(unit.cpu, r);
       return 1;
     }
-    case DebugCommand::read_memory:
+    case channel::DebugCommand::read_memory:
       while (done < length && cpu::peek(unit.cpu, address + done, m.data + done, 1)) done++;
       return done;
-    case DebugCommand::write_memory:
+    case channel::DebugCommand::write_memory:
       while (done < length && cpu::poke(unit.cpu, address + done, m.data + done, 1)) done++;
       return done;
-    case DebugCommand::translate: {
+    case channel::DebugCommand::translate: {
       Gpa gpa;
       if (!cpu::peek_translate(unit.cpu, address, &gpa)) return 0;
       std::memcpy(m.data, &gpa.raw, sizeof gpa.raw);
       return 1;
     }
-    case DebugCommand::load_stops:
+    case channel::DebugCommand::load_stops:
       load_stops();
       return 1;
     default:
@@ -224,10 +226,10 @@ u32 Debugger::perform(DebugCommand command, VcpuUnit& unit) {
 void Debugger::load_stops() {
   breakpoints_.clear();
   watchpoints_.clear();
-  const u32 count = std::min(mailbox_.stop_count, DebugMailbox::kStops);
+  const u32 count = std::min(mailbox_.stop_count, channel::DebugMailbox::kStops);
   for (u32 i = 0; i < count; i++) {
-    const DebugStop stop = mailbox_.stops[i];
-    if (stop.kind == StopKind::execute)
+    const channel::DebugStop stop = mailbox_.stops[i];
+    if (stop.kind == channel::StopKind::execute)
       breakpoints_.push_back(stop.address);
     else
       watchpoints_.push_back(stop);
@@ -248,7 +250,7 @@ bool Debugger::breakpoint_at_offset(u64 page_offset) const {
 }
 
 bool Debugger::accessed(cpu::Vcpu& cpu, Gva linear, u64 bytes, bool write) {
-  for (const DebugStop& w : watchpoints_) {
+  for (const channel::DebugStop& w : watchpoints_) {
     if (!watches(w, write) || !overlap(linear.raw, bytes, w.address, w.length)) continue;
     PerVcpu& me = state_[cpu.index];
     me.hit = w;

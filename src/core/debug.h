@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "core/debug_mailbox.h"
+#include "channel/debug_mailbox.h"
 #include "cpu/debug_port.h"
 #include "engine/engine.h"
 
@@ -46,28 +46,28 @@ class Debugger final : public cpu::DebugPort {
     bool flush = false;  // breakpoints changed
     bool pass = false;   // the breakpoint at `pass_at` was told: execute that instruction
     u64 pass_at = 0;
-    std::optional<DebugStop> hit;  // a watchpoint that the instruction under way has hit
-    u64 hit_retired = 0;           // cpu.retired then
-    bool owes_hit = false;         // `hit` is to be told
+    std::optional<channel::DebugStop> hit;  // a watchpoint that the instruction under way has hit
+    u64 hit_retired = 0;                    // cpu.retired then
+    bool owes_hit = false;                  // `hit` is to be told
   };
 
   PerVcpu& state_of(const VcpuUnit& unit);
   engine::Exit step_once(VcpuUnit& unit, bool interrupts);
-  engine::Exit stop_for(VcpuUnit& unit, DebugReport otherwise);
+  engine::Exit stop_for(VcpuUnit& unit, channel::DebugReport otherwise);
   bool told_of_hit(VcpuUnit& unit);
-  bool report(VcpuUnit& unit, DebugReport what);
+  bool report(VcpuUnit& unit, channel::DebugReport what);
   void announce_pause(u64 bits);
   u32 next_word(u32 seen);
   void execute(u32 word, VcpuUnit& unit);
-  u32 perform(DebugCommand command, VcpuUnit& unit);
+  u32 perform(channel::DebugCommand command, VcpuUnit& unit);
   void load_stops();
   bool resume(VcpuUnit& unit);
 
   Vm& vm_;
-  DebugMailbox& mailbox_;
+  channel::DebugMailbox& mailbox_;
   std::vector<PerVcpu> state_;
   std::vector<u64> breakpoints_;  // sorted
-  std::vector<DebugStop> watchpoints_;
+  std::vector<channel::DebugStop> watchpoints_;
 };
 
 }  // namespace trapline::core

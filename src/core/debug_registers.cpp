@@ -43,8 +43,8 @@ void write_base(cpu::Vcpu& cpu, cpu::Seg s, u64 base) {
 
 u64 linear_pc(const cpu::Vcpu& cpu) { return (seg_of(cpu, cpu::Seg::cs).linear_base + cpu.rip) & cpu.linear_mask; }
 
-DebugRegisters read_registers(const cpu::Vcpu& cpu) {
-  DebugRegisters r;
+channel::DebugRegisters read_registers(const cpu::Vcpu& cpu) {
+  channel::DebugRegisters r;
   std::memcpy(r.gpr, cpu.gpr, sizeof r.gpr);
   r.pc = linear_pc(cpu);
   r.rip = cpu.rip, r.rflags = cpu.rflags();
@@ -62,7 +62,7 @@ DebugRegisters read_registers(const cpu::Vcpu& cpu) {
   return r;
 }
 
-void write_registers(cpu::Vcpu& cpu, const DebugRegisters& r) {
+void write_registers(cpu::Vcpu& cpu, const channel::DebugRegisters& r) {
   std::memcpy(cpu.gpr, r.gpr, sizeof r.gpr);
   if (r.pc != linear_pc(cpu)) write_pc(cpu, r.pc);
   write_flags(cpu, r.rflags);

@@ -14,8 +14,8 @@
 #include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
-#include "core/futex.h"
-#include "core/trace_sink.h"
+#include "channel/futex.h"
+#include "channel/trace_sink.h"
 #include "core/vm.h"
 #include "engine/verify/lockstep.h"
 
@@ -23,14 +23,14 @@ namespace trapline::core {
 
 namespace {
 
-VmPage* g_page = nullptr;
+channel::VmPage* g_page = nullptr;
 Vm* g_vm = nullptr;
 thread_local const cpu::Vcpu* t_vcpu = nullptr;
 thread_local bool t_claimed = false;
 
 [[noreturn]] void sleep_for_good() {
   std::atomic<u32> never{0};
-  for (;;) futex_wait(never, 0);
+  for (;;) channel::futex_wait(never, 0);
 }
 
 void publish_stats() {
@@ -39,20 +39,20 @@ void publish_stats() {
     unit->pages.stats.retired = unit->cpu.retired;
     unit->pages.stats.count = unit->cpu.count;
   }
-  core::VcpuStats& first = g_vm->vcpus.front()->pages.stats;
+  channel::VcpuStats& first = g_vm->vcpus.front()->pages.stats;
   first.verified_stretches = engine::verify::stretches;
   first.verified_instructions = engine::verify::instructions;
 }
 
 // Plain copies only: may run in a signal handler.
-[[noreturn]] void publish(EndKind kind, std::string_view text) {
+[[noreturn]] void publish(channel::EndKind kind, std::string_view text) {
   if (!g_page) ::_exit(1);
   if (t_claimed) ::_exit(1);  // the report itself went wrong
   if (g_page->report.claimed.exchange(1) != 0) sleep_for_good();
   t_claimed = true;
   publish_stats();
-  g_page->trace_error = static_cast<u32>(trace_error());
-  const std::size_t n = std::min<std::size_t>(text.size(), kReportBytes);
+  g_page->trace_error = static_cast<u32>(channel::trace_error());
+  const std::size_t n = std::min<std::size_t>(text.size(), channel::kReportBytes);
   std::memcpy(g_page->report.text, text.data(), n);
   g_page->report.length = static_cast<u32>(n);
   g_page->report.kind.store(static_cast<u32>(kind), std::memory_order_release);
@@ -82,7 +82,7 @@ bool in_guest_ram(const void* address) {
 
 void on_signal(int signal, siginfo_t* info, void* context) {
   if (signal == SIGBUS && in_guest_ram(info->si_addr))
-    publish(EndKind::host_memory, "the host has no memory left for the guest's RAM");
+    publish(channel::EndKind::host_memory, "the host has no memory left for the guest's RAM");
   const auto* uc = static_cast<const ucontext_t*>(context);
   char text[512];
   const int n = std::snprintf(
@@ -91,13 +91,14 @@ void on_signal(int signal, siginfo_t* info, void* context) {
       name_of_signal(signal), static_cast<unsigned long long>(uc->uc_mcontext.gregs[REG_RIP]), info->si_addr,
       t_vcpu ? static_cast<int>(t_vcpu->index) : -1, t_vcpu ? static_cast<unsigned long long>(t_vcpu->rip) : 0,
       t_vcpu ? static_cast<unsigned long long>(t_vcpu->retired) : 0);
-  publish(EndKind::internal_error, {text, static_cast<std::size_t>(std::clamp<int>(n, 0, sizeof text - 1))});
+  publish(channel::EndKind::internal_error, {text, static_cast<std::size_t>(std::clamp<int>(n, 0, sizeof text - 1))});
 }
 
 [[noreturn]] void on_invariant(const char* file, int line, const std::string& message) {
-  finish(EndKind::internal_error, fmt::format("{}:{}: {}; vcpu {}, guest rip {:#x}, {} instructions retired", file,
-                                              line, message, t_vcpu ? static_cast<int>(t_vcpu->index) : -1,
-                                              t_vcpu ? t_vcpu->rip : 0, t_vcpu ? t_vcpu->retired : 0));
+  finish(channel::EndKind::internal_error,
+         fmt::format("{}:{}: {}; vcpu {}, guest rip {:#x}, {} instructions retired", file, line, message,
+                     t_vcpu ? static_cast<int>(t_vcpu->index) : -1, t_vcpu ? t_vcpu->rip : 0,
+                     t_vcpu ? t_vcpu->retired : 0));
 }
 
 // An exception that nobody catches: what the host refuses comes from constructors and threads.
@@ -105,33 +106,33 @@ void on_signal(int signal, siginfo_t* info, void* context) {
   try {
     if (const auto thrown = std::current_exception()) std::rethrow_exception(thrown);
   } catch (const HostRefused& refused) {
-    publish(EndKind::host_refused, refused.what());
+    publish(channel::EndKind::host_refused, refused.what());
   } catch (const std::system_error& error) {
-    publish(EndKind::host_refused,
+    publish(channel::EndKind::host_refused,
             fmt::format("no thread for a vCPU: {}: raise the limits of processes and memory (ulimit -u, ulimit -d)",
                         error.code().message()));
   } catch (const std::exception& error) {
-    publish(EndKind::internal_error, fmt::format("an exception escaped in the core: {}", error.what()));
+    publish(channel::EndKind::internal_error, fmt::format("an exception escaped in the core: {}", error.what()));
   } catch (...) {
   }
-  publish(EndKind::internal_error, "an exception escaped in the core");
+  publish(channel::EndKind::internal_error, "an exception escaped in the core");
 }
 
 [[noreturn]] void on_no_memory() {
-  publish(EndKind::host_memory, "the host has no memory left for the core's own tables");
+  publish(channel::EndKind::host_memory, "the host has no memory left for the core's own tables");
 }
 
 }  // namespace
 
-void set_report_channel(const Channel& channel) { g_page = &channel.vm(); }
+void set_report_channel(const channel::Channel& channel) { g_page = &channel.vm(); }
 void set_report_vm(Vm* vm) { g_vm = vm; }
 void set_current_vcpu(const cpu::Vcpu* cpu) {
   t_vcpu = cpu;
   trace::set_vcpu(cpu ? static_cast<int>(cpu->index) : -1);
 }
 
-void finish(EndKind kind, std::string_view text) {
-  flush_trace();
+void finish(channel::EndKind kind, std::string_view text) {
+  channel::flush_trace();
   publish(kind, text);
 }
 

@@ -5,15 +5,16 @@
 
 #include <string_view>
 
-#include "core/channel.h"
+#include "channel/channel.h"
+#include "cpu/vcpu.h"
 
 namespace trapline::core {
 
 struct Vm;
 
-void set_report_channel(const Channel& channel);  // from here on finish() works
-void set_report_vm(Vm* vm);                       // from here on it includes counters and guest state
-[[noreturn]] void finish(EndKind kind, std::string_view text);
+void set_report_channel(const channel::Channel& channel);  // from here on finish() works
+void set_report_vm(Vm* vm);                                // from here on it includes counters and guest state
+[[noreturn]] void finish(channel::EndKind kind, std::string_view text);
 
 void install_crash_handlers();                // once per process
 void install_alternate_stack();               // once per thread, before the sandbox closes

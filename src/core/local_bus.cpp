@@ -3,13 +3,13 @@
 #include "base/trace.h"
 #include "cpu/vcpu.h"
 #include "devices/acpi_pm.h"
-#include "machine/chipset.h"
+#include "devices/board_map.h"
 
 namespace trapline::core {
 
 namespace {
 
-namespace map = machine::map;
+namespace map = devices::map;
 using devices::IoApic;
 
 constexpr u16 kPit = 0x40, kPitControl = 0x43, kPort61 = 0x61, kRtcIndex = 0x70, kRtcData = 0x71, kPost = 0x80;

@@ -1,5 +1,5 @@
 // What the core answers by itself: accesses whose answer follows from the guest's time and from device state that the
-// monitor has published (machine/device_page.h), or that concern nobody but the reader. All else is asked of the
+// monitor has published (devices/device_page.h), or that concern nobody but the reader. All else is asked of the
 // monitor.
 //
 //   PM timer                        the time alone
@@ -17,19 +17,20 @@
 #include <atomic>
 #include <mutex>
 
-#include "core/serial_ring.h"
+#include "channel/serial_ring.h"
 #include "cpu/bus.h"
-#include "machine/device_page.h"
+#include "devices/device_page.h"
 
 namespace trapline::core {
 
 // Of the VM: shared by its vCPUs' buses.
 struct LocalDevices {
   // `posting`: else each byte to send is a request.
-  LocalDevices(const machine::DevicePage& p, SerialRing& s, bool posting) : page{p}, serial{s}, posts{posting} {}
+  LocalDevices(const devices::DevicePage& p, channel::SerialRing& s, bool posting)
+      : page{p}, serial{s}, posts{posting} {}
 
-  const machine::DevicePage& page;
-  SerialRing& serial;
+  const devices::DevicePage& page;
+  channel::SerialRing& serial;
   const bool posts;
 
   std::mutex pit_mutex, serial_mutex;  // taken for a few instructions, never with another

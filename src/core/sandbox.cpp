@@ -18,8 +18,9 @@
 #include <limits>
 
 #include "base/types.h"
-#include "core/namespaces.h"
-#include "core/trace_sink.h"
+#include "channel/core_start.h"
+#include "channel/namespaces.h"
+#include "channel/trace_sink.h"
 
 namespace trapline::core {
 
@@ -101,25 +102,18 @@ scmp_arg_cmp equal(unsigned arg, u64 value) { return {arg, SCMP_CMP_EQ, value, 0
 
 }  // namespace
 
-void ignore_group_signals() {
-  for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM,
-                      SIGVTALRM, SIGPROF, SIGIO, SIGPWR, SIGSTKFLT})
-    ::signal(s, SIG_IGN);
-  for (int s = SIGRTMIN; s <= SIGRTMAX; s++) ::signal(s, SIG_IGN);
-}
-
 void harden_process(bool own_mounts) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // once more: exec may have cleared it
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-  if (own_mounts) leave_files();
-  drop_capabilities();
+  if (own_mounts) channel::leave_files();
+  channel::drop_capabilities();
   ::prctl(PR_SET_DUMPABLE, 0);
   limit(RLIMIT_CORE, 0);
   // Before it gives back memory of a thread's heap, malloc reads /proc/sys/vm/overcommit_memory: it must not try.
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   // Nor ask the number of host CPUs in /sys before it makes a further arena.
   ::mallopt(M_ARENA_MAX, 64);
-  ignore_group_signals();
+  channel::ignore_group_signals();
 }
 
 int close_descriptors(int keep) {
@@ -139,7 +133,7 @@ Result<void, std::string> lock_down(const Confinement& c) {
   limit_growth(RLIMIT_DATA, data_allowance(c.vcpus));
   limit_growth(RLIMIT_AS, address_space_allowance(c.vcpus));
   if (c.cpu_seconds > 0) limit(RLIMIT_CPU, c.cpu_seconds);
-  limit(RLIMIT_FSIZE, c.trace_fd < 0 ? 0 : size_of(c.trace_fd) + kMostTraceBytes);
+  limit(RLIMIT_FSIZE, c.trace_fd < 0 ? 0 : size_of(c.trace_fd) + channel::kMostTraceBytes);
   limit(RLIMIT_NPROC, 0);
   limit(RLIMIT_NOFILE, 0);
   Filter f;

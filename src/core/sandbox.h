@@ -10,10 +10,6 @@
 
 namespace trapline::core {
 
-// What a terminal or a user sends to the whole process group is the monitor's to answer; the core ends when the monitor
-// says so. Stays over exec; async-signal-safe.
-void ignore_group_signals();
-
 // Early: no new privileges, dies with the monitor, not attachable, no core dumps, no capabilities; no files if it has a
 // mount namespace of its own.
 void harden_process(bool own_mounts);

@@ -59,7 +59,7 @@ class Turns {
 
   // Up to kTurn instructions, cut at the next timed event. Returns whether the vCPU could run.
   bool take_turn(VcpuUnit& unit) {
-    if (vm_.stopping()) finish(EndKind::stopped, {});
+    if (vm_.stopping()) finish(channel::EndKind::stopped, {});
     if (vm_.debugger) vm_.debugger->pause_all();
     if (vm_.debugger && vm_.debugger->held(unit)) return false;
     const Awake awake{unit};
@@ -93,14 +93,14 @@ class Turns {
         return false;  // the next turn begins with a pause
       case engine::Exit::kicked:
         unit.pages.attention.fetch_and(~cpu::attention::kick);
-        if (vm_.stopping()) finish(EndKind::stopped, {});
+        if (vm_.stopping()) finish(channel::EndKind::stopped, {});
         break;
       case engine::Exit::halted:
       case engine::Exit::waiting:
         return false;
       case engine::Exit::shutdown:
         if (vm_.debugger) vm_.debugger->crashed_in_turns(unit);
-        finish(EndKind::guest_crash, crash_report(cpu, "triple fault"));
+        finish(channel::EndKind::guest_crash, crash_report(cpu, "triple fault"));
     }
     if (cpu.timer_deadline <= now()) cpu.lapic->on_timer(now());
     tick_chipset(unit);

@@ -42,14 +42,14 @@ void sleep_once(VcpuUnit& unit) {
     if (dead) vm.dead_vcpus.fetch_add(1);
     if (dead && vm_is_dead(vm)) finish_dead(vm);
     const u64 ns = ns_until_timer(unit.cpu);
-    if (ns > 0) futex_wait(unit.pages.sleep, 1, ns);
+    if (ns > 0) channel::futex_wait(unit.pages.sleep, 1, ns);
     if (dead) vm.wakings.fetch_add(1), vm.dead_vcpus.fetch_sub(1);
   }
   unit.pages.sleep.store(0);
 }
 
 // Until an event can be delivered. The vCPU counts as parked: others do not wait for it to give up translations.
-void sleep_until_event(VcpuUnit& unit, Spin& spin) {
+void sleep_until_event(VcpuUnit& unit, channel::Spin& spin) {
   const u64 start = __rdtsc();
   unit.cpu.code->park(unit.cpu);
   if (!spin.wait([&] { return must_run(unit); }))
@@ -60,13 +60,13 @@ void sleep_until_event(VcpuUnit& unit, Spin& spin) {
 
 void look_at_monitor(VcpuUnit& unit) {
   unit.pages.attention.fetch_and(~cpu::attention::kick);
-  if (unit.vm.stopping()) finish(EndKind::stopped, {});
+  if (unit.vm.stopping()) finish(channel::EndKind::stopped, {});
   if (unit.vm.debugger) unit.vm.debugger->pause(unit);
 }
 
 [[noreturn]] void finish_crash(VcpuUnit& unit) {
   if (unit.vm.debugger) unit.vm.debugger->crashed(unit);
-  finish(EndKind::guest_crash, crash_report(unit.cpu, "triple fault"));
+  finish(channel::EndKind::guest_crash, crash_report(unit.cpu, "triple fault"));
 }
 
 engine::Exit run_guest(VcpuUnit& unit) {
@@ -76,7 +76,7 @@ engine::Exit run_guest(VcpuUnit& unit) {
 }  // namespace
 
 void run_vcpu(VcpuUnit& unit) {
-  Spin halt_spin{Spin::longest_for(unit.vm.channel.vcpus()) / 4};
+  channel::Spin halt_spin{channel::Spin::longest_for(unit.vm.channel.vcpus()) / 4};
   set_current_vcpu(&unit.cpu);
   unit.cpu.code->unpark(unit.cpu);
   look_at_monitor(unit);
@@ -91,7 +91,7 @@ void run_vcpu(VcpuUnit& unit) {
       case engine::Exit::halted:
       case engine::Exit::waiting:
         sleep_until_event(unit, halt_spin);
-        if (unit.vm.stopping()) finish(EndKind::stopped, {});
+        if (unit.vm.stopping()) finish(channel::EndKind::stopped, {});
         break;
       case engine::Exit::shutdown:
         finish_crash(unit);

@@ -18,7 +18,7 @@ namespace {
 
 void wake_peer(void* context, u32 index) {
   auto& vm = *static_cast<Vm*>(context);
-  if (index < vm.channel.vcpus()) wake(vm.channel.vcpu(index));
+  if (index < vm.channel.vcpus()) channel::wake(vm.channel.vcpu(index));
 }
 
 void connect_lapics(Vm& vm) {
@@ -59,8 +59,8 @@ VcpuUnit::~VcpuUnit() {
   cpu::mmu_destroy(cpu);
 }
 
-Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory ram, Launch launch,
-                                                  const machine::DevicePage& devices) {
+Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, GuestMemory ram, channel::Launch launch,
+                                                  const devices::DevicePage& devices) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
@@ -78,13 +78,13 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   engine::translate::miscompile = {launch.miscompile_at,
                                    static_cast<engine::translate::Miscompile::How>(launch.miscompile_how)};
   engine::verify::on = launch.verify;
-  engine::verify::on_difference = [](const std::string& report) { finish(EndKind::verify_failed, report); };
+  engine::verify::on_difference = [](const std::string& report) { finish(channel::EndKind::verify_failed, report); };
   auto vm = std::make_unique<Vm>();
   vm->space = std::move(*space);
   vm->channel = std::move(channel);
   vm->ram = std::move(ram);
   vm->launch = std::move(launch);
-  const VmPage& page = vm->channel.vm();
+  const channel::VmPage& page = vm->channel.vm();
   vm->clock.instructions = vm->launch.instructions_clock;
   vm->clock.tsc_khz = page.tsc_khz;
   vm->clock.tsc_offset = page.tsc_offset;
@@ -94,7 +94,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(Channel channel, GuestMemory r
   vm->cpuid = std::move(*cpuid);
   vm->code = std::make_unique<cpu::CodeMap>(vm->ram);
   if (vm->launch.para_kvm) {
-    const u64 wall = vm->clock.instructions ? para::Kvm::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
+    const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
   // Each byte is a request where a trace shows what devices do, so that its lines stay in order.

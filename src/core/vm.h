@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "base/guest_memory.h"
-#include "core/channel.h"
+#include "channel/channel.h"
+#include "channel/launch.h"
 #include "core/channel_bus.h"
 #include "core/debug.h"
-#include "core/launch.h"
 #include "core/local_bus.h"
 #include "cpu/clock.h"
 #include "cpu/code_map.h"
@@ -33,7 +33,7 @@ struct VcpuUnit {
   VcpuUnit(const VcpuUnit&) = delete;
 
   Vm& vm;
-  VcpuPages& pages;
+  channel::VcpuPages& pages;
   ChannelBus bus;
   LocalBus local;  // in front of it
   cpu::Vcpu cpu;
@@ -48,12 +48,12 @@ struct EndInPlace {
 
 struct Vm {
   // All parts are ready, and the clock is. Error: one line for the user.
-  static Result<std::unique_ptr<Vm>, std::string> make(Channel channel, GuestMemory ram, Launch launch,
-                                                       const machine::DevicePage& devices);
+  static Result<std::unique_ptr<Vm>, std::string> make(channel::Channel channel, GuestMemory ram,
+                                                       channel::Launch launch, const devices::DevicePage& devices);
 
-  Channel channel;
+  channel::Channel channel;
   GuestMemory ram;
-  Launch launch;
+  channel::Launch launch;
   cpu::Clock clock;
   cpu::Cpuid cpuid;
   std::unique_ptr<cpu::CodeMap> code;

@@ -10,26 +10,14 @@
 #include <vector>
 
 #include "base/types.h"
+#include "channel/posted.h"
 
 namespace trapline::cpu {
 
 struct Vcpu;
 
-// Posted interrupts: one bit per vector, taken into IRR by the vCPU thread. After setting bits: attention::interrupt,
-// then wake.
-struct LapicInbox {
-  std::atomic<u64> fixed[4];  // requests by vector
-  std::atomic<u64> level[4];  // of those, the level-triggered ones (set before `fixed`)
-  std::atomic<u32> extint;    // level of the 8259's INTR pin (only vCPU 0's is wired)
-  std::atomic<u32> sipi_vector;
-};
-
-// What the monitor's IOAPIC needs to find destinations; written by the vCPU thread, only read elsewhere.
-struct LapicMirror {
-  std::atomic<u32> id;  // APIC id (8 bits in xAPIC mode, 32 in x2APIC)
-  std::atomic<u32> ldr, dfr;
-  std::atomic<u32> flags;  // bit 0: enabled by APIC_BASE; bit 1: x2APIC; bit 2: software-enabled (SVR.8)
-};
+using channel::LapicInbox;
+using channel::LapicMirror;
 
 class Lapic {
  public:

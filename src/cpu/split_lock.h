@@ -12,10 +12,7 @@ struct SplitLock {
   ~SplitLock();
 };
 
-// Does the host raise SIGBUS for a locked access across a cache line? Asked of the host once, by trying in a child
-// where /proc/cpuinfo names the feature at all: elsewhere such an access may cost 10 ms and a line in the kernel's log.
-bool host_traps_split_locks();
-// What engines go by; set before vCPUs run.
+// Does this host raise SIGBUS for a locked access across a cache line? What engines go by; set before vCPUs run.
 void set_split_locks_trap(bool trap);
 bool split_locks_trap();
 

@@ -11,6 +11,8 @@
 #include "base/addr.h"
 #include "base/guest_memory.h"
 #include "base/types.h"
+#include "channel/counters.h"
+#include "channel/posted.h"
 #include "cpu/bus.h"
 #include "cpu/clock.h"
 #include "cpu/cpuid.h"
@@ -104,25 +106,7 @@ struct X87State {
 };
 
 // ---- Events -------------------------------------------------------------------------------------------------------
-// Bits of Vcpu::attention. Any thread sets them (release); the vCPU thread takes them at an instruction boundary.
-namespace attention {
-inline constexpr u32 interrupt = 1;  // the local APIC or the PIC may have something: look
-inline constexpr u32 nmi = 2;
-inline constexpr u32 init = 4;
-inline constexpr u32 sipi = 8;
-inline constexpr u32 smp_request = 16;    // another vCPU asks for a write-TLB flush (CodeMap) and waits for the answer
-inline constexpr u32 kick = 32;           // return to the vCPU loop: pause, quit, debugger, turn over
-inline constexpr u32 code_changed = 128;  // code that an engine translated was overwritten: leave it (CodeMap::watch)
-inline constexpr u32 timer = 64;          // the local APIC timer's deadline may have passed
-inline constexpr u32 nmi_again = 256;     // a second NMI behind one that is not taken yet: a processor keeps both
-inline constexpr u32 any_nmi = nmi | nmi_again;
-
-// Posts an NMI. One that comes while the vCPU has not taken the one before waits behind it; a third is lost. Any
-// thread.
-inline void post_nmi(std::atomic<u32>& bits) {
-  if (bits.fetch_or(nmi) & nmi) bits.fetch_or(nmi_again);  // seq_cst: ordered before the sender's look at sleepers
-}
-}  // namespace attention
+namespace attention = channel::attention;  // the bits of Vcpu::attention
 
 enum class Activity : u8 { running, halted, wait_for_sipi, shutdown };
 
@@ -205,13 +189,8 @@ struct Vcpu {
   u64 last_pause = 0;       // `retired` at the last PAUSE
   u32 pauses = 0;           // that came one soon after the other: see pause() in cpu/control.cpp
 
-  // Counters for --stats; plain, read after the vCPU stopped (or torn, for the live rate).
-  struct Counters {
-    u64 port_reads = 0, port_writes = 0, mmio_reads = 0, mmio_writes = 0, halts = 0;
-    u64 interrupts = 0, nmis = 0, exceptions[32] = {}, page_walks = 0, tlb_flushes = 0;
-    u64 blocks_decoded = 0, blocks_invalidated = 0, instructions_decoded = 0;
-    u64 blocks_translated = 0, instructions_translated = 0, translating_ns = 0;
-  } count;
+  using Counters = channel::Counters;
+  Counters count;
 
   // Of the policy; without one (tests) the host's.
   isa::Vendor vendor() const { return cpuid ? cpuid->vendor() : isa::host_vendor(); }

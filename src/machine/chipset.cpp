@@ -83,7 +83,7 @@ struct Chipset::Impl {
   u64 deadline_ns() const;  // of what somebody would see
   void tick();
   void catch_up();
-  void publish_ports(FreePorts& free) const;
+  void publish_ports(devices::FreePorts& free) const;
   u32 read_port(u16 port, unsigned size);
   void write_port(u16 port, unsigned size, u32 value);
 
@@ -302,8 +302,8 @@ void Chipset::publish(DevicePage& page, bool com1_readable) const {
   if (!page.free_ports.known.load(std::memory_order_relaxed)) impl_->publish_ports(page.free_ports);
 }
 
-void Chipset::Impl::publish_ports(FreePorts& free) const {
-  for (u32 port = 0; port < FreePorts::kPorts; port++)
+void Chipset::Impl::publish_ports(devices::FreePorts& free) const {
+  for (u32 port = 0; port < devices::FreePorts::kPorts; port++)
     if (port_table[port] == 0) free.bits[port / 8] |= static_cast<u8>(1 << port % 8);
   free.known.store(true, std::memory_order_release);
 }

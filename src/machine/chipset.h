@@ -7,11 +7,14 @@
 #include <string>
 
 #include "base/types.h"
+#include "devices/board_map.h"
 #include "devices/device.h"
+#include "devices/device_page.h"
 #include "machine/config.h"
-#include "machine/device_page.h"
 
 namespace trapline::machine {
+
+using devices::DevicePage;
 
 // Where interrupts go. The IOAPIC sends messages as an MSI would (SDM Vol. 3A 10.11); the 8259's INTR is a level to
 // vCPU 0's LINT0.
@@ -65,8 +68,8 @@ class Chipset {
   // Brings the page up to date. `com1_readable`: the core may read COM1 by itself; else each look at it is a request.
   void publish(DevicePage& page, bool com1_readable) const;
 
-  // Before anything that may raise COM1's interrupt: its handler must not find registers of before. Until publish() each
-  // look at COM1 is a request, which waits for the machine's lock.
+  // Before anything that may raise COM1's interrupt: its handler must not find registers of before. Until publish()
+  // each look at COM1 is a request, which waits for the machine's lock.
   static void withdraw_com1(DevicePage& page) { page.com1.store({}); }
 
   void press_power_button();  // ACPI fixed power button: a guest that listens shuts down
@@ -80,15 +83,7 @@ class Chipset {
   std::unique_ptr<Impl> impl_;
 };
 
-// Fixed places on the map, shared by ACPI tables and the chipset.
-namespace map {
-inline constexpr u64 ioapic = 0xfec00000, lapic = 0xfee00000, hpet = 0xfed00000;
-inline constexpr u64 pci_mmio_start = 0xc0000000, pci_mmio_end = 0xfeb00000;
-inline constexpr u16 com1 = 0x3f8, debug_exit = 0xf4, fw_cfg = 0x510, acpi_pm = 0x600, pci_config = 0xcf8;
-inline constexpr u32 sci_irq = 9;
-}  // namespace map
-
-// The global system interrupt (IOAPIC pin) of a PCI slot's INTA..INTD (`pin` 0..3).
-constexpr u32 pci_intx_gsi(u32 slot, u32 pin) { return 16 + ((slot + pin) & 7); }
+namespace map = devices::map;
+using devices::pci_intx_gsi;
 
 }  // namespace trapline::machine

@@ -16,12 +16,21 @@ struct Module {  // multiboot module: file and its command line
   std::string arguments;
 };
 
+// What the environment says of engines, for tests. engine/translate/options.h has the meaning of the numbers.
+struct EngineSettings {
+  u32 hot_threshold = 32;
+  u32 debug = 0;
+  u64 miscompile_at = 0;
+  u32 miscompile_how = 0;
+};
+
 struct Config {
   std::string kernel, initrd, append, system_map;
   std::vector<Module> modules;
   u64 memory = 512 * MiB;
   u32 cpus = 1;
   std::string engine = "auto";  // a name that engine::find_engine knows
+  EngineSettings engine_settings;
   std::string note;  // one line about the choice, for the user; or empty
   ParaChoice para = ParaChoice::kvm;
   ClockChoice clock = ClockChoice::real;

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
-#include "core/core_main.h"
+#include "channel/core_start.h"
 
 namespace trapline::monitor {
 
@@ -15,14 +15,14 @@ namespace {
 
 // The core's last words, copied and checked.
 struct LastWords {
-  core::EndKind kind = core::EndKind::none;
+  channel::EndKind kind = channel::EndKind::none;
   std::string text;
 };
 
-LastWords read_report(const core::Report& report) {
+LastWords read_report(const channel::Report& report) {
   LastWords w;
-  w.kind = static_cast<core::EndKind>(report.kind.load(std::memory_order_acquire));
-  const u32 length = std::min(report.length, core::kReportBytes);
+  w.kind = static_cast<channel::EndKind>(report.kind.load(std::memory_order_acquire));
+  const u32 length = std::min(report.length, channel::kReportBytes);
   w.text.assign(report.text, length);
   return w;
 }
@@ -45,7 +45,7 @@ Conclusion of_status(int status) {
                 "the core was killed from outside: perhaps the host ran out of memory; give a smaller --memory");
   if (WIFSIGNALED(status))
     return with(ExitCode::internal_error, fmt::format("internal error: the core died of signal {}", WTERMSIG(status)));
-  if (WIFEXITED(status) && (WEXITSTATUS(status) == 127 || WEXITSTATUS(status) == core::kCannotStart))
+  if (WIFEXITED(status) && (WEXITSTATUS(status) == 127 || WEXITSTATUS(status) == channel::kCannotStart))
     return with(
         ExitCode::host_refused,
         "cannot start the core process: the executable cannot be run again: mount /proc, and raise the limits of "
@@ -58,19 +58,19 @@ Conclusion of_core(const EndedRun& run) {
   const LastWords words = read_report(run.machine.channel.vm().report);
   const std::string text = present(words.text, run.symbols());
   switch (words.kind) {
-    case core::EndKind::boot_failed:
+    case channel::EndKind::boot_failed:
       return with(ExitCode::bad_input, text);
-    case core::EndKind::guest_crash:
+    case channel::EndKind::guest_crash:
       return with(ExitCode::guest_crash, text);
-    case core::EndKind::guest_halted:
+    case channel::EndKind::guest_halted:
       return with(ExitCode::guest_halted, text);
-    case core::EndKind::host_memory:
+    case channel::EndKind::host_memory:
       return with(ExitCode::host_refused, text + ": free some, or give a smaller --memory");
-    case core::EndKind::host_refused:
+    case channel::EndKind::host_refused:
       return with(ExitCode::host_refused, text);
-    case core::EndKind::internal_error:
+    case channel::EndKind::internal_error:
       return with(ExitCode::internal_error, "internal error: " + text);
-    case core::EndKind::verify_failed:
+    case channel::EndKind::verify_failed:
       return with(ExitCode::verify_failed, text + "again: " + run.config.rerun);
     default:
       return of_status(run.core.wait_status());

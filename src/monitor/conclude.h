@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include "core/exit_codes.h"
+#include "channel/exit_codes.h"
 #include "machine/config.h"
 #include "monitor/core_process.h"
 #include "monitor/machine_state.h"

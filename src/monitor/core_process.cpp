@@ -12,9 +12,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "core/core_main.h"
-#include "core/namespaces.h"
-#include "core/sandbox.h"
+#include "channel/core_start.h"
+#include "channel/namespaces.h"
 
 namespace trapline::monitor {
 
@@ -34,9 +33,9 @@ struct Start {
   ::close(start.lifeline[1]);
   pollfd monitor{start.lifeline[0], 0, 0};
   if (::poll(&monitor, 1, 0) == 1) ::_exit(1);  // it died before the first line
-  if (start.own_mounts) core::keep_mount_capability();
+  if (start.own_mounts) channel::keep_mount_capability();
   // A signal to the process group is the monitor's to answer, from the first moment on: it stays ignored over exec.
-  core::ignore_group_signals();
+  channel::ignore_group_signals();
 #ifndef __SANITIZE_ADDRESS__
   ::dup2(start.lifeline[0], STDERR_FILENO);  // what the loader has to say is said by the exit status
 #endif
@@ -53,14 +52,14 @@ struct Start {
 
 }  // namespace
 
-Result<void, std::string> CoreProcess::start(const core::Channel& channel, const std::vector<int>& descriptors,
+Result<void, std::string> CoreProcess::start(const channel::Channel& channel, const std::vector<int>& descriptors,
                                              bool visible) {
-  std::string words[] = {"trapline", core::kCoreCommand, std::to_string(channel.fd()), std::to_string(channel.vcpus()),
-                         "0"};
+  std::string words[] = {"trapline", channel::kCoreCommand, std::to_string(channel.fd()),
+                         std::to_string(channel.vcpus()), "0"};
   char* argv[] = {words[0].data(), words[1].data(), words[2].data(), words[3].data(), words[4].data(), nullptr};
   Start start{argv, descriptors, channel.fd(), {-1, -1}, false};
   const bool piped = ::pipe2(start.lifeline, O_CLOEXEC) == 0;
-  const pid_t pid = !piped ? -1 : visible ? ::fork() : core::fork_into_namespaces(start.own_mounts);
+  const pid_t pid = !piped ? -1 : visible ? ::fork() : channel::fork_into_namespaces(start.own_mounts);
   if (pid == 0) {
     if (start.own_mounts) argv[4][0] = '1';
     become_core(start);

@@ -3,12 +3,11 @@
 
 #include <iterator>
 
-#include "cpu/vcpu.h"
 #include "monitor/gdb_stub.h"
 
 namespace trapline::monitor::gdb {
 
-using core::DebugRegisters;
+using channel::DebugRegisters;
 
 namespace {
 

@@ -4,13 +4,13 @@
 #include <chrono>
 #include <cstring>
 
-#include "core/futex.h"
+#include "channel/futex.h"
 
 namespace trapline::monitor::gdb {
 
-using core::DebugCommand;
-using core::DebugMailbox;
-using core::DebugRegisters;
+using channel::DebugCommand;
+using channel::DebugMailbox;
+using channel::DebugRegisters;
 
 namespace {
 constexpr u64 kLookNs = 100'000'000;          // a core that died wakes nobody
@@ -18,7 +18,7 @@ constexpr std::chrono::seconds kPatience{5};  // for a command: one that is obey
 constexpr int kEveryone = 1 << 20;
 }  // namespace
 
-void CoreTarget::attach(core::Channel& channel, bool pause) {
+void CoreTarget::attach(channel::Channel& channel, bool pause) {
   std::lock_guard guard{lock_};
   channel_ = &channel;
   vcpus_ = channel.vcpus();
@@ -33,7 +33,7 @@ void CoreTarget::detach() {
   gone_ = true;
   if (watcher_.joinable()) {
     mailbox().event.fetch_add(1);
-    core::futex_wake(mailbox().event, kEveryone);
+    channel::futex_wake(mailbox().event, kEveryone);
     watcher_.join();
   }
   std::lock_guard guard{lock_};
@@ -51,7 +51,7 @@ void CoreTarget::watch(DebugMailbox& m) {
   while (!gone_) {
     const u32 seen = m.event.load();
     if ((m.paused.load(std::memory_order_acquire) & all()) == all() && !told_.exchange(true)) hooks_.paused();
-    core::futex_wait(m.event, seen, kLookNs);
+    channel::futex_wait(m.event, seen, kLookNs);
   }
 }
 
@@ -70,16 +70,16 @@ std::optional<Stop> CoreTarget::take_stop() {
   if (reporter == 0 || reporter > vcpus_) return stop;
   stop.vcpu = reporter - 1;
   const u32 report = mailbox().report, kind = mailbox().report_kind;
-  if (report <= static_cast<u32>(core::DebugReport::crash)) stop.report = static_cast<core::DebugReport>(report);
-  if (kind <= static_cast<u32>(core::StopKind::access)) stop.kind = static_cast<core::StopKind>(kind);
+  if (report <= static_cast<u32>(channel::DebugReport::crash)) stop.report = static_cast<channel::DebugReport>(report);
+  if (kind <= static_cast<u32>(channel::StopKind::access)) stop.kind = static_cast<channel::StopKind>(kind);
   stop.address = mailbox().report_address;
   return stop;
 }
 
 u32 CoreTarget::tell(DebugCommand command, u32 vcpu) {
-  const u32 word = core::command_word(command, vcpu, ++number_);
+  const u32 word = channel::command_word(command, vcpu, ++number_);
   mailbox().epoch.store(word);
-  core::futex_wake(mailbox().epoch, kEveryone);
+  channel::futex_wake(mailbox().epoch, kEveryone);
   return word;
 }
 
@@ -94,7 +94,7 @@ bool CoreTarget::perform(DebugCommand command, u32 vcpu, u64 address, u32 length
     const u32 seen = m.event.load();
     if (m.done.load(std::memory_order_acquire) == word) return true;
     if (gone_ || std::chrono::steady_clock::now() > deadline) return false;
-    core::futex_wait(m.event, seen, kLookNs);
+    channel::futex_wait(m.event, seen, kLookNs);
   }
 }
 
@@ -148,7 +148,7 @@ std::optional<u64> CoreTarget::translate(u32 vcpu, u64 address) {
   return gpa;
 }
 
-void CoreTarget::set_stops(const std::vector<core::DebugStop>& stops) {
+void CoreTarget::set_stops(const std::vector<channel::DebugStop>& stops) {
   std::lock_guard guard{lock_};
   stops_ = stops;
   if (stops_.size() > DebugMailbox::kStops) stops_.resize(DebugMailbox::kStops);
@@ -176,7 +176,9 @@ void CoreTarget::resume(u64 run_mask, u64 step_mask, bool step_interrupts) {
   taken_ = false;
   told_ = false;                      // after the bits: the watcher must not announce the pause that ends here
   for (u32 i = 0; i < vcpus_; i++) {  // each may be off at once
-    const core::Go go = step_mask >> i & 1 ? core::Go::step : run_mask >> i & 1 ? core::Go::run : core::Go::no;
+    const channel::Go go = step_mask >> i & 1  ? channel::Go::step
+                           : run_mask >> i & 1 ? channel::Go::run
+                                               : channel::Go::no;
     m.go[i].store(static_cast<u32>(go));
   }
   tell(DebugCommand::resume, 0);
@@ -187,7 +189,7 @@ void CoreTarget::interrupt() {
   asked_ = true;
   if (!channel_ || gone_) return;
   mailbox().stop.store(1);
-  for (u32 i = 0; i < vcpus_; i++) core::kick(channel_->vcpu(i), cpu::attention::kick);
+  for (u32 i = 0; i < vcpus_; i++) channel::kick(channel_->vcpu(i), channel::attention::kick);
   hooks_.nudge();
 }
 

@@ -9,7 +9,7 @@
 #include <mutex>
 #include <thread>
 
-#include "core/channel.h"
+#include "channel/channel.h"
 #include "monitor/gdb_target.h"
 #include "monitor/thread.h"
 
@@ -27,7 +27,7 @@ class CoreTarget final : public Target {
   ~CoreTarget() override { detach(); }
 
   // Before the core starts. `pause`: no vCPU runs before a resume. Throws HostRefused.
-  void attach(core::Channel& channel, bool pause);
+  void attach(channel::Channel& channel, bool pause);
   void detach();
   void set_listening(bool listening);  // there is a client to hear of crashes
 
@@ -35,30 +35,30 @@ class CoreTarget final : public Target {
   std::optional<Stop> take_stop();  // once per pause
 
   u32 vcpus() const override { return vcpus_; }
-  bool read_registers(u32 vcpu, core::DebugRegisters& out) override;
-  bool write_registers(u32 vcpu, const core::DebugRegisters& in) override;
+  bool read_registers(u32 vcpu, channel::DebugRegisters& out) override;
+  bool write_registers(u32 vcpu, const channel::DebugRegisters& in) override;
   std::size_t read_memory(u32 vcpu, u64 address, std::span<u8> out) override;
   std::size_t write_memory(u32 vcpu, u64 address, std::span<const u8> in) override;
   std::optional<u64> translate(u32 vcpu, u64 address) override;
-  void set_stops(const std::vector<core::DebugStop>& stops) override;
+  void set_stops(const std::vector<channel::DebugStop>& stops) override;
   void resume(u64 run_mask, u64 step_mask, bool step_interrupts) override;
   void interrupt() override;
   void end() override { hooks_.end(); }
 
  private:
-  core::DebugMailbox& mailbox() { return channel_->vm().debug; }
+  channel::DebugMailbox& mailbox() { return channel_->vm().debug; }
   u64 all() const { return vcpus_ >= 64 ? ~u64{0} : (u64{1} << vcpus_) - 1; }
   bool all_paused() { return channel_ && (mailbox().paused.load(std::memory_order_acquire) & all()) == all(); }
-  u32 tell(core::DebugCommand command, u32 vcpu);
-  bool perform(core::DebugCommand command, u32 vcpu, u64 address = 0, u32 length = 0);
+  u32 tell(channel::DebugCommand command, u32 vcpu);
+  bool perform(channel::DebugCommand command, u32 vcpu, u64 address = 0, u32 length = 0);
   void write_stops();
-  void watch(core::DebugMailbox& mailbox);
+  void watch(channel::DebugMailbox& mailbox);
 
   Hooks hooks_;
   std::mutex lock_;
-  core::Channel* channel_ = nullptr;  // null: no core
+  channel::Channel* channel_ = nullptr;  // null: no core
   u32 vcpus_ = 1, number_ = 0;
-  std::vector<core::DebugStop> stops_;
+  std::vector<channel::DebugStop> stops_;
   bool stops_changed_ = false, listening_ = false;
   bool asked_ = false;  // interrupt() has not been followed yet: the next core inherits it
   std::atomic<bool> gone_{true};

@@ -9,7 +9,7 @@
 
 namespace trapline::monitor::gdb {
 
-using core::DebugRegisters;
+using channel::DebugRegisters;
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/debug_mailbox.h"
+#include "channel/debug_mailbox.h"
 
 namespace trapline::monitor::gdb {
 
@@ -19,11 +19,11 @@ class RegisterLayout {
   std::size_t count() const { return registers_.size(); }
 
   // Hexadecimal, as in packets g and p.
-  std::string read_all(const core::DebugRegisters& r) const;
-  std::optional<std::string> read(const core::DebugRegisters& r, u64 number) const;
+  std::string read_all(const channel::DebugRegisters& r) const;
+  std::optional<std::string> read(const channel::DebugRegisters& r, u64 number) const;
   // As in G and P. False: malformed, or a register that only instructions change would change.
-  bool write_all(core::DebugRegisters& r, std::string_view hex) const;
-  bool write(core::DebugRegisters& r, u64 number, std::string_view hex) const;
+  bool write_all(channel::DebugRegisters& r, std::string_view hex) const;
+  bool write(channel::DebugRegisters& r, u64 number, std::string_view hex) const;
 
  private:
   enum class Form : u8 { plain, tags /* the full x87 tag word, of the abridged one */ };
@@ -43,8 +43,8 @@ class RegisterLayout {
   void add_vector(bool wide);
   void add_system(bool wide);
   std::string describe(bool wide) const;
-  void get(const core::DebugRegisters& r, const Register& reg, u8* out) const;
-  bool set(core::DebugRegisters& r, const Register& reg, const u8* in) const;
+  void get(const channel::DebugRegisters& r, const Register& reg, u8* out) const;
+  bool set(channel::DebugRegisters& r, const Register& reg, const u8* in) const;
 
   std::vector<Register> registers_;
   std::string description_;

@@ -112,7 +112,7 @@ Server::~Server() {
   target_.detach();
 }
 
-void Server::core_starting(core::Channel& channel) {
+void Server::core_starting(channel::Channel& channel) {
   target_.attach(channel, wait_ && !started_);
   started_ = true;
 }

@@ -37,7 +37,7 @@ class Server {
   Server(const Server&) = delete;
 
   // Around each core's life, on the main thread.
-  void core_starting(core::Channel& channel);
+  void core_starting(channel::Channel& channel);
   void core_ended() { target_.detach(); }
   // The VM is over: tells the client, hangs up, ends the thread.
   void finish(int code, int signal);

@@ -4,11 +4,9 @@
 
 #include <algorithm>
 
-#include "cpu/vcpu.h"
-
 namespace trapline::monitor::gdb {
 
-using core::DebugRegisters;
+using channel::DebugRegisters;
 
 namespace {
 
@@ -143,7 +141,7 @@ void Stub::choose_layout() {
   DebugRegisters r;
   const bool wide =
       settings_.description == D::bits64 ||
-      (settings_.description == D::automatic && target_.read_registers(stop_.vcpu, r) && (r.efer & cpu::efer::lma));
+      (settings_.description == D::automatic && target_.read_registers(stop_.vcpu, r) && r.long_mode_active());
   layout_ = &RegisterLayout::of(wide);
 }
 

@@ -109,6 +109,6 @@ class Stub {
 // monitor COMMAND, and what it prints (gdb_commands.cpp).
 std::string run_command(std::string_view text, Target& target, u32 vcpu, Settings& settings);
 // "vCPU 0: 64-bit mode, ring 3, halted"
-std::string describe_vcpu(const core::DebugRegisters& r, u32 vcpu);
+std::string describe_vcpu(const channel::DebugRegisters& r, u32 vcpu);
 
 }  // namespace trapline::monitor::gdb

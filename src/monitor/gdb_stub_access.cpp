@@ -5,8 +5,8 @@
 
 namespace trapline::monitor::gdb {
 
-using core::DebugRegisters;
-using core::StopKind;
+using channel::DebugRegisters;
+using channel::StopKind;
 
 namespace {
 constexpr u64 kLongestWatch = 4096;
@@ -72,7 +72,7 @@ void Stub::change_point(bool insert, std::string_view a) {
   if (p.type >= '2' && (p.length == 0 || p.length > kLongestWatch)) return error(kInvalid);
   const auto at = std::find(points_.begin(), points_.end(), p);
   if (insert && at == points_.end()) {
-    if (points_.size() >= core::DebugMailbox::kStops) return error(kNoSpace);
+    if (points_.size() >= channel::DebugMailbox::kStops) return error(kNoSpace);
     points_.push_back(p);
   }
   if (!insert && at != points_.end()) points_.erase(at);
@@ -81,7 +81,7 @@ void Stub::change_point(bool insert, std::string_view a) {
 }
 
 void Stub::publish_points() {
-  std::vector<core::DebugStop> stops;
+  std::vector<channel::DebugStop> stops;
   for (const Point& p : points_) {
     const StopKind kind = p.type == '2'   ? StopKind::write
                           : p.type == '3' ? StopKind::read

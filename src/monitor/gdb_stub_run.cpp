@@ -5,9 +5,9 @@
 
 namespace trapline::monitor::gdb {
 
-using core::DebugRegisters;
-using core::DebugReport;
-using core::StopKind;
+using channel::DebugRegisters;
+using channel::DebugReport;
+using channel::StopKind;
 
 namespace {
 constexpr int kSigInt = 2, kSigTrap = 5, kSigSegv = 11;

@@ -7,10 +7,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "cpu/split_lock.h"
-#include "engine/translate/options.h"
 #include "monitor/perf_map.h"
 #include "monitor/scan_report.h"
+#include "monitor/split_locks.h"
 
 namespace trapline::monitor {
 
@@ -75,8 +74,8 @@ std::vector<int> Images::inherited() const {
   return fds;
 }
 
-core::Launch Images::launch(const machine::Config& config) const {
-  core::Launch l;
+channel::Launch Images::launch(const machine::Config& config) const {
+  channel::Launch l;
   l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
   l.scan_fd = executed.get(), l.names_fd = names.get();
   l.kernel_name = config.kernel;
@@ -91,17 +90,14 @@ core::Launch Images::launch(const machine::Config& config) const {
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.debugged();
-  // What is to be verified is translated at once.
-  if (config.verify) engine::translate::hot_threshold = 1;
-  l.hot_threshold = engine::translate::hot_threshold_of_environment();
-  l.split_locks_trap = cpu::host_traps_split_locks();
-  l.translate_debug = engine::translate::debug;
+  const machine::EngineSettings& settings = config.engine_settings;
+  l.hot_threshold = settings.hot_threshold, l.translate_debug = settings.debug;
+  l.miscompile_at = settings.miscompile_at, l.miscompile_how = settings.miscompile_how;
+  l.split_locks_trap = host_traps_split_locks();
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;
   l.verify = config.verify, l.dump_guest = config.dump_guest, l.dump_host = config.dump_host;
   // Beyond what --timeout leaves time for, it is no longer the guest that runs.
   if (config.timeout_seconds > 0) l.cpu_seconds = static_cast<u64>(config.timeout_seconds + 60) * (config.cpus + 1);
-  const auto miscompile = engine::translate::miscompile_of_environment();
-  l.miscompile_at = miscompile.address, l.miscompile_how = static_cast<u32>(miscompile.how);
   return l;
 }
 

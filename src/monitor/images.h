@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "core/launch.h"
+#include "channel/launch.h"
 #include "machine/config.h"
 #include "monitor/files.h"
 
@@ -20,7 +20,7 @@ struct Images {
   static Result<Images, std::string> open(const machine::Config& config);
   std::vector<int> inherited() const;  // what the core gets
   // Without ram_fd, which changes with every start.
-  core::Launch launch(const machine::Config& config) const;
+  channel::Launch launch(const machine::Config& config) const;
 };
 
 }  // namespace trapline::monitor

@@ -9,14 +9,14 @@ namespace {
 enum Delivery : u32 { fixed = 0, lowest = 1, smi = 2, nmi_mode = 4, init = 5, extint_mode = 7 };
 constexpr u32 kEnabled = 1, kX2 = 2, kSoftwareEnabled = 4;
 
-ApicAddress copy(const cpu::LapicMirror& m) {
+ApicAddress copy(const channel::LapicMirror& m) {
   return {m.id.load(std::memory_order_relaxed), m.ldr.load(std::memory_order_relaxed),
           m.dfr.load(std::memory_order_relaxed), m.flags.load(std::memory_order_acquire)};
 }
 
-void post_nmi(core::VcpuPages& vcpu) {
-  cpu::attention::post_nmi(vcpu.attention);
-  core::wake(vcpu);
+void post_nmi(channel::VcpuPages& vcpu) {
+  channel::attention::post_nmi(vcpu.attention);
+  channel::wake(vcpu);
 }
 
 }  // namespace
@@ -32,8 +32,8 @@ bool addressed(const ApicAddress& apic, u8 destination, bool logical) {
   return cluster && (logical_id & destination & 0xf) != 0;
 }
 
-void Interrupts::deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level) {
-  using namespace cpu::attention;
+void Interrupts::deliver(channel::VcpuPages& vcpu, u32 mode, u8 vector, bool level) {
+  using namespace channel::attention;
   switch (mode) {
     case fixed:
     case lowest: {
@@ -43,12 +43,12 @@ void Interrupts::deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level)
       else
         vcpu.inbox.level[vector / 64].fetch_and(~bit, std::memory_order_relaxed);
       vcpu.inbox.fixed[vector / 64].fetch_or(bit, std::memory_order_release);
-      return core::kick(vcpu, interrupt);
+      return channel::kick(vcpu, interrupt);
     }
     case nmi_mode:
       return post_nmi(vcpu);
     case init:
-      return core::kick(vcpu, cpu::attention::init);
+      return channel::kick(vcpu, channel::attention::init);
     default:
       return;  // SMI: no SMM; ExtINT by message: the 8259 is wired to LINT0 instead
   }
@@ -61,7 +61,7 @@ void Interrupts::msi(u64 address, u32 data) {
   TRACE(interrupts, "message {:#x} to {}{:#x}, mode {}{}", vector, logical ? "logical " : "", destination, mode,
         level ? ", level" : "");
   for (u32 i = 0; i < channel_->vcpus(); i++) {
-    core::VcpuPages& vcpu = channel_->vcpu(i);
+    channel::VcpuPages& vcpu = channel_->vcpu(i);
     const ApicAddress apic = copy(vcpu.mirror);
     if (!addressed(apic, destination, logical)) continue;
     if ((mode == fixed || mode == lowest) && !(apic.flags & kSoftwareEnabled)) continue;
@@ -71,9 +71,9 @@ void Interrupts::msi(u64 address, u32 data) {
 }
 
 void Interrupts::extint(bool up) {
-  core::VcpuPages& boot = channel_->vcpu(0);
+  channel::VcpuPages& boot = channel_->vcpu(0);
   boot.inbox.extint.store(up, std::memory_order_release);
-  if (up) core::kick(boot, cpu::attention::interrupt);
+  if (up) channel::kick(boot, channel::attention::interrupt);
 }
 
 void Interrupts::nmi() { post_nmi(channel_->vcpu(0)); }

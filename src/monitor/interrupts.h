@@ -2,14 +2,14 @@
 // vCPU mirrors into the channel. SDM Vol. 3A 10.6.2 (destinations), 10.11 (messages).
 #pragma once
 
-#include "core/channel.h"
+#include "channel/channel.h"
 #include "machine/chipset.h"
 
 namespace trapline::monitor {
 
 class Interrupts final : public machine::InterruptSink {
  public:
-  void attach(const core::Channel& channel) {
+  void attach(const channel::Channel& channel) {
     channel_ = &channel;
   }  // before the first interrupt, and again after a reset
 
@@ -18,8 +18,8 @@ class Interrupts final : public machine::InterruptSink {
   void nmi() override;
 
  private:
-  void deliver(core::VcpuPages& vcpu, u32 mode, u8 vector, bool level);
-  const core::Channel* channel_ = nullptr;
+  void deliver(channel::VcpuPages& vcpu, u32 mode, u8 vector, bool level);
+  const channel::Channel* channel_ = nullptr;
 };
 
 // Does an APIC in this state (a checked copy) answer to `destination`?

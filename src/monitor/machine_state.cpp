@@ -7,14 +7,14 @@
 
 #include "base/trace.h"
 #include "base/write.h"
-#include "core/futex.h"
-#include "core/spin.h"
-#include "core/trace_sink.h"
+#include "channel/futex.h"
+#include "channel/spin.h"
+#include "channel/trace_sink.h"
 #include "monitor/service.h"
 
 namespace trapline::monitor {
 
-using core::Turn;
+using channel::Turn;
 
 namespace {
 constexpr std::string_view kHelp =
@@ -41,7 +41,7 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
              .help = [&hurry] { write_all(STDERR_FILENO, kHelp, hurry.fd()); },
              .failed = [this](ExitCode code, const std::string& text) { fail(code, text); }}} {}
 
-void MachineState::attach(core::Channel next, core::DeviceMemory memory) {
+void MachineState::attach(channel::Channel next, DeviceMemory memory) {
   std::lock_guard guard{lock};
   {
     std::lock_guard swapping{channel_mutex_};
@@ -58,7 +58,7 @@ void MachineState::attach(core::Channel next, core::DeviceMemory memory) {
 
 u32 MachineState::take_posted() {
   if (channel.vcpus() == 0) return 0;
-  return posted.take(channel.vm().serial, [this](u8 byte) { chipset.port_write(machine::map::com1, 1, byte); });
+  return posted.take(channel.vm().serial, [this](u8 byte) { chipset.port_write(devices::map::com1, 1, byte); });
 }
 
 // Under --clock instructions input is taken when the guest asks, so it has to ask.
@@ -74,9 +74,9 @@ void MachineState::stop_core() {
   std::lock_guard guard{channel_mutex_};
   if (channel.vcpus() == 0) return;
   channel.vm().stop.store(1, std::memory_order_release);
-  for (u32 i = 0; i < channel.vcpus(); i++) core::kick(channel.vcpu(i), cpu::attention::kick);
+  for (u32 i = 0; i < channel.vcpus(); i++) channel::kick(channel.vcpu(i), channel::attention::kick);
   channel.vm().debug.epoch.fetch_add(1);  // those that a debugger has paused
-  core::futex_wake(channel.vm().debug.epoch, 64);
+  channel::futex_wake(channel.vm().debug.epoch, 64);
 }
 
 void MachineState::finish(End end_reason, u32 value, std::string text) {
@@ -89,11 +89,13 @@ namespace {
 class Server {
  public:
   Server(MachineState& machine, u32 index)
-      : m_{machine}, pages_{machine.channel.vcpu(index)}, patience_{core::Spin::longest_for(machine.channel.vcpus())} {}
+      : m_{machine},
+        pages_{machine.channel.vcpu(index)},
+        patience_{channel::Spin::longest_for(machine.channel.vcpus())} {}
 
   void run() {
     while (await_request()) {
-      const core::Request request = pages_.request;  // the one copy that is looked at
+      const channel::Request request = pages_.request;  // the one copy that is looked at
       answer(handle(request));
       if (m_.output.due()) m_.output.flush();
       if (m_.output.failed()) m_.finish(End::console_lost);
@@ -119,13 +121,13 @@ class Server {
   void sleep() {
     if (!m_.output.empty()) m_.output.flush();
     pages_.server_sleeps.store(1);
-    for (u32 t; !comes(t = pages_.turn.load());) core::futex_wait(pages_.turn, t);
+    for (u32 t; !comes(t = pages_.turn.load());) channel::futex_wait(pages_.turn, t);
     pages_.server_sleeps.store(0, std::memory_order_relaxed);
   }
 
-  core::Reply handle(const core::Request& r) {
-    if (m_.deterministic && r.kind == static_cast<u32>(core::RequestKind::idle)) m_.input.wait();
-    core::Reply reply;
+  channel::Reply handle(const channel::Request& r) {
+    if (m_.deterministic && r.kind == static_cast<u32>(channel::RequestKind::idle)) m_.input.wait();
+    channel::Reply reply;
     std::lock_guard guard{m_.lock};
     m_.withdraw();
     m_.take_posted();
@@ -142,18 +144,18 @@ class Server {
     return reply;
   }
 
-  void answer(const core::Reply& reply) {
-    if (m_.deterministic && trace::mask) core::flush_trace();
+  void answer(const channel::Reply& reply) {
+    if (m_.deterministic && trace::mask) channel::flush_trace();
     pages_.reply = reply;
     u32 expected = static_cast<u32>(Turn::requested);
     pages_.turn.compare_exchange_strong(expected, static_cast<u32>(Turn::replied));  // not over `closed`
-    if (pages_.client_sleeps.load()) core::futex_wake(pages_.turn);
+    if (pages_.client_sleeps.load()) channel::futex_wake(pages_.turn);
   }
 
   MachineState& m_;
-  core::VcpuPages& pages_;
+  channel::VcpuPages& pages_;
   static constexpr u64 kSoon = 150'000;  // ticks, some 50 us: a guest in the middle of a conversation with a device
-  core::Patience patience_;
+  channel::Patience patience_;
   u64 think_ = 4 * kSoon;
 };
 
@@ -168,7 +170,7 @@ void serve_vcpu(MachineState& machine, u32 index) {
 // a guest that writes much wakes it rarely.
 void run_console(MachineState& m) {
   constexpr u64 kNapNs = 250'000;
-  core::SerialRing& ring = m.channel.vm().serial;
+  channel::SerialRing& ring = m.channel.vm().serial;
   std::atomic<u32> nobody{0};  // wakes it from a nap
   while (!m.closing) {
     bool some, waiting;
@@ -179,7 +181,7 @@ void run_console(MachineState& m) {
     if (!m.output.empty()) m.output.flush();
     if (m.output.failed()) m.finish(End::console_lost);
     if (some) {
-      core::futex_wait(nobody, 0, kNapNs);
+      channel::futex_wait(nobody, 0, kNapNs);
       continue;
     }
     ring.sleeps.store(1);  // seq_cst: before the second look; pairs with SerialRing::post()
@@ -187,7 +189,7 @@ void run_console(MachineState& m) {
       std::lock_guard guard{m.lock};
       waiting = !m.posted.empty(ring);
     }
-    if (!waiting && !m.closing) core::futex_wait(ring.sleeps, 1);
+    if (!waiting && !m.closing) channel::futex_wait(ring.sleeps, 1);
     ring.sleeps.store(0);
   }
 }

@@ -7,20 +7,22 @@
 #include <memory>
 #include <mutex>
 
-#include "core/channel.h"
-#include "core/device_memory.h"
+#include "channel/channel.h"
+#include "channel/launch.h"
+#include "channel/shared_page.h"
 #include "machine/chipset.h"
 #include "monitor/end_event.h"
 #include "monitor/guest_time.h"
 #include "monitor/input.h"
 #include "monitor/interrupts.h"
 #include "monitor/output.h"
-#include "para/kvm/kvm.h"
 
 namespace trapline::monitor {
 
 inline constexpr u64 kDeterministicEpoch =
-    para::Kvm::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
+    channel::kFixedWallNs / 1'000'000'000;  // --clock instructions: the RTC at power-on
+
+using DeviceMemory = channel::SharedPage<devices::DevicePage>;
 
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
   // `end` and `hurry` outlive it. Throws HostRefused.
@@ -37,9 +39,9 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   Input input;
   std::condition_variable timer;   // the chipset's deadline moved, or closing
   u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
-  core::Channel channel;           // changed by attach() only, which no service thread sees
-  core::DeviceMemory device_memory;
-  core::SerialTaker posted;  // under `lock`
+  channel::Channel channel;        // changed by attach() only, which no service thread sees
+  DeviceMemory device_memory;
+  channel::SerialTaker posted;  // under `lock`
   std::atomic<bool> closing{false};
 
   // The caller holds `lock`. Bytes that the core has posted for COM1 reach it; before each request is served.
@@ -49,7 +51,7 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   void withdraw();  // Chipset::withdraw_com1; before what publish() ends
 
   // Takes the channel to a new core, and puts the chipset into its state after RESET. No service thread runs.
-  void attach(core::Channel next, core::DeviceMemory memory);
+  void attach(channel::Channel next, DeviceMemory memory);
   // Asks the core to leave the engine and end. Any thread.
   void stop_core();
   // The first reason counts; the core is asked to stop.

@@ -14,20 +14,20 @@
 #include <vector>
 
 #include "base/write.h"
-#include "engine/common/code_names.h"
+#include "channel/code_names.h"
 
 namespace trapline::monitor {
 
 namespace {
 
-using engine::CodeNames;
+using channel::CodeNames;
 
 // As the log has it, without the atomics.
 struct Entry {
   u64 host, bytes, guest;
   u32 ready, vcpu;
 };
-static_assert(sizeof(Entry) == sizeof(engine::CodeName));
+static_assert(sizeof(Entry) == sizeof(channel::CodeName));
 
 // The core wrote it: believe nothing. User-space addresses, sizes of translated blocks.
 bool plausible(const Entry& e) { return e.host >> 47 == 0 && e.bytes > 0 && e.bytes <= MiB; }

@@ -12,15 +12,15 @@
 #include <vector>
 
 #include "base/write.h"
-#include "engine/common/executed_scan.h"
+#include "channel/executed_log.h"
 #include "scan/report.h"
 
 namespace trapline::monitor {
 
 namespace {
 
-using engine::ExecutedInsn;
-using engine::ExecutedLog;
+using channel::ExecutedInsn;
+using channel::ExecutedLog;
 
 std::vector<ExecutedInsn> read_log(int fd, u32& count) {
   std::vector<ExecutedInsn> log;

@@ -4,12 +4,12 @@ namespace trapline::monitor {
 
 namespace {
 
-using core::Request;
-using core::RequestKind;
+using channel::Request;
+using channel::RequestKind;
 
 bool port_size(unsigned size) { return size == 1 || size == 2 || size == 4; }
 bool mmio_size(unsigned size) { return size >= 1 && size <= 8; }
-bool bulk_fits(const Request& r) { return port_size(r.size) && r.count <= core::kBulkBytes / r.size; }
+bool bulk_fits(const Request& r) { return port_size(r.size) && r.count <= channel::kBulkBytes / r.size; }
 
 void read_many(machine::Chipset& chipset, const Request& r, u8* bulk) {
   for (u32 i = 0; i < r.count; i++) {

@@ -8,7 +8,7 @@ namespace trapline::monitor {
 
 namespace {
 
-using Counters = cpu::Vcpu::Counters;
+using Counters = channel::Counters;
 constexpr const char* kExceptions[32] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9",   "#TS",
                                          "#NP", "#SS", "#GP", "#PF", "15",  "#MF", "#AC", "#MC", "#XM", "#VE", "#CP"};
 
@@ -26,7 +26,7 @@ void add(Counters& sum, const Counters& c) {
 
 }  // namespace
 
-std::string stats_text(const std::vector<core::VcpuStats>& vcpus, double seconds) {
+std::string stats_text(const std::vector<channel::VcpuStats>& vcpus, double seconds) {
   std::string text;
   const auto out = std::back_inserter(text);
   Counters sum{};

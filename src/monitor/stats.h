@@ -4,10 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "core/channel.h"
+#include "channel/channel.h"
 
 namespace trapline::monitor {
 
-std::string stats_text(const std::vector<core::VcpuStats>& vcpus, double seconds);
+std::string stats_text(const std::vector<channel::VcpuStats>& vcpus, double seconds);
 
 }  // namespace trapline::monitor

@@ -5,7 +5,7 @@
 #include <string>
 #include <thread>
 
-#include "core/exit_codes.h"
+#include "channel/exit_codes.h"
 
 namespace trapline::monitor {
 

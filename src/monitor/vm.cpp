@@ -19,9 +19,9 @@
 #include "base/host_refused.h"
 #include "base/trace.h"
 #include "base/write.h"
-#include "core/exit_codes.h"
-#include "core/futex.h"
-#include "core/trace_sink.h"
+#include "channel/exit_codes.h"
+#include "channel/futex.h"
+#include "channel/trace_sink.h"
 #include "monitor/conclude.h"
 #include "monitor/core_process.h"
 #include "monitor/gdb_server.h"
@@ -98,7 +98,7 @@ class VmRun {
   Fd gdb_listener_;
   std::unique_ptr<gdb::Server> gdb_;
   std::vector<std::thread> threads_;
-  std::vector<core::VcpuStats> stats_;
+  std::vector<channel::VcpuStats> stats_;
   ResetLimit resets_;
   int trace_error_ = 0;  // the core's
   bool hinted_ = false;
@@ -120,7 +120,7 @@ int VmRun::live() {
                            path ? config_.gdb_socket : fmt::format("localhost:{}", config_.gdb_port)));
   }
   trace::mask = config_.trace_mask;
-  if (images_.trace) core::open_trace(images_.trace.get(), hurry_.fd());
+  if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
   machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_);
   watch_.machine_begins();
   terminal_.begin();
@@ -142,7 +142,7 @@ int VmRun::run_machine() {
   machine_->input.stop();
   machine_->output.flush();
   terminal_.finish();
-  core::flush_trace();
+  channel::flush_trace();
   const Conclusion end = conclude({config_, *machine_, core_, watch_.signal(), [this] { return symbols(); }});
   complain_if(end.text);
   report_executed();
@@ -189,21 +189,21 @@ bool VmRun::starts_over() {
 // Fresh RAM, channel and core process; devices as after RESET.
 Result<void, std::string> VmRun::power_on() {
   MachineState& m = *machine_;
-  auto channel = core::Channel::create(config_.cpus);
+  auto channel = channel::Channel::create(config_.cpus);
   if (!channel) return Err{channel.error() + kRaiseLimits};
   auto ram = GuestMemory::create_fd(config_.memory);
   if (!ram) return Err{ram.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)"};
   const Fd ram_fd{*ram};
-  auto device_memory = core::DeviceMemory::create();
+  auto device_memory = DeviceMemory::create("devices");
   if (!device_memory) return Err{device_memory.error() + kRaiseLimits};
-  core::Launch launch = images_.launch(config_);
+  channel::Launch launch = images_.launch(config_);
   launch.ram_fd = ram_fd.get();
   launch.devices_fd = device_memory->fd();
-  const auto bytes = core::pack(launch);
-  if (bytes.size() > core::kLaunchBytes)
+  const auto bytes = channel::pack(launch);
+  if (bytes.size() > channel::kLaunchBytes)
     return Err{std::string{"--append and module arguments are too long: shorten them"}};
   std::memcpy(channel->launch(), bytes.data(), bytes.size());
-  core::VmPage& page = channel->vm();
+  channel::VmPage& page = channel->vm();
   page.launch_length = static_cast<u32>(bytes.size());
   page.start_ns = m.deterministic ? m.time.now_ns() : 0;
   m.attach(std::move(*channel), std::move(*device_memory));
@@ -223,7 +223,7 @@ Result<void, std::string> VmRun::power_on() {
   page.tsc_khz = tsc_khz_;
   page.tsc_offset = ~m.time.origin() + 1;
   page.clock_ready.store(1, std::memory_order_release);
-  core::futex_wake(page.clock_ready);
+  channel::futex_wake(page.clock_ready);
   return {};
 }
 
@@ -295,8 +295,8 @@ void VmRun::stop_service() {
   m.timer.notify_all();
   m.input.let_go(true);
   for (u32 i = 0; i < m.channel.vcpus(); i++) {  // the core is gone: nobody else writes these now
-    m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
-    core::futex_wake(m.channel.vcpu(i).turn);
+    m.channel.vcpu(i).turn.store(static_cast<u32>(channel::Turn::closed));
+    channel::futex_wake(m.channel.vcpu(i).turn);
   }
   if (m.channel.vcpus() > 0) m.channel.vm().serial.wake();
   for (auto& t : threads_) t.join();
@@ -307,7 +307,7 @@ void VmRun::stop_service() {
 
 // A trace that ended early is worse than none if nobody knows.
 void VmRun::complain_of_trace() {
-  const int error = trace_error_ ? trace_error_ : core::trace_error();
+  const int error = trace_error_ ? trace_error_ : channel::trace_error();
   if (error == 0) return;
   const std::string where =
       config_.trace_file.empty() ? "--trace: standard error" : "--trace-file " + config_.trace_file;
@@ -318,7 +318,7 @@ void VmRun::complain_of_trace() {
 void VmRun::collect_stats() {
   if (const u32 error = machine_->channel.vm().trace_error) trace_error_ = static_cast<int>(error);
   for (u32 i = 0; i < config_.cpus; i++) {
-    const core::VcpuStats s = machine_->channel.vcpu(i).stats;
+    const channel::VcpuStats s = machine_->channel.vcpu(i).stats;
     auto* sum = reinterpret_cast<u64*>(&stats_[i]);
     const auto* now = reinterpret_cast<const u64*>(&s);
     static_assert(sizeof s % sizeof(u64) == 0);
@@ -354,7 +354,7 @@ void VmRun::report_executed() {
 
 void VmRun::report_verified() {
   if (!config_.verify) return;
-  const core::VcpuStats& s = stats_.front();
+  const channel::VcpuStats& s = stats_.front();
   complain(fmt::format("--verify: {} instructions in {} stretches were the same", s.verified_instructions,
                        s.verified_stretches));
 }

@@ -1,5 +1,5 @@
 // What is around the processes of a VM besides the core's filter: namespaces, capabilities, the monitor's own filters.
-#include "core/namespaces.h"
+#include "channel/namespaces.h"
 
 #include <dirent.h>
 #include <gtest/gtest.h>
@@ -42,7 +42,7 @@ struct RunningVm {
 };
 
 TEST(Namespaces, TheCoreHasItsOwnWhereTheHostAllowsIt) {
-  const std::string own = core::own_namespaces();
+  const std::string own = channel::own_namespaces();
   if (own.empty()) GTEST_SKIP() << "this host allows none";
   if (::geteuid() != 0) GTEST_SKIP() << "the core's are not to be seen by an ordinary user";
   RunningVm vm;

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "base/invariant.h"
-#include "machine/acpi/tables.h"
+#include "boot/acpi/tables.h"
 
 using namespace trapline;
 
@@ -22,7 +22,7 @@ T at(const GuestMemory& ram, u64 gpa) {
 }
 
 void check_sum(const GuestMemory& ram, u64 gpa, u64 size) {
-  INVARIANT(gpa >= machine::kAcpiTablesStart && size <= machine::kAcpiTablesEnd - gpa,
+  INVARIANT(gpa >= boot::kAcpiTablesStart && size <= boot::kAcpiTablesEnd - gpa,
             "table {:#x}+{:#x} is outside of its area", gpa, size);
   u8 sum = 0;
   for (u64 i = 0; i < size; i++) sum = static_cast<u8>(sum + at<u8>(ram, gpa + i));
@@ -47,7 +47,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   const u64 memory = kMemory[pages % std::size(kMemory)];
   if (!kept.contains(memory)) kept[memory] = *GuestMemory::anonymous(memory);
   GuestMemory* ram = &kept[memory];
-  const u64 rsdp = machine::write_acpi_tables(*ram, cpus % 1024 + 1).raw;
+  const u64 rsdp = boot::write_acpi_tables(*ram, cpus % 1024 + 1).raw;
   INVARIANT(rsdp % 16 == 0, "root pointer at {:#x}", rsdp);
   check_sum(*ram, rsdp, 20);
   check_sum(*ram, rsdp, at<u32>(*ram, rsdp + 20));

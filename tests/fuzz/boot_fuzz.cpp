@@ -5,7 +5,7 @@ using namespace trapline;
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   fuzz::BootHead head;
-  machine::Bytes kernel;
+  boot::Bytes kernel;
   if (fuzz::split(data, size, &head, &kernel)) fuzz::boot_once(head, kernel);
   return 0;
 }

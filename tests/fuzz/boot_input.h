@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/invariant.h"
-#include "machine/boot/boot.h"
+#include "boot/boot.h"
 
 namespace trapline::fuzz {
 
@@ -20,23 +20,23 @@ struct BootHead {
 inline constexpr u64 kMemory[] = {2 * MiB, 8 * MiB, 64 * MiB, 128 * MiB};
 
 // Boots the input into RAM that is kept between inputs. The result matters to no one: only that nothing breaks.
-inline void boot_once(const BootHead& head, machine::Bytes kernel) {
+inline void boot_once(const BootHead& head, boot::Bytes kernel) {
   static GuestMemory ram[std::size(kMemory)];
   GuestMemory& memory = ram[head.memory % std::size(kMemory)];
   if (memory.size() == 0) memory = *GuestMemory::anonymous(kMemory[head.memory % std::size(kMemory)]);
   static const std::byte payload[256 * KiB]{};
 
-  machine::BootRequest request;
+  boot::BootRequest request;
   request.kernel = kernel;
   request.kernel_name = "fuzz";
-  request.initrd = machine::Bytes(payload).first(head.initrd_pages * u64{3} % sizeof payload);
+  request.initrd = boot::Bytes(payload).first(head.initrd_pages * u64{3} % sizeof payload);
   request.command_line = std::string(head.command_line, 'a');
   request.cpus = head.cpus % 16 + 1;
   request.acpi = head.flags & 1;  // slow, and has a fuzzer of its own
   for (unsigned i = 0; i < (head.modules & 3); i++)
-    request.modules.push_back({machine::Bytes(payload).first(i * 5000), "module", "args"});
+    request.modules.push_back({boot::Bytes(payload).first(i * 5000), "module", "args"});
   cpu::Vcpu cpu;
-  const auto info = machine::boot(memory, cpu, request);
+  const auto info = boot::load_kernel(memory, cpu, request);
   if (info) {
     INVARIANT(info->entry == cpu.rip, "entry {:#x}, rip {:#x}", info->entry, cpu.rip);
     INVARIANT(memory.is_ram(Gpa{cpu.rip}), "entry {:#x} is not RAM", cpu.rip);
@@ -46,7 +46,7 @@ inline void boot_once(const BootHead& head, machine::Bytes kernel) {
   }
 }
 
-inline bool split(const u8* data, std::size_t size, BootHead* head, machine::Bytes* kernel) {
+inline bool split(const u8* data, std::size_t size, BootHead* head, boot::Bytes* kernel) {
   if (size < sizeof *head) return false;
   std::memcpy(head, data, sizeof *head);
   *kernel = std::as_bytes(std::span{data + sizeof *head, size - sizeof *head});

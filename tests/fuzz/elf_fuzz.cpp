@@ -1,9 +1,9 @@
 // parse_elf() and everything that can be asked of what it returns.
 #include "base/invariant.h"
-#include "machine/boot/elf.h"
+#include "boot/elf.h"
 
 using namespace trapline;
-using namespace trapline::machine;
+using namespace trapline::boot;
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   const Bytes image = std::as_bytes(std::span{data, size});

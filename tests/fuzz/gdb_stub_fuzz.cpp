@@ -11,17 +11,17 @@ using namespace trapline::monitor::gdb;
 namespace {
 
 struct Vm final : Target {
-  core::DebugRegisters registers[2];
+  channel::DebugRegisters registers[2];
   u8 memory[256] = {};
   std::size_t stops = 0;
 
   u32 vcpus() const override { return 2; }
-  bool read_registers(u32 vcpu, core::DebugRegisters& out) override {
+  bool read_registers(u32 vcpu, channel::DebugRegisters& out) override {
     INVARIANT(vcpu < 2, "vcpu {}", vcpu);
     out = registers[vcpu];
     return true;
   }
-  bool write_registers(u32 vcpu, const core::DebugRegisters& in) override {
+  bool write_registers(u32 vcpu, const channel::DebugRegisters& in) override {
     INVARIANT(vcpu < 2, "vcpu {}", vcpu);
     registers[vcpu] = in;
     return true;
@@ -39,9 +39,9 @@ struct Vm final : Target {
   std::optional<u64> translate(u32, u64 address) override {
     return address & 1 ? std::nullopt : std::optional{address};
   }
-  void set_stops(const std::vector<core::DebugStop>& all) override {
+  void set_stops(const std::vector<channel::DebugStop>& all) override {
     stops = all.size();
-    INVARIANT(stops <= core::DebugMailbox::kStops, "{} stops", stops);
+    INVARIANT(stops <= channel::DebugMailbox::kStops, "{} stops", stops);
   }
   void resume(u64, u64, bool) override {}
   void interrupt() override {}
@@ -63,8 +63,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
     const std::size_t n = std::min<std::size_t>(data[0] ? data[0] : 4096, size - 1);
     stub.receive({data + 1, n});
     if (stub.running())
-      stub.stopped({static_cast<u32>(data[0] & 1), static_cast<core::DebugReport>(data[0] >> 1 & 3),
-                    static_cast<core::StopKind>(data[0] >> 3 & 3), data[0]});
+      stub.stopped({static_cast<u32>(data[0] & 1), static_cast<channel::DebugReport>(data[0] >> 1 & 3),
+                    static_cast<channel::StopKind>(data[0] >> 3 & 3), data[0]});
     data += n + 1, size -= n + 1;
   }
   stub.ended(data[-1], 0);

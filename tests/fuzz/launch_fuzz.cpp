@@ -2,14 +2,14 @@
 #include <cstring>
 
 #include "base/invariant.h"
-#include "core/launch.h"
+#include "channel/launch.h"
 
 using namespace trapline;
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
-  const auto launch = core::unpack({data, size});
+  const auto launch = channel::unpack({data, size});
   if (!launch) return 0;
-  const auto again = core::unpack(core::pack(*launch));
+  const auto again = channel::unpack(channel::pack(*launch));
   INVARIANT(again, "what was accepted is not accepted again");
   INVARIANT(again->modules.size() == launch->modules.size() && again->kernel_name == launch->kernel_name &&
                 again->command_line == launch->command_line && again->memory == launch->memory,

@@ -4,8 +4,8 @@
 #include <thread>
 
 #include "base/invariant.h"
-#include "core/channel.h"
-#include "core/futex.h"
+#include "channel/channel.h"
+#include "channel/futex.h"
 #include "monitor/gdb_core.h"
 
 using namespace trapline;
@@ -14,7 +14,7 @@ using namespace trapline::monitor::gdb;
 namespace {
 
 // Writes the input over the mailbox, piece by piece, and says that every command is done.
-void answer(core::DebugMailbox& m, const u8* data, std::size_t size, const std::atomic<bool>& over) {
+void answer(channel::DebugMailbox& m, const u8* data, std::size_t size, const std::atomic<bool>& over) {
   for (std::size_t at = 0; !over; at = (at + 1) % size) {
     m.result = data[at] | static_cast<u32>(data[(at + 1) % size]) << 8 | static_cast<u32>(data[(at + 2) % size]) << 24;
     m.report = data[at] & 7, m.report_kind = data[at] >> 3, m.report_address = m.result;
@@ -23,13 +23,13 @@ void answer(core::DebugMailbox& m, const u8* data, std::size_t size, const std::
     m.paused.store(data[at] & 0x80 ? data[at] : ~u64{0});
     m.done.store(m.epoch.load());
     m.event.fetch_add(1);
-    core::futex_wake(m.event, 64);
+    channel::futex_wake(m.event, 64);
     std::this_thread::yield();
   }
 }
 
 void use(CoreTarget& target, u8 what) {
-  core::DebugRegisters registers;
+  channel::DebugRegisters registers;
   u8 memory[300];
   switch (what & 7) {
     case 0:
@@ -48,7 +48,7 @@ void use(CoreTarget& target, u8 what) {
       target.translate(what >> 3 & 3, what);
       break;
     case 5:
-      target.set_stops(std::vector<core::DebugStop>(what));
+      target.set_stops(std::vector<channel::DebugStop>(what));
       target.resume(1, 2, what & 16);
       break;
     case 6:
@@ -63,7 +63,7 @@ void use(CoreTarget& target, u8 what) {
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   if (size < 8 || size > 200) return 0;
-  auto channel = core::Channel::create(2);
+  auto channel = channel::Channel::create(2);
   if (!channel) return 0;
   CoreTarget target{{.paused = [] {}, .nudge = [] {}, .end = [] {}, .failed = [](ExitCode, const std::string&) {}}};
   target.attach(*channel, true);

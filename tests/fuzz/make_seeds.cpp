@@ -6,10 +6,10 @@
 
 #include "boot_input.h"
 #include "scan_seeds.h"
-#include "unit/machine/boot_images.h"
+#include "unit/boot/images.h"
 
 using namespace trapline;
-using namespace trapline::machine::testing;
+using namespace trapline::boot::testing;
 namespace fs = std::filesystem;
 
 namespace {

@@ -27,7 +27,7 @@ void fix_checksums(std::vector<std::byte>& image) {
 
 extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   fuzz::BootHead head;
-  machine::Bytes kernel;
+  boot::Bytes kernel;
   if (!fuzz::split(data, size, &head, &kernel)) return 0;
   std::vector<std::byte> image(kernel.begin(), kernel.end());
   fix_checksums(image);

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/invariant.h"
-#include "core/channel.h"
-#include "engine/common/executed_scan.h"
+#include "channel/channel.h"
+#include "channel/executed_log.h"
 #include "monitor/scan_report.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
@@ -21,7 +21,7 @@ namespace {
 void scan_log(std::string_view bytes) {
   const Fd log{::memfd_create("log", MFD_CLOEXEC)}, report{::memfd_create("report", MFD_CLOEXEC)};
   [[maybe_unused]] ssize_t n = ::pwrite(log.get(), bytes.data(), bytes.size(), 0);
-  INVARIANT(::ftruncate(log.get(), sizeof(engine::ExecutedLog)) == 0, "no log");
+  INVARIANT(::ftruncate(log.get(), sizeof(channel::ExecutedLog)) == 0, "no log");
   const std::string wrong = write_scan_report(report.get(), log.get(), "kernel", {}, -1);
   INVARIANT(wrong.empty(), "{}", wrong);
 }
@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   for (const char c : present(bytes.substr(0, half), symbols))
     INVARIANT(c == '\n' || (c >= ' ' && c <= '~') || bytes.substr(half).find(c) != std::string_view::npos,
               "an unprintable byte of the core's");
-  core::VcpuStats stats;
+  channel::VcpuStats stats;
   std::memcpy(static_cast<void*>(&stats), bytes.data(), std::min(bytes.size(), sizeof stats));
   stats_text({stats, stats}, 0.5);
   return 0;

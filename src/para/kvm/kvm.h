@@ -37,9 +37,9 @@ static_assert(sizeof(WallClock) == 12);
 class Kvm final : public cpu::Para {
  public:
   // `wall_ns`: nanoseconds since 1970 UTC when the VM's TSC (Clock::tsc) was, or would have been, 0. With --clock
-  // instructions it must not come from a clock: give kFixedWallNs.
+  // instructions it must not come from a clock: give
+  // channel::kFixedWallNs.
   Kvm(const cpu::Clock& clock, u64 wall_ns) : scale_{ClockScale::from_tsc_khz(clock.tsc_khz)}, wall_ns_{wall_ns} {}
-  static constexpr u64 kFixedWallNs = 1'735'689'600'000'000'000;  // 2025-01-01 00:00 UTC
   // The `wall_ns` of a VM on the host's clock, read now.
   static u64 wall_ns_from_host(const cpu::Clock& clock);
 

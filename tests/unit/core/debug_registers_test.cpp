@@ -31,7 +31,7 @@ TEST_F(CoreDebugRegisters, PcIsLinearInSegmentedCode) {
   seg(Seg::cs).base = 0xf0000;
   cpu::update_mode(cpu);
   cpu.rip = 0xfff0;
-  DebugRegisters r = read_registers(cpu);
+  channel::DebugRegisters r = read_registers(cpu);
   EXPECT_EQ(r.pc, 0xffff0u);
   EXPECT_EQ(r.rip, 0xfff0u);
   r.pc = 0xf1234;
@@ -44,15 +44,15 @@ TEST_F(CoreDebugRegisters, WhatIsReadCanBeWrittenBack) {
   for (unsigned i = 0; i < 16; i++) cpu.gpr[i] = u64{0x1111111111111111} * i;
   cpu.rip = 0xffffffff81000000;
   cpu.set_rflags_raw(0x246);
-  const DebugRegisters before = read_registers(cpu);
+  const channel::DebugRegisters before = read_registers(cpu);
   write_registers(cpu, before);
-  const DebugRegisters after = read_registers(cpu);
+  const channel::DebugRegisters after = read_registers(cpu);
   EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
 }
 
 TEST_F(CoreDebugRegisters, NothingWrittenCanHurtTheCore) {
   enter_long();
-  DebugRegisters r = read_registers(cpu);
+  channel::DebugRegisters r = read_registers(cpu);
   r.mxcsr = 0xffffffff;
   r.rflags = ~u64{0};
   r.base[static_cast<u8>(Seg::fs)] = 0x0000800000000000;  // not canonical
@@ -76,7 +76,7 @@ TEST_F(CoreDebugRegisters, NothingWrittenCanHurtTheCore) {
 
 TEST_F(CoreDebugRegisters, NewPcWakesAHaltedVcpu) {
   cpu.activity = cpu::Activity::halted;
-  DebugRegisters r = read_registers(cpu);
+  channel::DebugRegisters r = read_registers(cpu);
   write_registers(cpu, r);
   EXPECT_EQ(cpu.activity, cpu::Activity::halted);
   r.pc += 1;

@@ -3,11 +3,9 @@
 #include "core/local_bus.h"
 
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <random>
 
-#include "core/device_memory.h"
 #include "cpu/vcpu.h"
 #include "machine/chipset.h"
 
@@ -32,7 +30,7 @@ struct Board : devices::TimeSource, machine::InterruptSink, machine::PowerSink, 
 
 // The monitor without its process: takes what was posted, serves, publishes.
 struct Monitor final : cpu::Bus {
-  Monitor(Board& b, machine::DevicePage& p, SerialRing& r) : board{b}, page{p}, ring{r} { publish(); }
+  Monitor(Board& b, devices::DevicePage& p, channel::SerialRing& r) : board{b}, page{p}, ring{r} { publish(); }
   void publish() { board.chipset.publish(page, true); }
   void begin() {
     requests++;
@@ -65,9 +63,9 @@ struct Monitor final : cpu::Bus {
     publish();
   }
   Board& board;
-  machine::DevicePage& page;
-  SerialRing& ring;
-  SerialTaker taker;
+  devices::DevicePage& page;
+  channel::SerialRing& ring;
+  channel::SerialTaker taker;
   unsigned requests = 0;
 };
 
@@ -93,8 +91,8 @@ class LocalBusTest : public testing::Test {
   }
 
   Board board;
-  std::unique_ptr<machine::DevicePage> page = std::make_unique<machine::DevicePage>();
-  std::unique_ptr<SerialRing> ring = std::make_unique<SerialRing>();
+  std::unique_ptr<devices::DevicePage> page = std::make_unique<devices::DevicePage>();
+  std::unique_ptr<channel::SerialRing> ring = std::make_unique<channel::SerialRing>();
   Monitor monitor{board, *page, *ring};
   LocalDevices local{*page, *ring, true};
   LocalBus bus{local, monitor};
@@ -167,11 +165,11 @@ TEST_F(LocalBusTest, SerialBytesArePostedInOrderWithRequests) {
   out(0x3f9, 0);  // any request
   EXPECT_EQ(board.text, "posted");
   EXPECT_EQ(requests([&] {
-              for (u32 i = 0; i <= SerialRing::kBytes; i++) out(0x3f8, 'x');
+              for (u32 i = 0; i <= channel::SerialRing::kBytes; i++) out(0x3f8, 'x');
             }),
             1u)
       << "a full ring";
-  EXPECT_EQ(board.text.size(), 6 + SerialRing::kBytes + 1);
+  EXPECT_EQ(board.text.size(), 6 + channel::SerialRing::kBytes + 1);
 }
 
 TEST_F(LocalBusTest, WhatSeesMoreThanAByteIsARequest) {
@@ -247,30 +245,15 @@ TEST_F(LocalBusTest, NobodyCanTell) {
   EXPECT_EQ(board.text, other.text);
 }
 
-TEST(DeviceMemory, TheCoresMappingIsReadOnly) {
-  auto memory = DeviceMemory::create();
-  ASSERT_TRUE(memory) << memory.error();
-  const machine::DevicePage* page = DeviceMemory::attach(memory->fd());
-  ASSERT_NE(page, nullptr);
-  devices::PitView pit;
-  pit.port61_low = 3;
-  memory->page()->pit.store(pit);
-  EXPECT_EQ(page->pit.load().port61_low, 3u);
-  void* at = ::mmap(nullptr, sizeof *page, PROT_READ | PROT_WRITE, MAP_SHARED, memory->fd(), 0);
-  EXPECT_EQ(at, MAP_FAILED);
-  EXPECT_NE(::mprotect(const_cast<machine::DevicePage*>(page), sizeof *page, PROT_READ | PROT_WRITE), 0);
-  ::munmap(const_cast<machine::DevicePage*>(page), sizeof *page);
-}
-
 // A core that was taken over moves `head` as it likes: no more than a ring is taken at a time.
 TEST(SerialRing, AHeadThatLiesIsBounded) {
-  SerialRing ring;
-  SerialTaker taker;
+  channel::SerialRing ring;
+  channel::SerialTaker taker;
   for (u32 head : {~u32{0}, u32{5}, u32{0x80000000}}) {
     ring.head = head;
     u32 n = 0;
-    EXPECT_LE(taker.take(ring, [&](u8) { n++; }), SerialRing::kBytes);
-    EXPECT_LE(n, SerialRing::kBytes);
+    EXPECT_LE(taker.take(ring, [&](u8) { n++; }), channel::SerialRing::kBytes);
+    EXPECT_LE(n, channel::SerialRing::kBytes);
   }
 }
 

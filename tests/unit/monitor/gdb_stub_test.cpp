@@ -11,10 +11,10 @@
 namespace trapline::monitor::gdb {
 namespace {
 
-using core::DebugRegisters;
-using core::DebugReport;
-using core::DebugStop;
-using core::StopKind;
+using channel::DebugRegisters;
+using channel::DebugReport;
+using channel::DebugStop;
+using channel::StopKind;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -220,9 +220,9 @@ TEST_F(GdbStub, BreakpointsAndWatchpointsReachTheTarget) {
 
 TEST_F(GdbStub, RefusesMoreBreakpointsThanTheMailboxHolds) {
   connect();
-  for (u32 i = 0; i < core::DebugMailbox::kStops; i++) ASSERT_EQ(ask(fmt::format("Z0,{:x},1", 0x1000 + i)), "OK");
+  for (u32 i = 0; i < channel::DebugMailbox::kStops; i++) ASSERT_EQ(ask(fmt::format("Z0,{:x},1", 0x1000 + i)), "OK");
   EXPECT_EQ(ask("Z0,1,1"), "E1c");
-  EXPECT_EQ(target.stops.size(), core::DebugMailbox::kStops);
+  EXPECT_EQ(target.stops.size(), channel::DebugMailbox::kStops);
 }
 
 TEST_F(GdbStub, ContinuesAndTellsTheBreakpoint) {

@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "core/futex.h"
+#include "channel/futex.h"
 #include "monitor/conclude.h"
 #include "monitor/machine_state.h"
 #include "monitor/stats.h"
@@ -18,11 +18,11 @@ namespace {
 constexpr u32 kVcpus = 3;
 constexpr int kRequests = 1000;  // of each vCPU, in each life
 
-using core::RequestKind;
+using channel::RequestKind;
 
 class HostileVcpu {
  public:
-  HostileVcpu(core::Channel& channel, u32 index, u64 seed)
+  HostileVcpu(channel::Channel& channel, u32 index, u64 seed)
       : channel_{channel}, pages_{channel.vcpu(index)}, rng_{seed} {}
 
   void run() {
@@ -31,11 +31,12 @@ class HostileVcpu {
       // Its last wish is to wait for input, which never comes: that must not keep the service from ending.
       if (i + 1 == kRequests) pages_.request.kind = static_cast<u32>(RequestKind::idle);
       scribble();
-      pages_.turn.store(static_cast<u32>(rng_() % 16 ? core::Turn::requested : static_cast<core::Turn>(rng_() % 3)));
-      core::futex_wake(pages_.turn);
+      pages_.turn.store(
+          static_cast<u32>(rng_() % 16 ? channel::Turn::requested : static_cast<channel::Turn>(rng_() % 3)));
+      channel::futex_wake(pages_.turn);
       // Mostly it waits for the answer, as honest ones do; else it writes on while the monitor reads.
       if (rng_() % 4)
-        for (int spin = 0; spin < 20 && pages_.turn.load() == static_cast<u32>(core::Turn::requested); spin++)
+        for (int spin = 0; spin < 20 && pages_.turn.load() == static_cast<u32>(channel::Turn::requested); spin++)
           std::this_thread::yield();
     }
   }
@@ -43,10 +44,10 @@ class HostileVcpu {
  private:
   u64 some() { return rng_() >> (rng_() % 64); }
 
-  core::Request request() {
+  channel::Request request() {
     static constexpr u16 kPorts[] = {0x20, 0x21,  0x40,  0x43,  0x60,  0x64,  0x70,  0x71,  0x92,
                                      0xf4, 0x3f8, 0x3f9, 0x510, 0x511, 0x604, 0xcf8, 0xcf9, 0xcfc};
-    core::Request r;
+    channel::Request r;
     r.kind = static_cast<u32>(rng_() % 32 ? rng_() % static_cast<u32>(RequestKind::idle) : some());
     r.count = static_cast<u32>(rng_() % 8 ? rng_() % 64 : some());
     r.port = static_cast<u16>(rng_() % 4 ? kPorts[rng_() % std::size(kPorts)] : rng_());
@@ -64,18 +65,18 @@ class HostileVcpu {
     pages_.server_sleeps.store(static_cast<u32>(rng_() % 2));
     pages_.client_sleeps.store(static_cast<u32>(rng_() % 2));
     auto* page = reinterpret_cast<u8*>(&channel_.vm());
-    page[rng_() % sizeof(core::VmPage)] = static_cast<u8>(rng_());
+    page[rng_() % sizeof(channel::VmPage)] = static_cast<u8>(rng_());
   }
 
-  core::Channel& channel_;
-  core::VcpuPages& pages_;
+  channel::Channel& channel_;
+  channel::VcpuPages& pages_;
   std::mt19937_64 rng_;
 };
 
 void live_and_end(MachineState& m, u64 seed) {
-  auto channel = core::Channel::create(kVcpus);
+  auto channel = channel::Channel::create(kVcpus);
   ASSERT_TRUE(channel);
-  auto devices = core::DeviceMemory::create();
+  auto devices = DeviceMemory::create("devices");
   ASSERT_TRUE(devices);
   m.attach(std::move(*channel), std::move(*devices));
   m.input.let_go(false);
@@ -93,8 +94,8 @@ void live_and_end(MachineState& m, u64 seed) {
   m.timer.notify_all();
   m.input.let_go(true);
   for (u32 i = 0; i < kVcpus; i++) {
-    m.channel.vcpu(i).turn.store(static_cast<u32>(core::Turn::closed));
-    core::futex_wake(m.channel.vcpu(i).turn);
+    m.channel.vcpu(i).turn.store(static_cast<u32>(channel::Turn::closed));
+    channel::futex_wake(m.channel.vcpu(i).turn);
   }
   m.channel.vm().serial.wake();
   for (auto& t : service) t.join();

@@ -38,7 +38,7 @@ TEST(Addressed, LogicalX2) {
 
 class InterruptsTest : public testing::Test {
  protected:
-  InterruptsTest() : channel{*core::Channel::create(2)} {
+  InterruptsTest() : channel{*channel::Channel::create(2)} {
     for (u32 i = 0; i < 2; i++) {
       channel.vcpu(i).mirror.id = i;
       channel.vcpu(i).mirror.ldr = 1u << (24 + i);
@@ -48,7 +48,7 @@ class InterruptsTest : public testing::Test {
     interrupts.attach(channel);
   }
   u64 requests(u32 vcpu, u8 vector) { return channel.vcpu(vcpu).inbox.fixed[vector / 64] >> (vector % 64) & 1; }
-  core::Channel channel;
+  channel::Channel channel;
   Interrupts interrupts;
 };
 
@@ -56,7 +56,7 @@ TEST_F(InterruptsTest, AFixedMessageReachesItsDestinationAlone) {
   interrupts.msi(0xfee01000, 0x0041);
   EXPECT_EQ(requests(1, 0x41), 1u);
   EXPECT_EQ(requests(0, 0x41), 0u);
-  EXPECT_TRUE(channel.vcpu(1).attention & cpu::attention::interrupt);
+  EXPECT_TRUE(channel.vcpu(1).attention & channel::attention::interrupt);
   EXPECT_EQ(channel.vcpu(1).inbox.level[1], 0u);
 }
 
@@ -77,13 +77,13 @@ TEST_F(InterruptsTest, NmiIgnoresTheSoftwareEnable) {
   interrupts.msi(0xfee01000, 0x0041);
   EXPECT_EQ(requests(1, 0x41), 0u);
   interrupts.msi(0xfee01000, 0x0400);
-  EXPECT_TRUE(channel.vcpu(1).attention & cpu::attention::nmi);
+  EXPECT_TRUE(channel.vcpu(1).attention & channel::attention::nmi);
 }
 
 TEST_F(InterruptsTest, ExtintIsALevel) {
   interrupts.extint(true);
   EXPECT_EQ(channel.vcpu(0).inbox.extint, 1u);
-  EXPECT_TRUE(channel.vcpu(0).attention & cpu::attention::interrupt);
+  EXPECT_TRUE(channel.vcpu(0).attention & channel::attention::interrupt);
   interrupts.extint(false);
   EXPECT_EQ(channel.vcpu(0).inbox.extint, 0u);
 }

@@ -10,12 +10,12 @@
 #include <fstream>
 #include <iterator>
 
-#include "engine/common/code_names.h"
+#include "channel/code_names.h"
 
 namespace trapline::monitor {
 namespace {
 
-using engine::CodeNames;
+using channel::CodeNames;
 
 class PerfMapTest : public testing::Test {
  protected:
@@ -25,10 +25,8 @@ class PerfMapTest : public testing::Test {
     names_ =
         static_cast<CodeNames*>(::mmap(nullptr, sizeof(CodeNames), PROT_READ | PROT_WRITE, MAP_SHARED, log_.get(), 0));
     ASSERT_NE(names_, MAP_FAILED);
-    engine::code_names = names_;
   }
   void TearDown() override {
-    engine::code_names = nullptr;
     ::munmap(names_, sizeof(CodeNames));
     std::remove(map_.path().c_str());
   }
@@ -46,10 +44,10 @@ class PerfMapTest : public testing::Test {
 TEST_F(PerfMapTest, HasSymbolsAndGoesOnWhereItEnded) {
   const Symbols symbols = Symbols::parse("ffffffff81000100 T schedule\n0000000000401000 T not_a_kernel\n");
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  engine::name_code(0x7f0000001000, 0x40, 0xffffffff8100011c, 0);
-  engine::name_code(0x7f0000001040, 0x20, 0x401000, 0);
+  names_->add(0x7f0000001000, 0x40, 0xffffffff8100011c, 0);
+  names_->add(0x7f0000001040, 0x20, 0x401000, 0);
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
-  engine::name_code(0x7f0000000000, 0x80, 0, 0);
+  names_->add(0x7f0000000000, 0x80, 0, 0);
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
   EXPECT_EQ(text(),
@@ -71,10 +69,10 @@ TEST_F(PerfMapTest, WaitsForEntriesThatAreBeingWritten) {
 
 TEST_F(PerfMapTest, BelievesNothingOfTheLog) {
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  engine::name_code(~0ull, 16, 0x1000, 0);      // a kernel address
-  engine::name_code(0x1000, 0, 0x1000, 0);      // nothing
-  engine::name_code(0x1000, ~0ull, 0x1000, 0);  // everything
-  engine::name_code(0x5000, 16, 0x3000, 0);
+  names_->add(~0ull, 16, 0x1000, 0);      // a kernel address
+  names_->add(0x1000, 0, 0x1000, 0);      // nothing
+  names_->add(0x1000, ~0ull, 0x1000, 0);  // everything
+  names_->add(0x5000, 16, 0x3000, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   EXPECT_EQ(text(), "5000 10 guest [3000]\n");
   names_->count = ~0u;
@@ -85,11 +83,11 @@ TEST_F(PerfMapTest, BelievesNothingOfTheLog) {
 
 TEST_F(PerfMapTest, ACoreAfterAResetHasAMapOfItsOwn) {
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  engine::name_code(0x5000, 16, 0x3000, 0);
+  names_->add(0x5000, 16, 0x3000, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   std::remove(map_.path().c_str());
   ASSERT_EQ(map_.begin(log_.get(), pid_ + 1), "");
-  engine::name_code(0x6000, 16, 0x4000, 0);
+  names_->add(0x6000, 16, 0x4000, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   EXPECT_EQ(text(), "6000 10 guest [4000]\n");
 }
@@ -110,7 +108,7 @@ TEST_F(PerfMapTest, IsNotWrittenThroughALinkOfSomebodyElse) {
   { std::ofstream{target} << "precious"; }
   ASSERT_EQ(::symlink(target.c_str(), path.c_str()), 0);
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");  // the link is replaced
-  engine::name_code(0x5000, 16, 0x3000, 0);
+  names_->add(0x5000, 16, 0x3000, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   std::ifstream in{target};
   EXPECT_EQ((std::string{std::istreambuf_iterator<char>{in}, {}}), "precious");

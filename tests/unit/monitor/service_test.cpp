@@ -9,8 +9,8 @@
 namespace trapline::monitor {
 namespace {
 
-using core::Request;
-using core::RequestKind;
+using channel::Request;
+using channel::RequestKind;
 
 struct Fakes : devices::TimeSource, machine::InterruptSink, machine::PowerSink, machine::SerialBackend {
   u64 now_ns() const override { return 1000; }
@@ -37,7 +37,7 @@ class ServiceTest : public testing::Test {
   machine::Config config;
   Fakes fakes;
   machine::Chipset chipset{machine::ChipsetParts{config, fakes, fakes, fakes, fakes}};
-  std::vector<u8> bulk = std::vector<u8>(core::kBulkBytes + 64, 0xa5);
+  std::vector<u8> bulk = std::vector<u8>(channel::kBulkBytes + 64, 0xa5);
   u64 value = 0;
 };
 
@@ -56,10 +56,10 @@ TEST_F(ServiceTest, SizesAndCountsOutOfRangeAreRefused) {
   }
   EXPECT_FALSE(send(RequestKind::mmio_read, 0, 9));
   EXPECT_FALSE(send(RequestKind::mmio_write, 0, 0));
-  EXPECT_FALSE(send(RequestKind::port_read_many, 0x3f8, 4, core::kBulkBytes / 4 + 1));
+  EXPECT_FALSE(send(RequestKind::port_read_many, 0x3f8, 4, channel::kBulkBytes / 4 + 1));
   EXPECT_FALSE(send(RequestKind::port_read_many, 0x3f8, 4, 0xffffffff));
-  EXPECT_TRUE(send(RequestKind::port_read_many, 0x60, 4, core::kBulkBytes / 4));
-  for (std::size_t i = core::kBulkBytes; i < bulk.size(); i++) EXPECT_EQ(bulk[i], 0xa5);
+  EXPECT_TRUE(send(RequestKind::port_read_many, 0x60, 4, channel::kBulkBytes / 4));
+  for (std::size_t i = channel::kBulkBytes; i < bulk.size(); i++) EXPECT_EQ(bulk[i], 0xa5);
 }
 
 TEST_F(ServiceTest, UnknownKindsAreRefused) {
@@ -76,7 +76,7 @@ TEST_F(ServiceTest, RandomRequestsDoNoHarm) {
     r.count = static_cast<u32>(random() % 64), r.address = 0xfec00000 + random() % 0x200000, r.value = random();
     serve(chipset, r, bulk.data(), &value);
   }
-  for (std::size_t i = core::kBulkBytes; i < bulk.size(); i++) ASSERT_EQ(bulk[i], 0xa5);
+  for (std::size_t i = channel::kBulkBytes; i < bulk.size(); i++) ASSERT_EQ(bulk[i], 0xa5);
 }
 
 }  // namespace

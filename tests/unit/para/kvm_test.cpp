@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "channel/launch.h"
+
 namespace trapline::para {
 namespace {
 
@@ -80,7 +82,7 @@ TEST_F(KvmTest, AllVcpusReadTheSameTimeWhateverTheirTscAdjust) {
 }
 
 TEST_F(KvmTest, WallClock) {
-  Kvm kvm{clock, Kvm::kFixedWallNs + 42};
+  Kvm kvm{clock, channel::kFixedWallNs + 42};
   ASSERT_TRUE(kvm.msr_write(cpu, kWallClock, 0x6000));
   const auto w = guest<WallClock>(0x6000);
   EXPECT_EQ(w.version % 2, 0u);
@@ -97,7 +99,7 @@ TEST_F(KvmTest, WallClockFromTheHostIsNowMinusTheTsc) {
 }
 
 TEST_F(KvmTest, OldIndicesAreTheSameRegisters) {
-  Kvm kvm{clock, Kvm::kFixedWallNs};
+  Kvm kvm{clock, channel::kFixedWallNs};
   u64 v;
   ASSERT_TRUE(kvm.msr_write(cpu, kSystemTimeOld, 0x5001));
   ASSERT_TRUE(kvm.msr_read(cpu, kSystemTime, &v));
@@ -112,7 +114,7 @@ TEST_F(KvmTest, OldIndicesAreTheSameRegisters) {
 }
 
 TEST_F(KvmTest, DisabledOrOutsideRamWritesNothing) {
-  Kvm kvm{clock, Kvm::kFixedWallNs};
+  Kvm kvm{clock, channel::kFixedWallNs};
   ASSERT_TRUE(kvm.msr_write(cpu, kSystemTime, 0x5000));  // bit 0 clear: off
   EXPECT_EQ(guest<u32>(0x5000), 0u);
   for (const u64 gpa :

@@ -1,0 +1,81 @@
+#include "boot/acpi/dsdt.h"
+
+#include <fmt/format.h>
+
+#include "base/invariant.h"
+#include "devices/acpi_pm.h"
+#include "devices/board_map.h"
+
+namespace trapline::boot {
+
+namespace {
+
+namespace map = devices::map;
+
+using aml::Bytes;
+
+// INTx of slots 1..31, swizzled over the IOAPIC pins 16..23 (PCI wires them to no 8259 input).
+Bytes interrupt_routing() {
+  std::vector<Bytes> routes;
+  for (u32 slot = 1; slot < 32; slot++)
+    for (u32 pin = 0; pin < 4; pin++)
+      routes.push_back(aml::package({aml::integer(slot << 16 | 0xffff), aml::integer(pin), aml::integer(0),
+                                     aml::integer(devices::pci_intx_gsi(slot, pin))}));
+  return aml::package(routes);
+}
+
+Bytes pci_root() {
+  const Bytes windows = aml::resources({
+      aml::bus_window(0, 0),
+      aml::io_window(0, map::pci_config - 1),
+      aml::io_port(map::pci_config, 8),
+      aml::io_window(map::pci_config + 8, 0xffff),
+      aml::memory_window(map::pci_mmio_start, map::pci_mmio_end - 1),
+  });
+  return aml::device("PCI0", aml::join({
+                                 aml::name("_HID", aml::eisa_id("PNP0A03")),
+                                 aml::name("_UID", aml::integer(0)),
+                                 aml::name("_BBN", aml::integer(0)),
+                                 aml::name("_CRS", windows),
+                                 aml::name("_PRT", interrupt_routing()),
+                             }));
+}
+
+Bytes isa_devices() {
+  const Bytes com1 =
+      aml::device("COM1", aml::join({
+                              aml::name("_HID", aml::eisa_id("PNP0501")),
+                              aml::name("_UID", aml::integer(1)),
+                              aml::name("_CRS", aml::resources({aml::io_port(map::com1, 8), aml::irq(4)})),
+                          }));
+  const Bytes rtc = aml::device("RTC0", aml::join({
+                                            aml::name("_HID", aml::eisa_id("PNP0B00")),
+                                            aml::name("_CRS", aml::resources({aml::io_port(0x70, 2), aml::irq(8)})),
+                                        }));
+  return aml::join({com1, rtc});
+}
+
+// _UID is what the MADT calls the processor's UID.
+Bytes processors(u32 cpus) {
+  Bytes out;
+  for (u32 i = 0; i < cpus; i++) {
+    const Bytes cpu =
+        aml::device(fmt::format("C{:03X}", i),
+                    aml::join({aml::name("_HID", aml::string("ACPI0007")), aml::name("_UID", aml::integer(i))}));
+    out.insert(out.end(), cpu.begin(), cpu.end());
+  }
+  return out;
+}
+
+}  // namespace
+
+aml::Bytes dsdt_body(u32 cpus) {
+  INVARIANT(cpus <= 0x1000, "{} processors", cpus);
+  const Bytes off = aml::integer(devices::kSleepTypeS5), zero = aml::integer(0);
+  return aml::join({
+      aml::name("\\_S5_", aml::package({off, off, zero, zero})),
+      aml::scope("\\_SB_", aml::join({processors(cpus), pci_root(), isa_devices()})),
+  });
+}
+
+}  // namespace trapline::boot

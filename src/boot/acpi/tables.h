@@ -1,0 +1,17 @@
+// ACPI tables for the machine in machine/chipset.h: RSDP, RSDT/XSDT, FADT, FACS, MADT, DSDT (PCI root, S5, COM1, RTC).
+// ACPI 6.4.
+#pragma once
+
+#include "base/guest_memory.h"
+#include "base/types.h"
+
+namespace trapline::boot {
+
+// Found by the legacy scan. Behind them lie the MP table and the firmware's code (mp_table.h, boot/firmware.h); all of
+// E0000-FFFFF is reserved in the memory map.
+inline constexpr u64 kAcpiTablesStart = 0xe0000, kAcpiTablesEnd = 0xf0000, kBiosAreaEnd = 0x100000;
+
+// Writes the tables into guest memory below 1 MiB. Returns the RSDP's address.
+Gpa write_acpi_tables(GuestMemory& ram, u32 cpus);
+
+}  // namespace trapline::boot

@@ -1,0 +1,46 @@
+// Loads a kernel the way a boot loader would: guest memory is filled in, the boot vCPU's registers are set. Runs in the
+// sandboxed core: images are hostile bytes. Formats: Linux/x86 boot protocol (64-bit and 32-bit entry), PVH (ELF note),
+// multiboot 1 and 2.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/guest_memory.h"
+#include "base/result.h"
+#include "base/types.h"
+#include "cpu/vcpu.h"
+
+namespace trapline::boot {
+
+using Bytes = std::span<const std::byte>;
+
+struct BootModule {
+  Bytes bytes;
+  std::string name;  // begins the module's string in multiboot
+  std::string arguments;
+};
+
+struct BootRequest {
+  Bytes kernel, initrd;     // initrd may be empty
+  std::string kernel_name;  // for messages, and begins multiboot's command line
+  std::string command_line;
+  std::vector<BootModule> modules;
+  u32 cpus = 1;
+  bool acpi = true;
+};
+
+enum class BootFormat : u8 { linux64, linux32, pvh, multiboot1, multiboot2 };
+
+struct BootInfo {
+  BootFormat format;
+  u64 entry = 0;  // guest physical
+};
+
+// On success the RAM holds kernel, tables and parameters and `boot_cpu` is ready to run. Error: one line that names the
+// image and the remedy ("kernel: setup header asks for 9.3 MiB at 16 MiB, but the guest has 8 MiB: give --memory 64M or
+// more").
+Result<BootInfo, std::string> load_kernel(GuestMemory& ram, cpu::Vcpu& boot_cpu, const BootRequest& request);
+
+}  // namespace trapline::boot

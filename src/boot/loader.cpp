@@ -1,0 +1,66 @@
+#include "boot/loader.h"
+
+#include <algorithm>
+
+#include "base/invariant.h"
+#include "base/trace.h"
+
+namespace trapline::boot::loader {
+
+void put(GuestMemory& ram, u64 gpa, Bytes bytes) {
+  if (bytes.empty()) return;
+  const auto to = ram.bytes(Gpa{gpa}, bytes.size());
+  INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, bytes.size());
+  std::memcpy(to->data(), bytes.data(), bytes.size());
+}
+
+void zero(GuestMemory& ram, u64 gpa, u64 size) {
+  if (size == 0) return;
+  const auto to = ram.bytes(Gpa{gpa}, size);
+  INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, size);
+  std::memset(to->data(), 0, size);
+}
+
+std::optional<u64> place_low(Context& c, u64 size, u64 alignment) {
+  auto at = c.place.lowest(size, alignment, 0, kExtendedBiosData);
+  if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
+  if (at) zero(c.ram, *at, size);
+  return at;
+}
+
+std::optional<u64> place_string(Context& c, std::string_view text) {
+  const auto at = place_low(c, text.size() + 1, 8);
+  if (at) put(c.ram, *at, bytes_of(text));
+  return at;
+}
+
+std::string claim_error(const Context& c, Placer::Claim why, const std::string& what, u64 start, u64 size) {
+  if (why == Placer::Claim::taken)
+    return fmt::format("{} at {:#x}+{:#x} overlaps another one: the image is damaged", what, start, size);
+  const u64 end = start + size;
+  if (start >= MiB && end > start && end > c.ram.low_end() && end <= kPciHoleStart)
+    return fmt::format("{} needs {} at {:#x}, but the guest has {} of memory: {}", what, human_size(size), start,
+                       human_size(c.ram.size()), memory_remedy(end));
+  if (start >= MiB && start < kPciHoleStart)
+    return fmt::format("{} is too large: {} at {:#x} does not fit below 3 GiB", what, human_size(size), start);
+  return fmt::format("{} at {:#x}+{:#x} does not lie in RAM that a kernel may use", what, start, size);
+}
+
+Result<void, std::string> load_segments(Context& c, const ElfImage& elf, u64 delta) {
+  for (std::size_t i = 0; i < elf.segments.size(); i++) {
+    const ElfSegment& s = elf.segments[i];
+    const u64 start = s.paddr + delta;
+    const auto claim =
+        start + s.memory_size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, s.memory_size);
+    if (claim != Placer::Claim::ok)
+      return Err{claim_error(c, claim, fmt::format("ELF segment {}", i), start, s.memory_size)};
+  }
+  for (const ElfSegment& s : elf.segments) {
+    put(c.ram, s.paddr + delta, *slice(elf.image, s.offset, s.file_size));
+    zero(c.ram, s.paddr + delta + s.file_size, s.memory_size - s.file_size);
+    TRACE(boot, "segment {:#x}+{:#x}", s.paddr + delta, s.memory_size);
+  }
+  return {};
+}
+
+}  // namespace trapline::boot::loader

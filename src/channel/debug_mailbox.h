@@ -1,0 +1,95 @@
+// The debugger's way into the core: one command at a time, carried out by a vCPU's thread at an instruction boundary.
+//
+//   stop = 1, kick all    each vCPU ends its instruction, sets its bit in `paused` and sleeps on `epoch`; the last one
+//                         to do so bumps `event`
+//   epoch = command_word  the vCPU that it names obeys, stores `result` and data, then done = epoch, and bumps `event`
+//   resume                the monitor clears `stop`, `reporter` and the bits of those to go on, then sets their `go`
+//
+// One word says both that there is a command and whose it is: a vCPU that wakes late cannot take the next command's
+// half-written fields for its own. Who goes on is told by a word each, taken by that vCPU alone, for the same reason.
+//
+// A vCPU that has something to tell (a breakpoint, a finished step) claims `reporter`, fills in the report, sets `stop`
+// itself and kicks the others. Commands are given only while all vCPUs are paused, so a command is alone with the whole
+// VM. The monitor reads core's fields once and checks lengths and numbers; they carry no authority.
+#pragma once
+
+#include <atomic>
+#include <type_traits>
+
+#include "base/types.h"
+
+namespace trapline::channel {
+
+enum class DebugCommand : u32 {
+  none = 0,
+  read_registers,   // data: DebugRegisters
+  write_registers,  // data: DebugRegisters, all of it; what is not writable is left alone
+  read_memory,   // address (linear, by the vCPU's paging), length; result: bytes read before the first that is not RAM
+  write_memory,  // the same with data; result: bytes written
+  translate,     // address; result: 1 if mapped, data: u64 guest-physical address
+  load_stops,    // takes over `stops`
+  resume,        // look at `go`; no answer
+};
+
+enum class Go : u32 { no = 0, run, step };
+
+// `number` tells it from the command before.
+constexpr u32 command_word(DebugCommand command, u32 vcpu, u32 number) {
+  return static_cast<u32>(command) << 24 | (vcpu & 0xff) << 16 | (number & 0xffff);
+}
+constexpr DebugCommand command_of(u32 word) { return static_cast<DebugCommand>(word >> 24); }
+constexpr u32 vcpu_of(u32 word) { return word >> 16 & 0xff; }
+
+enum class DebugReport : u32 { none = 0, breakpoint, step, watchpoint, crash };
+
+// Breakpoints and watchpoints. Written by the monitor, copied by the core.
+enum class StopKind : u32 { execute = 0, write, read, access };
+struct DebugStop {
+  u64 address = 0;  // linear
+  u32 length = 0;   // watchpoints: bytes
+  StopKind kind = StopKind::execute;
+};
+
+struct DebugRegisters {
+  u64 gpr[16] = {};
+  u64 pc = 0;  // linear: CS base + RIP
+  u64 rip = 0, rflags = 0, cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, efer = 0, kernel_gs_base = 0;
+  u64 base[6] = {};  // ES CS SS DS FS GS
+  u16 selector[6] = {};
+  u16 fcw = 0, fsw = 0, fop = 0, fcs = 0, fds = 0;
+  u8 ftw = 0;                          // abridged, as in FXSAVE
+  u8 mode = 0, cpl = 0, activity = 0;  // cpu::Mode, cpu::Activity
+  u32 mxcsr = 0;
+  u64 fip = 0, fdp = 0, retired = 0;
+  u8 st[8][16] = {};
+  u8 ymm[16][32] = {};
+
+  bool long_mode_active() const { return efer >> 10 & 1; }  // EFER.LMA
+};
+
+struct DebugMailbox {
+  static constexpr u32 kStops = 128;
+  static constexpr u32 kDataBytes = 4096;
+
+  std::atomic<u32> stop{0};
+  std::atomic<u32> attached{0};           // a client is there to hear of a crash
+  std::atomic<u64> paused{0};             // bit per vCPU
+  std::atomic<u32> reporter{0};           // vCPU + 1
+  u32 report = 0;                         // DebugReport
+  u32 report_kind = 0;                    // watchpoint: its StopKind
+  u64 report_address = 0;                 // watchpoint: its address
+  alignas(64) std::atomic<u32> epoch{0};  // futex
+  std::atomic<u32> done{0};
+  std::atomic<u32> event{0};  // futex
+  u64 address = 0;
+  u32 length = 0, result = 0;
+  std::atomic<u32> go[64] = {};  // by vCPU: Go
+  u32 step_interrupts = 0;       // let interrupts in while stepping
+  u32 stop_count = 0;
+  DebugStop stops[kStops] = {};
+  u8 data[kDataBytes] = {};
+};
+
+static_assert(sizeof(DebugRegisters) <= DebugMailbox::kDataBytes && std::is_trivially_copyable_v<DebugRegisters>);
+
+}  // namespace trapline::channel

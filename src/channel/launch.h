@@ -1,0 +1,48 @@
+// What the monitor tells a new core, as bytes in the channel: descriptors it inherits and the VM's parameters. Written
+// once before the core starts.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/types.h"
+
+namespace trapline::channel {
+
+// The guest's time of day at power-on under --clock instructions, in ns since 1970: 2025-01-01 00:00 UTC.
+inline constexpr u64 kFixedWallNs = 1'735'689'600'000'000'000;
+
+struct LaunchModule {
+  int fd = -1;
+  std::string name, arguments;
+};
+
+struct Launch {
+  int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1, names_fd = -1;  // -1: none
+  int devices_fd = -1;  // SharedPage<devices::DevicePage>
+  std::string kernel_name, command_line, cpu_features;
+  std::string engine = "auto";  // as engine/registry.h lists them
+  std::vector<LaunchModule> modules;
+  u64 memory = 0;
+  u32 cpus = 1;
+  u32 trace_mask = 0;
+  bool para_kvm = true;
+  bool instructions_clock = false;
+  bool debugger = false;
+  bool split_locks_trap = false;  // cpu/split_lock.h: what the host does
+  u32 hot_threshold = 32;         // and the three below: engine/translate/options.h
+  u32 translate_debug = 0;
+  bool count_instructions = true;              // exactly; else engines may save themselves the trouble
+  bool verify = false;                         // engine/verify/
+  bool dump_guest = false, dump_host = false;  // print translated blocks
+  u64 miscompile_at = 0;
+  u32 miscompile_how = 0;
+  u64 cpu_seconds = 0;  // CPU time that all threads may take; 0: no limit
+};
+
+std::vector<u8> pack(const Launch& launch);
+std::optional<Launch> unpack(std::span<const u8> bytes);  // nothing unless well-formed to the last byte
+
+}  // namespace trapline::channel
