@@ -128,8 +128,8 @@ Result<ElfImage, std::string> parse_elf(Bytes image) {
   if (shoff && sections && elf.section_entry_size >= l.sh_size)
     elf.section_headers = *sections;
   else
-    elf.section_entry_size = elf.section_count = elf.section_names =
-        0;  // sections are for symbols: not worth a refusal
+    // Sections are for symbols: not worth a refusal.
+    elf.section_entry_size = elf.section_count = elf.section_names = 0;
   return elf;
 }
 

@@ -40,8 +40,8 @@ enum class InfoTag : u32 {
   acpi_new = 15,
   load_base = 21,
 };
-constexpr u32 kLastInfoTag =
-    21;  // all up to here are understood; those without a tag above have nothing to say on this machine
+// All up to here are understood; those without a tag above have nothing to say on this machine.
+constexpr u32 kLastInfoTag = 21;
 
 struct Wishes {
   std::optional<AddressFields> addresses;

@@ -37,7 +37,6 @@ Debugger::Debugger(Vm& vm) : vm_{vm}, mailbox_{vm.channel.vm().debug}, state_(vm
 Debugger::PerVcpu& Debugger::state_of(const VcpuUnit& unit) { return state_[unit.cpu.index]; }
 
 // -- Running
-// -----------------------------------------------------------------------------------------------------------------
 Exit Debugger::run(VcpuUnit& unit, u64 budget) {
   PerVcpu& me = state_of(unit);
   const u64 start = unit.cpu.retired;
@@ -124,7 +123,6 @@ void Debugger::crashed_in_turns(VcpuUnit& unit) {
 }
 
 // -- Pausing
-// -----------------------------------------------------------------------------------------------------------------
 void Debugger::announce_pause(u64 bits) {
   const u64 all = all_bits(vm_.vcpus.size());
   if ((mailbox_.paused.fetch_or(bits) | bits) != all) return;
@@ -178,7 +176,6 @@ bool Debugger::resume(VcpuUnit& unit) {
 }
 
 // -- Commands
-// ----------------------------------------------------------------------------------------------------------------
 void Debugger::execute(u32 word, VcpuUnit& unit) {
   mailbox_.result = perform(channel::command_of(word), unit);
   mailbox_.done.store(word, std::memory_order_release);
@@ -239,7 +236,6 @@ void Debugger::load_stops() {
 }
 
 // -- What engines and MMU ask
-// --------------------------------------------------------------------------------------------------
 bool Debugger::breakpoint_at(Gva linear) const {
   return std::binary_search(breakpoints_.begin(), breakpoints_.end(), linear.raw);
 }

@@ -63,8 +63,8 @@ u64 size_of(int fd) {
 
 void close_from(unsigned first) {
   if (::syscall(SYS_close_range, first, ~0u, 0) == 0) return;
-  const long open_max =
-      ::sysconf(_SC_OPEN_MAX);  // kernels before 5.9, or a container profile that does not know the call
+  // Kernels before 5.9, or a container profile that does not know the call.
+  const long open_max = ::sysconf(_SC_OPEN_MAX);
   for (long fd = first; fd < std::clamp(open_max, 1024L, 65536L); fd++) ::close(static_cast<int>(fd));
 }
 

@@ -102,7 +102,7 @@ inline Segment& ss_of(Vcpu& cpu) { return cpu.seg[static_cast<u8>(Seg::ss)]; }
 inline Segment& cs_of(Vcpu& cpu) { return cpu.seg[static_cast<u8>(Seg::cs)]; }
 
 // -- Data and stack segments: the checks of MOV Sreg (SDM Vol. 2B). Nothing is loaded; `out` is the new hidden part.
-// ------------ `cpl`: the level to load at; `bad`: the vector for a bad selector (#GP; #TS on a task switch).
+// `cpl`: the level to load at; `bad`: the vector for a bad selector (#GP; #TS on a task switch).
 bool check_data_segment(Vcpu& cpu, u16 selector, u8 cpl, Vector bad, Segment& out);
 bool check_stack_segment(Vcpu& cpu, u16 selector, u8 cpl, Vector bad, Segment& out);
 // LDTR (LLDT: #GP, #NP; task switch: #TS for both).

@@ -57,7 +57,6 @@ u32 mxcsr_mask(const Vcpu& cpu) {
 }
 
 // -- Area
-// ---------------------------------------------------------------------------------------------------------------
 
 bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
   const u64 mask = insn.mem.address_bytes == 8 ? ~u64{0} : insn.mem.address_bytes == 4 ? 0xffffffff : 0xffff;
@@ -127,7 +126,6 @@ bool Area::aligned(u64 alignment, Access access) const {
 bool Area::checked(u64 alignment, Access access) const { return !alignment_checks(cpu) || aligned(alignment, access); }
 
 // -- MXCSR and VZERO*
-// ---------------------------------------------------------------------------------------------------
 
 namespace {
 

@@ -27,8 +27,8 @@ struct Area {
   bool linear(u64 at, unsigned size, Access access, u64& out) const;
 };
 
-inline constexpr unsigned kX87ImageBytes =
-    160;  // FXSAVE layout: control and pointers 0..23, MXCSR 24..31, registers 32..159
+// FXSAVE layout: control and pointers 0..23, MXCSR 24..31, registers 32..159.
+inline constexpr unsigned kX87ImageBytes = 160;
 
 // A current FXSAVE image of control words and registers, with the guest's FOP, FIP and FDP: 64-bit pointers, or 32-bit
 // ones with selectors. Bytes 24..31 are left alone.

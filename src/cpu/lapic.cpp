@@ -82,7 +82,6 @@ bool Lapic::software_enabled() const { return reg_[svr] & kSvrEnable; }
 bool Lapic::owns(u64 gpa) const { return enabled() && !x2apic() && (gpa & kPageMask) == (apic_base_ & kPageMask); }
 
 // -- Interrupt acceptance
-// --------------------------------------------------------------------------------------------------
 
 void Lapic::raise_attention(u32 bits) { cpu_.attention->fetch_or(bits, std::memory_order_release); }
 

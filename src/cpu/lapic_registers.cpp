@@ -168,7 +168,6 @@ void Lapic::mmio_write(u32 offset, u32 value) {
 }
 
 // -- MSRs
-// --------------------------------------------------------------------------------------------------------------------
 
 // IA32_APIC_BASE: which mode changes are legal is SDM 10.12.5, figure 10-27.
 bool Lapic::write_base(u64 value) {

@@ -158,7 +158,6 @@ void copy(void* to, const void* from, unsigned size) {
 }
 
 // -- Device memory: naturally aligned pieces of at most 8 bytes, in ascending order; the local APIC sees dwords
-// ---------------------
 
 unsigned cycle_size(u64 gpa, unsigned size, unsigned most) {
   unsigned n = most;

@@ -56,7 +56,6 @@ struct TlbMirror {
 enum class Access : u8 { read, write, rmw, fetch };  // rmw: reports a write, needs both
 
 // -- Fast path: the host address of a `size`-byte access wholly inside one resident page with permission, or null
-// --------------
 inline u8* tlb_lookup(const Vcpu& cpu, u64 gva, unsigned size, u32 need) {
   const TlbEntry& e = cpu.tlb->half[gva >> 63][gva >> 12 & (Tlb::kEntries - 1)];
   // The last byte's page against the first byte's entry: an access across pages never matches.
@@ -65,10 +64,9 @@ inline u8* tlb_lookup(const Vcpu& cpu, u64 gva, unsigned size, u32 need) {
   return reinterpret_cast<u8*>(gva + e.addend);
 }
 
-// -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults
-// ---------------------------------------- Any size up to 4096 bytes; page-crossing, device memory and code pages
-// included; checks everything before writing anything. `seg` only selects #SS or #GP for a non-canonical address, and
-// names the segment for alignment of reports.
+// -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults. Any size up to 4096 bytes;
+// page-crossing, device memory and code pages included; checks everything before writing anything. `seg` only selects
+// #SS or #GP for a non-canonical address, and names the segment for alignment of reports.
 bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size);
 bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size);
 // Checks that [linear, linear+size) could be accessed so; faults as the access would. Nothing is transferred (A/D bits
@@ -102,9 +100,8 @@ class AlignmentUnchecked {
   Vcpu& cpu_;
   u32 ac_;
 };
-// -- Segmentation: offset -> linear address
-// ----------------------------------------------------------------------------------- Limit, type and null checks of
-// the legacy modes, canonical checks are the TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
+// -- Segmentation: offset -> linear address. Limit, type and null checks of the legacy modes, canonical checks are the
+// TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
 bool segment_check_slow(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access);
 inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access, u64& linear) {
   const Segment& s = cpu.seg[static_cast<u8>(seg)];
@@ -115,7 +112,6 @@ inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access acce
 }
 
 // -- What instruction semantics call
-// -------------------------------------------------------------------------------------------
 template <class T>
 [[nodiscard]] inline bool read(Vcpu& cpu, Seg seg, u64 offset, T& out) {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -141,10 +137,9 @@ template <class T>
   return write_slow(cpu, seg, linear, &value, sizeof(T));
 }
 
-// -- Instruction fetch
-// ------------------------------------------------------------------------------------------------------- Translates
-// the page of linear address `linear` for execution at the current CPL; fills the fetch TLB. Null: fault set, or
-// *device set when the page is not RAM (executing device memory raises #GP here: nobody does it).
+// -- Instruction fetch. Translates the page of linear address `linear` for execution at the current CPL; fills the
+// fetch TLB. Null: fault set, or *device set when the page is not RAM (executing device memory raises #GP here: nobody
+// does it).
 const TlbEntry* fetch_page(Vcpu& cpu, u64 linear);
 inline const TlbEntry* fetch_lookup(Vcpu& cpu, u64 linear) {
   const TlbEntry& e = cpu.tlb->fetch[linear >> 63][linear >> 12 & (Tlb::kFetchEntries - 1)];
@@ -154,7 +149,6 @@ inline const TlbEntry* fetch_lookup(Vcpu& cpu, u64 linear) {
 }
 
 // -- TLB maintenance
-// ---------------------------------------------------------------------------------------------------------
 void mmu_create(Vcpu& cpu);  // allocates the TLB
 void mmu_destroy(Vcpu& cpu);
 void tlb_flush_all(Vcpu& cpu);  // global ones and all PCIDs too: CR0.PG, CR4.PGE/PAE/PSE/PCIDE/SMEP changes, INVPCID 2
@@ -174,7 +168,6 @@ constexpr bool canonical(u64 linear) { return static_cast<u64>(static_cast<i64>(
 bool load_pdptes(Vcpu& cpu, u64 cr3);
 
 // -- Debugger and reports: translate without side effects and without permissions. False: not mapped
-// ------------------------------
 bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out);
 // Where instructions at `linear` come from now, and who may fetch them (perm::*_fetch), without side effects. False:
 // not mapped.

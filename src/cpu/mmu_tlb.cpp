@@ -11,7 +11,6 @@
 namespace trapline::cpu {
 
 // -- One array
-// ----------------------------------------------------------------------------------------------------------------
 
 template <unsigned N>
 void TlbArray<N>::put(const TlbEntry& e) {
@@ -69,7 +68,6 @@ void TlbArray<N>::drop_write(u64 gpa_page) {
 }
 
 // -- Life
-// ---------------------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -142,7 +140,6 @@ void mmu_destroy(Vcpu& cpu) {
 }
 
 // -- Filling
-// ------------------------------------------------------------------------------------------------------------------
 
 void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame) {
   TlbState& t = state(cpu);
@@ -173,7 +170,6 @@ void tlb_fill(Vcpu& cpu, u64 linear, const TlbEntry& e, bool fetch) {
 }
 
 // -- Flushing
-// -----------------------------------------------------------------------------------------------------------------
 
 void tlb_flush_all(Vcpu& cpu) {
   if (!cpu.tlb) return;

@@ -73,7 +73,6 @@ bool write_tsc_adjust(Vcpu& cpu, u64 value) {
 }
 
 // -- The groups: nothing when the index is not theirs, else the answer of RDMSR or the success of WRMSR
-// --------------------------
 
 std::optional<u64> read_system(const Vcpu& cpu, u32 index) {
   const Msrs& m = cpu.msr;

@@ -71,7 +71,6 @@ void port_out(Vcpu& cpu, u16 port, unsigned size, u32 value) {
 }
 
 // -- String forms
-// -------------------------------------------------------------------------------------------------------------
 
 struct StringIo {
   Seg seg;

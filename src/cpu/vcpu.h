@@ -31,7 +31,7 @@ struct TlbMirror;
 
 using isa::Seg;
 
-// ---- RFLAGS -------------------------------------------------------------------------------------------------------
+// -- RFLAGS
 namespace flag {
 inline constexpr u32 cf = 1u << 0, pf = 1u << 2, af = 1u << 4, zf = 1u << 6, sf = 1u << 7, tf = 1u << 8, if_ = 1u << 9,
                      df = 1u << 10, of = 1u << 11, iopl = 3u << 12, nt = 1u << 14, rf = 1u << 16, vm = 1u << 17,
@@ -40,7 +40,7 @@ inline constexpr u32 arith = cf | pf | af | zf | sf | of;
 inline constexpr u32 fixed = 2;  // bit 1 always reads 1
 }  // namespace flag
 
-// ---- Control registers --------------------------------------------------------------------------------------------
+// -- Control registers
 namespace cr0 {
 inline constexpr u64 pe = 1, mp = 2, em = 4, ts = 8, et = 16, ne = 32, wp = 1u << 16, am = 1u << 18, nw = 1u << 29,
                      cd = 1u << 30, pg = 1u << 31;
@@ -54,7 +54,7 @@ namespace efer {
 inline constexpr u64 sce = 1, lme = 1u << 8, lma = 1u << 10, nxe = 1u << 11, ffxsr = 1u << 14, autoibrs = 1u << 21;
 }
 
-// ---- Segments -----------------------------------------------------------------------------------------------------
+// -- Segments
 // The hidden part. `attr` is in the VMX access-rights layout: type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15.
 struct Segment {
   u16 selector = 0;
@@ -78,17 +78,10 @@ struct TableRegister {
   u16 limit = 0;
 };
 
-enum class Mode : u8 {
-  real,
-  vm86,
-  protected16,
-  protected32,
-  compat16,
-  compat32,
-  long64
-};  // what CS and CR0/EFER make of the code
+// What CS and CR0/EFER make of the code.
+enum class Mode : u8 { real, vm86, protected16, protected32, compat16, compat32, long64 };
 
-// ---- Extended state -----------------------------------------------------------------------------------------------
+// -- Extended state
 struct VectorState {
   alignas(64) u8 zmm[32][64] = {};  // XMM and YMM are the low 16 and 32 bytes
   u64 k[8] = {};
@@ -105,7 +98,7 @@ struct X87State {
   bool ferr = false;  // CR0.NE = 0: FERR# is up, an unmasked exception having been reported to IRQ 13
 };
 
-// ---- Events -------------------------------------------------------------------------------------------------------
+// -- Events
 namespace attention = channel::attention;  // the bits of Vcpu::attention
 
 enum class Activity : u8 { running, halted, wait_for_sipi, shutdown };
@@ -126,7 +119,7 @@ struct Msrs {
 };
 
 struct Vcpu {
-  // -- Hot: first cache lines ------------------------------------------------------------------------------------
+  // -- Hot: first cache lines
   alignas(64) u64 gpr[17] = {};  // [16] is always 0: "no register" in effective addresses
   u64 rip = 0;
   u64 scratch = 0;  // the running engine's: an address that no register holds
@@ -134,8 +127,8 @@ struct Vcpu {
   u16 arith = 0x0200;
   u8 cpl = 0;
   Mode mode = Mode::real;
-  u32 sys_flags =
-      0;  // RFLAGS without the arithmetic flags and without bit 1 (IF, DF, TF, IOPL, NT, RF, VM, AC, VIF, VIP, ID)
+  // RFLAGS without the arithmetic flags and without bit 1 (IF, DF, TF, IOPL, NT, RF, VM, AC, VIF, VIP, ID).
+  u32 sys_flags = 0;
   u32 need_read = 0, need_write = 0, need_fetch = 0;  // TLB permission bits an access needs now; kept by update_mode()
   u64 linear_mask = 0xffffffff;                       // ~0 in 64-bit mode, 2^32-1 elsewhere (A20 is always on)
   Tlb* tlb = nullptr;                                 // owned by `mmu`
@@ -145,8 +138,8 @@ struct Vcpu {
 
   std::atomic<u32> own_attention{0};
   std::atomic<u32>* attention = &own_attention;  // may be moved into a page shared with the monitor
-  bool interrupt_shadow =
-      false;  // after STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends
+  // After STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends.
+  bool interrupt_shadow = false;
   bool nmi_blocked = false;  // from NMI delivery to IRET
   // Taken from `attention` but not deliverable yet: interrupts_may_be_open() and IRET ask again (cpu/events.h).
   bool interrupt_waiting = false, nmi_waiting = false;
@@ -160,7 +153,7 @@ struct Vcpu {
   u64 slice_start = 0;           // `retired` when clock->virtual_base was last written (--clock instructions)
   u64 timer_deadline = ~u64{0};  // guest TSC (VM-wide, without TSC_ADJUST) at which lapic->on_timer() is due; ~0: never
 
-  // -- The rest of the architecture --------------------------------------------------------------------------------
+  // -- The rest of the architecture
   u64 cr0 = 0x60000010, cr2 = 0, cr3 = 0, cr4 = 0, efer = 0, xcr0 = 1;
   u64 pdpte[4] = {};  // PAE: loaded by MOV CR3 (SDM 4.4.1)
   Segment ldtr, tr;
@@ -173,7 +166,7 @@ struct Vcpu {
   Fault fault;  // set by whatever returned Outcome::fault
   Activity activity = Activity::running;
 
-  // -- Connections (not owned unless said) ---------------------------------------------------------------------------
+  // -- Connections (not owned unless said)
   u32 index = 0;  // 0-based vCPU number, = initial APIC id
   Bus* bus = nullptr;
   Lapic* lapic = nullptr;

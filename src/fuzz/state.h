@@ -60,8 +60,8 @@ struct Extent {
   bool avx = false, avx512 = false, intel = true;
   bool code32 = false, code16 = false;  // does its kernel let a process run such code?
   unsigned bits = 0;                    // of sequences' code; 0: all sizes that it runs
-  u32 mxcsr_mask =
-      0xffff;  // as the host's FXSAVE writes it; a guest's lacks the bits of features that it is not offered
+  // As the host's FXSAVE writes it; a guest's lacks the bits of features that it is not offered.
+  u32 mxcsr_mask = 0xffff;
   static Extent of_host();
 };
 

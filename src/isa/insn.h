@@ -55,8 +55,8 @@ struct Insn {
   bool lock = false;
   bool rep = false;  // F3 on an instruction that takes it (REP / REPE)
   bool repne = false;
-  bool sensitive =
-      false;  // not plain computation: goes to a semantic in cpu/semantics.h (filled in by the decoder's table)
+  // Not plain computation: goes to a semantic in cpu/semantics.h (filled in by the decoder's table).
+  bool sensitive = false;
   std::array<Operand, 5> op{};
   MemOperand mem{};
   u64 imm = 0;   // sign-extended where the instruction does so; relative branches: the displacement

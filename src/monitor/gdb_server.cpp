@@ -128,7 +128,6 @@ void Server::finish(int code, int signal) {
 void Server::wake() { event_.set(); }
 
 // -- The server's thread
-// -------------------------------------------------------------------------------------------------------
 void Server::serve() {
   while (!ending_) {
     // A client is heard once its session has begun; until then its bytes wait in the socket.

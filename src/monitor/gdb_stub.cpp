@@ -25,7 +25,6 @@ Stub::Stub(Target& target, Settings& settings, const Stop& why, Send send)
 }
 
 // -- Transport
-// ---------------------------------------------------------------------------------------------------------------
 void Stub::receive(std::span<const u8> bytes) {
   reader_.feed(bytes);
   while (!closed_) {
@@ -115,7 +114,6 @@ void Stub::dispatch(std::string_view packet) {
 }
 
 // -- Queries
-// -----------------------------------------------------------------------------------------------------------------
 void Stub::query(std::string_view q) {
   if (starts(q, "Supported")) return feature_list(q);
   if (starts(q, "Xfer:features:read:")) return read_description(q);
@@ -193,7 +191,6 @@ void Stub::verbose(std::string_view v) {
 }
 
 // -- Threads
-// -----------------------------------------------------------------------------------------------------------------
 std::optional<u32> Stub::vcpu_of(std::string_view id) const {
   const auto number = take_number(id);
   if (!number || !id.empty() || *number == 0 || *number > target_.vcpus()) return std::nullopt;

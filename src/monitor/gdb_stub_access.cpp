@@ -13,7 +13,6 @@ constexpr u64 kLongestWatch = 4096;
 }
 
 // -- Registers and memory
-// ------------------------------------------------------------------------------------------------------
 void Stub::read_register(std::string_view a) {
   const auto number = take_number(a);
   DebugRegisters r;
@@ -62,7 +61,6 @@ void Stub::write_memory(std::string_view a, bool binary) {
 }
 
 // -- Breakpoints and watchpoints
-// -------------------------------------------------------------------------------------------------
 void Stub::change_point(bool insert, std::string_view a) {
   if (a.empty()) return error(kInvalid);
   Point p{a.front(), 0, 0};

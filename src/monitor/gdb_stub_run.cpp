@@ -14,7 +14,6 @@ constexpr int kSigInt = 2, kSigTrap = 5, kSigSegv = 11;
 }
 
 // -- Going and stopping
-// ------------------------------------------------------------------------------------------------------
 void Stub::resume(u64 run_mask, u64 step_mask) {
   running_ = true;
   interrupted_ = false;

@@ -90,7 +90,6 @@ struct BareVm {
   }
 
   // -- Modes: paging on, tables empty, CPL 0
-  // ------------------------------------------------------------------------------
   void enter_long64() {
     seg(Seg::cs) = flat(0xa09b);
     cpu.efer = efer::lme | efer::lma | efer::nxe;
@@ -126,7 +125,6 @@ struct BareVm {
   }
 
   // -- Tables
-  // ------------------------------------------------------------------------------------------------------------
   // 4-level: the address of the entry for `linear` at `level` (0: page table .. 3: PML4), making tables above it.
   u64 entry64(u64 linear, int level) {
     u64 table = cpu.cr3 & ~u64{0xfff};
@@ -166,7 +164,6 @@ struct BareVm {
   }
 
   // -- Accesses: what the guest would see
-  // -----------------------------------------------------------------------------------
   template <class T>
   bool load(u64 linear, T* out, Seg s = Seg::ds) {
     return read(cpu, s, linear, *out);

@@ -8,7 +8,6 @@ namespace trapline::cpu::test {
 namespace {
 
 // -- MOV CR
-// ---------------------------------------------------------------------------------------------------------------
 
 TEST(ControlRegisters, Cr0Combinations) {
   BareVm vm;
@@ -82,7 +81,6 @@ TEST(ControlRegisters, CltsClearsTs) {
 }
 
 // -- MOV DR
-// ---------------------------------------------------------------------------------------------------------------
 
 TEST(DebugRegisters, FixedBitsAndAliases) {
   BareVm vm;
@@ -121,7 +119,6 @@ TEST(DebugRegisters, ArmedDataBreakpointForcesTheSlowPath) {
 }
 
 // -- Flags
-// ----------------------------------------------------------------------------------------------------------------
 
 struct Flags : testing::Test {
   BareVm vm;
@@ -203,7 +200,6 @@ TEST(FlagsVm86, IoplDecides) {
 }
 
 // -- The rest
-// ---------------------------------------------------------------------------------------------------------------
 
 TEST(Control, HltAdvancesAndHalts) {
   BareVm vm;
@@ -305,7 +301,6 @@ TEST(Control, TheTableTellsFarFromNear) {
 }
 
 // -- Operands
-// -----------------------------------------------------------------------------------------------------------------
 
 TEST(Operands, EffectiveAddressesWrapAtTheAddressSize) {
   BareVm vm;

@@ -11,7 +11,6 @@ namespace {
 constexpr u32 kIf = flag::if_;
 
 // -- Real-address mode
-// ----------------------------------------------------------------------------------------------------
 
 struct RealVm : BareVm {
   RealVm() {
@@ -61,7 +60,6 @@ TEST(RealMode, BeyondTheTableEscalatesToShutdown) {
 }
 
 // -- Protected mode
-// ----------------------------------------------------------------------------------------------------------
 
 TEST(ProtectedMode, InterruptGateFromRing3SwitchesStacks) {
   RingVm vm{false};
@@ -224,7 +222,6 @@ TEST(ProtectedMode, BenignThenContributoryIsNoDoubleFault) {
 }
 
 // -- IA-32e mode
-// ---------------------------------------------------------------------------------------------------------------
 
 TEST(LongMode, FrameFromRing3) {
   RingVm vm{true};
@@ -330,7 +327,6 @@ TEST(LongMode, HandlersThatFaultForEverEndInShutdown) {
 }
 
 // -- Debug exceptions
-// -------------------------------------------------------------------------------------------------------------
 
 TEST(Debug, SingleStepIsATrap) {
   RingVm vm{true};
@@ -358,7 +354,6 @@ TEST(Debug, InstructionBreakpoints) {
 }
 
 // -- Instruction boundary
-// ------------------------------------------------------------------------------------------------------------
 
 struct Boundary : testing::Test {
   struct Pic : RecordingBus {

@@ -382,7 +382,6 @@ TEST_F(LapicTest, X2ApicIpis) {
 }
 
 // -- Timer: the clock's TSC runs at 1 GHz here, one count per tick with divide by 1
-// --------------------------------------------
 
 TEST_F(LapicTest, OneShot) {
   write(kDivide, 0xb);

@@ -21,7 +21,6 @@ std::string far_call(RingVm& vm, u16 selector, u32 offset = 0x9000) {
 }
 
 // -- Far JMP
-// --------------------------------------------------------------------------------------------------------------
 
 TEST(FarJump, CodeSegments) {
   RingVm vm{false};
@@ -91,7 +90,6 @@ TEST(FarJump, LongModeTargets) {
 }
 
 // -- Far CALL and RET
-// ----------------------------------------------------------------------------------------------------------
 
 TEST(FarCall, ThereAndBack) {
   RingVm vm{false};
@@ -229,7 +227,6 @@ TEST(FarReturn, Errors) {
 }
 
 // -- IRET
-// ---------------------------------------------------------------------------------------------------------------------
 
 struct Iret64 : testing::Test {
   RingVm vm{true};
@@ -343,7 +340,6 @@ TEST(Iret, ProtectedModeToTheOuterRingKeepsTheUpperHalfOfEspOnASmallStack) {
 }
 
 // -- INT3, INTO, BOUND, UD
-// ------------------------------------------------------------------------------------------------------
 
 TEST(SoftwareInterrupts, Breakpoint) {
   RingVm vm{false};
@@ -390,7 +386,6 @@ TEST(SoftwareInterrupts, Undefined) {
 }
 
 // -- SYSCALL and friends
-// ------------------------------------------------------------------------------------------------------------
 
 struct FastCalls : testing::Test {
   RingVm vm{true};

@@ -10,7 +10,6 @@ using namespace isa;
 constexpr int kHlt = 0xf4;
 
 // -- Integer instructions
-// ------------------------------------------------------------------------------------------------------
 TEST(Interpret, AddSetsFlagsThatPushfShows) {
   InterpretVm vm{Start::long64};
   // mov al,0x7f; add al,1; pushfq; pop rbx; hlt
@@ -83,7 +82,6 @@ TEST(Interpret, InvalidOpcodeRaisesUd) {
 }
 
 // -- Other modes
-// ------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RealModeCallsLoopsAndTruncates) {
   InterpretVm vm{Start::real16};
   // mov ax,0x1234; push ax; call 1f; hlt; 1: pop bx; push bx; mov cx,3; 2: inc dx; loop 2b; ret
@@ -125,7 +123,6 @@ TEST(Interpret, SegmentLimitFaults) {
 }
 
 // -- Memory
-// -----------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RmwChecksWritePermissionFirst) {
   InterpretVm vm{Start::long64};
   vm.set_page(0x500000, 0x500001);  // read-only
@@ -162,7 +159,6 @@ TEST(Interpret, DeviceAccessesSeeExactState) {
 }
 
 // -- Self-modifying code
-// ------------------------------------------------------------------------------------------------------------
 TEST(Interpret, StoreIntoTheSameBlockTakesEffect) {
   InterpretVm vm{Start::long64};
   vm.reg(rdx) = 0;
@@ -227,7 +223,6 @@ TEST(Interpret, FetchFaultOnTheSecondPage) {
 }
 
 // -- Budgets
-// ---------------------------------------------------------------------------------------------------------------------
 // What never retires an instruction comes back all the same: other vCPUs may be waiting for their turn.
 TEST(Interpret, AHandlerThatFaultsAtOnceSpendsItsBudget) {
   InterpretVm vm{Start::long64};
@@ -254,7 +249,6 @@ TEST(Interpret, ARepWithoutEndSpendsItsBudget) {
 }
 
 // -- x87
-// -----------------------------------------------------------------------------------------------------------------------
 // CR0.NE = 0: x87 instructions run in spite of a pending exception, which stays pending; FLDENV too.
 TEST(Interpret, IgnoredX87ExceptionsStayPending) {
   InterpretVm vm{Start::flat32};
@@ -304,7 +298,6 @@ TEST(Interpret, X87ErrorsOfOtherProcessorsAndWithNeStayInside) {
 }
 
 // -- Strings
-// ---------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, RepMovsFaultsWithExactProgress) {
   InterpretVm vm{Start::long64};
   vm.set_page(0x401000, 0);
@@ -346,7 +339,6 @@ TEST(Interpret, BackwardsAndScan) {
 }
 
 // -- The run loop
-// ------------------------------------------------------------------------------------------------------------------------
 TEST(Interpret, BudgetIsExactWithTheInstructionClock) {
   InterpretVm vm{Start::long64};
   vm.put(vm.kCode, {0x90, 0x90, 0x90, 0xff, 0xc0, 0xeb, 0xf9});  // 1: nop; nop; nop; inc eax; jmp 1b

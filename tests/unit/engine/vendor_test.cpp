@@ -11,7 +11,6 @@ using namespace isa;
 constexpr u64 kAbsent = 0x500000;
 
 // -- Decided by the host
-// ------------------------------------------------------------------------------------------------------------------
 
 struct Flags {
   const char* name;
@@ -67,7 +66,6 @@ TEST(HostDecides, UndefinedFlags) {
 }
 
 // -- By policy
-// ----------------------------------------------------------------------------------------------------------------------------
 
 class ByVendor : public testing::TestWithParam<isa::Vendor> {
  protected:
