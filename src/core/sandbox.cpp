@@ -76,8 +76,11 @@ class Filter {
   }
   Filter(const Filter&) = delete;
 
-  void allow(int call) { add(call, {}); }
-  void allow(int call, std::initializer_list<scmp_arg_cmp> conditions) { add(call, conditions); }
+  void allow(int call) { add(SCMP_ACT_ALLOW, call, {}); }
+  void allow(int call, std::initializer_list<scmp_arg_cmp> conditions) { add(SCMP_ACT_ALLOW, call, conditions); }
+  void refuse(int call, u16 error, std::initializer_list<scmp_arg_cmp> conditions) {
+    add(SCMP_ACT_ERRNO(error), call, conditions);
+  }
   int load() {
     if (!context_) return ENOMEM;
     // 32-bit and x32 calls: the process, not the thread that tries.
@@ -88,10 +91,10 @@ class Filter {
   }
 
  private:
-  void add(int call, std::initializer_list<scmp_arg_cmp> conditions) {
+  void add(u32 action, int call, std::initializer_list<scmp_arg_cmp> conditions) {
     if (!context_ || error_) return;
-    error_ = -::seccomp_rule_add_array(context_, SCMP_ACT_ALLOW, call, static_cast<unsigned>(conditions.size()),
-                                       conditions.begin());
+    error_ =
+        -::seccomp_rule_add_array(context_, action, call, static_cast<unsigned>(conditions.size()), conditions.begin());
   }
   scmp_filter_ctx context_;
   int error_ = 0;
@@ -155,6 +158,9 @@ Result<void, std::string> lock_down(const Confinement& c) {
   f.allow(SCMP_SYS(mmap), {masked(2, PROT_EXEC, 0), masked(3, MAP_ANONYMOUS, MAP_ANONYMOUS)});
   f.allow(SCMP_SYS(mprotect), {masked(2, PROT_EXEC, 0)});
   if (c.trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(c.trace_fd))});
+  // libc tells standard error, which is closed, of a smashed stack before it aborts: the crash report is to say
+  // SIGABRT.
+  f.refuse(SCMP_SYS(writev), EBADF, {equal(0, STDERR_FILENO)});
   if (const int error = f.load())
     return Err{
         fmt::format("sandbox: cannot install the seccomp filter: {}; `trapline doctor` says what this host offers",

@@ -20,8 +20,8 @@ namespace {
 
 constexpr int kAllowed[] = {
     // Descriptors that are open, and clients that knock.
-    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(poll), SCMP_SYS(close), SCMP_SYS(accept4), SCMP_SYS(recvfrom),
-    SCMP_SYS(sendto), SCMP_SYS(setsockopt),
+    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(poll), SCMP_SYS(close), SCMP_SYS(accept4),
+    SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(setsockopt),
     // Waiting, time, ending.
     SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep), SCMP_SYS(clock_gettime),
     SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group),
@@ -30,7 +30,9 @@ constexpr int kAllowed[] = {
     SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise),
     // Dying of a fault of our own: the terminal is restored.
     SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigaction), SCMP_SYS(getpid), SCMP_SYS(gettid),
-    SCMP_SYS(getpgrp)};
+    SCMP_SYS(getpgrp),
+    // Sanitizers, as a thread ends.
+    SCMP_SYS(sigaltstack)};
 
 struct Release {
   void operator()(void* filter) const { ::seccomp_release(filter); }

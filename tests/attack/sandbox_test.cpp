@@ -161,6 +161,17 @@ TEST(Sandbox, WhatTheCoreNeedsWorks) {
   EXPECT_ALLOWED(::sched_yield());
 }
 
+// What the compiler's checks call. libc would write a line first; the filter must not turn that into a SIGSYS.
+extern "C" [[noreturn]] void __stack_chk_fail();
+extern "C" [[noreturn]] void __chk_fail();
+
+TEST(Sandbox, WhatLibcNoticesEndsAsAnAbort) {
+  for (void (*noticed)() : {__stack_chk_fail, __chk_fail}) {
+    const int status = behind_the_filter([noticed] { noticed(); });
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT) << status;
+  }
+}
+
 TEST(Sandbox, CoversThreadsThatExistAlready) {
   const pid_t pid = ::fork();
   if (pid == 0) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/shadow_stack.h"
 #include "engine/translate/options.h"
 #include "engine/translate/views.h"
 
@@ -48,6 +49,12 @@ const HostWays& host_ways() {
   return ways;
 }
 
-std::string missing_on_host() { return __builtin_cpu_supports("bmi2") ? std::string{} : "BMI2"; }
+std::string missing_with(bool bmi2, bool shadow_stack) {
+  if (!bmi2) return "BMI2";
+  if (shadow_stack) return "returns that no shadow stack checks (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)";
+  return {};
+}
+
+std::string missing_on_host() { return missing_with(__builtin_cpu_supports("bmi2"), shadow_stack_on()); }
 
 }  // namespace trapline::engine::translate

@@ -25,5 +25,7 @@ double pext_cycles();
 
 // What this host lacks for `--engine translate`, or empty.
 std::string missing_on_host();
+// The same of a host of which this is known. resume_by_hand() takes nothing off a shadow stack.
+std::string missing_with(bool bmi2, bool shadow_stack);
 
 }  // namespace trapline::engine::translate

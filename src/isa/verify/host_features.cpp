@@ -3,20 +3,18 @@
 #include <cpuid.h>
 #include <signal.h>
 #include <sys/auxv.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
 
+#include "base/shadow_stack.h"
 #include "isa/verify/setups.h"
 
 namespace trapline::isa::verify {
 
 namespace {
 
-constexpr unsigned kArchShstkStatus = 0x5005;  // arch_prctl, Linux 6.6
 constexpr u64 kDummyGdt = 0xfffffffffffe0000;  // what Linux answers to SGDT under UMIP
 
 struct Leaf {
@@ -107,11 +105,6 @@ void by_execution_where_hidden(HostFeatures& host) {
   };
   for (const auto& [feature, id] : unstoppable)
     if (!host.has(feature)) host.set(feature, is_defined(id));
-}
-
-bool shadow_stack_on() {
-  u64 features = 0;
-  return ::syscall(SYS_arch_prctl, kArchShstkStatus, &features) == 0 && (features & 1);
 }
 
 // perf's sysfs file says 2 where every process may use RDPMC; 1 lets those in that mapped an event.

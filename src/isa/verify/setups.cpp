@@ -8,7 +8,7 @@ namespace trapline::isa::verify {
 
 namespace {
 
-constexpr u64 kInterruptFlag = 0x200, kIopl3 = 0x3000, kOverflow = 0x800;
+constexpr u64 kIopl3 = 0x3000, kOverflow = 0x800;
 constexpr u32 kGetpid64 = 39, kGetpid32 = 20;  // harmless, and the filter stops them
 constexpr u16 kCpuNumberSelector = 0x7b;       // Linux: its limit is the CPU number
 constexpr u16 kUnusedPort = 0x80;

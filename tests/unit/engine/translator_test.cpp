@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/registry.h"
+#include "engine/translate/host.h"
 #include "engine/translate/options.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
@@ -17,6 +18,12 @@ u64 resident_mib() {
   for (std::string line; std::getline(status, line);)
     if (line.rfind("VmRSS:", 0) == 0) return std::stoull(line.substr(6)) / 1024;
   return 0;
+}
+
+TEST(Translator, IsNotOfferedWhereRetAndSigreturnAreChecked) {
+  EXPECT_EQ(translate::missing_with(true, false), "");
+  EXPECT_NE(translate::missing_with(true, true).find("shadow stack"), std::string::npos);
+  EXPECT_EQ(translate::missing_with(false, true), "BMI2");
 }
 
 // Blocks of one short jump each: nearly nothing of host code, and a record for every two bytes.
