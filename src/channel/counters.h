@@ -7,7 +7,7 @@ namespace trapline::channel {
 
 // Plain: read after the vCPU stopped (or torn, for the live rate).
 struct Counters {
-  u64 port_reads = 0, port_writes = 0, mmio_reads = 0, mmio_writes = 0, halts = 0;
+  u64 port_reads = 0, port_writes = 0, mmio_reads = 0, mmio_writes = 0, halts = 0, yields = 0;
   u64 interrupts = 0, nmis = 0, exceptions[32] = {}, page_walks = 0, tlb_flushes = 0;
   u64 blocks_decoded = 0, blocks_invalidated = 0, instructions_decoded = 0;
   u64 blocks_translated = 0, instructions_translated = 0, translating_ns = 0;

@@ -223,4 +223,10 @@ void CodeMap::unpark(Vcpu& self) {
   serve(self);
 }
 
+void CodeMap::step_aside(Vcpu& self) {
+  if (impl_->members.size() <= 1) return;
+  self.count.yields++;
+  std::this_thread::yield();
+}
+
 }  // namespace trapline::cpu

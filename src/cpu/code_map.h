@@ -54,6 +54,9 @@ class CodeMap {
   // Around sleeping (halt, channel waits): a parked vCPU is not waited for; unpark serves first.
   void park(Vcpu& self);
   void unpark(Vcpu& self);
+  // `self` spins: it gives its host CPU away, if there is another vCPU that it may be waiting for. On a busy host that
+  // takes milliseconds, and a vCPU that is alone waits for time alone (udelay).
+  void step_aside(Vcpu& self);
 
  private:
   struct Impl;

@@ -1,8 +1,8 @@
 // System control without a register file of its own: CLTS, TLB and cache invalidation, HLT, MONITOR and MWAIT, XCR0.
 // Intel SDM Vol. 2: the instructions' pages; Vol. 1 13.3 (XCR0).
-#include <sched.h>
 
 #include "base/trace.h"
+#include "cpu/code_map.h"
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
 
@@ -119,7 +119,7 @@ void pause(Vcpu& cpu) {
   const bool spins = cpu.retired - cpu.last_pause <= kSpinLength;
   cpu.last_pause = cpu.retired;
   cpu.pauses = spins ? cpu.pauses + 1 : 0;
-  if (cpu.pauses % kRounds == kRounds - 1) ::sched_yield();
+  if (cpu.pauses % kRounds == kRounds - 1 && cpu.code) cpu.code->step_aside(cpu);
 }
 
 bool valid_xcr0(const Vcpu& cpu, u64 value) {

@@ -15,7 +15,7 @@ constexpr const char* kExceptions[32] = {"#DE", "#DB", "NMI", "#BP", "#OF", "#BR
 void add(Counters& sum, const Counters& c) {
   sum.port_reads += c.port_reads, sum.port_writes += c.port_writes, sum.mmio_reads += c.mmio_reads,
       sum.mmio_writes += c.mmio_writes;
-  sum.halts += c.halts, sum.interrupts += c.interrupts, sum.nmis += c.nmis;
+  sum.halts += c.halts, sum.yields += c.yields, sum.interrupts += c.interrupts, sum.nmis += c.nmis;
   for (int i = 0; i < 32; i++) sum.exceptions[i] += c.exceptions[i];
   sum.page_walks += c.page_walks, sum.tlb_flushes += c.tlb_flushes;
   sum.blocks_decoded += c.blocks_decoded, sum.blocks_invalidated += c.blocks_invalidated;
@@ -49,6 +49,7 @@ std::string stats_text(const std::vector<channel::VcpuStats>& vcpus, double seco
   line("exits: device reads", sum.mmio_reads);
   line("exits: device writes", sum.mmio_writes);
   line("exits: halts", sum.halts);
+  if (sum.yields) line("spins that stepped aside", sum.yields);
   line("interrupts", sum.interrupts);
   line("NMIs", sum.nmis);
   for (int i = 0; i < 32; i++)

@@ -1,7 +1,6 @@
 #include "engine/translate/translator.h"
 
 #include <immintrin.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -597,7 +596,7 @@ Resume Translator::call(Site& site, bool vectors) {
       return leave(Left::one);
     case Site::Kind::pause:
       region_->state().pauses = State::kPauses;
-      ::sched_yield();
+      cpu_.code->step_aside(cpu_);
       return {site.resume, vectors};
     case Site::Kind::link:
       return dispatch(&site);
