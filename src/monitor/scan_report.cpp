@@ -113,6 +113,7 @@ std::string write_scan_report(int file, int log, const std::string& kernel, cons
   std::vector<ExecutedInsn> entries = read_log(log, count);
   if (count > ExecutedLog::kCapacity)
     report.warnings.push_back(fmt::format("{} instructions did not fit the log", count - ExecutedLog::kCapacity));
+  std::erase_if(entries, [](const ExecutedInsn& e) { return !plausible(e); });
   const auto key = [](const ExecutedInsn& e) { return std::tuple{e.gva, e.cpl, e.bits, e.row}; };
   std::sort(entries.begin(), entries.end(), [&](const auto& a, const auto& b) { return key(a) < key(b); });
   // A guest that was reset has executed the same again.
@@ -120,8 +121,7 @@ std::string write_scan_report(int file, int log, const std::string& kernel, cons
       std::unique(entries.begin(), entries.end(), [&](const auto& a, const auto& b) { return key(a) == key(b); }),
       entries.end());
   Maker maker{report, symbols};
-  for (const ExecutedInsn& e : entries)
-    if (plausible(e)) maker.add(e);
+  for (const ExecutedInsn& e : entries) maker.add(e);
   int error = 0;
   scan::write_json(
       [&](std::string_view piece) {
