@@ -38,10 +38,7 @@ constexpr Choice<ClockChoice> kClocks[] = {{"real", ClockChoice::real}, {"instru
 std::string check_engine(const std::string& name, Config& c) {
   const u32 cpus = std::clamp(c.cpus, 1u, kMostCpus);  // a wrong number is named by check_cpus
   const auto* engine = engine::find_engine(name, cpus);
-  const bool known = name == "interpret" || name == "translate" || name == "patch";
-  if (!engine && known)
-    return fmt::format("--engine {} is not built into this version: use {}", name, engine::engine_names());
-  if (!engine) return fmt::format("--engine {}: no such engine: use {}", name, engine::engine_names());
+  if (!engine) return fmt::format("--engine {}{}", name, engine::no_engine(name));
   if (const std::string lacks = engine->missing(cpus); !lacks.empty())
     return fmt::format("--engine {}: this host lacks {}; use --engine auto", name, lacks);
   c.engine = engine->name;

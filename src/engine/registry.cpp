@@ -36,9 +36,10 @@ std::string EngineKind::missing(u32 vcpus) const {
   // One more than asked for: the process that will need them has another layout, by address-space randomization.
   const u32 fit = room(vcpus + 1);
   if (fit > vcpus || needs.far == 0) return {};
-  return fmt::format(
-      "address space for {} vCPU{}, {} GiB each ({})", vcpus, vcpus == 1 ? "" : "s", (needs.near + needs.far) / GiB,
-      fit > 1 ? fmt::format("there is room for {}", fit - 1) : std::string{"ulimit -v, ulimit -d or vm.overcommit_memory=2 may limit it"});
+  return fmt::format("address space for {} vCPU{}, {} GiB each ({})", vcpus, vcpus == 1 ? "" : "s",
+                     (needs.near + needs.far) / GiB,
+                     fit > 1 ? fmt::format("there is room for {}", fit - 1)
+                             : std::string{"ulimit -v, ulimit -d or vm.overcommit_memory=2 may limit it"});
 }
 
 const EngineKind* find_engine(std::string_view name, u32 vcpus) {
@@ -48,6 +49,11 @@ const EngineKind* find_engine(std::string_view name, u32 vcpus) {
   for (const EngineKind& e : kEngines)
     if (e.name == name) return &e;
   return nullptr;
+}
+
+std::string no_engine(std::string_view name) {
+  const bool planned = name == "patch";
+  return fmt::format("{}: use {}", planned ? " is not built into this version" : ": no such engine", engine_names());
 }
 
 std::string engine_names() {

@@ -40,7 +40,7 @@ struct FuzzOptions {
 enum FuzzResult : int {
   no_difference = 0,
   difference = 1,  // printed
-  cannot_run = 2,  // unknown engine, or the host refuses something; one line on `out` says which
+  cannot_run = 2,  // unknown engine, or the host refuses something; one line on standard error says which
 };
 
 // Returns a FuzzResult, the exit code of `trapline fuzz`. Call it on a process's only thread, once at a time: it forks

@@ -9,4 +9,8 @@ namespace trapline::fuzz {
 // For the instruction at which the host stopped `program`, laid out in `slot`.
 Lenient lenient_at(const Program& program, std::size_t slot, const Outcome& native);
 
+// Did the engine stop, by #GP, where the program loads MXCSR bits that the host has and a guest is not offered
+// (AMD's misaligned mode, APM Vol. 1 4.2.2)? Then the host went on, and there is nothing to compare.
+bool loads_hidden_mxcsr(const Program& program, std::size_t slot, const Outcome& engine, const Extent& extent);
+
 }  // namespace trapline::fuzz

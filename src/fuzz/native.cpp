@@ -108,6 +108,13 @@ void Native::submit(const std::vector<const Program*>& programs) {
   order();
 }
 
+void Native::again(std::size_t index) {
+  shared_->first = index;
+  shared_->count = index + 1;
+  order();
+  collect();
+}
+
 void Native::collect() {
   // A sequence that kills the child is marked, and the rest of the batch run by the next one.
   while (!answered()) {

@@ -26,6 +26,8 @@ class Native {
   void submit(const std::vector<const Program*>& programs);
   const Outcome& outcome(std::size_t index) const;
   void collect();
+  // Runs one of the last batch's programs once more, in its slot, and waits; replaces its outcome.
+  void again(std::size_t index);
 
   static const u8* read_only_page();  // its contents, the same for both sides
   u64 restarts() const { return restarts_; }

@@ -48,8 +48,11 @@ void Report::count(const Program& program, const Outcome& native, std::size_t sl
 }
 
 void Report::print_case(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine) const {
-  fmt::print(options_.out, "{}", listing(program, code_at(slot)));
-  fmt::print(options_.out, "  ended: host {} at {:#x}, engine {} at {:#x}\n", name_of(native.ending),
+  const Registers& before = program.initial.regs;
+  fmt::print(options_.out, "{}  before: rflags {:x}", listing(program, code_at(slot)), before.rflags);
+  for (unsigned i = 0; i < 16; i++)
+    fmt::print(options_.out, "{}{} {:x}", i % 8 ? ", " : "\n    ", name_of_gpr(i), before.gpr[i]);
+  fmt::print(options_.out, "\n  ended: host {} at {:#x}, engine {} at {:#x}\n", name_of(native.ending),
              native.state.regs.rip, name_of(engine.ending), engine.state.regs.rip);
   for (const std::string& line : differences(native, engine, extent_, lenient_at(program, slot, native)))
     fmt::print(options_.out, "  {}\n", line);
@@ -60,6 +63,12 @@ void Report::difference(const Program& program, std::size_t slot, const Outcome&
   fmt::print(options_.out, "\nDIFFERENCE in sequence {}\n", program.seed);
   print_case(program, slot, native, engine);
   fmt::print(options_.out, "  again: {}\n", rerun(program));
+  std::fflush(options_.out);
+}
+
+void Report::once(const Program& program) {
+  once_++;
+  fmt::print(options_.out, "fuzz: sequence {} differed, and did not when the host ran it again\n", program.seed);
   std::fflush(options_.out);
 }
 
@@ -92,6 +101,7 @@ void Report::summary(Start start, u64 sequences, u64 restarts) const {
              by_size_[0]);
   fmt::print(options_.out, "fuzz: by extension: {}\nfuzz: by ending: {}\n", extensions, endings);
   if (restarts) fmt::print(options_.out, "fuzz: the host's process had to be started again {} times\n", restarts);
+  if (once_) fmt::print(options_.out, "fuzz: {} sequences differed at the host's first run alone\n", once_);
   fmt::print(options_.out, "fuzz: {} differences\n", differing_);
   std::fflush(options_.out);
 }

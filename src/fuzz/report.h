@@ -21,6 +21,8 @@ class Report {
   // Adds the instructions before the one where the host stopped to the totals.
   void count(const Program& program, const Outcome& native, std::size_t slot);
   void difference(const Program& program, std::size_t slot, const Outcome& native, const Outcome& engine);
+  // The host did it no more: said, and not a difference.
+  void once(const Program& program);
   void minimized(const Program& program, const Outcome& native, const Outcome& engine) const;
   void progress(Start start, u64 sequences);
   void summary(Start start, u64 sequences, u64 restarts) const;
@@ -38,7 +40,7 @@ class Report {
   std::map<std::string, u64> by_extension_;
   u64 by_size_[3] = {};  // instructions of 16-, 32- and 64-bit code
   std::map<std::string, u64> by_ending_;
-  u64 instructions_ = 0, differing_ = 0;
+  u64 instructions_ = 0, differing_ = 0, once_ = 0;
   Start last_progress_ = std::chrono::steady_clock::now();
 };
 

@@ -99,7 +99,8 @@ class Lister {
 void list_registers(Lister& out, const Registers& n, const Registers& e, const Extent& extent, const Lenient& lenient) {
   for (unsigned i = 0; i < 16; i++) out.number(kGpr[i], n.gpr[i], e.gpr[i]);
   out.number("rip", n.rip, e.rip);
-  out.number("rflags", n.rflags & Masks::rflags(n), e.rflags & Masks::rflags(n));
+  const u64 rflags = Masks::rflags(n) & ~(lenient.arithmetic_flags ? cpu::flag::arith : 0);
+  out.number("rflags", n.rflags & rflags, e.rflags & rflags);
   for (unsigned i = 0; i < vector_count(extent); i++)
     out.bytes(fmt::format("zmm{}", i), n.zmm[i], e.zmm[i], vector_bytes(extent));
   if (extent.avx512)
@@ -113,6 +114,8 @@ void list_registers(Lister& out, const Registers& n, const Registers& e, const E
 }
 
 }  // namespace
+
+const char* name_of_gpr(unsigned number) { return kGpr[number]; }
 
 Extent Extent::of_host() {
   Extent e;

@@ -73,6 +73,7 @@ struct Lenient {
   bool page_address = false;      // CR2 but for its page
   bool below_stack = false;       // the 8 bytes below RSP
   bool alignment_vector = false;  // #AC or #GP(0)
+  bool arithmetic_flags = false;  // OF, SF, ZF, AF, PF, CF
 };
 
 // Everything that differs, one line each; empty: equal.
@@ -82,5 +83,6 @@ std::vector<std::string> differences(const Outcome& native, const Outcome& engin
 bool equal(const Outcome& native, const Outcome& engine, const Extent& extent);
 
 std::string name_of(const Ending& ending);  // "#PF(0x7) at 0x10200000"
+const char* name_of_gpr(unsigned number);   // 0 to 15
 
 }  // namespace trapline::fuzz
