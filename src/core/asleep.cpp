@@ -24,10 +24,15 @@ bool asleep_for_good(const cpu::Vcpu& cpu) {
   return cpu.activity == cpu::Activity::wait_for_sipi || !(cpu.sys_flags & cpu::flag::if_);
 }
 
+u32 what_wakes(const cpu::Vcpu& cpu) {
+  using namespace cpu::attention;
+  if (cpu.activity == cpu::Activity::wait_for_sipi) return init | sipi;
+  return init | (cpu.nmi_blocked ? 0 : any_nmi);
+}
+
 bool something_may_wake(Vm& vm) {
   for (const auto& u : vm.vcpus)
-    if (u->pages.attention.load() & (cpu::attention::any_nmi | cpu::attention::init | cpu::attention::sipi))
-      return true;
+    if (u->pages.attention.load() & u->wakers.load()) return true;
   const devices::IoApicView ioapic = vm.devices->page.ioapic.load();
   return std::any_of(ioapic.entries.begin(), ioapic.entries.end(), pin_wakes) ||
          vm.vcpus.front()->lapic->lint0_wakes();  // only its pin is wired

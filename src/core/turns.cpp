@@ -122,6 +122,7 @@ class Turns {
     for (auto& u : vm_.vcpus) {
       next = std::min(next, u->cpu.timer_deadline);
       for_good &= asleep_for_good(u->cpu);
+      u->wakers.store(what_wakes(u->cpu));
     }
     VcpuUnit& first = *vm_.vcpus.front();
     if (for_good && !something_may_wake(vm_)) finish_dead(vm_);

@@ -37,7 +37,8 @@ bool must_run(VcpuUnit& unit) {
 void sleep_once(VcpuUnit& unit) {
   Vm& vm = unit.vm;
   const bool dead = asleep_for_good(unit.cpu);
-  unit.pages.sleep.store(1);  // seq_cst: before the second look; pairs with kick()
+  if (dead) unit.wakers.store(what_wakes(unit.cpu));  // before it counts as dead
+  unit.pages.sleep.store(1);                          // seq_cst: before the second look; pairs with kick()
   if (!must_run(unit)) {
     if (dead) vm.dead_vcpus.fetch_add(1);
     if (dead && vm_is_dead(vm)) finish_dead(vm);

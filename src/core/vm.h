@@ -40,6 +40,7 @@ struct VcpuUnit {
   std::unique_ptr<cpu::Lapic> lapic;
   engine::CodeArena arena;
   std::unique_ptr<engine::Engine> engine;
+  std::atomic<u32> wakers{~0u};  // asleep for good: attention bits that would wake it all the same
 };
 
 struct EndInPlace {
