@@ -17,6 +17,10 @@ inline bool count_instructions = true;
 inline unsigned hot_threshold = 32;
 unsigned hot_threshold_of_environment();
 
+// Bytes of what describes one vCPU's translations, beside their code: a guest of one-instruction blocks gets little
+// code and many of these. Beyond it everything is translated anew. Tests take less.
+inline u64 most_records = 96 * MiB;
+
 // TRAPLINE_DEBUG=WORD,...: ways of translated code that are not taken, to find out which of them is wrong.
 namespace debug_option {
 inline constexpr u32 no_gs_base = 1;  // nogs: tables by a base in memory, as on hosts without FSGSBASE

@@ -396,7 +396,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   View view;
   const u32 mode = mode_of(key, &view);
   if (blocks_.find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
-  if (records() > kMostRecords) flush();
+  if (records() > most_records) flush();
   Context context;
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);

@@ -105,10 +105,7 @@ class Translator final : public interpret::Accelerator {
     return {to, what.size()};
   }
 
-  // What describes translations, beside their code: a guest of one-instruction blocks gets little code and many of
-  // these.
-  static constexpr u64 kMostRecords = 96 * MiB;
-  u64 records() const;
+  u64 records() const;  // bytes that options.h bounds
 
   std::pmr::monotonic_buffer_resource memory_{64 * KiB};
   u64 kept_ = 0;  // bytes of it
