@@ -1,6 +1,6 @@
-// Bytes that the guest wrote to COM1's transmitter, on their way to the monitor: posted, not asked for. A byte is
-// posted only where nothing but the byte itself comes of the write (devices::UartView::kSends); every request of any
-// vCPU is answered after what was posted before it, and a full ring makes the write a request.
+// Bytes that the guest wrote to COM1's transmitter, on their way to the monitor: posted, not asked for. What comes of
+// the write besides the byte (an interrupt: devices::UartView::kInterrupts) comes when it is taken. Every request of
+// any vCPU is answered after what was posted before it, and a full ring makes the write a request.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,8 @@ struct SerialRing {
     wake();
     return true;
   }
+  // The core: as far as the monitor says.
+  bool all_taken() const { return head.load(std::memory_order_relaxed) == tail.load(std::memory_order_acquire); }
   void wake() {
     if (sleeps.load() != 0 && sleeps.exchange(0) != 0) futex_wake(sleeps);
   }

@@ -1,5 +1,6 @@
 #include "core/local_bus.h"
 
+#include "base/scaled.h"
 #include "base/trace.h"
 #include "cpu/vcpu.h"
 #include "devices/acpi_pm.h"
@@ -28,7 +29,8 @@ constexpr bool is_local(u32 port, u32 size) {
   return false;
 }
 
-u64 now_ns(const cpu::Vcpu& cpu) { return cpu.clock->tsc_to_ns(cpu.vm_tsc()); }
+// As Clock::tsc_to_ns.
+u64 now_ns(const cpu::Vcpu& cpu) { return scaled(cpu.vm_tsc(), 1'000'000, cpu.clock->tsc_khz); }
 
 const char* name_of(u16 port) {
   if (among(port, kPit, 4)) return "pit";
@@ -105,7 +107,7 @@ void LocalBus::write_byte(cpu::Vcpu& cpu, u16 port, u8 value) {
   if (port == kPitControl && !pit_command(cpu, value)) {
     next_.port_write(cpu, port, 1, value);
     if (value >> 6 != 3) {
-      std::lock_guard guard{d_.pit_mutex};
+      std::lock_guard guard{d_.pit_lock};
       d_.pit.programmed(value >> 6);
     }
     return;
@@ -123,13 +125,13 @@ void LocalBus::write_byte(cpu::Vcpu& cpu, u16 port, u8 value) {
 
 u8 LocalBus::read_pit(cpu::Vcpu& cpu, unsigned counter) {
   devices::PitView pit = d_.page.pit.load();
-  std::lock_guard guard{d_.pit_mutex};
+  std::lock_guard guard{d_.pit_lock};
   return d_.pit.read(counter, pit.counters, devices::pit_ticks(now_ns(cpu)));
 }
 
 bool LocalBus::pit_command(cpu::Vcpu& cpu, u8 byte) {
   devices::PitView pit = d_.page.pit.load();
-  std::lock_guard guard{d_.pit_mutex};
+  std::lock_guard guard{d_.pit_lock};
   return d_.pit.command(byte, pit.counters, devices::pit_ticks(now_ns(cpu)));
 }
 
@@ -145,17 +147,21 @@ u8 LocalBus::read_rtc(cpu::Vcpu& cpu) {
   return value;
 }
 
+// A request takes what was posted first: IIR is asked for where that may change it.
 u8 LocalBus::read_com1(cpu::Vcpu& cpu, unsigned reg) {
+  constexpr unsigned kIir = 2;
   const u16 port = static_cast<u16>(map::com1 + reg);
   const devices::UartView com1 = d_.page.com1.load();
-  if (!(com1.possible[reg] & devices::UartView::kReadable)) return static_cast<u8>(next_.port_read(cpu, port, 1));
+  const bool changes = reg == kIir && com1.possible[0] & devices::UartView::kInterrupts && !d_.serial.all_taken();
+  if (changes || !(com1.possible[reg] & devices::UartView::kReadable))
+    return static_cast<u8>(next_.port_read(cpu, port, 1));
   TRACE(devices, "uart16550 in {:#x}/1 -> {:#x}", port, com1.value[reg]);
   return com1.value[reg];
 }
 
 void LocalBus::send_com1(cpu::Vcpu& cpu, u8 byte) {
-  if (d_.posts && (d_.page.com1.load().possible[0] & devices::UartView::kSends)) {
-    std::lock_guard guard{d_.serial_mutex};
+  if (d_.posts && d_.page.com1.load().possible[0] & (devices::UartView::kSends | devices::UartView::kInterrupts)) {
+    std::lock_guard guard{d_.serial_lock};
     if (d_.serial.post(byte)) return;
   }
   next_.port_write(cpu, map::com1, 1, byte);

@@ -18,6 +18,7 @@
 #include <mutex>
 
 #include "channel/serial_ring.h"
+#include "core/short_lock.h"
 #include "cpu/bus.h"
 #include "devices/device_page.h"
 
@@ -33,8 +34,8 @@ struct LocalDevices {
   channel::SerialRing& serial;
   const bool posts;
 
-  std::mutex pit_mutex, serial_mutex;  // taken for a few instructions, never with another
-  devices::PitReader pit;              // under pit_mutex
+  ShortLock pit_lock, serial_lock;  // never taken together
+  devices::PitReader pit;           // under pit_lock
   std::atomic<u8> rtc_index{0}, ioapic_select{0};
   std::array<std::atomic<u8>, 16> post{};
 };

@@ -310,6 +310,11 @@ bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size) {
 }
 
 bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg) {
+  const u64 at = cpu.long_mode_active() ? linear : linear & 0xffffffff;
+  if (const u8* host = tlb_lookup(cpu, at, size, needed(cpu, Access::read, true))) {
+    copy(out, host, size);
+    return true;
+  }
   return read_any(cpu, seg, linear, out, size, true);
 }
 

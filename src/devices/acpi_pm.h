@@ -6,14 +6,13 @@
 
 #include <functional>
 
+#include "base/scaled.h"
 #include "devices/device.h"
 
 namespace trapline::devices {
 
 inline constexpr u64 kPmTimerHz = 3'579'545;
-constexpr u64 pm_timer_ticks(u64 guest_ns) {
-  return static_cast<u64>(static_cast<u128>(guest_ns) * kPmTimerHz / 1'000'000'000);
-}
+constexpr u64 pm_timer_ticks(u64 guest_ns) { return scaled(guest_ns, kPmTimerHz, 1'000'000'000); }
 inline constexpr u8 kSleepTypeS5 = 5;  // what \_S5 says and PM1_CNT.SLP_TYP must carry
 
 class AcpiPm final : public Device {

@@ -12,13 +12,14 @@
 #include <array>
 #include <type_traits>
 
+#include "base/scaled.h"
 #include "devices/device.h"
 
 namespace trapline::devices {
 
 inline constexpr u64 kPitHz = 1'193'182;
 
-constexpr u64 pit_ticks(u64 guest_ns) { return static_cast<u64>(static_cast<u128>(guest_ns) * kPitHz / 1'000'000'000); }
+constexpr u64 pit_ticks(u64 guest_ns) { return scaled(guest_ns, kPitHz, 1'000'000'000); }
 
 // One counter. Times are absolute ticks of the 1.193182 MHz clock. Plain bytes without gaps: copies go to the core.
 class PitCounter {

@@ -192,7 +192,7 @@ UartView Uart16550::view() const {
   if (msr_delta_ == 0) readable(kMsr, modem_inputs());
   readable(kScratch, scratch_);
   // THRE is told to those who enabled its interrupt; enabling it tells anew.
-  if (!dlab() && !loopback() && !(ier_ & kIerTransmit)) v.possible[kData] = UartView::kSends;
+  if (!dlab() && !loopback()) v.possible[kData] = ier_ & kIerTransmit ? UartView::kInterrupts : UartView::kSends;
   return v;
 }
 

@@ -13,10 +13,11 @@ namespace trapline::devices {
 
 // What an access would find or do just now, for who answers it elsewhere (the core). Plain bytes.
 struct UartView {
-  static constexpr u8 kReadable = 0x01, kSends = 0x02;
+  static constexpr u8 kReadable = 0x01, kSends = 0x02, kInterrupts = 0x04;
   std::array<u8, 8> value{};     // by register
   std::array<u8, 8> possible{};  // kReadable: a read returns `value` and changes nothing.
-                                 // kSends (register 0): a write sends a byte, and nobody sees anything else of it
+                                 // Register 0: a write sends a byte, and kSends: nobody sees anything else of it;
+                                 // kInterrupts: IIR and the interrupt tell of it
 };
 static_assert(std::has_unique_object_representations_v<UartView>);
 

@@ -291,13 +291,15 @@ std::size_t Chipset::serial_input(const u8* bytes, std::size_t count) {
 
 std::size_t Chipset::serial_room() const { return impl_->com1.room(); }
 
+bool Chipset::transmitter_interrupts() const { return impl_->com1.view().possible[0] & devices::UartView::kInterrupts; }
+
 void Chipset::publish(DevicePage& page, bool com1_readable) const {
   page.pit.store(impl_->pit.view());
   page.rtc.store(impl_->rtc.view());
   page.ioapic.store(impl_->ioapic.view());
   devices::UartView com1 = impl_->com1.view();
   if (!com1_readable)
-    for (u8& possible : com1.possible) possible &= static_cast<u8>(~devices::UartView::kReadable);
+    for (u8& possible : com1.possible) possible &= devices::UartView::kSends;
   page.com1.store(com1);
   if (!page.free_ports.known.load(std::memory_order_relaxed)) impl_->publish_ports(page.free_ports);
 }

@@ -65,12 +65,11 @@ class Chipset {
   std::size_t serial_input(const u8* bytes, std::size_t count);
   std::size_t serial_room() const;
 
+  // Does the guest wait to be interrupted by COM1's transmitter?
+  bool transmitter_interrupts() const;
+
   // Brings the page up to date. `com1_readable`: the core may read COM1 by itself; else each look at it is a request.
   void publish(DevicePage& page, bool com1_readable) const;
-
-  // Before anything that may raise COM1's interrupt: its handler must not find registers of before. Until publish()
-  // each look at COM1 is a request, which waits for the machine's lock.
-  static void withdraw_com1(DevicePage& page) { page.com1.store({}); }
 
   void press_power_button();  // ACPI fixed power button: a guest that listens shuts down
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/scaled.h"
 #include "base/types.h"
 #include "devices/device.h"
 
@@ -43,7 +44,7 @@ class GuestTime final : public devices::TimeSource {
   u64 origin() const { return origin_; }
   u64 now_ns() const override {
     if (instructions_ || khz_ == 0) return now_;
-    return static_cast<u64>(static_cast<u128>(__rdtsc() - origin_) * 1'000'000 / khz_);
+    return scaled(__rdtsc() - origin_, 1'000'000, khz_);
   }
   u64 wall_clock_seconds() const override {
     return instructions_ ? wall_base_ + now_ / 1'000'000'000 : static_cast<u64>(::time(nullptr));

@@ -78,4 +78,12 @@ void Interrupts::extint(bool up) {
 
 void Interrupts::nmi() { post_nmi(channel_->vcpu(0)); }
 
+void HeldInterrupts::release() {
+  for (const Message& m : messages_) next_.msi(m.address, m.data);
+  messages_.clear();
+  if (extint_) next_.extint(*extint_);
+  extint_.reset();
+  for (; nmis_ != 0; nmis_--) next_.nmi();
+}
+
 }  // namespace trapline::monitor

@@ -2,6 +2,9 @@
 // vCPU mirrors into the channel. SDM Vol. 3A 10.6.2 (destinations), 10.11 (messages).
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "channel/channel.h"
 #include "machine/chipset.h"
 
@@ -20,6 +23,28 @@ class Interrupts final : public machine::InterruptSink {
  private:
   void deliver(channel::VcpuPages& vcpu, u32 mode, u8 vector, bool level);
   const channel::Channel* channel_ = nullptr;
+};
+
+// Keeps interrupts until the device state that they tell of can be read in the core: a handler that is quick must not
+// find the registers of before. Used under the machine's lock; whoever has used the chipset ends with release().
+class HeldInterrupts final : public machine::InterruptSink {
+ public:
+  explicit HeldInterrupts(machine::InterruptSink& next) : next_{next} {}
+
+  void msi(u64 address, u32 data) override { messages_.push_back({address, data}); }
+  void extint(bool up) override { extint_ = up; }  // a level: its last value counts
+  void nmi() override { nmis_++; }
+  void release();
+
+ private:
+  struct Message {
+    u64 address;
+    u32 data;
+  };
+  machine::InterruptSink& next_;
+  std::vector<Message> messages_;  // in order
+  std::optional<bool> extint_;
+  u32 nmis_ = 0;
 };
 
 // Does an APIC in this state (a checked copy) answer to `destination`?

@@ -26,14 +26,13 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
     : deterministic{config.clock == machine::ClockChoice::instructions},
       output{output_fd, hurry},
       end{end_event},
-      chipset{machine::ChipsetParts{config, time, interrupts, *this, *this}},
+      chipset{machine::ChipsetParts{config, time, held, *this, *this}},
       input{terminal,
             deterministic,
             {.arrived =
                  [this] {
                    if (deterministic) return;  // taken at the guest's next request
                    std::lock_guard guard{lock};
-                   withdraw();
                    input.feed(chipset);
                    publish();
                  },
@@ -63,11 +62,9 @@ u32 MachineState::take_posted() {
 
 // Under --clock instructions input is taken when the guest asks, so it has to ask.
 void MachineState::publish() {
-  if (device_memory.page()) chipset.publish(*device_memory.page(), !deterministic);
-}
-
-void MachineState::withdraw() {
-  if (device_memory.page()) machine::Chipset::withdraw_com1(*device_memory.page());
+  if (!device_memory.page()) return;
+  chipset.publish(*device_memory.page(), !deterministic);
+  held.release();
 }
 
 void MachineState::stop_core() {
@@ -129,7 +126,6 @@ class Server {
     if (m_.deterministic && r.kind == static_cast<u32>(channel::RequestKind::idle)) m_.input.wait();
     channel::Reply reply;
     std::lock_guard guard{m_.lock};
-    m_.withdraw();
     m_.take_posted();
     if (m_.deterministic) {
       m_.time.advance(r.now_ns);
@@ -167,20 +163,22 @@ void serve_vcpu(MachineState& machine, u32 index) {
 }
 
 // The first byte wakes it, and goes out at once; while more come it looks again every quarter of a millisecond, so that
-// a guest that writes much wakes it rarely.
+// a guest that writes much wakes it rarely. One that waits to be told that its bytes are gone wakes it each time.
 void run_console(MachineState& m) {
   constexpr u64 kNapNs = 250'000;
   channel::SerialRing& ring = m.channel.vm().serial;
   std::atomic<u32> nobody{0};  // wakes it from a nap
   while (!m.closing) {
-    bool some, waiting;
+    bool some, waiting, waited_for;
     {
       std::lock_guard guard{m.lock};
       some = m.take_posted() != 0;
+      if (some) m.publish();
+      waited_for = m.chipset.transmitter_interrupts();
     }
     if (!m.output.empty()) m.output.flush();
     if (m.output.failed()) m.finish(End::console_lost);
-    if (some) {
+    if (some && !waited_for) {
       channel::futex_wait(nobody, 0, kNapNs);
       continue;
     }
@@ -199,7 +197,6 @@ void run_timer(MachineState& m) {
   while (!m.closing) {
     const u64 now = m.time.now_ns(), deadline = m.chipset.deadline_ns();
     if (deadline <= now) {
-      m.withdraw();
       m.chipset.tick();
       m.publish();
       // A device that stays overdue is not asked without pause.

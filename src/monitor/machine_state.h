@@ -33,6 +33,7 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   GuestTime time =
       deterministic ? GuestTime::by_instructions(kDeterministicEpoch) : GuestTime{};  // before the devices, who ask it
   Interrupts interrupts;
+  HeldInterrupts held{interrupts};
   Output output;
   EndEvent& end;
   machine::Chipset chipset;
@@ -46,9 +47,9 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
 
   // The caller holds `lock`. Bytes that the core has posted for COM1 reach it; before each request is served.
   u32 take_posted();
-  // The caller holds `lock`. What the core may know of the devices; before each reply, and after each event.
+  // The caller holds `lock`. What the core may know of the devices, and then the interrupts that tell of it: before
+  // each reply, and after each event.
   void publish();
-  void withdraw();  // Chipset::withdraw_com1; before what publish() ends
 
   // Takes the channel to a new core, and puts the chipset into its state after RESET. No service thread runs.
   void attach(channel::Channel next, DeviceMemory memory);

@@ -88,5 +88,25 @@ TEST_F(InterruptsTest, ExtintIsALevel) {
   EXPECT_EQ(channel.vcpu(0).inbox.extint, 0u);
 }
 
+TEST_F(InterruptsTest, HeldOnesComeInOrderAndOnce) {
+  HeldInterrupts held{interrupts};
+  held.msi(0xfee01000, 0xc041);  // level
+  held.msi(0xfee01000, 0x0041);
+  held.extint(true);
+  held.nmi();
+  EXPECT_EQ(requests(1, 0x41), 0u);
+  EXPECT_EQ(channel.vcpu(0).attention, 0u);
+  held.release();
+  EXPECT_EQ(requests(1, 0x41), 1u);
+  EXPECT_EQ(channel.vcpu(1).inbox.level[1], 0u) << "the last of them counts";
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 1u);
+  EXPECT_TRUE(channel.vcpu(0).attention & cpu::attention::nmi);
+  channel.vcpu(0).attention = 0;
+  channel.vcpu(1).inbox.fixed[1] = 0;
+  held.release();
+  EXPECT_EQ(channel.vcpu(0).attention, 0u);
+  EXPECT_EQ(requests(1, 0x41), 0u);
+}
+
 }  // namespace
 }  // namespace trapline::monitor
