@@ -90,6 +90,8 @@ struct Report {
   char text[kReportBytes] = {};
 };
 
+enum class Boots : u32 { unknown, maybe_linux, not_linux };
+
 struct alignas(kPageSize) VmPage {
   std::atomic<u32> stop{0};         // the monitor ends the VM: threads leave the engine and the core exits
   std::atomic<u32> clock_ready{0};  // tsc_khz and tsc_offset are valid; a futex
@@ -97,7 +99,8 @@ struct alignas(kPageSize) VmPage {
   u64 start_ns = 0;                 // --clock instructions: guest time at which the core starts (not 0 after a reset)
   u32 vcpus = 0;
   u32 launch_length = 0;
-  u32 trace_error = 0;  // errno of the write that ended the core's trace, left as it dies
+  std::atomic<u32> boots{0};  // Boots: what the core found the kernel to be
+  u32 trace_error = 0;        // errno of the write that ended the core's trace, left as it dies
   alignas(64) SerialRing serial;
   alignas(64) DebugMailbox debug;
   alignas(64) Report report;

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <fstream>
 #include <string>
 
@@ -93,7 +94,7 @@ std::string pext() {
   const double cycles = engine::translate::pext_cycles();
   if (cycles == 0) return "no BMI2";
   return fmt::format(
-      "{:.0f} cycles: {}", cycles,
+      "{:.0f} cycle{}: {}", cycles, std::lround(cycles) == 1 ? "" : "s",
       engine::translate::host_ways().pext ? "translated code uses it" : "microcode, translated code shifts instead");
 }
 
@@ -158,7 +159,9 @@ std::string outer_hypervisor() {
   __builtin_memcpy(name, &b, 4), __builtin_memcpy(name + 4, &c, 4), __builtin_memcpy(name + 8, &d, 4);
   for (char& ch : name)
     if (ch && (ch < ' ' || ch > '~')) ch = '?';
-  return fmt::format("yes: {}", name);
+  std::string found = name;  // padded with blanks by some
+  found.erase(found.find_last_not_of(' ') + 1);
+  return found.empty() ? "yes, without a name" : "yes: " + found;
 }
 
 std::string engine_choice() {

@@ -106,7 +106,7 @@ std::vector<std::string> canonical(int argc, char** argv) {
 
 // The command that the first word names, or null and what to say.
 const CLI::App* named_command(const CLI::App& app, const std::vector<std::string>& words, std::string& wrong) {
-  std::vector<std::string> names{"help", "version"};
+  std::vector<std::string> names;
   for (const CLI::App* c : app.get_subcommands(nullptr)) {
     if (!words.empty() && c->get_name() == words[0]) return c;
     names.push_back(c->get_name());
@@ -130,6 +130,8 @@ int dispatch(int argc, char** argv, bool output_open) {
   engine::translate::debug = *debug;
   CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
   app.name("trapline");
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
+  app.get_formatter()->label("Subcommands", "Commands");
   app.set_version_flag("--version", fmt::format("trapline {}", kVersion));
   cli::RunOptions options;
   CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
@@ -138,6 +140,9 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
+  // For the list of commands: canonical() has made options of them.
+  app.add_subcommand("help", "this text; help COMMAND: that command's options");
+  app.add_subcommand("version", "say which version this is");
   std::vector<std::string> words = canonical(argc, argv);
   const bool about_all = words.size() == 1 && (words[0] == "--help" || words[0] == "-h" || words[0] == "--version");
   if (!about_all) {

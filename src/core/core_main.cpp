@@ -106,6 +106,9 @@ void start_threads(Vm& vm) {
 void load_guest(Vm& vm, const boot::BootRequest& request) {
   auto booted = boot::load_kernel(vm.ram, vm.vcpus.front()->cpu, request);
   if (!booted) finish(channel::EndKind::boot_failed, booted.error());
+  const bool multiboot =
+      booted->format == boot::BootFormat::multiboot1 || booted->format == boot::BootFormat::multiboot2;
+  vm.channel.vm().boots.store(static_cast<u32>(multiboot ? channel::Boots::not_linux : channel::Boots::maybe_linux));
   release_image(request.kernel);
   release_image(request.initrd);
   for (const auto& m : request.modules) release_image(m.bytes);

@@ -101,6 +101,12 @@ bool CoreProcess::reap() {
   return true;
 }
 
+void CoreProcess::kill_and_leave() {
+  std::lock_guard guard{mutex_};
+  if (pid_ > 0) ::kill(pid_, SIGKILL);
+  pid_ = -1;
+}
+
 void CoreProcess::kill_and_wait() {
   if (!running()) return;
   signal(SIGKILL);

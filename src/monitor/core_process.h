@@ -24,6 +24,8 @@ class CoreProcess {
   Result<void, std::string> start(const channel::Channel& channel, const std::vector<int>& descriptors, bool visible);
   bool reap();  // true once it is gone; never blocks
   void kill_and_wait();
+  void
+  kill_and_leave();  // it dies in its own time, which a busy host may take long for: its memory is given back there
   int wait_status() const { return status_; }  // of waitpid(), once it is gone
   pid_t pid() const { return pid_; }
 

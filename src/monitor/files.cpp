@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -16,10 +17,14 @@ namespace trapline::monitor {
 
 namespace {
 
-constexpr u64 kLargestStream = 4 * GiB;
+constexpr u64 kLargestStream = 4 * GiB;  // it is held in memory
+
+std::string too_large(const std::string& path, const char* what, u64 most) {
+  return fmt::format("{} {}: over {} MiB: give a smaller file", what, path, most / MiB);
+}
 
 // Pipes, sockets, character devices: their bytes, in a memfd.
-Result<Fd, std::string> slurp(const Fd& from, const std::string& path, const char* what) {
+Result<Fd, std::string> slurp(const Fd& from, const std::string& path, const char* what, u64 most) {
   Fd to{::memfd_create("image", MFD_CLOEXEC)};
   if (!to)
     return Err{fmt::format("{} {}: no memory to hold it: {}: give a regular file", what, path, std::strerror(errno))};
@@ -30,8 +35,7 @@ Result<Fd, std::string> slurp(const Fd& from, const std::string& path, const cha
     if (n < 0) return Err{fmt::format("{} {}: {}: give a regular file", what, path, std::strerror(errno))};
     if (n == 0) break;
     total += static_cast<u64>(n);
-    if (total > kLargestStream)
-      return Err{fmt::format("{} {}: over 4 GiB and no end: give a regular file", what, path)};
+    if (total > most) return Err{too_large(path, what, most)};
     if (::write(to.get(), buffer.data(), static_cast<std::size_t>(n)) != n)
       return Err{fmt::format("{} {}: no memory to hold it: give a regular file", what, path)};
   }
@@ -51,7 +55,7 @@ Fd::~Fd() {
 
 int Fd::release() { return std::exchange(fd_, -1); }
 
-Result<Fd, std::string> open_image(const std::string& path, const char* what) {
+Result<Fd, std::string> open_image(const std::string& path, const char* what, u64 most) {
   Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
   if (!fd && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
     throw HostRefused{
@@ -67,11 +71,12 @@ Result<Fd, std::string> open_image(const std::string& path, const char* what) {
     return Err{fmt::format("{} {}: {}: give another file", what, path, std::strerror(errno))};
   if (S_ISDIR(st.st_mode)) return Err{fmt::format("{} {}: is a directory: name the file in it", what, path)};
   if (!S_ISREG(st.st_mode)) {
-    auto copy = slurp(fd, path, what);
+    auto copy = slurp(fd, path, what, std::min(most, kLargestStream));
     if (!copy) return copy;
     fd = std::move(*copy);
     ::fstat(fd.get(), &st);
   }
+  if (static_cast<u64>(st.st_size) > most) return Err{too_large(path, what, most)};
   if (st.st_size == 0) return Err{fmt::format("{} {}: is empty: give a file with an image in it", what, path)};
   return fd;
 }

@@ -27,7 +27,7 @@ class Fd {
 };
 
 // Opens an image for the core: a regular, non-empty, readable file. A pipe or device is read to its end into memory
-// first. `what`: "--kernel", ...
-Result<Fd, std::string> open_image(const std::string& path, const char* what);
+// first. `what`: "--initrd", ... More than `most` bytes are refused.
+Result<Fd, std::string> open_image(const std::string& path, const char* what, u64 most);
 
 }  // namespace trapline::monitor

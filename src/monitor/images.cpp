@@ -25,10 +25,13 @@ Result<Fd, std::string> open_trace_file(const machine::Config& config) {
   return fd;
 }
 
+constexpr u64 kLargestImage = 256 * GiB;  // as the largest guest
+constexpr u64 kLargestMap = 256 * MiB;    // Linux's have some 10 MiB
+
 // Opens into `slot` unless `path` is empty; otherwise the message.
-std::string open_into(Fd& slot, const std::string& path, const char* what) {
+std::string open_into(Fd& slot, const std::string& path, const char* what, u64 most = kLargestImage) {
   if (path.empty()) return {};
-  auto fd = open_image(path, what);
+  auto fd = open_image(path, what, most);
   if (!fd) return fd.error();
   slot = std::move(*fd);
   return {};
@@ -38,9 +41,9 @@ std::string open_into(Fd& slot, const std::string& path, const char* what) {
 
 Result<Images, std::string> Images::open(const machine::Config& config) {
   Images images;
-  std::string wrong = open_into(images.kernel, config.kernel, "--kernel");
+  std::string wrong = open_into(images.kernel, config.kernel, "kernel");
   if (wrong.empty()) wrong = open_into(images.initrd, config.initrd, "--initrd");
-  if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map");
+  if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map", kLargestMap);
   for (const auto& m : config.modules) {
     images.modules.emplace_back();
     if (wrong.empty()) wrong = open_into(images.modules.back(), m.path, "--module");

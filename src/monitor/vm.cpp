@@ -44,6 +44,7 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kStopPatience{1000};
+constexpr milliseconds kHurriedPatience{100};
 constexpr const char* kRaiseLimits = ": raise the limits of open files, file size and memory (ulimit -n, -f, -v)";
 constexpr milliseconds kMapEvery{500};      // --perf-map
 constexpr std::chrono::seconds kSilent{5};  // a guest that has written nothing for so long gets a hint
@@ -272,17 +273,22 @@ void VmRun::give_hint() {
   if (hinted_ || steady_clock::now() < started_ + kSilent) return;
   hinted_ = true;
   if (machine_->output.used() || config_.append.find("console=") != std::string::npos || config_.gdb_wait) return;
-  complain(
-      "the guest has printed nothing yet; its console is the first serial port: Linux is told by --append "
-      "console=ttyS0");
+  const bool may_be_linux = machine_->channel.vm().boots.load() != static_cast<u32>(core::Boots::not_linux);
+  complain(std::string{"the guest has printed nothing yet; its console is the first serial port"} +
+           (may_be_linux ? ": Linux is told by --append console=ttyS0" : ""));
 }
 
-// Lets it publish its counters; a core that does not is killed.
+// Lets it publish its counters; a core that does not is killed. Nobody who is in a hurry waits for what comes after.
 void VmRun::stop_core() {
   if (!core_.running()) return;
   machine_->stop_core();
-  const auto until = steady_clock::now() + kStopPatience;
-  while (!core_.reap() && steady_clock::now() < until) std::this_thread::sleep_for(milliseconds{2});
+  const auto begun = steady_clock::now();
+  const core::Report& words = machine_->channel.vm().report;
+  while (!core_.reap() && steady_clock::now() < begun + kStopPatience) {
+    const bool said = words.kind.load(std::memory_order_acquire) != 0;
+    if (hurry_.is_set() && said && steady_clock::now() > begun + kHurriedPatience) return core_.kill_and_leave();
+    std::this_thread::sleep_for(milliseconds{2});
+  }
   core_.kill_and_wait();
 }
 

@@ -33,6 +33,7 @@ TEST(Isa, PrintsTheVerdictAndTheTableWithoutColourIntoAPipe) {
 
 TEST(Isa, ExplainsByRunning) {
   const Finished f = isa({"POPF"});
+  EXPECT_THAT(f.output, Not(HasSubstr(": :")));
   EXPECT_EQ(f.code, 0) << f.errors;
   const std::string words = std::regex_replace(f.output, std::regex{"\\s+"}, " ");  // lines end where they are full
   EXPECT_THAT(words, HasSubstr("asked for IF 0"));

@@ -13,6 +13,7 @@ namespace {
 
 using std::chrono::seconds;
 using testing::HasSubstr;
+using testing::Not;
 
 Finished trapline(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), TRAPLINE_EXECUTABLE);
@@ -65,6 +66,7 @@ TEST(Usage, MisspeltWordsAreNamedWithWhatWasMeant) {
   expect_refusal({"run", kernel.path(), "--stats=yes"}, 2, "run: --stats: takes no value");
   expect_refusal({"run", kernel.path(), "another"}, 2, "run: another: one too many");
   expect_refusal({"run", kernel.path(), "--kernel", kernel.path()}, 2, "one too many");
+  expect_refusal({"fuzz", "--engine", "warp"}, 2, "fuzz: --engine warp: no such engine: use ");
   expect_refusal({"doctor", "who"}, 2, "doctor: who: not expected");
   expect_refusal({"scan"}, 2, "scan: no file");
   expect_refusal({"--kernel", kernel.path()}, 2, "--kernel: no such option before a command");
@@ -101,11 +103,15 @@ TEST(Usage, OptionsThatDoNothingSaySo) {
 
 TEST(Usage, AGuestThatPrintsNothingGetsOneHint) {
   const TempFile silent{multiboot(loops_for_ever())}, talks{multiboot(prints("x", loops_for_ever()))};
-  const auto hint = [](const Finished& f) { return f.errors.find("console=ttyS0") != std::string::npos; };
+  const TempFile like_linux{pvh(loops_for_ever())};
+  const auto hint = [](const Finished& f) { return f.errors.find("printed nothing yet") != std::string::npos; };
+  const auto names_linux = [](const Finished& f) { return f.errors.find("console=ttyS0") != std::string::npos; };
   const Finished f = trapline({"run", silent.path(), "--timeout", "6"});
   EXPECT_EQ(f.code, 5);
   EXPECT_TRUE(hint(f)) << f.errors;
+  EXPECT_FALSE(names_linux(f)) << f.errors;  // Linux does not come by multiboot
   EXPECT_EQ(std::count(f.errors.begin(), f.errors.end(), '\n'), 2) << f.errors;
+  EXPECT_TRUE(names_linux(trapline({"run", like_linux.path(), "--timeout", "6"})));
   EXPECT_FALSE(hint(trapline({"run", silent.path(), "--timeout", "6", "--append", "console=tty0"})));
   EXPECT_FALSE(hint(trapline({"run", talks.path(), "--timeout", "6"})));
 }
@@ -120,6 +126,7 @@ TEST(Usage, WrongFiles) {
                  "--initrd /nonexistent/initrd");
   expect_refusal({"run", "--kernel", kernel.path(), "--module", "/nonexistent/m=args"}, 3, "--module /nonexistent/m");
   expect_refusal({"run", "--kernel", kernel.path(), "--system-map", "/nonexistent/map"}, 3, "--system-map");
+  expect_refusal({"run", kernel.path(), "--system-map", "/dev/zero"}, 3, "--system-map /dev/zero: over 256 MiB");
   expect_refusal({"run", "--kernel", kernel.path(), "--trace", "boot", "--trace-file", "/nonexistent/t"}, 3,
                  "--trace-file /nonexistent/t");
   if (::geteuid() != 0) {
@@ -147,7 +154,7 @@ TEST(Usage, HelpAndVersion) {
   EXPECT_EQ(version.code, 0);
   EXPECT_THAT(version.output, HasSubstr("trapline "));
   EXPECT_EQ(help.code, 0);
-  EXPECT_THAT(help.output, HasSubstr("doctor"));
+  for (const char* command : {"\n  doctor ", "\n  help ", "\n  version "}) EXPECT_THAT(help.output, HasSubstr(command));
   EXPECT_EQ(run_help.code, 0);
   for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para",
                              "--cpu-features", "--clock", "--timeout", "--no-reboot", "--trace", "--trace-file",
@@ -158,6 +165,8 @@ TEST(Usage, HelpAndVersion) {
 TEST(Usage, DoctorNamesTheEngine) {
   const Finished f = trapline({"doctor"});
   EXPECT_EQ(f.code, 0) << f.output;
+  EXPECT_THAT(f.output, Not(HasSubstr(" \n")));
+  EXPECT_THAT(f.output, Not(HasSubstr(" 1 cycles")));
   for (const char* line : {"fsgsbase", "umip", "cpuid faulting", "seccomp", "user namespaces", "core's namespaces",
                            "memfd", "max_map_count", "auto takes "})
     EXPECT_THAT(f.output, HasSubstr(line));

@@ -154,8 +154,8 @@ std::string explain(const Row& row, HostFeatures host, const std::vector<verify:
                        : f.agreement == verify::Agreement::not_run ? " [not run]"
                                                                    : "";
     const std::string how = f.variant.empty() ? "" : fmt::format(", {}", f.variant);
-    out += field(first ? "on this host" : "",
-                 fmt::format("{}{}: {}: {}{}", verify::name(f.size), how, f.ran, f.happened, mark));
+    out += field(first ? "on this host" : "", fmt::format("{}{}: {}{}{}{}", verify::name(f.size), how, f.ran,
+                                                          f.ran.empty() ? "" : ": ", f.happened, mark));
     first = false;
   }
   const auto lowering = [](Lowering a, Lowering b) {
