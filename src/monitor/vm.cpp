@@ -273,7 +273,7 @@ void VmRun::give_hint() {
   if (hinted_ || steady_clock::now() < started_ + kSilent) return;
   hinted_ = true;
   if (machine_->output.used() || config_.append.find("console=") != std::string::npos || config_.gdb_wait) return;
-  const bool may_be_linux = machine_->channel.vm().boots.load() != static_cast<u32>(core::Boots::not_linux);
+  const bool may_be_linux = machine_->channel.vm().boots.load() != static_cast<u32>(channel::Boots::not_linux);
   complain(std::string{"the guest has printed nothing yet; its console is the first serial port"} +
            (may_be_linux ? ": Linux is told by --append console=ttyS0" : ""));
 }
@@ -283,7 +283,7 @@ void VmRun::stop_core() {
   if (!core_.running()) return;
   machine_->stop_core();
   const auto begun = steady_clock::now();
-  const core::Report& words = machine_->channel.vm().report;
+  const channel::Report& words = machine_->channel.vm().report;
   while (!core_.reap() && steady_clock::now() < begun + kStopPatience) {
     const bool said = words.kind.load(std::memory_order_acquire) != 0;
     if (hurry_.is_set() && said && steady_clock::now() > begun + kHurriedPatience) return core_.kill_and_leave();

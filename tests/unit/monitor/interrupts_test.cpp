@@ -100,7 +100,7 @@ TEST_F(InterruptsTest, HeldOnesComeInOrderAndOnce) {
   EXPECT_EQ(requests(1, 0x41), 1u);
   EXPECT_EQ(channel.vcpu(1).inbox.level[1], 0u) << "the last of them counts";
   EXPECT_EQ(channel.vcpu(0).inbox.extint, 1u);
-  EXPECT_TRUE(channel.vcpu(0).attention & cpu::attention::nmi);
+  EXPECT_TRUE(channel.vcpu(0).attention & channel::attention::nmi);
   channel.vcpu(0).attention = 0;
   channel.vcpu(1).inbox.fixed[1] = 0;
   held.release();
