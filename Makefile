@@ -9,23 +9,36 @@ RUN_OPTIONS ?=
 ROUNDS ?=
 BENCH_OPTIONS ?=
 FUZZ_OPTIONS ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test bench stress fuzz lint clean guests
+.PHONY: help build install deb run test bench stress fuzz lint clean guests
 
 help:
 	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
 	@echo "make test   build and run every test"
 	@echo "make build  the executable, build/trapline"
+	@echo "make install  executable, man page and completions (PREFIX=/usr/local, DESTDIR=)"
+	@echo "make deb    build/trapline_VERSION_amd64.deb"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
 	@echo "make stress litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
-	@echo "make lint   clang-format and clang-tidy"
+	@echo "make lint   clang-format, layers, width of documents, clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
 
 build:
 	@scripts/setup.sh build
 	@scripts/build.sh release trapline
+
+install: build
+	@cmake --build build --target completions -- --quiet
+	DESTDIR="$(DESTDIR)" cmake --install build --prefix "$(PREFIX)"
+
+deb:
+	@scripts/setup.sh build deb
+	@scripts/build.sh release trapline
+	@scripts/deb.sh
 
 run: build
 	@scripts/setup.sh guest

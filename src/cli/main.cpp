@@ -14,6 +14,7 @@
 #include "base/write.h"
 #include "channel/core_start.h"
 #include "channel/exit_codes.h"
+#include "cli/completion.h"
 #include "cli/doctor.h"
 #include "cli/fuzz_command.h"
 #include "cli/isa_command.h"
@@ -140,6 +141,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
+  cli::CompletionCommand completion{app};
   // For the list of commands: canonical() has made options of them.
   app.add_subcommand("help", "this text; help COMMAND: that command's options");
   app.add_subcommand("version", "say which version this is");
@@ -159,6 +161,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   }
   if (doctor_command->parsed()) return cli::run_doctor();
   if (isa.parsed()) return isa.run();
+  if (completion.parsed()) return completion.run();
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);
