@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mapfile -t files < <(git ls-files 'src/*.cpp' 'src/*.h' 'tests/*.cpp' 'tests/*.h')
 scripts/lint_layers.py
+scripts/lint_docs.py
 clang-format --dry-run --Werror "${files[@]}"
 mkdir -p build
 if ! cmake --preset release >build/lint.log 2>&1; then # compile_commands.json: nothing of what is built is needed
