@@ -107,7 +107,7 @@ TEST(Traced, TheCoreKeepsToItsListAndNobodyOpensKvm) {
 TEST(Traced, WorksAsAnOrdinaryUser) {
   if (::geteuid() != 0) GTEST_SKIP() << "this is an ordinary user already";
   const TempFile kernel{multiboot(exits_with(4))};
-  ::system(("chmod 644 " + kernel.path()).c_str());
+  ASSERT_EQ(::system(("chmod 644 " + kernel.path()).c_str()), 0);
   const Finished f = run({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs",
                           TRAPLINE_EXECUTABLE, "run", "--kernel", kernel.path()});
   if (f.code == 127 || f.output.find("Permission denied") != std::string::npos)
