@@ -36,18 +36,32 @@ main64:
     OUTB 0x21, 0xef
     sti
     COMW 1, 2                           ; enabling with an empty transmitter: interrupt 1
-    call wait_a_bit
-    mov ebp, 3
+    mov ebp, 1
+    call wait_for_interrupts
 .byte:
     COMW 0, '.'                         ; interrupts 2, 3, 4
-    call wait_a_bit
-    dec ebp
-    jnz .byte
+    inc ebp
+    call wait_for_interrupts
+    cmp ebp, 4
+    jne .byte
+    call wait_a_bit                     ; and no more
     cli
     OUTB 0x21, 0xff
     COMW 1, 0
     mov eax, [count]
     CHECK64 rax, 4
+    ret
+wait_for_interrupts:                    ; EBP of them; a byte takes the time that it takes
+    mov edi, 20000
+.longer:
+    cmp [count], ebp
+    je .all
+    call wait_a_bit
+    dec edi
+    jnz .longer
+    mov eax, [count]
+    CHECK64 rax, rbp
+.all:
     ret
 wait_a_bit:
     mov ecx, 2000
