@@ -29,7 +29,7 @@
 #include "cli/options.h"
 #include "cli/print.h"
 #include "engine/registry.h"
-#include "engine/translate/host.h"
+#include "engine/hostcode/host.h"
 #include "monitor/split_locks.h"
 
 namespace trapline::cli {
@@ -91,11 +91,11 @@ std::string fsgsbase() {
 }
 
 std::string pext() {
-  const double cycles = engine::translate::pext_cycles();
+  const double cycles = engine::hostcode::pext_cycles();
   if (cycles == 0) return "no BMI2";
   return fmt::format(
       "{:.0f} cycle{}: {}", cycles, std::lround(cycles) == 1 ? "" : "s",
-      engine::translate::host_ways().pext ? "translated code uses it" : "microcode, translated code shifts instead");
+      engine::hostcode::host_ways().pext ? "translated code uses it" : "microcode, translated code shifts instead");
 }
 
 std::string umip() {

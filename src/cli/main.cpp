@@ -23,7 +23,7 @@
 #include "cli/scan_command.h"
 #include "cli/words.h"
 #include "core/core_main.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
 
@@ -75,9 +75,9 @@ std::string rerun_line(int argc, char** argv) {
 
 machine::EngineSettings settings_of_environment(bool verify) {
   // What is to be verified is translated at once.
-  if (verify) engine::translate::hot_threshold = 1;
-  const auto miscompile = engine::translate::miscompile_of_environment();
-  return {engine::translate::hot_threshold_of_environment(), engine::translate::debug, miscompile.address,
+  if (verify) engine::hostcode::hot_threshold = 1;
+  const auto miscompile = engine::hostcode::miscompile_of_environment();
+  return {engine::hostcode::hot_threshold_of_environment(), engine::hostcode::debug, miscompile.address,
           static_cast<u32>(miscompile.how)};
 }
 
@@ -126,9 +126,9 @@ const CLI::App* named_command(const CLI::App& app, const std::vector<std::string
 }
 
 int dispatch(int argc, char** argv, bool output_open) {
-  const auto debug = engine::translate::debug_of_environment();
+  const auto debug = engine::hostcode::debug_of_environment();
   if (!debug) return usage(debug.error());
-  engine::translate::debug = *debug;
+  engine::hostcode::debug = *debug;
   CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
   app.name("trapline");
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");

@@ -8,7 +8,7 @@
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
 #include "engine/registry.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/options.h"
 #include "engine/verify/lockstep.h"
 #include "para/kvm/kvm.h"
 
@@ -70,13 +70,13 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
         fmt::format("engine {}: this host lacks address space for {} vCPUs, there is room for {}: use --cpus {} "
                     "or --engine interpret",
                     kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
-  engine::translate::count_instructions = launch.count_instructions;
-  engine::translate::hot_threshold = std::max(launch.hot_threshold, 1u);
+  engine::hostcode::count_instructions = launch.count_instructions;
+  engine::hostcode::hot_threshold = std::max(launch.hot_threshold, 1u);
   cpu::set_split_locks_trap(launch.split_locks_trap);
-  engine::translate::debug = launch.translate_debug;
-  engine::translate::dump_guest = launch.dump_guest, engine::translate::dump_host = launch.dump_host;
-  engine::translate::miscompile = {launch.miscompile_at,
-                                   static_cast<engine::translate::Miscompile::How>(launch.miscompile_how)};
+  engine::hostcode::debug = launch.translate_debug;
+  engine::hostcode::dump_guest = launch.dump_guest, engine::hostcode::dump_host = launch.dump_host;
+  engine::hostcode::miscompile = {launch.miscompile_at,
+                                   static_cast<engine::hostcode::Miscompile::How>(launch.miscompile_how)};
   engine::verify::on = launch.verify;
   engine::verify::on_difference = [](const std::string& report) { finish(channel::EndKind::verify_failed, report); };
   auto vm = std::make_unique<Vm>();

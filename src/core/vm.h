@@ -18,7 +18,7 @@
 #include "cpu/lapic.h"
 #include "cpu/para.h"
 #include "cpu/vcpu.h"
-#include "engine/common/code_arena.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/registry.h"
 
 namespace trapline::core {

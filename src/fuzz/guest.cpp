@@ -10,9 +10,9 @@
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu.h"
-#include "engine/common/code_arena.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/registry.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/options.h"
 #include "engine/vector/vector_unit.h"
 #include "fuzz/native.h"
 #include "fuzz/watchdog.h"
@@ -300,8 +300,8 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   tlb_flush_all(c);
 
   engine::install_vector_signal_handler();
-  engine::translate::hot_threshold = 1;  // a sequence runs once
-  engine::translate::count_instructions = counted;
+  engine::hostcode::hot_threshold = 1;  // a sequence runs once
+  engine::hostcode::count_instructions = counted;
   if (!counted) m.watchdog.emplace(*c.attention);
   m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
   m.engine = kind->make(c, *m.arena, {});

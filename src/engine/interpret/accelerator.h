@@ -13,7 +13,7 @@ class BlockCache;
 struct Accelerator {
   virtual ~Accelerator() = default;
 
-  enum class Left : u8 {
+  enum class ExitReason : u8 {
     nothing,   // no instruction has been executed: interpret
     boundary,  // look at events and go on
     one,       // the instruction at cpu.rip is the interpreter's: execute it alone
@@ -23,7 +23,7 @@ struct Accelerator {
   };
   // Runs translated code from cpu.rip on, until cpu.retired would pass `limit`. `key`: the interpreter's mode key.
   // cpu is exact on return.
-  virtual Left run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
+  virtual ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
   // The block at cpu.rip is hot. True: run() has something for it that it did not have before.
   // `decoded` has what the interpreter has come to.
   virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const BlockCache& decoded) = 0;
@@ -32,7 +32,7 @@ struct Accelerator {
   virtual u32 threshold() const = 0;
 
   // -- For --verify (engine/verify/), which runs every stretch twice
-  // From now on `run` executes at most one block, leaves with Left::one before an instruction that cannot be done twice
+  // From now on `run` executes at most one block, leaves with ExitReason::one before an instruction that cannot be done twice
   // (cpu::find_semantic), links nothing, and counts. False: cannot.
   virtual bool go_block_by_block() { return false; }
   // Writes of translated code to any page come by cpu::probe again.

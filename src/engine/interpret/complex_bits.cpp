@@ -40,9 +40,9 @@ Outcome bit_string(Vcpu& cpu, const Insn& insn) {
   });
 }
 
-template <class T, bool Left>
+template <class T, bool ExitReason>
 T double_shift(u16& f, T a, T b, u8 count) {
-  if constexpr (Left)
+  if constexpr (ExitReason)
     asm(TRAPLINE_LOAD_FLAGS "shld %%cl, %[b], %[a]" TRAPLINE_SAVE_FLAGS
         : [a] "+&r"(a), "+&a"(f)
         : [b] "r"(b), "c"(count)
@@ -55,7 +55,7 @@ T double_shift(u16& f, T a, T b, u8 count) {
   return a;
 }
 
-template <bool Left>
+template <bool ExitReason>
 Outcome shift_double(Vcpu& cpu, const Insn& insn) {
   const bool imm = insn.op[2].kind == Operand::Kind::imm;
   const u8 count = static_cast<u8>(imm ? insn.imm : cpu.gpr[isa::rcx]) & (insn.op[0].bytes == 8 ? 63 : 31);
@@ -66,7 +66,7 @@ Outcome shift_double(Vcpu& cpu, const Insn& insn) {
     } else {
       const T b = low<T>(cpu, insn.op[1].reg & 15);
       u16 f = cpu.arith;
-      const auto shift = [&](T a) { return count ? double_shift<T, Left>(f, a, b, count) : a; };
+      const auto shift = [&](T a) { return count ? double_shift<T, ExitReason>(f, a, b, count) : a; };
       if (is_mem(insn.op[0])) {
         if (!modify_memory<T>(cpu, insn.mem.seg, offset_of(cpu, insn), false, shift)) return Outcome::fault;
       } else {

@@ -301,18 +301,18 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
   if (!cpu.clock->instructions) limit = std::min(end, saturating_add(cpu.retired, kLookEveryTranslated));
   run_.leave = Leave::boundary;
   switch (accelerator_->run(cpu, run_.key, limit)) {
-    case Accelerator::Left::nothing:
+    case Accelerator::ExitReason::nothing:
       return false;
-    case Accelerator::Left::one:
+    case Accelerator::ExitReason::one:
       *exit = one(cpu);
       return true;
-    case Accelerator::Left::fault:
+    case Accelerator::ExitReason::fault:
       run_.leave = Leave::fault;
       break;
-    case Accelerator::Left::halt:
+    case Accelerator::ExitReason::halt:
       run_.leave = Leave::halt;
       break;
-    case Accelerator::Left::stop:
+    case Accelerator::ExitReason::stop:
       run_.leave = Leave::stop;
       break;
     default:

@@ -9,19 +9,19 @@
 
 #include "base/host_refused.h"
 #include "engine/interpret/interpreter.h"
-#include "engine/translate/host.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/host.h"
+#include "engine/hostcode/options.h"
 #include "engine/translate/translator.h"
 #include "engine/verify/lockstep.h"
 
 namespace trapline::engine {
 
-unsigned translate::hot_threshold_of_environment() {
+unsigned hostcode::hot_threshold_of_environment() {
   const char* text = std::getenv("TRAPLINE_HOT");
   return text ? static_cast<unsigned>(std::clamp(std::atoi(text), 1, 1 << 20)) : hot_threshold;
 }
 
-translate::Miscompile translate::miscompile_of_environment() {
+hostcode::Miscompile hostcode::miscompile_of_environment() {
   Miscompile m;
   const char* text = std::getenv("TRAPLINE_MISCOMPILE");
   if (!text) return m;
@@ -35,7 +35,7 @@ translate::Miscompile translate::miscompile_of_environment() {
   return m;
 }
 
-Result<u32, std::string> translate::debug_of_environment() {
+Result<u32, std::string> hostcode::debug_of_environment() {
   constexpr std::pair<std::string_view, u32> kWords[] = {
       {"nogs", debug_option::no_gs_base},
       {"nopext", debug_option::no_pext},
@@ -60,12 +60,12 @@ std::string translate_lacks() {
 #ifdef __SANITIZE_ADDRESS__
   return "room for its tables beside AddressSanitizer's shadow memory";
 #else
-  return translate::missing_on_host();
+  return hostcode::missing_on_host();
 #endif
 }
 
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space) {
-  translate::hot_threshold = translate::hot_threshold_of_environment();
+  hostcode::hot_threshold = hostcode::hot_threshold_of_environment();
   std::string why;
   std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, space, &why);
   if (!translator) throw HostRefused{fmt::format("engine translate: this host lacks {}: use --engine interpret", why)};

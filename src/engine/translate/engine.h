@@ -6,14 +6,14 @@
 
 #include "engine/common/host_space.h"
 #include "engine/engine.h"
-#include "engine/translate/region.h"
+#include "engine/hostcode/region.h"
 #include "engine/translate/views.h"
 
 namespace trapline::engine {
 
 class CodeArena;
 
-inline constexpr SpaceNeeds kTranslateNeeds{translate::Region::bytes_for(translate::kCodeBytes),
+inline constexpr SpaceNeeds kTranslateNeeds{hostcode::Region::bytes_for(hostcode::kCodeBytes),
                                             translate::Views::kBytes};
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space);
 std::string translate_lacks();  // what this host lacks for it, or empty

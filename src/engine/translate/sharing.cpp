@@ -3,16 +3,18 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "engine/translate/lower.h"
+#include "engine/hostcode/lower.h"
 
 namespace trapline::engine::translate {
+
+using namespace hostcode;
 
 using Kind = isa::Operand::Kind;
 using cpu::Seg;
 
 namespace {
 
-constexpr i64 kWidest = Share::kSpan;
+constexpr i64 kWidest = SharedLookup::kSpan;
 
 // A register's value: what some register held at some point, plus a constant.
 struct Value {
@@ -26,14 +28,14 @@ struct Group {
   u8 scale = 0;
   i64 from = 0, to = 0;  // bytes, counted from `base`
   bool write = false;
-  std::vector<std::pair<Share*, i64>> members;  // and where each starts
+  std::vector<std::pair<SharedLookup*, i64>> members;  // and where each starts
 };
 
 class Sharing {
  public:
-  explicit Sharing(std::vector<Piece>& pieces) : pieces_{pieces} { forget(); }
+  explicit Sharing(std::vector<TranslatedInsn>& pieces) : pieces_{pieces} { forget(); }
   void run() {
-    for (Piece& p : pieces_) piece(p);
+    for (TranslatedInsn& p : pieces_) piece(p);
     assign();
   }
 
@@ -46,7 +48,7 @@ class Sharing {
   void fresh(u8 reg) { value_[reg] = {++roots_, 0}; }
   void move(u8 reg, i64 by) { value_[reg].offset += by; }
 
-  void access(Share& share, u8 base, u8 index, u8 scale, i64 disp, unsigned bytes, bool write) {
+  void access(SharedLookup& share, u8 base, u8 index, u8 scale, i64 disp, unsigned bytes, bool write) {
     const Value b = value_[base];
     const Value i = index == isa::kNoReg ? Value{} : value_[index];
     const i64 from = b.offset + disp, to = from + static_cast<i64>(bytes);
@@ -63,7 +65,7 @@ class Sharing {
     groups_.push_back({b.root, i.root, i.offset, scale, from, to, write, {{&share, from}}});
   }
 
-  void explicit_access(Piece& p, unsigned bytes) {
+  void explicit_access(TranslatedInsn& p, unsigned bytes) {
     const isa::MemOperand& m = p.insn.mem;
     if (m.address_bytes != 8 || m.seg == Seg::fs || m.seg == Seg::gs || m.base >= isa::kRegRip) return;
     if (m.disp != static_cast<i32>(m.disp) || std::abs(m.disp) > 1 << 30 || bytes == 0) return;
@@ -71,23 +73,23 @@ class Sharing {
     for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
     access(p.memory, m.base, m.index, m.scale_log2, m.disp, bytes, write);
   }
-  bool has_memory(const Piece& p) const {
+  bool has_memory(const TranslatedInsn& p) const {
     for (unsigned i = 0; i < p.insn.operand_count; i++)
       if (p.insn.op[i].kind == Kind::mem) return p.insn.mnemonic != ZYDIS_MNEMONIC_LEA;
     return false;
   }
 
-  void push(Piece& p, i64 bytes = 8) {
+  void push(TranslatedInsn& p, i64 bytes = 8) {
     access(p.stack, isa::rsp, isa::kNoReg, 0, -bytes, 8, true);
     move(isa::rsp, -bytes);
   }
-  void pop(Piece& p) {
+  void pop(TranslatedInsn& p) {
     access(p.stack, isa::rsp, isa::kNoReg, 0, 0, 8, false);
     move(isa::rsp, 8);
   }
 
   // What an instruction that stays itself does to the registers.
-  void written(const Piece& p) {
+  void written(const TranslatedInsn& p) {
     const isa::Insn& i = p.insn;
     const bool to_register = i.operand_count >= 2 && i.op[0].kind == Kind::gpr && i.operand_bytes == 8;
     const u8 to = i.op[0].reg;
@@ -115,7 +117,7 @@ class Sharing {
     return m == ZYDIS_MNEMONIC_LOOP || m == ZYDIS_MNEMONIC_LOOPE || m == ZYDIS_MNEMONIC_LOOPNE;
   }
 
-  void special(Piece& p) {
+  void special(TranslatedInsn& p) {
     if (p.insn.operand_bytes == 2) return forget();
     switch (p.insn.mnemonic) {
       case ZYDIS_MNEMONIC_PUSH:
@@ -141,7 +143,7 @@ class Sharing {
     }
   }
 
-  void piece(Piece& p) {
+  void piece(TranslatedInsn& p) {
     switch (p.treatment) {
       case Treatment::plain:
         if (has_memory(p)) explicit_access(p, p.insn.mem.bytes);
@@ -168,9 +170,9 @@ class Sharing {
   void assign() {
     u8 slot = 0;
     for (const Group& g : groups_) {
-      if (g.members.size() < 2 || slot == Share::kSlots) continue;
+      if (g.members.size() < 2 || slot == SharedLookup::kSlots) continue;
       for (const auto& [share, from] : g.members) share->slot = slot;
-      Share& first = *g.members.front().first;
+      SharedLookup& first = *g.members.front().first;
       first.leads = true;
       first.write = g.write;
       first.lo = static_cast<i32>(g.from - g.members.front().second);
@@ -179,7 +181,7 @@ class Sharing {
     }
   }
 
-  std::vector<Piece>& pieces_;
+  std::vector<TranslatedInsn>& pieces_;
   Value value_[16];
   u32 roots_ = 0;
   std::vector<Group> groups_;
@@ -188,7 +190,7 @@ class Sharing {
 
 }  // namespace
 
-void share_lookups(const Context& context, std::vector<Piece>& pieces) {
+void share_lookups(const Context& context, std::vector<TranslatedInsn>& pieces) {
   if (context.bits64) Sharing{pieces}.run();
 }
 

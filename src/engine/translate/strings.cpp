@@ -3,16 +3,16 @@
 #include <cstddef>
 #include <vector>
 
-#include "engine/translate/block.h"
-#include "engine/translate/host.h"
-#include "engine/translate/region.h"
-#include "engine/translate/thunks.h"
+#include "engine/hostcode/block.h"
+#include "engine/hostcode/host.h"
+#include "engine/hostcode/region.h"
+#include "engine/hostcode/thunks.h"
 
 namespace trapline::engine::translate {
 
-namespace {
+using namespace hostcode;
 
-enum Condition : u8 { equal = 4, not_equal = 5, above = 7 };
+namespace {
 
 class Writer {
  public:
@@ -23,10 +23,10 @@ class Writer {
     save();
     e_.op(0, true, 0x81, 7, rcx);  // CMP
     e_.imm32(StringThunks::kMostBytes >> form_.size_log2);
-    slow_if(above);
+    slow_if(kAbove);
     e_.op(0, false, 0xF7, 0, var(&cpu_.sys_flags), 4);  // TEST
     e_.imm32(cpu::flag::df);
-    slow_if(not_equal);
+    slow_if(kNotZero);
     if (form_.reads_source()) look_up(rax, rsi, false);
     if (form_.has_destination()) look_up(rdx, rdi, !form_.compares());
     if (form_.op == StringOp::lods)
@@ -35,20 +35,13 @@ class Writer {
       repeat();
     restore(!form_.compares());
     leave();
-    for (const u32 at : slow_) land(at);
+    for (const u32 at : slow_) land(e_, at);
     restore(true);
     e_.jmp(call);
   }
 
  private:
-  u32 jump_if(Condition c) {
-    e_.put(0x0F, 0x80 | c);
-    const u32 at = e_.size();
-    e_.imm32(0);
-    return at;
-  }
-  void slow_if(Condition c) { slow_.push_back(jump_if(c)); }
-  void land(u32 at) { e_.patch32(at, e_.size() - (at + 4)); }
+  void slow_if(Condition c) { slow_.push_back(forward(e_, c)); }
 
   void save() {
     e_.store(var(&state_.saved_rax), rax);
@@ -60,7 +53,7 @@ class Writer {
     e_.load(rax, var(&state_.saved_rax));
     e_.load(rdx, var(&state_.saved_rdx));
   }
-  void leave() { e_.jmp_mem(at(r11, offsetof(Site, resume))); }
+  void leave() { e_.jmp_mem(at(r11, offsetof(ExitStub, resume))); }
 
   // `to`: what to add to `first` for the host's address of its RCX elements, which lie in one page.
   void look_up(u8 to, u8 first, bool write) {
@@ -71,7 +64,7 @@ class Writer {
       e_.mov(r10, to);
       shift(7, r10, kUp);
       e_.op(0, true, 0x3B, r10, first);  // CMP
-      slow_if(not_equal);
+      slow_if(kNotZero);
     }
     shift(5, to, kDown);
     e_.lea(r10, at(first, rcx, form_.size_log2, -1));
@@ -86,7 +79,7 @@ class Writer {
     slot.gs = host_ways().gs_base;
     e_.load(to, slot);
     e_.op(0, true, 0x85, to, to);  // TEST
-    slow_if(equal);
+    slow_if(kZero);
   }
   void shift(u8 op, u8 reg, u8 by) {
     e_.op(0, true, 0xC1, op, reg);
@@ -101,13 +94,13 @@ class Writer {
     if (!source) e_.load(rax, var(&state_.saved_rax));
     // REP takes its time to start.
     e_.op(0, true, 0x83, 7, rcx), e_.byte(1);  // CMP
-    const u32 many = jump_if(not_equal);
+    const u32 many = forward(e_, kNotZero);
     instruction(false);
     e_.mov_imm(rcx, 0);
     e_.byte(0xEB);
     const u32 done = e_.size();
     e_.byte(0);
-    land(many);
+    land(e_, many);
     instruction(true);
     e_.patch8(done, static_cast<u8>(e_.size() - (done + 1)));
     if (source) e_.lea(rsi, at(rsi, rax, 0), bits64_);
@@ -143,56 +136,7 @@ class Writer {
   std::vector<u32> slow_;
 };
 
-bool operation(ZydisMnemonic m, StringOp* op) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ:
-      *op = StringOp::movs;
-      return true;
-    case ZYDIS_MNEMONIC_STOSB:
-    case ZYDIS_MNEMONIC_STOSW:
-    case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ:
-      *op = StringOp::stos;
-      return true;
-    case ZYDIS_MNEMONIC_LODSB:
-    case ZYDIS_MNEMONIC_LODSW:
-    case ZYDIS_MNEMONIC_LODSD:
-    case ZYDIS_MNEMONIC_LODSQ:
-      *op = StringOp::lods;
-      return true;
-    case ZYDIS_MNEMONIC_CMPSB:
-    case ZYDIS_MNEMONIC_CMPSW:
-    case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ:
-      *op = StringOp::cmps;
-      return true;
-    case ZYDIS_MNEMONIC_SCASB:
-    case ZYDIS_MNEMONIC_SCASW:
-    case ZYDIS_MNEMONIC_SCASD:
-    case ZYDIS_MNEMONIC_SCASQ:
-      *op = StringOp::scas;
-      return true;
-    default:
-      return false;
-  }
-}
-
-u8 log2_of(unsigned bytes) { return bytes == 8 ? 3 : bytes == 4 ? 2 : bytes == 2 ? 1 : 0; }
-
 }  // namespace
-
-bool string_form(const isa::Insn& i, bool bits64, StringForm* form) {
-  // MOVSD and CMPSD are also names of SSE2 instructions: those have operands.
-  if (i.operand_count != 0 || !operation(i.mnemonic, &form->op)) return false;
-  form->size_log2 = log2_of(i.mem.bytes);
-  form->repeats = i.rep || i.repne;
-  form->while_equal = i.rep;
-  if (i.address_bytes != (bits64 ? 8 : 4)) return false;
-  return !form->reads_source() || (i.mem.seg != isa::Seg::fs && i.mem.seg != isa::Seg::gs && i.mem.seg != isa::Seg::cs);
-}
 
 void StringThunks::emit(Emitter& out, cpu::Vcpu& cpu, State& state, u64 call) {
   for (const bool bits64 : {false, true})

@@ -2,33 +2,21 @@
 // in one page of RAM each, by the host's own instruction. All else, and what is longer than a call costs, is C++'s
 // (interpret/string.cpp).
 //
-// They are entered by a jump, with the guest's registers in place, R11 = Site* and RCX = the count, which is not 0;
+// They are entered by a jump, with the guest's registers in place, R11 = ExitStub* and RCX = the count, which is not 0;
 // they go on at its `resume`, or, with nothing changed but R10 and RCX, as a call. The host's DF is always 0: what runs
 // backwards is C++'s too.
 #pragma once
 
 #include "cpu/vcpu.h"
-#include "engine/translate/emitter.h"
-#include "isa/insn.h"
+#include "engine/hostcode/emitter.h"
+#include "engine/hostcode/region.h"
+#include "engine/hostcode/string_form.h"
 
 namespace trapline::engine::translate {
 
-struct State;
-
-enum class StringOp : u8 { movs, stos, lods, cmps, scas };
-
-// A string instruction whose operands translated code can reach: the mode's address size, flat segments.
-struct StringForm {
-  StringOp op;
-  u8 size_log2;  // of an element
-  bool repeats;
-  bool while_equal;  // REPE
-  bool reads_source() const { return op != StringOp::stos && op != StringOp::scas; }
-  bool has_destination() const { return op != StringOp::lods; }
-  bool compares() const { return op == StringOp::cmps || op == StringOp::scas; }
-};
-// Of `insn` in code of 64 or 32 bits; false: it is none.
-bool string_form(const isa::Insn& insn, bool bits64, StringForm* form);
+using hostcode::Emitter;
+using hostcode::State;
+using hostcode::StringForm;
 
 class StringThunks {
  public:

@@ -23,9 +23,9 @@
 #include "engine/common/signal_hook.h"
 #include "engine/interpret/block_cache.h"
 #include "engine/interpret/op.h"
-#include "engine/translate/host.h"
-#include "engine/translate/listing.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/host.h"
+#include "engine/hostcode/listing.h"
+#include "engine/hostcode/options.h"
 
 namespace trapline::engine::translate {
 
@@ -71,11 +71,15 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   }
   State& s = t->region_->state();
   s.page_bits = Views::kPageBits;
-  s.jump_bits = Views::kJumpMask;
+  s.jump_bits = JumpCache::kMask;
   s.write_table = Views::kWriteTable;
-  t->trap_site_.kind = Site::Kind::trap;
+  t->trap_site_.kind = ExitStub::Kind::trap;
   t->emitter_.begin(t->region_->next());
+  t->memory_lowering_.emplace(s);
+  t->front_.emplace(t->vector_, *t->memory_lowering_);
+  t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), true);
   t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
+  t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->thunks_.call);
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
             t->emitter_.size());
   name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);
@@ -93,7 +97,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   return t;
 }
 
-Translator::Translator(Vcpu& cpu) : cpu_{cpu}, arena_{kThunkArena}, vector_{arena_}, front_{vector_} {}
+Translator::Translator(Vcpu& cpu) : cpu_{cpu}, arena_{kThunkArena}, vector_{arena_} {}
 
 Translator::~Translator() {
   if (has_timer_) timer_delete(timer_);
@@ -104,34 +108,16 @@ Translator::~Translator() {
 u32 Translator::threshold() const { return hot_threshold; }
 
 void Translator::flush() {
-  views_->forget_jumps();
+  cache_->clear();
   modes_.clear();
-  tag_ = Views::kTags;
-  blocks_.clear();
-  stale_.clear();
-  by_frame_.clear();
-  by_place_.clear();
-  stable_pages_.clear();
-  stable_regions_.clear();
-  huge_stable_ = false;
-  all_.clear();
-  sites_.clear();
-  called_.clear();
-  memory_.release();
-  kept_ = 0;
+  tag_ = JumpCache::kTags;
   region_->reset(code_start_);
   entered_ = nullptr;
 }
 
-u64 Translator::records() const {
-  constexpr u64 kNode = 64;  // of a hash map, with its bucket
-  return all_.size() * (sizeof(Block) + kNode) + sites_.size() * sizeof(Site) + called_.size() * sizeof(Called) +
-         kept_ + by_frame_.size() * (sizeof(Frame) + kNode);
-}
-
 // -- Block by block
 bool Translator::go_block_by_block() {
-  views_->forget_jumps();
+  views_->jumps().forget_all();
   block_by_block_ = counted_;
   return block_by_block_;
 }
@@ -141,8 +127,14 @@ void Translator::revoke_writes() {
   writable_.clear();
 }
 
+std::vector<ThunkName> Translator::thunk_names() const {
+  std::vector<ThunkName> names{{thunks_.call, "call"}, {thunks_.load_vec, "load_vec"}, {thunks_.indirect, "displaced"}};
+  memory_lowering_->each_thunk([&](u64 address, const char* name) { names.push_back({address, name}); });
+  return names;
+}
+
 std::string Translator::listing() const {
-  return entered_ ? list({cpu_, region_->state(), thunks_, sites_}, *entered_, true, true) : std::string{};
+  return entered_ ? list({cpu_, region_->state(), thunk_names(), cache_->sites()}, *entered_, true, true) : std::string{};
 }
 
 // -- Modes
@@ -186,20 +178,20 @@ bool translatable(const Vcpu& cpu, u32 key) {
 // Before anything is looked up in, or put into, the view's jump cache.
 void Translator::set_mode(u32 mode, View view) {
   view_ = view;
-  if (mode == mode_ && tag_ < Views::kTags) return;
+  if (mode == mode_ && tag_ < JumpCache::kTags) return;
   mode_ = mode;
   tag_ = tag_of(mode);
 }
 
 u8 Translator::tag_of(u32 mode) const {
   const auto known = std::find(modes_.begin(), modes_.end(), mode);
-  return known == modes_.end() ? Views::kTags : static_cast<u8>(known - modes_.begin());
+  return known == modes_.end() ? JumpCache::kTags : static_cast<u8>(known - modes_.begin());
 }
 
 void Translator::set_view(View view) {
   State& s = region_->state();
   s.tables = views_->base(view);
-  s.victims = views_->victims(view);
+  s.victims = views_->jumps().victims(view);
   if (host_ways().gs_base)
     write_gs_base(s.tables);
   else
@@ -213,119 +205,10 @@ Block* Translator::at_rip() {
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu_, linear);
   if (!page) return nullptr;
   const u64 gpa = page->gpa | (linear & (kPageSize - 1));
-  Block* block = blocks_.find(Key{linear, gpa, mode_});
-  if (!block) block = crossing(linear, gpa);
+  Block* block = cache_->find(linear, gpa, mode_);
   if (!block) return nullptr;
-  if (!block_by_block_) views_->put_jump(block->view, linear, tag_, block->entry, block->stable);
+  if (!block_by_block_) views_->jumps().put(block->view, linear, tag_, block->entry, block->stable);
   return block;
-}
-
-// The one whose first instruction crosses into the next page, if that is mapped as it was too.
-Block* Translator::crossing(u64 linear, u64 gpa) {
-  const u64 offset = linear & (kPageSize - 1);
-  if (offset <= kPageSize - kLongest) return nullptr;
-  const auto frame = by_frame_.find(gpa / kPageSize);
-  if (frame == by_frame_.end() || !frame->second.starts.test(offset)) return nullptr;
-  const cpu::TlbEntry* second = second_page(linear);
-  return second ? blocks_.find(Key{linear, gpa, mode_, second->gpa}) : nullptr;
-}
-
-// How the page behind that of `linear` is mapped for execution. Null: it is not, or there is none.
-const cpu::TlbEntry* Translator::second_page(u64 linear) {
-  const u64 next = ((linear & kPageMask) + kPageSize) & cpu_.linear_mask;
-  return next == 0 ? nullptr : cpu::fetch_lookup(cpu_, next);
-}
-
-bool Translator::mark(Block& block) {
-  const u32 offset = static_cast<u32>(block.key.gpa & (kPageSize - 1));
-  const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
-  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize, offset, first);
-  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), first) != 0) return false;
-  if (block.crosses()) {
-    const u32 rest = block.bytes - first;
-    const u32 generation2 = cpu_.code->mark_and_number(cpu_, block.key.gpa2 / kPageSize, 0, rest);
-    if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa2}), block.code.data() + first, rest) != 0) return false;
-    block.generation2_seen = generation2;
-  }
-  block.generation_seen = generation;
-  return true;
-}
-
-// The code at `from` becomes a jump.
-void Translator::redirect(u64 from, u64 to) {
-  u8 jump[5] = {0xE9};
-  const u32 distance = static_cast<u32>(to - (from + 5));
-  std::memcpy(jump + 1, &distance, 4);
-  region_->patch(from, jump);
-}
-
-// Its entry becomes a jump to where the translator is asked anew: so nothing that leads here need be found.
-void Translator::invalidate(Block& block) {
-  block.stale = true;
-  redirect(block.entry, block.stale_stub);
-  blocks_.erase(block);
-  stale_.insert(block);
-  if (const auto known = by_place_.find(Place{block.key.gpa, block.key.mode});
-      known != by_place_.end() && known->second == &block)
-    by_place_.erase(known);
-  views_->forget_jump(block.view, block.key.linear, block.entry);
-  cpu_.count.blocks_invalidated++;
-  TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
-}
-
-// Code was overwritten somewhere: gives up the translations of what has changed.
-void Translator::check_code() {
-  const u64 since = epoch_;
-  epoch_ = cpu_.code->epoch();
-  changed_.clear();
-  if (cpu_.code->overwritten(since, epoch_, changed_)) {
-    for (const u64 frame : changed_)
-      if (const auto known = by_frame_.find(frame); known != by_frame_.end()) check_frame(frame, known->second);
-    return;
-  }
-  for (auto& [frame, code] : by_frame_) check_frame(frame, code);
-}
-
-void Translator::check_frame(u64 number, Frame& frame) {
-  auto& list = frame.blocks;
-  if (list.empty()) return;
-  // Not by what a block has seen: one that crosses may have been looked at for its other frame.
-  const u32 now = cpu_.code->generation(number).load(std::memory_order_acquire);
-  if (now == frame.checked) return;
-  frame.checked = now;
-  std::erase_if(list, [&](Block* b) {
-    if (b->stale) return true;
-    if (mark(*b)) return false;
-    invalidate(*b);
-    return true;
-  });
-}
-
-// Mappings of the upper half have changed: are the stable pages still where they were? An address that INVLPG named
-// stands for the large page that holds it.
-void Translator::check_mapping() {
-  const Views::Remapped what = std::exchange(views_->remapped, {});
-  if (what.all || (!what.pages.empty() && huge_stable_)) {
-    for (auto& [page, list] : stable_pages_) check_page(page, list);
-    return;
-  }
-  for (const u64 address : what.pages) {
-    const auto region = stable_regions_.find(address >> 21);
-    if (region == stable_regions_.end()) continue;
-    for (const u64 page : region->second) check_page(page, stable_pages_[page]);
-  }
-}
-
-void Translator::check_page(u64 page, std::vector<Block*>& list) {
-  cpu::FetchPage now;
-  const bool mapped = cpu::peek_fetch(cpu_, page, &now) && now.global;
-  std::erase_if(list, [&](Block* b) {
-    if (b->stale) return true;
-    const u32 need = b->view == View::user ? cpu::perm::user_fetch : cpu::perm::kernel_fetch;
-    if (mapped && now.perms & need && (now.gpa.raw & kPageMask) == b->frame_of(page)) return false;
-    invalidate(*b);
-    return true;
-  });
 }
 
 // --dump: once, as it is before links are made.
@@ -336,7 +219,7 @@ void Translator::dump(const Block& block) {
               fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
                           block.key.gpa, block.key.mode, block.count, block.bytes, block.end - block.entry));
   const std::string lines =
-      list({cpu_, region_->state(), thunks_, sites_, block.first_site}, block, dump_guest, dump_host);
+      list({cpu_, region_->state(), thunk_names(), cache_->sites(), block.first_site}, block, dump_guest, dump_host);
   for (std::size_t at = 0; at < lines.size();) {
     const std::size_t end = lines.find('\n', at);
     trace::emit(trace::blocks, std::string_view{lines}.substr(at, end - at));
@@ -348,8 +231,8 @@ void Translator::dump(const Block& block) {
 
 namespace {
 
-void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
-  for (Piece& p : pieces) {
+void miscompile_one(std::vector<TranslatedInsn>& pieces, u64 linear) {
+  for (TranslatedInsn& p : pieces) {
     if (linear + p.at != miscompile.address) continue;
     if (miscompile.how == Miscompile::How::value) p.insn.bytes[p.insn.length - 1u] ^= 1;
     if (miscompile.how == Miscompile::How::place) p.insn.mem.disp += 8;
@@ -361,10 +244,10 @@ void miscompile_one(std::vector<Piece>& pieces, u64 linear) {
 
 // What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
 // conditional branch a block goes on only if it was mostly not taken so far.
-bool Translator::ends_at(const Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const {
+bool Translator::ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const {
   if (block_by_block_) return false;                                     // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
-  if (starts.test(next.gpa & (kPageSize - 1)) && blocks_.find(next)) return true;
+  if (starts.test(next.gpa & (kPageSize - 1)) && cache_->find(next)) return true;
   if (pieces_.back().treatment != Treatment::branch) return false;
   const interpret::Block* const other = decoded.find(next.gpa, key);
   return !other || other->heat > threshold() / 2;
@@ -381,8 +264,8 @@ bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interp
 
 // False: there are too many modes, and all is gone.
 bool Translator::tag_for(u32 mode, u8* tag) {
-  if (*tag = tag_of(mode); *tag < Views::kTags) return true;
-  if (modes_.size() == Views::kTags) {
+  if (*tag = tag_of(mode); *tag < JumpCache::kTags) return true;
+  if (modes_.size() == JumpCache::kTags) {
     flush();
     return false;
   }
@@ -395,8 +278,8 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
   const u32 mode = mode_of(key, &view);
-  if (blocks_.find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
-  if (records() > most_records) flush();
+  if (cache_->find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
+  if (cache_->records() > most_records) flush();
   Context context;
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
@@ -410,10 +293,13 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   if (!tag_for(mode, &context.tag)) return false;
   context.stable = linear >> 63 && page->global;
   // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
-  context.movable = context.bits64 && movable_to(linear);
+  context.movable = context.bits64 && CodeCache::movable_to(linear);
   if (context.movable) {
-    const auto known = by_place_.find(Place{gpa, mode});
-    if (known != by_place_.end() && move(*known->second, linear)) return true;
+    const Block* const known = cache_->movable(gpa, mode);
+    const auto moved = known ? cache_->move(*known, linear, *memory_lowering_, emitter_, cold_emitter_)
+                             : CodeCache::Moved::no;
+    if (moved == CodeCache::Moved::full) flush();  // the one to move has gone too: come again
+    if (moved != CodeCache::Moved::no) return true;
   }
   const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0, (mode & kX87) != 0};
   u8 bytes[kMostBytes + kLongest];
@@ -421,11 +307,11 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   u64 available = std::min<u64>(tail, kMostBytes);
   std::memcpy(bytes, cpu.ram->host(Gpa{gpa}), available);
   Key block_key{linear, gpa, mode};
-  if (available < kLongest && !front_.decodes(cpu, {bytes, available}, cpu.code_size())) {
-    const cpu::TlbEntry* second = second_page(linear);
+  if (available < kLongest && !Front::decodes(cpu, {bytes, available}, cpu.code_size())) {
+    const cpu::TlbEntry* second = cache_->second_page(linear);
     if (!second) return false;
     block_key.gpa2 = second->gpa;
-    if (blocks_.find(block_key)) return false;
+    if (cache_->find(block_key)) return false;
     context.page2 = context.page + kPageSize;
     context.stable = context.stable && second->global;
     context.movable = false;
@@ -435,10 +321,8 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   // What follows an instruction that crosses lies in the second page.
   const u64 there = block_key.gpa2 == kOnePage ? gpa : block_key.gpa2 - tail;
   bool full = false;
-  static const Starts none;
-  const auto frame = by_frame_.find((block_key.gpa2 == kOnePage ? gpa : block_key.gpa2) / kPageSize);
-  const Starts& starts = frame == by_frame_.end() ? none : frame->second.starts;
-  if (!front_.collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
+  const CodeCache::Starts& starts = cache_->starts((block_key.gpa2 == kOnePage ? gpa : block_key.gpa2) / kPageSize);
+  if (!front_->collect(cpu, bytes, available, cpu.code_size(), context, ready, pieces_, &full, [&](u64 at) {
         return ends_at(starts, decoded, key, {linear + at, there + at, mode});
       })) {
     if (full) {
@@ -451,16 +335,17 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   }
   if (miscompile.how != Miscompile::How::none) [[unlikely]]
     miscompile_one(pieces_, linear);
-  Block& block = all_.emplace_back();
+  Block& block = cache_->append();
   block.key = block_key;
   block.view = view;
   block.stable = context.stable;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
-  block.code = keep(std::span<const u8>{bytes, block.bytes});
+  block.code = cache_->keep(std::span<const u8>{bytes, block.bytes});
   block.generation = &cpu.code->generation(gpa / kPageSize);
   if (block.crosses()) block.generation2 = &cpu.code->generation(block.key.gpa2 / kPageSize);
-  if (!lowering_) lowering_.emplace(cpu, region_->state(), emitter_, cold_emitter_, thunks_, sites_, called_, draft_);
+  if (!lowering_) lowering_.emplace(cpu, region_->state(), emitter_, cold_emitter_, thunks_, *memory_lowering_, cache_->sites(),
+                                          cache_->called(), draft_);
   bool lowered = false;
   for (u32 island_margin : {0u, 40u, 120u}) {
     emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
@@ -468,62 +353,27 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
     lowered = lowering_->block(block, context, pieces_, island_margin);
     if (lowered) break;
   }
-  if (!lowered || !mark(block)) {
+  if (!lowered || !cache_->mark(block)) {
     TRACE(blocks, "cannot translate {:#x}: {}", linear, lowered ? "its bytes change" : "too long for its jumps");
-    all_.pop_back();
+    cache_->take_back();
     return false;
   }
   if (!region_->add({emitter_.data(), emitter_.size()}, {cold_emitter_.data(), cold_emitter_.size()})) {
     flush();
     return false;
   }
-  block.insns = keep<Block::At>(draft_.insns);
-  block.x87 = keep<Block::Pointer>(draft_.x87);
-  block.fixups = keep<Fixup>(draft_.fixups);
-  block.cold_fixups = keep<Fixup>(draft_.cold_fixups);
-  admit(block);
-  if (block.movable) by_place_[Place{gpa, mode}] = &block;
+  block.insns = cache_->keep<Block::At>(draft_.insns);
+  block.x87 = cache_->keep<Block::Pointer>(draft_.x87);
+  block.fixups = cache_->keep<Fixup>(draft_.fixups);
+  block.cold_fixups = cache_->keep<Fixup>(draft_.cold_fixups);
+  cache_->admit(block);
+  if (dump_guest || dump_host) [[unlikely]]
+    dump(block);
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;
   TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", linear, gpa, block.count,
         block.bytes, block.end - block.entry + (block.cold_end - block.cold), mode);
   return true;
-}
-
-// Its code is in the region.
-void Translator::admit(Block& block) {
-  blocks_.insert(block);
-  Frame& frame = by_frame_[block.key.gpa / kPageSize];
-  if (frame.blocks.empty()) frame.checked = block.generation_seen;
-  frame.blocks.push_back(&block);
-  frame.starts.set(block.key.gpa & (kPageSize - 1));
-  if (block.crosses() && (block.key.gpa2 ^ block.key.gpa) & kPageMask) {
-    Frame& second = by_frame_[block.key.gpa2 / kPageSize];
-    if (second.blocks.empty()) second.checked = block.generation2_seen;
-    second.blocks.push_back(&block);
-  }
-  if (block.stable) {
-    note_stable(block, block.key.linear & kPageMask);
-    if (block.crosses()) note_stable(block, (block.key.linear & kPageMask) + kPageSize);
-  }
-  while (Block* old = stale_.find(block.key)) {
-    redirect(old->entry, block.entry);
-    stale_.erase(*old);
-  }
-  name_code(block.entry, block.end - block.entry, block.key.linear, cpu_.index);
-  if (dump_guest || dump_host) [[unlikely]]
-    dump(block);
-}
-
-void Translator::note_stable(Block& block, u64 page) {
-  auto& list = stable_pages_[page];
-  if (list.empty()) {
-    std::vector<u64>& region = stable_regions_[page >> 21];
-    if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
-  }
-  list.push_back(&block);
-  cpu::FetchPage now;
-  if (!cpu::peek_fetch(cpu_, page, &now) || now.page_shift > 21) huge_stable_ = true;
 }
 
 // -- Accounts
@@ -539,15 +389,15 @@ void Translator::note_x87(const Block& block, u16 before) {
 }
 
 // cpu.retired and cpu.rip at `site`.
-void Translator::sync(const Site& site) {
+void Translator::sync(const ExitStub& site) {
   cpu_.rip = site.rip;
   // Before a block's ways out its code has stored FIP itself.
-  const bool inside = site.kind == Site::Kind::miss || site.kind == Site::Kind::semantic ||
-                      site.kind == Site::Kind::vector || site.kind == Site::Kind::step;
+  const bool inside = site.kind == ExitStub::Kind::miss || site.kind == ExitStub::Kind::semantic ||
+                      site.kind == ExitStub::Kind::vector || site.kind == ExitStub::Kind::step;
   if (inside) note_x87(*site.block, site.before);
   if (!counted_) return;
   const u64 counted = base_left_ - region_->state().left;
-  const u64 ahead = site.block && site.kind != Site::Kind::limit && site.kind != Site::Kind::stale
+  const u64 ahead = site.block && site.kind != ExitStub::Kind::limit && site.kind != ExitStub::Kind::stale
                         ? static_cast<u64>(site.block->count - site.before)
                         : 0;
   cpu_.retired = base_retired_ + counted - ahead;
@@ -565,52 +415,52 @@ bool Translator::must_leave() const {
          cpu_.interrupt_shadow || (cpu_.sys_flags & cpu::flag::tf) || (cpu_.debug.dr7 & 0xff);
 }
 
-Resume Translator::leave(Left left) {
+Resume Translator::leave(ExitReason left) {
   left_ = left;
   return {0, 0};
 }
 
 // -- Calls from translated code
-Resume Translator::on_call(void* self, Site* site, u64 vectors_were_live) {
+Resume Translator::on_call(void* self, ExitStub* site, u64 vectors_were_live) {
   auto* t = static_cast<Translator*>(self);
   const Resume resume = t->call(*site, vectors_were_live != 0);
   if (resume.target) t->region_->synchronize();
   return resume;
 }
 
-Resume Translator::call(Site& site, bool vectors) {
-  if (site.kind == Site::Kind::trap) return trap();
+Resume Translator::call(ExitStub& site, bool vectors) {
+  if (site.kind == ExitStub::Kind::trap) return trap();
   sync(site);
   switch (site.kind) {
-    case Site::Kind::miss:
+    case ExitStub::Kind::miss:
       return miss(site, vectors);
-    case Site::Kind::x87:
+    case ExitStub::Kind::x87:
       cpu::x87_unpark(cpu_);
       return {site.resume, vectors};
-    case Site::Kind::semantic:
-      if (site.thunk) return call_string(site, vectors);
+    case ExitStub::Kind::semantic:
+      if (memory_lowering_->thunk(site, cpu_.in_long64())) return call_string(site, vectors);
       [[fallthrough]];
-    case Site::Kind::vector:
+    case ExitStub::Kind::vector:
       return call_out(site, vectors);
-    case Site::Kind::step:
-      return leave(Left::one);
-    case Site::Kind::pause:
+    case ExitStub::Kind::step:
+      return leave(ExitReason::one);
+    case ExitStub::Kind::pause:
       region_->state().pauses = State::kPauses;
       cpu_.code->step_aside(cpu_);
       return {site.resume, vectors};
-    case Site::Kind::link:
+    case ExitStub::Kind::link:
       return dispatch(&site);
-    case Site::Kind::indirect:
+    case ExitStub::Kind::indirect:
       return indirect(site);
-    case Site::Kind::stale:
+    case ExitStub::Kind::stale:
       return dispatch(nullptr);
     default:
-      return leave(Left::boundary);
+      return leave(ExitReason::boundary);
   }
 }
 
 // Fills the slot, or leaves the instruction to the interpreter: device memory, page crossings, faults, code pages.
-Resume Translator::miss(Site& site, bool vectors) {
+Resume Translator::miss(ExitStub& site, bool vectors) {
   cpu::Seg seg = cpu::Seg::ss;
   u64 offset;
   switch (site.operand) {
@@ -630,24 +480,24 @@ Resume Translator::miss(Site& site, bool vectors) {
   }
   u64 linear;
   const cpu::Access access = site.write ? cpu::Access::write : cpu::Access::read;
-  if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, site.size, access, linear)) return leave(Left::one);
+  if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, site.size, access, linear)) return leave(ExitReason::one);
   // An entry of another view's rights would stay there (STAC in the middle of a block): --verify would not see it.
   INVARIANT(view_ == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view_),
             static_cast<int>(view_of(cpu_)));
   views_->touch(view_, linear);
   // A shared look-up may have begun in the MiB before.
-  if ((linear & (MiB - 1)) < Share::kSpan) views_->touch(view_, linear - Share::kSpan);
+  if ((linear & (MiB - 1)) < SharedLookup::kSpan) views_->touch(view_, linear - SharedLookup::kSpan);
   if (((linear + site.size - 1) ^ linear) >> 12) {
-    if (site.write || !gather(site, seg, linear)) return leave(Left::one);
+    if (site.write || !gather(site, seg, linear)) return leave(ExitReason::one);
     return {thunks_.gathered, vectors};
   }
   const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, site.size, need)) {
     const bool reachable = cpu::probe(cpu_, seg, linear, site.size, access);
     cpu_.debug_hits = 0;
-    if (!reachable || !cpu::tlb_lookup(cpu_, linear, site.size, need)) return leave(Left::one);
+    if (!reachable || !cpu::tlb_lookup(cpu_, linear, site.size, need)) return leave(ExitReason::one);
   }
-  return fill(linear) ? Resume{site.resume, vectors} : leave(Left::one);
+  return fill(linear) ? Resume{site.resume, vectors} : leave(ExitReason::one);
 }
 
 // From the TLB, which has it. False: there is no entry that would say so.
@@ -662,7 +512,7 @@ bool Translator::fill(u64 linear) {
 
 // A load over the end of a page of RAM: from a copy of the bytes, which is as much aligned as they are. It is no single
 // access anyway.
-bool Translator::gather(const Site& site, cpu::Seg seg, u64 linear) {
+bool Translator::gather(const ExitStub& site, cpu::Seg seg, u64 linear) {
   const unsigned first = static_cast<unsigned>(kPageSize - (linear & (kPageSize - 1)));
   const u64 second = (linear + first) & cpu_.linear_mask;
   const auto look = [&](u64 at, unsigned size) { return cpu::tlb_lookup(cpu_, at, size, cpu_.need_read); };
@@ -694,7 +544,7 @@ void Translator::fill_for_string(u64 linear, bool write) {
   if (!views_->has(view_, linear, write)) fill(linear);
 }
 
-Resume Translator::call_string(Site& site, bool vectors) {
+Resume Translator::call_string(ExitStub& site, bool vectors) {
   StringForm form;
   const bool known = string_form(site.called->insn, cpu_.in_long64(), &form);
   INVARIANT(known, "a thunk for what is no string instruction at {:#x}", site.rip);
@@ -706,9 +556,9 @@ Resume Translator::call_string(Site& site, bool vectors) {
   return resume;
 }
 
-Resume Translator::call_out(Site& site, bool vectors) {
-  if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(Left::one);
-  const Outcome outcome = site.kind == Site::Kind::vector
+Resume Translator::call_out(ExitStub& site, bool vectors) {
+  if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(ExitReason::one);
+  const Outcome outcome = site.kind == ExitStub::Kind::vector
                               ? VectorUnit::execute(cpu_, site.called->insn, site.called->vector)
                               : site.semantic(cpu_, site.called->insn);
   switch (outcome) {
@@ -720,30 +570,30 @@ Resume Translator::call_out(Site& site, bool vectors) {
       cpu_.retired++;
       return dispatch(nullptr);
     case Outcome::fault:
-      return leave(Left::fault);
+      return leave(ExitReason::fault);
     case Outcome::halt:
       cpu_.retired++;
-      return leave(Left::halt);
+      return leave(ExitReason::halt);
     case Outcome::stop:
-      return leave(Left::stop);
+      return leave(ExitReason::stop);
     case Outcome::repeat:
-      return leave(Left::boundary);
+      return leave(ExitReason::boundary);
   }
   if (site.block->uses_x87) cpu::x87_unpark(cpu_);
-  if (site.ends || must_leave() || cpu_.code->epoch() != epoch_) return dispatch(nullptr);
+  if (site.ends || must_leave() || cache_->code_changed()) return dispatch(nullptr);
   return {site.resume, vectors};
 }
 
 // A near branch to a non-canonical address faults at the branch: it has not happened. The interpreter must not be asked
 // to repeat it: CALL has pushed, perhaps over the operand that it read its target from.
-Resume Translator::indirect(Site& site) {
+Resume Translator::indirect(ExitStub& site) {
   const u64 target = region_->state().t0;
   if (cpu_.in_long64() && !cpu::canonical(target)) {
     cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(site.undo_rsp));
     if (counted_) cpu_.retired--;
     cpu_.rip = site.rip;
     (void)cpu_.raise_gp();
-    return leave(Left::fault);
+    return leave(ExitReason::fault);
   }
   cpu_.rip = target & cpu_.linear_mask;
   return dispatch(nullptr, true);
@@ -752,62 +602,42 @@ Resume Translator::indirect(Site& site) {
 // A signal ended an instruction of a block: the interpreter executes it and raises what is to be raised.
 Resume Translator::trap() {
   const u64 pc = region_->state().trap_pc;
-  auto it = std::upper_bound(all_.begin(), all_.end(), pc, [](u64 v, const Block& b) { return v < b.entry; });
-  INVARIANT(it != all_.begin(), "a signal at {:#x} in no block", pc);
-  const Block& block = *--it;
-  INVARIANT(pc < block.end && !block.insns.empty(), "a signal at {:#x} behind the block of {:#x}", pc,
-            block.key.linear);
+  const Block& block = cache_->at_host(pc);
   const u32 at = static_cast<u32>(pc - block.entry);
   u16 index = 0;
   while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
   note_x87(block, index);
   if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_->state().left) - (block.count - index);
   cpu_.rip = block.key.linear + block.insns[index].guest;
-  return leave(Left::one);
+  return leave(ExitReason::one);
 }
 
 // cpu is exact: goes on with the translation of what is at cpu.rip, or leaves. `same_mode`: a near branch came here.
-Resume Translator::dispatch(Site* site, bool same_mode) {
-  if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(Left::boundary);
-  if ((!site && !same_mode) || cpu_.code->epoch() != epoch_ || views_->remapped.any()) {
+Resume Translator::dispatch(ExitStub* site, bool same_mode) {
+  if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(ExitReason::boundary);
+  if ((!site && !same_mode) || cache_->code_changed() || views_->remapped.any()) {
     // After anything but a plain jump the mode may be another.
     const u32 key = interpret::mode_key(cpu_);
-    if (!translatable(cpu_, key)) return leave(Left::boundary);
+    if (!translatable(cpu_, key)) return leave(ExitReason::boundary);
     View view;
     const u32 mode = mode_of(key, &view);
     if (mode != mode_ || view != view_) {
       set_mode(mode, view);
       set_view(view);
     }
-    if (cpu_.code->epoch() != epoch_) check_code();
-    if (views_->remapped.any()) check_mapping();
+    if (cache_->code_changed()) cache_->check_code();
+    if (views_->remapped.any()) cache_->check_mapping(std::exchange(views_->remapped, {}));
   }
-  u64 entry = views_->find_jump(view_, cpu_.rip, tag_);
+  u64 entry = views_->jumps().find(view_, cpu_.rip, tag_);
   Block* block = nullptr;
   if (!entry || site) {
     block = at_rip();
-    if (!block) return leave(Left::boundary);
+    if (!block) return leave(ExitReason::boundary);
     entry = block->entry;
   }
-  if (site && block && block->key.mode == mode_) link(*site, *block);
+  if (site && block && block->key.mode == mode_) cache_->link(*site, *block);
   rebase();
   return {entry, 0};
-}
-
-// May code of `from` go on in `to` without a look at the mapping? They were made for the same mode and rights, and
-// either all pages of `to` are pages of `from`, which were those frames when `from` was entered, or they lie on stable
-// pages: check_page() watches over their frames, rights and G bits.
-bool Translator::may_link(const Block& from, const Block& to) {
-  if (from.stale || to.stale || from.key.mode != to.key.mode) return false;
-  if (from.stable && to.stable) return true;
-  const u64 page = to.key.linear & kPageMask;
-  if (from.frame_of(page) != (to.key.gpa & kPageMask)) return false;
-  return !to.crosses() || from.frame_of(page + kPageSize) == to.key.gpa2;
-}
-
-void Translator::link(Site& site, Block& target) {
-  if (!may_link(*site.block, target)) return;
-  region_->patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }
 
 // -- Running
@@ -836,18 +666,18 @@ void Translator::adopt_thread() {
   has_stack = true;
 }
 
-interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
-  if (!translatable(cpu, key)) return Left::nothing;
-  if (cpu.code->epoch() != epoch_) check_code();
-  if (views_->remapped.any()) check_mapping();
+interpret::Accelerator::ExitReason Translator::run(Vcpu& cpu, u32 key, u64 limit) {
+  if (!translatable(cpu, key)) return ExitReason::nothing;
+  if (cache_->code_changed()) cache_->check_code();
+  if (views_->remapped.any()) cache_->check_mapping(std::exchange(views_->remapped, {}));
   View view;
   const u32 mode = mode_of(key, &view);
   set_mode(mode, view);
-  u64 entry = counted_ ? 0 : views_->find_jump(view, cpu.rip, tag_);
+  u64 entry = counted_ ? 0 : views_->jumps().find(view, cpu.rip, tag_);
   if (!entry) {
     Block* block = at_rip();
-    if (!block) return Left::nothing;
-    if (counted_ && saturated(cpu.retired, block->count) > limit) return Left::one;
+    if (!block) return ExitReason::nothing;
+    if (counted_ && saturated(cpu.retired, block->count) > limit) return ExitReason::one;
     entered_ = block;
     entry = block->entry;
   }
@@ -857,7 +687,7 @@ interpret::Accelerator::Left Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   deadline_ = cpu.timer_deadline;
   set_view(view);
   rebase();
-  left_ = Left::nothing;
+  left_ = ExitReason::nothing;
   region_->synchronize();
   reinterpret_cast<EnterThunk>(thunks_.enter)(entry);
   return left_;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/invariant.h"
@@ -10,18 +11,6 @@
 namespace trapline::engine::translate {
 
 namespace {
-
-// No address and tag find an empty slot. A 0 is found by an address of minus the tag, which belongs into the first slot
-// or one of the last; those have a value that no tag would make of an address of theirs.
-constexpr bool needs_value(u64 index) { return index == 0 || index > Views::kJumps - 1 - Views::kTags; }
-JumpSlot empty(u64 index) { return {needs_value(index) ? 0 - (index + Views::kJumps / 2) : 0, 0}; }
-
-// As translated code computes it.
-[[gnu::target("sse4.2")]] u64 victim_index(u64 address_and_tag) {
-  return __builtin_ia32_crc32di(0, address_and_tag) & (Views::kVictims - 1);
-}
-// 0 belongs into slot 0, 1 elsewhere.
-JumpSlot empty_victim(u64 index) { return {index == 0 ? ~u64{0} : 0, 0}; }
 
 constexpr u64 kHuge = 2 * MiB;
 
@@ -46,15 +35,14 @@ std::unique_ptr<Views> Views::make(const cpu::Vcpu& cpu, void* space) {
     void* p = space ? static_cast<u8*>(space) + v * kViewBytes : reserve(bytes);
     if (!p) return nullptr;
     // The tables' slots are touched far apart: huge pages would cost 2 MiB each. The jump cache is one itself.
-    static_assert(kJumpBytes == kHuge);
-    madvise(p, kJumpBytes, MADV_HUGEPAGE);
-    madvise(static_cast<u8*>(p) + kJumpBytes, bytes - kJumpBytes, MADV_NOHUGEPAGE);
+    static_assert(JumpCache::kBytes == kHuge);
+    madvise(p, JumpCache::kBytes, MADV_HUGEPAGE);
+    madvise(static_cast<u8*>(p) + JumpCache::kBytes, bytes - JumpCache::kBytes, MADV_NOHUGEPAGE);
     madvise(p, bytes, MADV_DONTDUMP);
     views->map_[v] = p;
-    views->base_[v] = reinterpret_cast<u64>(p) + kJumpBytes;
-    for (u64 i = 0; i < kVictims; i++) views->victims_[v][i] = empty_victim(i);
-    for (u64 i = 0; i < kJumps; i = i == 0 ? kJumps - kTags : i + 1) static_cast<JumpSlot*>(p)[i] = empty(i);
+    views->base_[v] = reinterpret_cast<u64>(p) + JumpCache::kBytes;
   }
+  views->jumps_.emplace(std::to_array(views->base_));
   return views;
 }
 
@@ -149,8 +137,8 @@ void Views::clear_large(u64 linear) {
 // The tables' memory too: mapping them anew frees the host's page tables as well.
 void Views::purge() {
   for (void* p : map_) {
-    void* tables = static_cast<u8*>(p) + kJumpBytes;
-    constexpr u64 bytes = kViewBytes - kJumpBytes;
+    void* tables = static_cast<u8*>(p) + JumpCache::kBytes;
+    constexpr u64 bytes = kViewBytes - JumpCache::kBytes;
     const void* again =
         mmap(tables, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     INVARIANT(again == tables, "the tables' memory cannot be mapped anew");
@@ -175,91 +163,12 @@ void Views::drop_everything() {
   large_.clear(), huge_.clear();
 }
 
-// -- Jump cache
-// A slot overwritten by the other kind is in both lists: clearing it too early costs a look-up.
-void Views::put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable) {
-  const u64 i = linear & kJumpMask;
-  auto* cache = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes);
-  std::vector<u32>& list = (stable ? stable_ : unstable_)[static_cast<u8>(v)];
-  list.push_back(static_cast<u32>(i));
-  if (!stable)
-    for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
-  const JumpSlot now{0 - linear - tag, entry};
-  if (cache[i].entry && cache[i].negated != now.negated) keep_victim(static_cast<u8>(v), cache[i]);
-  cache[i] = now;
-  if (list.size() > 4 * kJumps) forget_jumps();
-}
-
-u64 Views::find_jump(View v, u64 linear, u8 tag) const {
-  const JumpSlot& s = reinterpret_cast<const JumpSlot*>(base(v) - kJumpBytes)[linear & kJumpMask];
-  if (tag >= kTags) return 0;
-  if (s.negated == 0 - linear - tag) return s.entry;
-  const JumpSlot& victim = victims(v)[victim_index(linear + tag)];
-  return victim.negated == 0 - linear - tag ? victim.entry : 0;
-}
-
-void Views::forget_jump(View v, u64 linear, u64 entry) {
-  const u64 i = linear & kJumpMask;
-  JumpSlot& s = reinterpret_cast<JumpSlot*>(base(v) - kJumpBytes)[i];
-  if (s.entry == entry) s = empty(i);
-  const u8 view = static_cast<u8>(v);
-  if (victim_[view].any())
-    for (u64 k = 0; k < kVictims; k++)
-      if (victims_[view][k].entry == entry) victims_[view][k] = empty_victim(k);
-}
-
-void Views::keep_victim(u8 view, const JumpSlot& slot) {
-  const u64 i = victim_index(0 - slot.negated);
-  victims_[view][i] = slot;
-  victim_[view].set(i);
-}
-
-void Views::forget_victims() {
-  for (unsigned v = 0; v < kViews; v++) {
-    if (victim_[v].none()) continue;
-    for (u64 i = 0; i < kVictims; i++) victims_[v][i] = empty_victim(i);
-    victim_[v].reset();
-  }
-}
-
-void Views::forget_jumps() {
-  for (unsigned v = 0; v < kViews; v++) {
-    auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : stable_[v]) cache[i] = empty(i);
-    stable_[v].clear();
-  }
-  forget_unstable_jumps();
-}
-
-void Views::forget_unstable_jumps() {
-  for (unsigned v = 0; v < kViews; v++) {
-    auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : unstable_[v]) cache[i] = empty(i);
-    unstable_[v].clear();
-  }
-  unstable_pages_.reset();
-  forget_victims();
-}
-
-void Views::forget_unstable_jumps_to(u64 page) {
-  if (!unstable_pages_.test(page >> 12 & (kCodePages - 1))) return;
-  forget_victims();
-  for (unsigned v = 0; v < kViews; v++) {
-    auto* cache = reinterpret_cast<JumpSlot*>(base_[v] - kJumpBytes);
-    for (u32 i : unstable_[v]) {
-      // Its tag is unknown, and its first instruction may end in the page: some go in vain.
-      const u64 least = 0 - cache[i].negated - kTags, most = 0 - cache[i].negated + kLongest;
-      if (page - (least & kPageMask) <= (most & kPageMask) - (least & kPageMask)) cache[i] = empty(i);
-    }
-  }
-}
-
 // -- What the TLB says
 void Views::flushed_all() {
   flushes++;
   drop_everything();
   remapped.all = true;
-  forget_unstable_jumps();
+  jumps_->forget_unstable();
 }
 
 void Views::flushed_nonglobal() {
@@ -270,7 +179,7 @@ void Views::flushed_nonglobal() {
 void Views::switched() {
   drop_all(upper_);
   drop_all(lower_);
-  forget_unstable_jumps();
+  jumps_->forget_unstable();
 }
 
 // Costs what the address has, not what has been touched elsewhere.
@@ -281,7 +190,7 @@ void Views::flushed_page(u64 linear) {
     if (views >> v & 1) *slot(v, page, false) = *slot(v, page, true) = 0;
   if (!large_.empty() || !huge_.empty()) clear_large(linear);
   if (linear >> 63) remapped.pages.push_back(page);
-  forget_unstable_jumps_to(page);
+  jumps_->forget_unstable_to(page);
 }
 
 // The lists keep what is cleared here: to clear it again costs nothing.

@@ -4,9 +4,9 @@
 // A *view* is what one kind of access may see: the kernel under SMAP, the kernel with AC = 1 (or without SMAP), the
 // user. GS has the base of the current view while translated code runs:
 //
-//   gs: - kJumpBytes   jump cache: kJumps pairs {-gva of a block - the tag of its mode, its host entry}
-//   gs: 0              read table:  1 TiB of address space, 8-byte slots
-//   gs: kWriteTable    write table: likewise
+//   gs: - JumpCache::kBytes   the view's jump cache
+//   gs: 0                     read table:  1 TiB of address space, 8-byte slots
+//   gs: kWriteTable           write table: likewise
 //
 // The slot of an access is page(first byte) + page(last byte), in 36 bits each. An access inside page P finds slot 2P,
 // which holds (host address - gva); one that crosses into the next page finds slot 2P + 1, which is always 0. 0 means:
@@ -16,53 +16,37 @@
 // Entries are a subset of what the guest's TLB may hold: TlbMirror's calls take them away. Owned by the vCPU's thread.
 #pragma once
 
-#include <array>
-#include <bitset>
+#include <memory>
 #include <optional>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
 #include "cpu/mmu.h"
+#include "engine/hostcode/code_cache.h"
+#include "engine/hostcode/jump_cache.h"
 #include "engine/translate/frame_writers.h"
 #include "engine/translate/table_pages.h"
 
 namespace trapline::engine::translate {
 
-enum class View : u8 { kernel, kernel_ac, user };
-inline constexpr unsigned kViews = 3;
-inline constexpr u64 kLongest = 15;  // bytes of an instruction
-
-struct JumpSlot {
-  u64 negated = 0;  // - (gva + tag); an empty slot has one that is looked up elsewhere
-  u64 entry = 0;
-};
+using hostcode::JumpCache;
+using hostcode::kViews;
+using hostcode::View;
 
 class Views final : public cpu::TlbMirror {
  public:
   static constexpr u64 kTableBytes = u64{1} << 40;
   static constexpr u64 kWriteTable = kTableBytes;
-  static constexpr u64 kJumps = 131072;
-  static constexpr u64 kJumpMask = kJumps - 1;  // of the gva's bits that choose the slot
-  static constexpr u64 kJumpBytes = kJumps * sizeof(JumpSlot);
-  // Beside each view's jump cache lies a small one of what has been displaced there. Its slot is the low byte of the
-  // CRC-32C (from 0) of address + tag.
-  static constexpr u64 kVictims = 256;
-  // Tags of modes: below this. Within a slot addresses differ by multiples of kJumps, so no sum of address and tag is
-  // that of another address and tag.
-  static constexpr u8 kTags = 127;
   // What translated code adds to GS for an access: see above.
   static constexpr u64 slot_offset(u64 linear, unsigned size, bool write) {
     const u64 pages = ((linear & kPageBits) >> 12) + (((linear + size - 1) & kPageBits) >> 12);
     return pages * 8 + (write ? kWriteTable : 0);
   }
-  static constexpr i32 jump_offset(u64 linear) {
-    return static_cast<i32>((linear & kJumpMask) * sizeof(JumpSlot)) - static_cast<i32>(kJumpBytes);
-  }
   static constexpr u64 kPageBits = 0xfffffffff000;  // of a gva: the 36 bits of its page number
 
   // Address space of the three views.
-  static constexpr u64 kViewBytes = kJumpBytes + 2 * kTableBytes + 2 * MiB;
+  static constexpr u64 kViewBytes = JumpCache::kBytes + 2 * kTableBytes + 2 * MiB;
   static constexpr u64 kBytes = kViews * kViewBytes;
   // `space`: kBytes of it, which begin with a huge page and stay the caller's; null: finds them itself. Null: there are
   // none.
@@ -70,7 +54,7 @@ class Views final : public cpu::TlbMirror {
   ~Views() override;
 
   u64 base(View v) const { return base_[static_cast<u8>(v)]; }  // what GS holds
-  const JumpSlot* victims(View v) const { return victims_[static_cast<u8>(v)].data(); }
+  JumpCache& jumps() { return *jumps_; }
 
   // Before a look-up at `linear` is repeated, or given up: counts what it has made the tables grow by, and gives all
   // back (every entry is lost) when that is too much.
@@ -80,20 +64,9 @@ class Views final : public cpu::TlbMirror {
   void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
   // Is there an entry? touch() knows the place.
   bool has(View v, u64 linear, bool write) const { return *slot(static_cast<u8>(v), linear, write) != 0; }
-  // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
-  void put_jump(View v, u64 linear, u8 tag, u64 entry, bool stable);
-  u64 find_jump(View v, u64 linear, u8 tag) const;
-  void forget_jumps();
-  void forget_jump(View v, u64 linear, u64 entry);  // if it leads there
   void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
 
-  // Mappings of stable code that may have changed: look at them again before running it.
-  struct Remapped {
-    bool all = false;
-    std::vector<u64> pages;  // linear addresses that INVLPG named
-    bool any() const { return all || !pages.empty(); }
-  };
-  Remapped remapped;
+  hostcode::Remapped remapped;
   u64 fills = 0, flushes = 0, purges = 0;
   u32 pages_touched() const { return touched_.count(); }  // pairs of pages: TablePages
 
@@ -129,10 +102,6 @@ class Views final : public cpu::TlbMirror {
   }
   void drop_all(std::vector<Filled>& list);
   void drop_everything();
-  void forget_unstable_jumps();
-  void forget_unstable_jumps_to(u64 page);
-  void keep_victim(u8 view, const JumpSlot& slot);
-  void forget_victims();
 
   u64 base_[kViews] = {};
   void* map_[kViews] = {};
@@ -145,11 +114,7 @@ class Views final : public cpu::TlbMirror {
   std::unordered_set<u64> large_;
   bool four_mib_pages_ = false;
   std::unordered_map<u64, std::vector<u64>> huge_;
-  std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
-  std::array<std::array<JumpSlot, kVictims>, kViews> victims_;
-  std::bitset<kVictims> victim_[kViews];  // slots that are not empty
-  static constexpr u64 kCodePages = 4096;
-  std::bitset<kCodePages> unstable_pages_;  // hashed: pages with entries among the unstable ones
+  std::optional<JumpCache> jumps_;
 };
 
 }  // namespace trapline::engine::translate

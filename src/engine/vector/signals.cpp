@@ -11,7 +11,7 @@
 #include <mutex>
 
 #include "base/invariant.h"
-#include "engine/common/code_arena.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/common/signal_hook.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"

@@ -57,23 +57,23 @@ Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner)
 
 Lockstep::~Lockstep() { journal_->forget_entries(); }
 
-interpret::Accelerator::Left Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
+interpret::Accelerator::ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
   cpu::x87_park(cpu);
   attention_ = cpu.attention;
   const Aside aside{cpu, calm_};
   for (bool again = false;; again = true) {
-    Left left = Left::nothing;
+    ExitReason left = ExitReason::nothing;
     const Verdict verdict = compare(cpu, key, limit, &left);
     journal_->end();
     switch (verdict) {
       case Verdict::nothing:
-        return Left::nothing;
+        return ExitReason::nothing;
       case Verdict::not_comparable:
-        return Left::one;
+        return ExitReason::one;
       case Verdict::equal:
         stretches++;
         instructions += cpu.retired - before_.retired;
-        if (left == Left::fault) return cpu.activity == cpu::Activity::shutdown ? Left::stop : Left::boundary;
+        if (left == ExitReason::fault) return cpu.activity == cpu::Activity::shutdown ? ExitReason::stop : ExitReason::boundary;
         return left;
       case Verdict::differs:
         break;
@@ -92,16 +92,16 @@ bool Lockstep::look_wide(u64 rip) {
   return seen < kFirst ? ++seen : stretches % kEvery == 0;
 }
 
-Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
+Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, ExitReason* left) {
   before_.capture(cpu);
   journal_->begin(*cpu.ram, calm_, look_wide(cpu.rip));
   const u64 epoch = cpu.code->epoch();
   inner_->revoke_writes();
   *left = inner_->run(cpu, key, limit);
-  if (*left == Left::nothing) return Verdict::nothing;
-  INVARIANT(*left != Left::halt && *left != Left::stop, "a stretch from {:#x} has done what cannot be done twice",
+  if (*left == ExitReason::nothing) return Verdict::nothing;
+  INVARIANT(*left != ExitReason::halt && *left != ExitReason::stop, "a stretch from {:#x} has done what cannot be done twice",
             before_.rip);
-  if (*left == Left::fault) {  // to the handler's first instruction
+  if (*left == ExitReason::fault) {  // to the handler's first instruction
     cpu.debug_hits = 0;
     (void)cpu::deliver_fault(cpu);
   }
@@ -124,14 +124,14 @@ Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, Left* left) {
 
 // As many instructions as the translated code has retired, and its fault. A REP that paused between elements has
 // retired nothing: the reference pauses at the same place.
-bool Lockstep::interpret(Vcpu& cpu, Left left) {
+bool Lockstep::interpret(Vcpu& cpu, ExitReason left) {
   const u64 count = translated_.retired - before_.retired;
-  extra_ = left == Left::fault;
+  extra_ = left == ExitReason::fault;
   exit_ = count ? reference_->run(cpu, count) : Exit::budget_spent;
   if (extra_ && exit_ == Exit::budget_spent) (void)reference_->step(cpu);
   if (agree(cpu)) return true;
-  if (left == Left::one) return (forgive_call(cpu) || forgive_flags(cpu)) && agree(cpu);
-  if (left != Left::boundary || cpu.retired != translated_.retired) return false;
+  if (left == ExitReason::one) return (forgive_call(cpu) || forgive_flags(cpu)) && agree(cpu);
+  if (left != ExitReason::boundary || cpu.retired != translated_.retired) return false;
   const isa::Insn insn = at_rip(cpu);
   if (!insn.rep && !insn.repne) return false;
   extra_ = true;

@@ -10,7 +10,7 @@
 
 #include <memory>
 
-#include "engine/common/code_arena.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/engine.h"
 #include "engine/interpret/accelerator.h"
 #include "engine/verify/journal.h"
@@ -30,7 +30,7 @@ class Lockstep final : public interpret::Accelerator {
   Lockstep(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner);
   ~Lockstep() override;
 
-  Left run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
+  ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
   bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
     return inner_->translate(cpu, key, linear, gpa, decoded);
   }
@@ -39,8 +39,8 @@ class Lockstep final : public interpret::Accelerator {
 
  private:
   enum class Verdict : u8 { equal, differs, not_comparable, nothing };
-  Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, Left* left);
-  bool interpret(cpu::Vcpu& cpu, Left left);
+  Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, ExitReason* left);
+  bool interpret(cpu::Vcpu& cpu, ExitReason left);
   bool agree(const cpu::Vcpu& cpu);
   bool look_wide(u64 rip);
   bool forgive_call(const cpu::Vcpu& cpu);

@@ -1,11 +1,11 @@
 // 32-bit code encoded again for the host's 64-bit mode: what was ignored there must not count here.
-#include "engine/translate/reencode.h"
+#include "engine/hostcode/reencode.h"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace trapline::engine::translate::test {
+namespace trapline::engine::hostcode::test {
 namespace {
 
 using Bytes = std::vector<u8>;
@@ -65,4 +65,4 @@ TEST(Reencode, ARegisterInTheImmediateHasThreeBits) {
 }
 
 }  // namespace
-}  // namespace trapline::engine::translate::test
+}  // namespace trapline::engine::hostcode::test

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "engine/registry.h"
-#include "engine/translate/host.h"
-#include "engine/translate/options.h"
+#include "engine/hostcode/host.h"
+#include "engine/hostcode/options.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
 
@@ -13,9 +13,9 @@ namespace trapline::engine::test {
 namespace {
 
 TEST(Translator, IsNotOfferedWhereRetAndSigreturnAreChecked) {
-  EXPECT_EQ(translate::missing_with(true, false), "");
-  EXPECT_NE(translate::missing_with(true, true).find("shadow stack"), std::string::npos);
-  EXPECT_EQ(translate::missing_with(false, true), "BMI2");
+  EXPECT_EQ(hostcode::missing_with(true, false), "");
+  EXPECT_NE(hostcode::missing_with(true, true).find("shadow stack"), std::string::npos);
+  EXPECT_EQ(hostcode::missing_with(false, true), "BMI2");
 }
 
 // Blocks of one short jump each: nearly nothing of host code, and a record for every two bytes. Beyond the bound they
@@ -26,9 +26,9 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   constexpr u64 kFrom = 0x300000, kBytes = 0x20000;
   for (u64 at = 0; at < kBytes; at += 2) vm.put(kFrom + at, {0xEB, 0x00});
   vm.put(kFrom + kBytes, {0xF4});
-  translate::hot_threshold = 1;
-  translate::count_instructions = true;
-  const u64 usual = std::exchange(translate::most_records, 2 * MiB);
+  hostcode::hot_threshold = 1;
+  hostcode::count_instructions = true;
+  const u64 usual = std::exchange(hostcode::most_records, 2 * MiB);
   vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
   u64 translated[2];
   for (u64& n : translated) {
@@ -40,7 +40,7 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   }
   EXPECT_GT(translated[0], kBytes / 4) << "they were not translated";
   EXPECT_GT(translated[1], kBytes / 4) << "they were not forgotten";
-  translate::most_records = usual;
+  hostcode::most_records = usual;
 }
 
 // Zydis has mnemonics for them that every CPU has, in another encoding.
@@ -57,7 +57,7 @@ TEST(Translator, EncodingsOfExtensionsThatAreGoneAreUndefined) {
     for (const auto& bytes : all) {
       InterpretVm vm{Start::long64};
       vm.put(vm.kCode, bytes);
-      translate::hot_threshold = 1;
+      hostcode::hot_threshold = 1;
       vm.engine = find_engine(engine)->make(vm.cpu, vm.arena, {});
       EXPECT_EQ(vm.run(10), Exit::halted);
       EXPECT_EQ(vm.cpu.rip, vm.kHandlers + 16 * 6 + 1) << engine << ": " << *(bytes.begin() + 2);
@@ -71,7 +71,7 @@ TEST(Translator, ACallToANonCanonicalAddressHasNotHappened) {
   InterpretVm vm{Start::long64};
   vm.put(vm.kCode, {0xFF, 0x54, 0x24, 0xF8, 0xF4});  // CALL [RSP - 8]; HLT
   vm.at<u64>(vm.kStack - 8) = u64{1} << 62;
-  translate::hot_threshold = 1;
+  hostcode::hot_threshold = 1;
   vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
   EXPECT_EQ(vm.run(10), Exit::halted);
   EXPECT_EQ(vm.vector(), 13);

@@ -1,4 +1,4 @@
-#include "engine/common/code_arena.h"
+#include "engine/hostcode/code_arena.h"
 
 #include <gtest/gtest.h>
 

@@ -151,71 +151,71 @@ TEST_F(ViewsTest, ABlockThatIsTouchedAllOverIsMadeAtOnce) {
 }
 
 TEST_F(ViewsTest, AJumpThatIsDisplacedIsKept) {
-  const u64 other = kUser + Views::kJumps;  // the same slot
-  views->put_jump(View::user, kUser, 3, 111, false);
-  views->put_jump(View::user, other, 3, 222, false);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 111u);
-  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 4), 0u);
-  EXPECT_EQ(views->find_jump(View::kernel, kUser, 3), 0u);
-  views->forget_jump(View::user, kUser, 111);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0u);
-  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u);
+  const u64 other = kUser + JumpCache::kSlots;  // the same slot
+  views->jumps().put(View::user, kUser, 3, 111, false);
+  views->jumps().put(View::user, other, 3, 222, false);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 111u);
+  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 4), 0u);
+  EXPECT_EQ(views->jumps().find(View::kernel, kUser, 3), 0u);
+  views->jumps().forget(View::user, kUser, 111);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
 
-  views->put_jump(View::user, kUser, 3, 111, false);
-  EXPECT_EQ(views->find_jump(View::user, other, 3), 222u) << "displaced in its turn";
+  views->jumps().put(View::user, kUser, 3, 111, false);
+  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u) << "displaced in its turn";
   views->flushed_page(other);
-  EXPECT_EQ(views->find_jump(View::user, other, 3), 0u);
-  views->put_jump(View::user, kUser, 3, 111, true);
-  views->put_jump(View::user, other, 3, 222, true);
-  views->forget_jumps();
-  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0u);
-  EXPECT_EQ(views->find_jump(View::user, other, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, other, 3), 0u);
+  views->jumps().put(View::user, kUser, 3, 111, true);
+  views->jumps().put(View::user, other, 3, 222, true);
+  views->jumps().forget_all();
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, other, 3), 0u);
 }
 
 TEST_F(ViewsTest, JumpsAreForgottenByPage) {
-  views->put_jump(View::user, kUser, 0, 0x1111, false);
-  views->put_jump(View::user, kUser + 0x10000, 0, 0x2222, false);
-  views->put_jump(View::kernel, kKernel, 0, 0x3333, true);
+  views->jumps().put(View::user, kUser, 0, 0x1111, false);
+  views->jumps().put(View::user, kUser + 0x10000, 0, 0x2222, false);
+  views->jumps().put(View::kernel, kKernel, 0, 0x3333, true);
   views->flushed_page(kUser);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 0), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000, 0), 0x2222u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x10000, 0), 0x2222u);
   views->switched();
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0x10000, 0), 0u);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0x3333u);
-  views->forget_jump(View::kernel, kKernel, 0x4444);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0x3333u) << "it leads elsewhere";
-  views->forget_jump(View::kernel, kKernel, 0x3333);
-  EXPECT_EQ(views->find_jump(View::kernel, kKernel, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x10000, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0x3333u);
+  views->jumps().forget(View::kernel, kKernel, 0x4444);
+  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0x3333u) << "it leads elsewhere";
+  views->jumps().forget(View::kernel, kKernel, 0x3333);
+  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0u);
 }
 
 // Code of two modes at one address, and no sum of an address and a tag that is another's.
 TEST_F(ViewsTest, ModesShareAJumpCache) {
-  views->put_jump(View::user, kUser, 3, 0x1111, false);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 3), 0x1111u);
-  EXPECT_EQ(views->find_jump(View::user, kUser, 4), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser + 1, 2), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser + Views::kJumps, 3), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser, Views::kTags), 0u) << "a mode without blocks";
+  views->jumps().put(View::user, kUser, 3, 0x1111, false);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0x1111u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, 4), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 1, 2), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + JumpCache::kSlots, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser, JumpCache::kTags), 0u) << "a mode without blocks";
 }
 
 // Translated code adds what a slot has, the address and the tag, and jumps if that is 0.
 TEST_F(ViewsTest, NoAddressAndTagFindAnEmptySlot) {
   const auto* slots = reinterpret_cast<const JumpSlot*>(views->base(View::user) - Views::kJumpBytes);
-  for (u64 tag = 0; tag < Views::kTags; tag++)
-    for (u64 i = 0; i < Views::kJumps; i++) {
+  for (u64 tag = 0; tag < JumpCache::kTags; tag++)
+    for (u64 i = 0; i < JumpCache::kSlots; i++) {
       const u64 found = 0 - slots[i].negated - tag;
-      ASSERT_NE(found & Views::kJumpMask, i) << "slot " << i << ", tag " << tag;
+      ASSERT_NE(found & JumpCache::kMask, i) << "slot " << i << ", tag " << tag;
     }
 }
 
 // A block that begins in the last bytes of a page may need the next one.
 TEST_F(ViewsTest, JumpsOverTheEndOfAPageAreForgottenWithTheSecond) {
-  views->put_jump(View::user, kUser + 0xff2, 0, 0x1111, false);
-  views->put_jump(View::user, kUser + 0x800, 0, 0x2222, false);
+  views->jumps().put(View::user, kUser + 0xff2, 0, 0x1111, false);
+  views->jumps().put(View::user, kUser + 0x800, 0, 0x2222, false);
   views->flushed_page(kUser + kPageSize);
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0xff2, 0), 0u);
-  EXPECT_EQ(views->find_jump(View::user, kUser + 0x800, 0), 0x2222u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 0xff2, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x800, 0), 0x2222u);
 }
 
 TEST(TablePages, CountEachViewOfAMibOnce) {

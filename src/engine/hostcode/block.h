@@ -1,0 +1,75 @@
+// What the translator keeps of a block beside its host code.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/hostcode/emitter.h"
+#include "engine/hostcode/exit_stub.h"
+#include "engine/hostcode/view.h"
+
+namespace trapline::engine::hostcode {
+
+inline constexpr u64 kOnePage = ~u64{0};
+
+// Everything that shapes a block's code besides its bytes and its address.
+struct Key {
+  u64 linear = 0, gpa = 0;
+  u32 mode = 0;         // the interpreter's key, view and units: translator.cpp
+  u64 gpa2 = kOnePage;  // page address of its second page, if the first instruction crosses into one
+  bool operator==(const Key&) const = default;
+};
+
+struct Block {
+  Key key;
+  View view = View::kernel;
+  bool stable = false;  // lies on a global page of the upper half
+  bool stale = false;
+  u16 count = 0;  // instructions
+  u16 bytes = 0;
+  u64 entry = 0, end = 0;      // host code
+  u64 cold = 0, cold_end = 0;  // its code that is seldom run, elsewhere
+  u64 stale_stub = 0;
+  u64 first_site = 0, sites = 0;  // numbers
+  bool movable = false;           // by these:
+  std::span<const Fixup> fixups, cold_fixups;
+  const std::atomic<u32>* generation = nullptr;
+  u32 generation_seen = 0;
+  const std::atomic<u32>* generation2 = nullptr;  // of the second page
+  u32 generation2_seen = 0;
+  bool crosses() const { return key.gpa2 != kOnePage; }
+  // The frame, by its address, in which it relies on a linear page to lie; kOnePage: it is not there.
+  u64 frame_of(u64 page) const {
+    if (page == (key.linear & kPageMask)) return key.gpa & kPageMask;
+    return crosses() && page == (key.linear & kPageMask) + kPageSize ? key.gpa2 : kOnePage;
+  }
+  // In the translator's memory, until it is flushed:
+  std::span<const u8> code;  // the guest's bytes
+  struct At {
+    u32 host;   // from `entry`
+    u16 guest;  // from key.linear
+  };
+  std::span<const At> insns;
+  // x87 instructions run inline: those that set the pointers.
+  struct Pointer {
+    static constexpr u8 kNoMemory = 0xff;
+    u64 rip;
+    u16 index;
+    u16 fop;
+    bool all;    // FOP, FDP and FDS too: the host sets them without an exception
+    u8 segment;  // of its memory operand; its code stores FDP itself
+  };
+  std::span<const Pointer> x87;
+  bool uses_x87 = false;
+};
+
+// What is known of a block when it is lowered.
+struct Draft {
+  std::vector<Block::At> insns;
+  std::vector<Block::Pointer> x87;
+  std::vector<Fixup> fixups, cold_fixups;
+  void clear() { insns.clear(), x87.clear(), fixups.clear(), cold_fixups.clear(); }
+};
+
+}  // namespace trapline::engine::hostcode

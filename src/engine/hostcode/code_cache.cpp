@@ -1,0 +1,152 @@
+#include "engine/hostcode/code_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/trace.h"
+#include "cpu/code_map.h"
+#include "engine/common/code_names.h"
+
+namespace trapline::engine::hostcode {
+
+void CodeCache::clear() {
+  jumps_.forget_all();
+  blocks_.clear();
+  stale_.clear();
+  by_frame_.clear();
+  by_place_.clear();
+  stable_pages_.clear();
+  stable_regions_.clear();
+  huge_stable_ = false;
+  all_.clear();
+  sites_.clear();
+  called_.clear();
+  memory_.release();
+  kept_ = 0;
+}
+
+u64 CodeCache::records() const {
+  constexpr u64 kNode = 64;  // of a hash map, with its bucket
+  return all_.size() * (sizeof(Block) + kNode) + sites_.size() * sizeof(ExitStub) + called_.size() * sizeof(Called) +
+         kept_ + by_frame_.size() * (sizeof(Frame) + kNode);
+}
+
+// -- Finding
+Block* CodeCache::find(u64 linear, u64 gpa, u32 mode) const {
+  Block* const block = blocks_.find(Key{linear, gpa, mode});
+  return block ? block : crossing(linear, gpa, mode);
+}
+
+// The one whose first instruction crosses into the next page, if that is mapped as it was too.
+Block* CodeCache::crossing(u64 linear, u64 gpa, u32 mode) const {
+  const u64 offset = linear & (kPageSize - 1);
+  if (offset <= kPageSize - kLongest) return nullptr;
+  const auto frame = by_frame_.find(gpa / kPageSize);
+  if (frame == by_frame_.end() || !frame->second.starts.test(offset)) return nullptr;
+  const cpu::TlbEntry* second = second_page(linear);
+  return second ? blocks_.find(Key{linear, gpa, mode, second->gpa}) : nullptr;
+}
+
+// How the page behind that of `linear` is mapped for execution. Null: it is not, or there is none.
+const cpu::TlbEntry* CodeCache::second_page(u64 linear) const {
+  const u64 next = ((linear & kPageMask) + kPageSize) & cpu_.linear_mask;
+  return next == 0 ? nullptr : cpu::fetch_lookup(cpu_, next);
+}
+
+Block* CodeCache::movable(u64 gpa, u32 mode) const {
+  const auto known = by_place_.find(Place{gpa, mode});
+  return known == by_place_.end() ? nullptr : known->second;
+}
+
+const CodeCache::Starts& CodeCache::starts(u64 frame) const {
+  static const Starts none;
+  const auto known = by_frame_.find(frame);
+  return known == by_frame_.end() ? none : known->second.starts;
+}
+
+const Block& CodeCache::at_host(u64 pc) const {
+  auto it = std::upper_bound(all_.begin(), all_.end(), pc, [](u64 v, const Block& b) { return v < b.entry; });
+  INVARIANT(it != all_.begin(), "a signal at {:#x} in no block", pc);
+  const Block& block = *--it;
+  INVARIANT(pc < block.end && !block.insns.empty(), "a signal at {:#x} behind the block of {:#x}", pc,
+            block.key.linear);
+  return block;
+}
+
+// -- Adding
+bool CodeCache::mark(Block& block) {
+  const u32 offset = static_cast<u32>(block.key.gpa & (kPageSize - 1));
+  const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
+  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize, offset, first);
+  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), first) != 0) return false;
+  if (block.crosses()) {
+    const u32 rest = block.bytes - first;
+    const u32 generation2 = cpu_.code->mark_and_number(cpu_, block.key.gpa2 / kPageSize, 0, rest);
+    if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa2}), block.code.data() + first, rest) != 0) return false;
+    block.generation2_seen = generation2;
+  }
+  block.generation_seen = generation;
+  return true;
+}
+
+// Its code is in the region.
+void CodeCache::admit(Block& block) {
+  if (block.movable && !block.crosses()) by_place_[Place{block.key.gpa, block.key.mode}] = &block;
+  blocks_.insert(block);
+  Frame& frame = by_frame_[block.key.gpa / kPageSize];
+  if (frame.blocks.empty()) frame.checked = block.generation_seen;
+  frame.blocks.push_back(&block);
+  frame.starts.set(block.key.gpa & (kPageSize - 1));
+  if (block.crosses() && (block.key.gpa2 ^ block.key.gpa) & kPageMask) {
+    Frame& second = by_frame_[block.key.gpa2 / kPageSize];
+    if (second.blocks.empty()) second.checked = block.generation2_seen;
+    second.blocks.push_back(&block);
+  }
+  if (block.stable) {
+    note_stable(block, block.key.linear & kPageMask);
+    if (block.crosses()) note_stable(block, (block.key.linear & kPageMask) + kPageSize);
+  }
+  while (Block* old = stale_.find(block.key)) {
+    redirect(old->entry, block.entry);
+    stale_.erase(*old);
+  }
+  name_code(block.entry, block.end - block.entry, block.key.linear, cpu_.index);
+}
+
+void CodeCache::note_stable(Block& block, u64 page) {
+  auto& list = stable_pages_[page];
+  if (list.empty()) {
+    std::vector<u64>& region = stable_regions_[page >> 21];
+    if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
+  }
+  list.push_back(&block);
+  cpu::FetchPage now;
+  if (!cpu::peek_fetch(cpu_, page, &now) || now.page_shift > 21) huge_stable_ = true;
+}
+
+// -- Linking
+// The code at `from` becomes a jump.
+void CodeCache::redirect(u64 from, u64 to) {
+  u8 jump[5] = {0xE9};
+  const u32 distance = static_cast<u32>(to - (from + 5));
+  std::memcpy(jump + 1, &distance, 4);
+  region_.patch(from, jump);
+}
+
+// May code of `from` go on in `to` without a look at the mapping? They were made for the same mode and rights, and
+// either all pages of `to` are pages of `from`, which were those frames when `from` was entered, or they lie on stable
+// pages: check_page() watches over their frames, rights and G bits.
+bool CodeCache::may_link(const Block& from, const Block& to) const {
+  if (!links_ || from.stale || to.stale || from.key.mode != to.key.mode) return false;
+  if (from.stable && to.stable) return true;
+  const u64 page = to.key.linear & kPageMask;
+  if (from.frame_of(page) != (to.key.gpa & kPageMask)) return false;
+  return !to.crosses() || from.frame_of(page + kPageSize) == to.key.gpa2;
+}
+
+void CodeCache::link(ExitStub& site, Block& target) {
+  if (!may_link(*site.block, target)) return;
+  region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
+}
+
+}  // namespace trapline::engine::hostcode

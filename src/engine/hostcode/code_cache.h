@@ -1,0 +1,130 @@
+// The translations of one vCPU: found by key, linked with each other, and given up when what they rely on is no more.
+//
+// A block relies on its bytes, which CodeMap watches; on the mapping of its page, which is looked at whenever it is
+// found by address; and, if it is stable, on a mapping that is looked at when the TLB says that it may have changed.
+//
+// Owned by the vCPU's thread.
+#pragma once
+
+#include <bitset>
+#include <cstring>
+#include <deque>
+#include <memory_resource>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "base/invariant.h"
+#include "cpu/code_map.h"
+#include "cpu/mmu.h"
+#include "engine/hostcode/block.h"
+#include "engine/hostcode/block_table.h"
+#include "engine/hostcode/jump_cache.h"
+#include "engine/hostcode/region.h"
+
+namespace trapline::engine::hostcode {
+
+class MemoryLowering;
+
+// Mappings of stable code that may have changed: to be looked at before it runs.
+struct Remapped {
+  bool all = false;
+  std::vector<u64> pages;  // linear addresses that INVLPG named
+  bool any() const { return all || !pages.empty(); }
+};
+
+class CodeCache {
+ public:
+  // `links`: blocks may be linked.
+  CodeCache(cpu::Vcpu& cpu, Region& region, JumpCache& jumps, bool links)
+      : cpu_{cpu}, region_{region}, jumps_{jumps}, links_{links} {}
+  void clear();  // the region is the caller's to reset
+
+  // -- Finding
+  // The block at `linear`, which lies at `gpa`; if its first instruction crosses into the next page, only while that is
+  // mapped as it was too. Null: there is none.
+  Block* find(u64 linear, u64 gpa, u32 mode) const;
+  Block* find(const Key& key) const { return blocks_.find(key); }
+  Block* movable(u64 gpa, u32 mode) const;  // the same code at some other linear address
+  const cpu::TlbEntry* second_page(u64 linear) const;
+  using Starts = std::bitset<kPageSize>;
+  const Starts& starts(u64 frame) const;  // where blocks begin or have begun, in any mode
+  const Block& at_host(u64 pc) const;     // whose code is there
+
+  // -- Adding: a block is made by append(), lowered into sites() and called(), copied into the region, and admitted;
+  // or taken back while it is the last.
+  Block& append() { return all_.emplace_back(); }
+  void take_back() { all_.pop_back(); }
+  std::deque<ExitStub>& sites() { return sites_; }
+  const std::deque<ExitStub>& sites() const { return sites_; }
+  std::deque<Called>& called() { return called_; }
+  // Enters its bytes into the CodeMap. False: they are other ones by now.
+  bool mark(Block& block);
+  void admit(Block& block);
+  static bool movable_to(u64 linear);
+  enum class Moved : u8 { no, yes, full };  // full: the region is
+  Moved move(const Block& from, u64 linear, const MemoryLowering& memory, Emitter& hot_copy, Emitter& cold_copy);
+  // A copy that stays until clear().
+  template <class T>
+  std::span<const T> keep(std::span<const T> what) {
+    if (what.empty()) return {};
+    T* to = static_cast<T*>(memory_.allocate(what.size_bytes(), alignof(T)));
+    std::memcpy(static_cast<void*>(to), what.data(), what.size_bytes());
+    kept_ += what.size_bytes();
+    return {to, what.size()};
+  }
+
+  // Bytes that describe translations, beside their code: a guest of one-instruction blocks gets little code and many of
+  // these.
+  u64 records() const;
+
+  // -- Linking
+  void link(ExitStub& stub, Block& target);  // if may_link
+  bool may_link(const Block& from, const Block& to) const;
+
+  // -- Checking
+  bool code_changed() const { return cpu_.code->epoch() != epoch_; }
+  void check_code();
+  void check_mapping(const Remapped& what);
+
+ private:
+  struct Place {
+    u64 gpa;
+    u32 mode;
+    bool operator==(const Place&) const = default;
+  };
+  struct PlaceHash {
+    std::size_t operator()(const Place& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
+  };
+  struct Frame {
+    std::vector<Block*> blocks;
+    Starts starts;
+    u32 checked = 0;  // the generation at which all blocks were looked at
+  };
+  Block* crossing(u64 linear, u64 gpa, u32 mode) const;
+  void redirect(u64 from, u64 to);
+  void note_stable(Block& block, u64 page);
+  void invalidate(Block& block);
+  void check_frame(u64 number, Frame& frame);
+  void check_page(u64 page, std::vector<Block*>& list);
+
+  cpu::Vcpu& cpu_;
+  Region& region_;
+  JumpCache& jumps_;
+  const bool links_;
+  std::pmr::monotonic_buffer_resource memory_{64 * KiB};
+  u64 kept_ = 0;  // bytes of it
+  BlockTable blocks_, stale_;
+  std::unordered_map<Place, Block*, PlaceHash> by_place_;  // movable ones
+  std::unordered_map<u64, Frame> by_frame_;
+  std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
+  std::unordered_map<u64, std::vector<u64>> stable_regions_;   // those pages, by region of 2 MiB
+  bool huge_stable_ = false;                                   // one of them is part of a larger page
+  std::vector<u64> changed_;                                   // check_code()'s
+  std::deque<Block> all_;                                      // in the order of their host addresses
+  std::deque<ExitStub> sites_;
+  std::deque<Called> called_;
+  u64 epoch_ = 0;
+};
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,43 @@
+// The front half of the translator: which instructions make up a block and how each is treated.
+#pragma once
+
+#include "engine/hostcode/lower.h"
+#include "engine/vector/vector_unit.h"
+
+namespace trapline::engine::hostcode {
+
+// Units whose use needs no check while the key holds.
+struct Ready {
+  bool sse = false, avx = false, avx512 = false, x87 = false;
+};
+
+class Front {
+ public:
+  Front(VectorUnit& unit, const MemoryLowering& memory) : unit_{unit}, memory_{memory} {}
+  // Is there a whole instruction?
+  static bool decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size);
+  // Decodes from `bytes` (`available` of them, to the end of a page) on, and before offsets of which `ends_at`
+  // is true stops. False: no block can start here, or the vector unit is full (*full).
+  template <class EndsAt>
+  bool collect(const cpu::Vcpu& cpu, const u8* bytes, u64 available, isa::CodeSize size, const Context& context,
+               const Ready& ready, std::vector<TranslatedInsn>& out, bool* full, EndsAt ends_at) {
+    out.clear();
+    *full = false;
+    u64 at = 0;
+    while (at < available && (out.empty() || !ends_at(at)) &&
+           add(cpu, at, {bytes + at, available - at}, size, context, ready, out, full))
+      at = out.back().at + u64{out.back().insn.length};
+    return !*full && finish(context, out);
+  }
+
+ private:
+  bool add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
+           const Ready& ready, std::vector<TranslatedInsn>& out, bool* full);
+  bool finish(const Context& context, std::vector<TranslatedInsn>& out) const;
+  void classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, TranslatedInsn& p, bool* full);
+  bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, TranslatedInsn& p);
+  VectorUnit& unit_;
+  const MemoryLowering& memory_;
+};
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,200 @@
+#include <bit>
+
+#include "engine/hostcode/host.h"
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+using Kind = isa::Operand::Kind;
+
+namespace {
+
+constexpr i32 kJumpOffset = JumpCache::offset(0);
+using F = Fixup::Kind;
+
+}  // namespace
+
+// -- Leaving the block
+void Lowering::poll(u64 target, u16 before) {
+  ExitStub& s = site(ExitStub::Kind::poll, nullptr);
+  s.rip = target;
+  s.before = before;
+  look_at_attention(s);
+}
+
+void Lowering::look_at_attention(ExitStub& s) {
+  e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
+  e_.load32(rcx, at(rcx));
+  e_.put(kJrcxz, 5);
+  jump_cold(s);
+}
+
+// May a jump lead straight there? What begins near the end of a page may need the next one too.
+bool Lowering::linkable(u64 target) const {
+  if (context_.stable && target >> 63) return true;
+  const u64 page = target & kPageMask;
+  const bool may_cross = target - page > kPageSize - kLongest;
+  if (page == context_.page) return !may_cross || context_.page2 != kOnePage;
+  return page == context_.page2 && !may_cross;
+}
+
+// `uncounted`: instructions of the block that will not retire, given back to the budget.
+void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
+  target &= mask();
+  if (uncounted && context_.counted) {
+    e_.load(r10, var(&state_.left));
+    e_.lea(r10, at(r10, uncounted));
+    e_.store(var(&state_.left), r10);
+  }
+  // What is given back counts as retired for who reads the budget: the block's count minus `uncounted` is `before`.
+  const u16 counted = static_cast<u16>(uncounted ? block_->count : before);
+  if (target <= from) poll(target, counted);
+  if (linkable(target)) {
+    ExitStub& s = site(ExitStub::Kind::link, nullptr);
+    s.rip = target;
+    s.before = counted;
+    e_.byte(0xE9);
+    s.patch = e_.pc();
+    return cold_target({.site = &s});
+  }
+  ExitStub& s = site(ExitStub::Kind::indirect, nullptr);
+  s.before = counted;
+  s.rip = from;
+  linear(r10, target);
+  Mem slot = memory_.jump_slot(e_, {.disp = JumpCache::offset(target)}, r11);
+  e_.load(rcx, slot);
+  e_.note(F::jump, e_.size() - 4, target);
+  e_.lea(rcx, at(rcx, r10, 0, context_.tag));
+  e_.put(kJrcxz, 5);
+  jump_cold(s);
+  slot.disp += 8;
+  e_.jmp_mem(slot);
+  e_.note(F::jump_entry, e_.size() - 4, target);
+}
+
+// To the address in R10.
+void Lowering::jump_indirect(i8 undo_rsp, const TranslatedInsn& p) {
+  ExitStub& s = site(ExitStub::Kind::indirect, &p);
+  s.before = static_cast<u16>(index_ + 1);
+  s.undo_rsp = undo_rsp;
+  look_at_attention(s);
+  if (host_ways().pext) {
+    e_.pext(rcx, r10, var(&state_.jump_bits));
+  } else {
+    static_assert(std::has_single_bit(JumpCache::kSlots));
+    constexpr unsigned kBits = std::countr_zero(JumpCache::kSlots);
+    e_.rorx(rcx, r10, kBits);
+    e_.mov_imm(r11, 64 - kBits);
+    e_.shrx(rcx, rcx, r11);
+  }
+  e_.lea(rcx, at(rcx, rcx, 0));
+  Mem slot = memory_.jump_slot(e_, at(kNone, rcx, 3, kJumpOffset + 8), r11);
+  e_.load(r11, slot);
+  slot.disp = kJumpOffset;
+  e_.load(rcx, slot);
+  e_.lea(rcx, at(rcx, r10, 0, context_.tag));
+  e_.put(kJrcxz, 5);
+  jump_cold(s);
+  e_.jmp_reg(r11);
+}
+
+// The return address onto the stack.
+void Lowering::push_return(const TranslatedInsn& p) {
+  const u8 size = stack_bytes();
+  const Mem top = stack_access(p, true, size);
+  const u64 next = next_of(p);
+  if (size == 4 || next == static_cast<u64>(static_cast<i64>(static_cast<i32>(next)))) {
+    e_.store_imm32(top, static_cast<u32>(next), size == 8);
+  } else {
+    linear(r11, next);
+    e_.store(top, r11);
+  }
+  move_rsp(-size);
+}
+
+void Lowering::branch(const TranslatedInsn& p) {
+  const isa::Insn& i = p.insn;
+  const u64 from = block_->key.linear + p.at;
+  const u64 target = next_of(p) + i.imm;
+  const u16 after = static_cast<u16>(index_ + 1);
+  const bool relative = i.op[0].kind == Kind::imm;
+  const u8 size = stack_bytes();
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL: {
+      const bool call = i.mnemonic == ZYDIS_MNEMONIC_CALL;
+      ended_ = true;
+      if (relative) {
+        if (call) push_return(p);
+        return exit_to(target, from, 0, after);
+      }
+      if (i.op[0].kind == Kind::mem) {
+        e_.op(0, size == 8, 0x8B, r10, memory_access(p, size, false));
+        if (call) e_.store(var(&state_.tmp), r10);
+      }
+      if (call) push_return(p);
+      if (i.op[0].kind == Kind::mem) {
+        if (call) e_.load(r10, var(&state_.tmp));
+      } else if (kHost[i.op[0].reg] != kNone) {
+        size == 8 ? e_.mov(r10, kHost[i.op[0].reg]) : e_.mov32(r10, kHost[i.op[0].reg]);
+      } else {
+        e_.load(r10, gpr(i.op[0].reg));
+      }
+      return jump_indirect(call ? -static_cast<i8>(size) : 0, p);
+    }
+    case ZYDIS_MNEMONIC_RET: {
+      ended_ = true;
+      e_.op(0, size == 8, 0x8B, r10, stack_access(p, false, size));
+      move_rsp(size);
+      return jump_indirect(static_cast<i8>(size), p);
+    }
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+      i.address_bytes == 8 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
+      break;
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
+      e_.mov(rcx, r15);
+      e_.put(kJrcxz, 6, 0x0F, i.mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x84 : 0x85);  // JE, JNE
+      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
+      e_.imm32(0);
+      return;
+    case ZYDIS_MNEMONIC_LOOP:
+      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
+      e_.mov(rcx, r15);
+      e_.put(kJrcxz, 5);
+      e_.byte(0xE9);
+      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
+      e_.imm32(0);
+      return;
+    default: {
+      if (target <= from) {  // a loop goes on: one jump less than the other way round
+        e_.put(0x0F, 0x80 | ((p.raw.insn.opcode & 15) ^ 1));
+        const u32 over = e_.size();
+        e_.imm32(0);
+        exit_to(target, from, static_cast<u16>(block_->count - after), after);
+        flush_islands();
+        e_.patch32(over, e_.size() - (over + 4));
+        return;
+      }
+      e_.put(0x0F, 0x80 | (p.raw.insn.opcode & 15));
+      if (!context_.counted && linkable(target & mask())) {  // nothing to account for: the branch itself is the link
+        ExitStub& s = site(ExitStub::Kind::link, nullptr);
+        s.rip = target & mask();
+        s.before = after;
+        s.patch = e_.pc();
+        return cold_target({.site = &s});
+      }
+      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
+      e_.imm32(0);
+      return;
+    }
+  }
+  // JRCXZ over a jump over a jump.
+  e_.put(kJrcxz, 2, 0xEB, 5, 0xE9);
+  taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
+  e_.imm32(0);
+}
+
+}  // namespace trapline::engine::hostcode

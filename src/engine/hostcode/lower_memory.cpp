@@ -1,0 +1,142 @@
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+using cpu::Seg;
+
+// -- Ways to code that is seldom run. It stands behind the block; JRCXZ reaches 127 bytes, so islands of jumps are put
+// in between.
+void Lowering::cold_target(const Cold& c) {
+  cold_.push_back(c);
+  cold_.back().at = e_.size();
+  e_.imm32(0);
+}
+
+void Lowering::jump_cold(ExitStub& s) {
+  e_.byte(0xE9);
+  cold_target({.site = &s});
+}
+
+void Lowering::jump_hot(u64 to) {
+  c_.byte(0xE9);
+  c_.note(Fixup::Kind::hot, c_.size(), to - block_->entry);
+  c_.imm32(to - (c_.pc() + 4));
+}
+
+void Lowering::jump_cold_if_rcx_0(const Cold& c) {
+  e_.byte(kJrcxz);
+  pending_.push_back(c);
+  pending_.back().at = e_.size();
+  e_.byte(0);
+}
+
+void Lowering::flush_islands() {
+  for (const Cold& c : pending_) {
+    const u32 distance = e_.size() - (c.at + 1);
+    if (distance > 127) failed_ = true;
+    e_.patch8(c.at, static_cast<u8>(distance));
+    e_.byte(0xE9);
+    cold_target(c);
+  }
+  pending_.clear();
+}
+
+// An island goes here if the first waiting jump would be out of reach after the next `ahead` bytes.
+void Lowering::islands(u32 ahead) {
+  if (pending_.empty() || e_.size() - pending_.front().at + ahead + island_margin_ < 120) return;
+  e_.byte(0xEB);
+  const u32 at = e_.size();
+  e_.byte(0);
+  flush_islands();
+  e_.patch8(at, static_cast<u8>(e_.size() - (at + 1)));
+}
+
+// -- Addresses
+// The register of a general register's value, for use in an address.
+u8 Lowering::host_or_load(u8 guest, u8 scratch) {
+  if (kHost[guest] != kNone) return kHost[guest];
+  e_.load(scratch, gpr(guest));
+  return scratch;
+}
+
+// A linear address that moves with the code.
+void Lowering::linear(u8 reg, u64 value) {
+  if (!context_.movable) return e_.mov_imm(reg, value);
+  e_.mov_imm64(reg, value);
+  e_.note(Fixup::Kind::linear, e_.size() - 8, value);
+}
+
+Place Lowering::constant_place(u64 address, bool moves) {
+  if (moves && context_.movable) {
+    linear(r10, address);
+    return {.base = r10, .constant = true, .linear = true, .address = address};
+  }
+  if (address == static_cast<u64>(static_cast<i64>(static_cast<i32>(address))))
+    return {.base = kNone, .disp = static_cast<i32>(address), .constant = true, .address = address};
+  e_.mov_imm(r10, address);
+  return {.base = r10, .constant = true, .address = address};
+}
+
+// Of insn.mem. Clobbers R11; what is in R10 must stay there until the access.
+Place Lowering::place_of(const TranslatedInsn& p) {
+  const isa::MemOperand& m = p.insn.mem;
+  const bool wide = m.address_bytes == 8;
+  const bool based = m.seg == Seg::fs || m.seg == Seg::gs;
+  const bool rip = m.base == isa::kRegRip;
+  if (rip || (m.base == isa::kNoReg && m.index == isa::kNoReg)) {
+    const u64 a = (static_cast<u64>(m.disp) + (rip ? next_of(p) : 0)) & (wide ? ~u64{0} : 0xffffffff);
+    if (rip && !wide) block_->movable = false;
+    if (!based) return constant_place(a, rip && wide);
+    if (rip && wide)
+      linear(r10, a);
+    else
+      e_.mov_imm(r10, a);
+  } else {
+    const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
+    const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
+    const i32 disp = static_cast<i32>(m.disp) + popped_;
+    if (wide && !based && index == kNone) return {.base = base, .disp = disp};
+    e_.lea(r10, at(base, index, m.scale_log2, disp), wide);
+  }
+  if (based) {
+    e_.load(r11, var(&cpu_.seg[static_cast<u8>(m.seg)].linear_base));
+    e_.lea(r10, at(r10, r11, 0), context_.bits64);
+  }
+  return {.base = r10};
+}
+
+// RSP + disp.
+Place Lowering::stack_place(i32 disp) {
+  if (context_.bits64) return {.base = rsp, .disp = disp};
+  e_.lea(r10, at(rsp, disp), false);
+  return {.base = r10};
+}
+
+// Where the instruction's memory operand is, once RCX holds what to add.
+Mem Lowering::memory_access(const TranslatedInsn& p, unsigned size, bool write) {
+  ExitStub& s = site(ExitStub::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.mem.disp += popped_;
+  const Place place = place_of(p);
+  return reach(place, size, write, p.memory, s);
+}
+
+// The stack's new or present top.
+Mem Lowering::stack_access(const TranslatedInsn& p, bool push, unsigned size) {
+  ExitStub& s = site(ExitStub::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.operand = push ? Operand::push : Operand::pop;
+  const Place place = stack_place(push ? -static_cast<i32>(size) : 0);
+  return reach(place, size, push, p.stack, s);
+}
+
+Mem Lowering::reach(const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& s) {
+  s.size = static_cast<u8>(size);
+  s.write = write;
+  memory_.reach(*this, place, size, write, share, s);
+  return memory_.reached(place);
+}
+
+void Lowering::move_rsp(i32 by) { e_.lea(rsp, at(rsp, by), context_.bits64); }
+
+}  // namespace trapline::engine::hostcode

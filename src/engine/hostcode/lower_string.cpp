@@ -1,0 +1,56 @@
+// String instructions: without REP in line, with REP by a thunk (strings.h).
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+// Of one end: RSI or RDI.
+Mem Lowering::string_access(const TranslatedInsn& p, u8 guest, unsigned size, bool write) {
+  islands(56);
+  ExitStub& s = site(ExitStub::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.mem = {.base = guest, .address_bytes = stack_bytes(), .bytes = static_cast<u16>(size)};
+  const Place place{.base = kHost[guest]};
+  return reach(place, size, write, {}, s);
+}
+
+void Lowering::string_once(const TranslatedInsn& p, const StringForm& f) {
+  const unsigned size = 1u << f.size_log2;
+  const auto sized = [&](unsigned opcode, u8 reg, const Mem& m) {
+    e_.op(size == 2 ? 0x66 : 0, size == 8, opcode | (size != 1), reg, m);
+  };
+  constexpr unsigned kLoad = 0x8A, kStore = 0x88, kCompare = 0x3A;
+  switch (f.op) {
+    case StringOp::movs:
+    case StringOp::cmps: {
+      sized(kLoad, r11, string_access(p, isa::rsi, size, false));
+      e_.store(var(&state_.tmp), r11);
+      const Mem m = string_access(p, isa::rdi, size, !f.compares());
+      e_.load(r11, var(&state_.tmp));
+      sized(f.compares() ? kCompare : kStore, r11, m);
+      break;
+    }
+    case StringOp::stos:
+      sized(kStore, rax, string_access(p, isa::rdi, size, true));
+      break;
+    case StringOp::lods:
+      sized(kLoad, rax, string_access(p, isa::rsi, size, false));
+      break;
+    case StringOp::scas:
+      sized(kCompare, rax, string_access(p, isa::rdi, size, false));
+      break;
+  }
+  islands(56);
+  // RCX = - DF; each pointer moves by size - 2 * size * DF.
+  static_assert(cpu::flag::df == 1 << 10);
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.rorx(rcx, rcx, 11);
+  e_.mov_imm(r11, 63);
+  e_.sarx(rcx, rcx, r11);
+  if (size == 8) e_.lea(rcx, at(rcx, rcx, 0));
+  const u8 scale = size == 8 ? 3 : static_cast<u8>(f.size_log2 + 1);
+  const auto step = [&](u8 reg) { e_.lea(reg, at(reg, rcx, scale, static_cast<i32>(size)), context_.bits64); };
+  if (f.reads_source()) step(rsi);
+  if (f.has_destination()) step(rdi);
+}
+
+}  // namespace trapline::engine::hostcode

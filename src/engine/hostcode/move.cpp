@@ -1,0 +1,127 @@
+// The same code at another linear address: programs and libraries are loaded at a place of their own in every process.
+// Its translation is copied, and the fields that Fixup names are made new.
+#include <cstring>
+
+#include "engine/hostcode/code_cache.h"
+#include "engine/hostcode/memory_lowering.h"
+
+namespace trapline::engine::hostcode {
+
+namespace {
+
+// The copy of a block's hot or cold code, in an emitter at its new place.
+class Part {
+ public:
+  Part(Emitter& to, u64 from, u64 end, u64 place) : old_{from}, now_{place}, bytes_{to} {
+    to.begin(place);
+    to.append({reinterpret_cast<const u8*>(from), end - from});
+  }
+  u64 moved() const { return now_ - old_; }
+  u64 now() const { return now_; }
+  std::span<const u8> bytes() const { return {bytes_.data(), bytes_.size()}; }
+  template <class T>
+  T get(u32 at) const {
+    T v;
+    std::memcpy(&v, bytes_.data() + at, sizeof v);
+    return v;
+  }
+  template <class T>
+  void set(u32 at, T v) {
+    bytes_.patch(at, &v, sizeof v);
+  }
+  // disp32 from here to `target`, at the end of its instruction
+  void reach(u32 at, u64 target) { set(at, static_cast<u32>(target - (now_ + at + 4))); }
+
+ private:
+  u64 old_, now_;
+  Emitter& bytes_;
+};
+
+bool names_linear(Fixup::Kind k) {
+  return k == Fixup::Kind::linear || k == Fixup::Kind::look_up || k == Fixup::Kind::look_up_w ||
+         k == Fixup::Kind::jump || k == Fixup::Kind::jump_entry;
+}
+
+}  // namespace
+
+// Addresses of user space that take the long form of a constant.
+bool CodeCache::movable_to(u64 linear) { return linear >> 47 == 0 && linear >= 8 * GiB; }
+
+CodeCache::Moved CodeCache::move(const Block& from, u64 linear, const MemoryLowering& memory, Emitter& hot_copy,
+                                Emitter& cold_copy) {
+  if (!from.movable || from.stale) return Moved::no;
+  const u64 by = linear - from.key.linear;
+  for (const Fixup& f : from.fixups)
+    if (names_linear(f.kind) && !(movable_to(f.value) && movable_to(f.value + by))) return Moved::no;
+  Block& block = all_.emplace_back();
+  block.key = {linear, from.key.gpa, from.key.mode};
+  block.view = from.view;
+  block.count = from.count;
+  block.bytes = from.bytes;
+  block.generation = from.generation;
+  block.code = from.code;
+  block.insns = from.insns;
+  std::vector<Block::Pointer> x87{from.x87.begin(), from.x87.end()};
+  for (Block::Pointer& p : x87) p.rip += by;
+  block.x87 = keep<Block::Pointer>(x87);
+  block.uses_x87 = from.uses_x87;
+  if (!mark(block)) {
+    all_.pop_back();
+    return Moved::no;
+  }
+  Part hot{hot_copy, from.entry, from.end, region_.next()};
+  Part cold{cold_copy, from.cold, from.cold_end, region_.next_cold()};
+  block.entry = hot.now(), block.end = from.end + hot.moved();
+  block.cold = cold.now(), block.cold_end = from.cold_end + cold.moved();
+  block.stale_stub = from.stale_stub + cold.moved();
+  block.first_site = sites_.size(), block.sites = from.sites;
+  for (u64 i = 0; i < from.sites; i++) {
+    ExitStub s = sites_[from.first_site + i];
+    s.block = &block;
+    s.rip += by;
+    if (s.resume) s.resume += hot.moved();
+    if (s.hit) s.hit += hot.moved();
+    if (s.patch) s.patch += hot.moved();
+    s.number = sites_.size();
+    sites_.push_back(s);
+  }
+  using Kind = Fixup::Kind;
+  const auto fix = [&](Part& part, const Fixup& f) {
+    switch (f.kind) {
+      case Kind::outside:
+        if (f.value - from.entry < from.end - from.entry) break;  // within itself
+        part.set(f.at, static_cast<u32>(part.get<u32>(f.at) - part.moved()));
+        break;
+      case Kind::cold:
+        part.reach(f.at, cold.now() + f.value);
+        break;
+      case Kind::hot:
+        part.reach(f.at, hot.now() + f.value);
+        break;
+      case Kind::site:
+        part.set(f.at, reinterpret_cast<u64>(&sites_[f.value - from.first_site + block.first_site]));
+        break;
+      case Kind::linear:
+        part.set(f.at, f.value + by);
+        break;
+      case Kind::look_up:
+      case Kind::look_up_w:
+        part.set(f.at, memory.constant(f, f.value + by));
+        break;
+      case Kind::jump:
+      case Kind::jump_entry:
+        part.set(f.at, JumpCache::offset(f.value + by) + (f.kind == Kind::jump_entry ? 8 : 0));
+        break;
+    }
+  };
+  for (const Fixup& f : from.fixups) fix(hot, f);
+  for (const Fixup& f : from.cold_fixups) fix(cold, f);
+  if (!region_.add(hot.bytes(), cold.bytes())) {
+    return Moved::full;
+  }
+  admit(block);
+  cpu_.count.blocks_translated++;
+  return Moved::yes;
+}
+
+}  // namespace trapline::engine::hostcode

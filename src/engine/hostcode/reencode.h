@@ -1,0 +1,26 @@
+// A decoded guest instruction, written again for the host's 64-bit mode with its general registers and its memory
+// operand replaced. Prefixes that matter, lengths, opmasks, rounding and immediates are kept.
+#pragma once
+
+#include "engine/hostcode/emitter.h"
+#include "engine/vector/encode.h"
+
+namespace trapline::engine::hostcode {
+
+// What takes the place of each field. `reg`, `rm` and `vvvv` are host register numbers in the file of the operand
+// (general ones mapped, vector ones as they are).
+struct Fields {
+  u8 reg = 0, rm = 0, vvvv = 0;
+  u8 opcode_reg = 0;  // register in the opcode byte
+  bool memory = false;
+  Mem mem;
+  bool force_rex = false;  // an 8-bit operand in SPL, BPL, SIL or DIL
+};
+
+// The fields as the guest has them.
+Fields guest_fields(const vector::Decoded& d);
+bool has_opcode_register(const vector::Decoded& d);
+// False: has no host form (legacy-only opcodes); nothing was emitted.
+bool reencode(const vector::Decoded& d, const u8* source, const Fields& f, Emitter& out);
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,220 @@
+#include "engine/hostcode/thunks.h"
+
+#include <cstddef>
+
+#include "base/invariant.h"
+#include "engine/vector/features.h"
+
+namespace trapline::engine::hostcode {
+
+namespace {
+
+// (V)MOVUPS between a vector register, as wide as the host has it, and its place in cpu.vec.
+void vector_move(Emitter& e, bool store, u8 reg, const Mem& m) {
+  const unsigned opcode = store ? 0x11 : 0x10;
+  if (vector::host_has_avx512()) {
+    e.put(0x62, (reg & 8 ? 0 : 0x80) | 0x60 | (reg & 16 ? 0 : 0x10) | 1, 0x7C, 0x48, opcode);
+    e.modrm(reg, m);
+  } else if (vector::host_has_avx()) {
+    e.put(0xC5, (reg & 8 ? 0 : 0x80) | 0x7C, opcode);
+    e.modrm(reg, m);
+  } else {
+    if (reg & 8) e.byte(0x44);
+    e.put(0x0F, opcode);
+    e.modrm(reg, m);
+  }
+}
+
+void mask_move(Emitter& e, bool store, u8 reg, const Mem& m) {
+  if (vector::host_has_avx512bw())
+    e.put(0xC4, 0xE1, 0xF8, store ? 0x91 : 0x90);  // KMOVQ
+  else
+    e.put(0xC5, 0xF8, store ? 0x91 : 0x90);  // KMOVW
+  e.modrm(reg, m);
+}
+
+void vzeroupper(Emitter& e) { e.put(0xC5, 0xF8, 0x77); }
+
+u32 forward_jmp(Emitter& e) {
+  e.byte(0xE9);
+  const u32 at = e.size();
+  e.imm32(0);
+  return at;
+}
+
+void upper_registers_and_masks(Emitter& e, cpu::Vcpu& cpu, bool store) {
+  if (!vector::host_has_avx512()) return;
+  for (u8 i = 16; i < 32; i++) vector_move(e, store, i, var(&cpu.vec.zmm[i]));
+  for (u8 i = 0; i < 8; i++) mask_move(e, store, i, var(&cpu.vec.k[i]));
+}
+
+// Stores leave the registers' upper parts clean if they are.
+void save_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  for (u8 i = 0; i < 16; i++) vector_move(e, true, i, var(&cpu.vec.zmm[i]));
+  upper_registers_and_masks(e, cpu, true);
+  e.op(0, false, 0x0FAE, 3, var(&cpu.vec.mxcsr));     // STMXCSR
+  e.op(0, false, 0x0FAE, 2, var(&state.host_mxcsr));  // LDMXCSR
+  e.store_imm32(var(&state.vec_live), 0, true);
+  if (vector::host_has_avx()) vzeroupper(e);  // C++ may use SSE
+}
+
+// RCX = 0 if ZMM0 to ZMM15 are 0 in cpu.vec above their XMM parts. Leaves the flags alone, and dirty uppers.
+void test_uppers(Emitter& e, cpu::Vcpu& cpu) {
+  const unsigned w = vector::host_has_avx512() ? 0xFC : 0xF8;  // VEX.256 or VEX.128
+  e.put(0xC5, 0xF8, 0x57, 0xC0);                               // VXORPS XMM0, XMM0, XMM0
+  const auto gather = [&](const u8* from) {
+    e.put(0xC5, w, 0x56);  // VORPS (X or Y)MM0, (X or Y)MM0, m
+    e.modrm(0, var(from));
+  };
+  for (u8 i = 0; i < 16; i++) {
+    gather(&cpu.vec.zmm[i][16]);
+    if (vector::host_has_avx512()) gather(&cpu.vec.zmm[i][32]);
+  }
+  if (vector::host_has_avx512()) {
+    e.put(0xC4, 0xE3, 0x7D, 0x19, 0xC1, 1);  // VEXTRACTF128 XMM1, YMM0, 1
+    e.put(0xC5, 0xF8, 0x56, 0xC1);           // VORPS XMM0, XMM0, XMM1
+  }
+  e.put(0xC5, 0xF9, 0x6D, 0xC8);        // VPUNPCKHQDQ XMM1, XMM0, XMM0
+  e.put(0xC5, 0xF8, 0x56, 0xC1);        // VORPS XMM0, XMM0, XMM1
+  e.put(0xC4, 0xE1, 0xF9, 0x7E, 0xC1);  // VMOVQ RCX, XMM0
+}
+
+// Where the guest's uppers are clean, the host's must become so again, not filled with zeros: between dirty uppers and
+// legacy SSE instructions lie some 300 cycles (Intel Optimization Reference Manual, "Mixing Intel AVX and Intel SSE").
+void load_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  u32 done = 0;
+  if (vector::host_has_avx()) {
+    test_uppers(e, cpu);
+    vzeroupper(e);
+    e.put(0xE3, 5);  // JRCXZ
+    const u32 dirty = forward_jmp(e);
+    for (u8 i = 0; i < 16; i++) {
+      if (i & 8) e.byte(0x44);
+      e.put(0x0F, 0x10);  // MOVUPS
+      e.modrm(i, var(&cpu.vec.zmm[i]));
+    }
+    done = forward_jmp(e);
+    land(e, dirty);
+  }
+  for (u8 i = 0; i < 16; i++) vector_move(e, false, i, var(&cpu.vec.zmm[i]));
+  if (done) land(e, done);
+  upper_registers_and_masks(e, cpu, false);
+  e.op(0, false, 0x0FAE, 2, var(&cpu.vec.mxcsr));
+  e.store_imm32(var(&state.vec_live), 1, true);
+}
+
+template <class Fn>
+void each_register(cpu::Vcpu& cpu, Fn fn) {
+  for (u8 g = 0; g < 16; g++)
+    if (kHost[g] != kNone && g != isa::rsp) fn(kHost[g], var(&cpu.gpr[g]));
+}
+
+void load_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  restore_flags(e, cpu.arith);
+  each_register(cpu, [&](u8 host, const Mem& home) { e.load(host, home); });
+  e.load(rsp, var(&cpu.gpr[isa::rsp]));
+  e.jmp_mem(var(&state.target));
+}
+
+void save_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
+  e.store(var(&state.t0), r10);
+  each_register(cpu, [&](u8 host, const Mem& home) { e.store(home, host); });
+  e.store(var(&cpu.gpr[isa::rsp]), rsp);
+  save_flags(e, cpu.arith);
+}
+
+constexpr u8 kSaved[] = {rbx, rbp, r12, r13, r14, r15};
+
+void push_saved(Emitter& e) {
+  for (u8 r : kSaved) {
+    if (r & 8) e.byte(0x41);
+    e.byte(0x50 | (r & 7));
+  }
+  e.lea(rsp, at(rsp, -8));  // calls from here are aligned
+}
+
+void pop_saved(Emitter& e) {
+  e.lea(rsp, at(rsp, 8));
+  for (int i = 5; i >= 0; i--) {
+    const u8 r = kSaved[i];
+    if (r & 8) e.byte(0x41);
+    e.byte(0x58 | (r & 7));
+  }
+  e.byte(0xC3);
+}
+
+// A jump whose slot another one has may find its own among those displaced.
+void find_displaced(Emitter& e, State& state, u64 call) {
+  e.store(var(&state.t0), r10);
+  e.store(var(&state.tmp), r11);
+  e.mov_imm(r10, 0);
+  e.op(0xF2, true, 0x0F38F1, r10, rcx);  // CRC32
+  static_assert(JumpCache::kVictims == 256);
+  e.op(0, false, 0x0FB6, r10, r10, true);  // MOVZX
+  e.load(r11, var(&state.victims));
+  e.lea(r10, at(r10, r10, 0));
+  e.lea(r10, at(r11, r10, 3));
+  e.load(r11, at(r10, offsetof(JumpSlot, negated)));
+  e.lea(rcx, at(rcx, r11, 0));
+  const Mem entry = at(r10, offsetof(JumpSlot, entry));
+  e.put(0xE3, 5 + 14);  // JRCXZ
+  const u32 from = e.size();
+  e.load(r11, var(&state.tmp));
+  e.load(r10, var(&state.t0));
+  e.jmp(call);
+  INVARIANT(e.size() - from == 5 + 14, "the distance of a jump is {}", e.size() - from);
+  e.jmp_mem(entry);
+}
+
+}  // namespace
+
+ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self, ExitStub* trap_site) {
+  ThunkAddresses t;
+  t.enter = e.pc();
+  push_saved(e);
+  e.store(var(&state.host_rsp), rsp);
+  e.store(var(&state.target), rdi);
+  load_guest(e, cpu, state);
+
+  t.load_vec = e.pc();
+  load_vectors(e, cpu, state);
+  e.jmp_reg(r11);
+
+  t.gathered = e.pc();
+  e.load(rcx, var(&state.addend));
+  e.load(r10, var(&state.t0));
+  e.jmp_mem(var(&state.hit));
+
+  t.trap = e.pc();
+  e.load(rsp, var(&state.trap_rsp));
+  e.mov_imm(r11, reinterpret_cast<u64>(trap_site));
+  // goes on as a call
+  t.call = e.pc();
+  save_guest(e, cpu, state);
+  e.load(rsp, var(&state.host_rsp));
+  e.load(rdx, var(&state.vec_live));
+  e.mov(rsi, r11);
+  e.op(0, true, 0x85, rdx, rdx);
+  const u32 dead = forward(e, kZero);
+  save_vectors(e, cpu, state);
+  land(e, dead);
+  e.mov_imm(rdi, reinterpret_cast<u64>(self));
+  e.mov_imm(rax, reinterpret_cast<u64>(handler));
+  e.op(0, false, 0xFF, 2, rax);
+  e.op(0, true, 0x85, rax, rax);
+  const u32 leave = forward(e, kZero);
+  e.store(var(&state.target), rax);
+  e.op(0, true, 0x85, rdx, rdx);
+  const u32 without = forward(e, kZero);
+  load_vectors(e, cpu, state);
+  land(e, without);
+  load_guest(e, cpu, state);
+
+  land(e, leave);
+  pop_saved(e);
+  t.indirect = e.pc();
+  find_displaced(e, state, t.call);
+  return t;
+}
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,59 @@
+// Memory accesses by the tables of views.h.
+#pragma once
+
+#include "engine/hostcode/lower.h"
+#include "engine/translate/strings.h"
+
+namespace trapline::engine::translate {
+
+using hostcode::Context;
+using hostcode::Emitter;
+using hostcode::Fixup;
+using hostcode::Lowering;
+using hostcode::Mem;
+using hostcode::TranslatedInsn;
+using hostcode::Place;
+using hostcode::SharedLookup;
+using hostcode::ExitStub;
+using hostcode::State;
+
+class TableLowering final : public hostcode::MemoryLowering {
+ public:
+  explicit TableLowering(State& state) : state_{state} {}
+  // Emits its thunks at `out`'s place, for when `call` would call C++.
+  void emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call);
+  template <class Fn>
+  void each_thunk(Fn fn) const {  // fn(address, name)
+    for (const u64 thunk : gather_) fn(thunk, "gather");
+    strings_.each([&](u64 thunk) { fn(thunk, "string"); });
+  }
+
+  void prepare(const Context& context, std::vector<TranslatedInsn>& pieces) const override;
+  void begin_block() override { retries_.clear(); }
+  void reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& stub) override;
+  Mem reached(const Place& place) const override;
+  void tail(Lowering& to, u32 number) override;
+  Mem jump_slot(Emitter& e, Mem slot, u8 free) const override;
+  u64 thunk(const ExitStub& stub, bool bits64) const override;
+  u64 constant(const Fixup& fixup, u64 linear) const override;
+
+ private:
+  struct Retry {  // a look-up of its own for an access whose shared one has failed
+    Place place;
+    unsigned size;
+    bool write;
+    ExitStub* site;
+    u64 back;  // goes on here when it finds the slot
+  };
+  void page_sum(Emitter& e, u8 first, unsigned size);
+  void look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write);
+  void look_up_constant(Emitter& e, const Place& place, unsigned size, bool write);
+
+  State& state_;
+  std::vector<Retry> retries_;
+  // r11: ExitStub* of a load of up to 8, 16, 32, 64 bytes at rcx, which may lie in two pages that have slots; else a call
+  u64 gather_[4] = {};
+  StringThunks strings_;
+};
+
+}  // namespace trapline::engine::translate
