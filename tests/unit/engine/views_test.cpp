@@ -201,7 +201,7 @@ TEST_F(ViewsTest, ModesShareAJumpCache) {
 
 // Translated code adds what a slot has, the address and the tag, and jumps if that is 0.
 TEST_F(ViewsTest, NoAddressAndTagFindAnEmptySlot) {
-  const auto* slots = reinterpret_cast<const JumpSlot*>(views->base(View::user) - Views::kJumpBytes);
+  const auto* slots = reinterpret_cast<const hostcode::JumpSlot*>(views->base(View::user) - JumpCache::kBytes);
   for (u64 tag = 0; tag < JumpCache::kTags; tag++)
     for (u64 i = 0; i < JumpCache::kSlots; i++) {
       const u64 found = 0 - slots[i].negated - tag;
