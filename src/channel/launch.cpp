@@ -65,11 +65,10 @@ void fields(Stream& s, Launch& l) {
   s.value(l.ram_fd), s.value(l.kernel_fd), s.value(l.initrd_fd), s.value(l.trace_fd), s.value(l.scan_fd);
   s.value(l.names_fd), s.value(l.devices_fd), s.value(l.miscompile_at), s.value(l.miscompile_how);
   s.value(l.cpu_seconds);
-  s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine);
+  s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine), s.text(l.engine_debug);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.name), s.text(m.arguments);
   s.value(l.memory), s.value(l.cpus), s.value(l.trace_mask), s.value(l.hot_threshold);
-  s.value(l.translate_debug);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |
                              l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6 | l.split_locks_trap << 7);
   s.value(flags);

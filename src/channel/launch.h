@@ -32,8 +32,8 @@ struct Launch {
   bool instructions_clock = false;
   bool debugger = false;
   bool split_locks_trap = false;  // cpu/split_lock.h: what the host does
-  u32 hot_threshold = 32;         // and the three below: engine/translate/options.h
-  u32 translate_debug = 0;
+  u32 hot_threshold = 32;         // and the others of this kind: engine/options.h
+  std::string engine_debug;
   bool count_instructions = true;              // exactly; else engines may save themselves the trouble
   bool verify = false;                         // engine/verify/
   bool dump_guest = false, dump_host = false;  // print translated blocks

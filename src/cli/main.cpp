@@ -23,7 +23,7 @@
 #include "cli/scan_command.h"
 #include "cli/words.h"
 #include "core/core_main.h"
-#include "engine/hostcode/options.h"
+#include "engine/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
 
@@ -73,12 +73,19 @@ std::string rerun_line(int argc, char** argv) {
   return line;
 }
 
-machine::EngineSettings settings_of_environment(bool verify) {
-  // What is to be verified is translated at once.
-  if (verify) engine::hostcode::hot_threshold = 1;
-  const auto miscompile = engine::hostcode::miscompile_of_environment();
-  return {engine::hostcode::hot_threshold_of_environment(), engine::hostcode::debug, miscompile.address,
-          static_cast<u32>(miscompile.how)};
+// TRAPLINE_HOT, TRAPLINE_DEBUG and TRAPLINE_MISCOMPILE: for tests and for finding faults. Error: what is wrong.
+Result<machine::EngineSettings, std::string> settings_of_environment(bool verify) {
+  const auto text_of = [](const char* name) { return std::getenv(name) ? std::getenv(name) : ""; };
+  machine::EngineSettings settings;
+  settings.debug = text_of("TRAPLINE_DEBUG");
+  if (const auto debug = engine::DebugOptions::parse(settings.debug); !debug)
+    return Err{fmt::format("TRAPLINE_DEBUG={}", debug.error())};
+  if (verify) settings.hot_threshold = 1;  // what is to be verified is translated at once
+  if (const char* hot = text_of("TRAPLINE_HOT"); *hot)
+    settings.hot_threshold = static_cast<u32>(std::clamp(std::atoi(hot), 1, 1 << 20));
+  const auto miscompile = engine::Miscompile::parse(text_of("TRAPLINE_MISCOMPILE"));
+  settings.miscompile_at = miscompile.address, settings.miscompile_how = static_cast<u32>(miscompile.how);
+  return settings;
 }
 
 int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
@@ -87,7 +94,9 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
     return static_cast<int>(ExitCode::console_lost);
   }
   options.config.rerun = rerun_line(argc, argv);
-  options.config.engine_settings = settings_of_environment(options.config.verify);
+  auto settings = settings_of_environment(options.config.verify);
+  if (!settings) return usage(settings.error());
+  options.config.engine_settings = std::move(*settings);
   const auto config = cli::check(options);
   if (!config) return usage(config.error());
   if (!config->note.empty()) say(config->note);
@@ -126,9 +135,6 @@ const CLI::App* named_command(const CLI::App& app, const std::vector<std::string
 }
 
 int dispatch(int argc, char** argv, bool output_open) {
-  const auto debug = engine::hostcode::debug_of_environment();
-  if (!debug) return usage(debug.error());
-  engine::hostcode::debug = *debug;
   CLI::App app{"Runs unmodified x86 operating systems without hardware virtualization."};
   app.name("trapline");
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");

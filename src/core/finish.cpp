@@ -40,8 +40,8 @@ void publish_stats() {
     unit->pages.stats.count = unit->cpu.count;
   }
   channel::VcpuStats& first = g_vm->vcpus.front()->pages.stats;
-  first.verified_stretches = engine::verify::stretches;
-  first.verified_instructions = engine::verify::instructions;
+  first.verified_stretches = engine::verify::compared().stretches;
+  first.verified_instructions = engine::verify::compared().instructions;
 }
 
 // Plain copies only: may run in a signal handler.

@@ -8,7 +8,6 @@
 #include "cpu/mmu.h"
 #include "cpu/msr_memory_type.h"
 #include "engine/registry.h"
-#include "engine/hostcode/options.h"
 #include "engine/verify/lockstep.h"
 #include "para/kvm/kvm.h"
 
@@ -29,7 +28,8 @@ void connect_lapics(Vm& vm) {
 
 }  // namespace
 
-VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engine::VcpuSpace& space)
+VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engine::EngineOptions& options,
+                   const engine::VcpuSpace& space)
     : vm{v},
       pages{v.channel.vcpu(index)},
       bus{pages, v.channel.vcpus(), v.launch.instructions_clock},
@@ -51,13 +51,31 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engin
   cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
   cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
   v.code->add_vcpu(&cpu);
-  engine = kind.make(cpu, arena, space);
+  engine = kind.make(cpu, arena, space, options);
 }
 
 VcpuUnit::~VcpuUnit() {
   engine.reset();
   cpu::mmu_destroy(cpu);
 }
+
+namespace {
+
+Result<engine::EngineOptions, std::string> options_of(const channel::Launch& launch) {
+  engine::EngineOptions options;
+  options.count_instructions = launch.count_instructions;
+  options.hot_threshold = std::max(launch.hot_threshold, 1u);
+  options.dump_guest = launch.dump_guest, options.dump_host = launch.dump_host;
+  options.miscompile = {launch.miscompile_at, static_cast<engine::Miscompile::How>(launch.miscompile_how)};
+  auto debug = engine::DebugOptions::parse(launch.engine_debug);
+  if (!debug) return Err{debug.error()};
+  options.debug = *debug;
+  if (launch.verify)
+    options.on_difference = [](const std::string& report) { finish(channel::EndKind::verify_failed, report); };
+  return options;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, GuestMemory ram, channel::Launch launch,
                                                   const devices::DevicePage& devices) {
@@ -70,15 +88,9 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
         fmt::format("engine {}: this host lacks address space for {} vCPUs, there is room for {}: use --cpus {} "
                     "or --engine interpret",
                     kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
-  engine::hostcode::count_instructions = launch.count_instructions;
-  engine::hostcode::hot_threshold = std::max(launch.hot_threshold, 1u);
   cpu::set_split_locks_trap(launch.split_locks_trap);
-  engine::hostcode::debug = launch.translate_debug;
-  engine::hostcode::dump_guest = launch.dump_guest, engine::hostcode::dump_host = launch.dump_host;
-  engine::hostcode::miscompile = {launch.miscompile_at,
-                                   static_cast<engine::hostcode::Miscompile::How>(launch.miscompile_how)};
-  engine::verify::on = launch.verify;
-  engine::verify::on_difference = [](const std::string& report) { finish(channel::EndKind::verify_failed, report); };
+  const auto options = options_of(launch);
+  if (!options) return Err{options.error()};
   auto vm = std::make_unique<Vm>();
   vm->space = std::move(*space);
   vm->channel = std::move(channel);
@@ -102,7 +114,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   vm->devices = std::make_unique<LocalDevices>(devices, vm->channel.vm().serial, posts);
   for (u32 i = 0; i < vm->launch.cpus; i++) {
     static_assert(alignof(VcpuUnit) <= kPageSize);
-    vm->vcpus.emplace_back(new (vm->space[i].structure) VcpuUnit{*vm, i, *kind, vm->space[i]});
+    vm->vcpus.emplace_back(new (vm->space[i].structure) VcpuUnit{*vm, i, *kind, *options, vm->space[i]});
   }
   connect_lapics(*vm);
   if (vm->launch.debugger) vm->debugger = std::make_unique<Debugger>(*vm);

@@ -28,7 +28,8 @@ struct Vm;
 // One vCPU with all that belongs to it.
 struct VcpuUnit {
   // In `space.structure`.
-  VcpuUnit(Vm& vm, u32 index, const engine::EngineKind& kind, const engine::VcpuSpace& space);
+  VcpuUnit(Vm& vm, u32 index, const engine::EngineKind& kind, const engine::EngineOptions& options,
+           const engine::VcpuSpace& space);
   ~VcpuUnit();
   VcpuUnit(const VcpuUnit&) = delete;
 

@@ -14,7 +14,9 @@ constexpr EngineKind kEngines[] = {
     {"translate", 16 * MiB, make_translate, translate_lacks, kTranslateNeeds, true},
     {"interpret",
      16 * MiB,
-     [](cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace&) { return make_interpreter(cpu, arena); },
+     [](cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace&, const EngineOptions&) {
+       return make_interpreter(cpu, arena);
+     },
      [] { return std::string{}; },
      {},
      false},

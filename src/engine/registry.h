@@ -9,6 +9,7 @@
 
 #include "engine/common/host_space.h"
 #include "engine/engine.h"
+#include "engine/options.h"
 
 namespace trapline::engine {
 
@@ -20,7 +21,8 @@ struct EngineKind {
   // One per vCPU, made before the sandbox closes: the last moment for system calls. Stays on the thread that runs
   // `cpu`; dies before `cpu`, `arena` and what `space` names: room as `needs` says, with `cpu` in the structure, or
   // none.
-  std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space);
+  std::unique_ptr<Engine> (*make)(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
+                                  const EngineOptions& options);
   std::string (*lacks)();  // what this host lacks for it, or empty
   SpaceNeeds needs;
   bool verifiable;  // has code to compare with the interpreter (--verify)

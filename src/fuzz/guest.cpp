@@ -12,7 +12,7 @@
 #include "cpu/mmu.h"
 #include "engine/hostcode/code_arena.h"
 #include "engine/registry.h"
-#include "engine/hostcode/options.h"
+#include "engine/options.h"
 #include "engine/vector/vector_unit.h"
 #include "fuzz/native.h"
 #include "fuzz/watchdog.h"
@@ -300,11 +300,12 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   tlb_flush_all(c);
 
   engine::install_vector_signal_handler();
-  engine::hostcode::hot_threshold = 1;  // a sequence runs once
-  engine::hostcode::count_instructions = counted;
+  engine::EngineOptions options;
+  options.hot_threshold = 1;  // a sequence runs once
+  options.count_instructions = counted;
   if (!counted) m.watchdog.emplace(*c.attention);
   m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
-  m.engine = kind->make(c, *m.arena, {});
+  m.engine = kind->make(c, *m.arena, {}, options);
   return g;
 }
 

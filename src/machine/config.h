@@ -19,7 +19,7 @@ struct Module {  // multiboot module: file and its command line
 // What the environment says of engines, for tests. engine/translate/options.h has the meaning of the numbers.
 struct EngineSettings {
   u32 hot_threshold = 32;
-  u32 debug = 0;
+  std::string debug;
   u64 miscompile_at = 0;
   u32 miscompile_how = 0;
 };

@@ -94,7 +94,7 @@ channel::Launch Images::launch(const machine::Config& config) const {
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.debugged();
   const machine::EngineSettings& settings = config.engine_settings;
-  l.hot_threshold = settings.hot_threshold, l.translate_debug = settings.debug;
+  l.hot_threshold = settings.hot_threshold, l.engine_debug = settings.debug;
   l.miscompile_at = settings.miscompile_at, l.miscompile_how = settings.miscompile_how;
   l.split_locks_trap = host_traps_split_locks();
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;

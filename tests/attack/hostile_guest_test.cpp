@@ -12,7 +12,6 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/hostcode/options.h"
 #include "engine/vector/vector_unit.h"
 #include "fuzz/rng.h"
 #include "support/engines.h"
@@ -84,7 +83,6 @@ TEST_P(HostileGuests, EndWithoutHarm) {
   SKIP_UNLESS_OFFERED(GetParam());
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT, SIGALRM}) ::signal(s, on_signal);
   engine::install_vector_signal_handler();
-  engine::hostcode::hot_threshold = 1;
   const u64 first = number_of_environment("TRAPLINE_HOSTILE_SEED", 1);
   const u64 count = number_of_environment("TRAPLINE_HOSTILE_COUNT", 1500);
   for (u64 seed = first; seed < first + count; seed++) {

@@ -74,7 +74,7 @@ class Machine {
     mmu_create(cpu_);
     map_.add_vcpu(&cpu_);
     reset(cpu_, false);
-    engine_ = kind.make(cpu_, arena_, {});
+    engine_ = kind.make(cpu_, arena_, {}, {.hot_threshold = 1});
   }
   ~Machine() {
     engine_.reset();

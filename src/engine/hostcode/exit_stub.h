@@ -41,6 +41,7 @@ struct ExitStub {
   Kind kind = Kind::step;
   bool ends = false;   // nothing of the block comes after it
   bool write = false;  // miss
+  bool asked = false;  // indirect: because of attention, whatever the jump cache has
   Operand operand = Operand::explicit_;
   u8 size = 0;
   i8 undo_rsp = 0;  // indirect: what the branch has added to RSP

@@ -14,8 +14,6 @@ using cpu::Seg;
 
 namespace {
 
-constexpr unsigned kMost = 48;  // instructions of a block
-
 // Computation on general registers and memory that is the same instruction on the host.
 bool stays_itself(ZydisMnemonic m) {
   switch (m) {
@@ -409,7 +407,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = !interpret::block_goes_on(i) || changes_view(i.mnemonic);
-    if (is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
+    if (!debug_.no_inline && is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
     return;
   }
   if (is_nothing(p)) {
@@ -431,11 +429,11 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::plain;
     return;
   }
-  if (as_it_is && (is_xlat(i, context) || is_bit_string(i, context))) {
+  if (as_it_is && !debug_.no_inline && (is_xlat(i, context) || is_bit_string(i, context))) {
     p.treatment = Treatment::special;
     return;
   }
-  if (StringForm form; as_it_is && string_form(i, context.bits64, &form) && !form.repeats) {
+  if (StringForm form; as_it_is && !debug_.no_inline && string_form(i, context.bits64, &form) && !form.repeats) {
     p.treatment = Treatment::special;
     return;
   }
@@ -456,6 +454,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     return;
   }
   if (classify_vector(cpu, ready, p)) {
+    if (debug_.no_vectors && p.treatment == Treatment::vector) p.treatment = Treatment::unit;
     if (!as_it_is && (p.treatment == Treatment::vector || p.treatment == Treatment::x87)) p.treatment = Treatment::unit;
     const Prepared ready_to_call =
         p.treatment == Treatment::unit ? unit_.prepare(cpu, i, p.raw, p.vector) : Prepared::yes;
@@ -478,7 +477,7 @@ bool Front::decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSi
 // The next instruction. False: the block ends before it.
 bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
                 const Ready& ready, std::vector<TranslatedInsn>& out, bool* full) {
-  if (out.size() == kMost || (!out.empty() && out.back().ends)) return false;
+  if (out.size() == debug_.max_block || (!out.empty() && out.back().ends)) return false;
   TranslatedInsn& p = out.emplace_back();
   if (isa::decode(bytes.data(), bytes.size(), size, cpu.vendor(), p.insn, p.raw) != isa::DecodeStatus::ok) {
     out.pop_back();  // crosses the page, or is no instruction

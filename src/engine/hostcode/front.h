@@ -2,6 +2,7 @@
 #pragma once
 
 #include "engine/hostcode/lower.h"
+#include "engine/options.h"
 #include "engine/vector/vector_unit.h"
 
 namespace trapline::engine::hostcode {
@@ -13,7 +14,8 @@ struct Ready {
 
 class Front {
  public:
-  Front(VectorUnit& unit, const MemoryLowering& memory) : unit_{unit}, memory_{memory} {}
+  Front(VectorUnit& unit, const MemoryLowering& memory, const DebugOptions& debug)
+      : unit_{unit}, memory_{memory}, debug_{debug} {}
   // Is there a whole instruction?
   static bool decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size);
   // Decodes from `bytes` (`available` of them, to the end of a page) on, and before offsets of which `ends_at`
@@ -38,6 +40,7 @@ class Front {
   bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, TranslatedInsn& p);
   VectorUnit& unit_;
   const MemoryLowering& memory_;
+  const DebugOptions debug_;
 };
 
 }  // namespace trapline::engine::hostcode

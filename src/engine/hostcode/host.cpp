@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "base/shadow_stack.h"
-#include "engine/hostcode/options.h"
 
 namespace trapline::engine::hostcode {
 
@@ -40,12 +39,11 @@ double pext_cycles() {
   return cycles;
 }
 
-const HostWays& host_ways() {
-  static const HostWays ways{
-      .gs_base = (getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) != 0 && !(debug & debug_option::no_gs_base),
-      .pext = pext_cycles() < kMostCycles && !(debug & debug_option::no_pext),
+HostWays host_ways(const DebugOptions& without) {
+  return {
+      .gs_base = (getauxval(AT_HWCAP2) & kHwcap2Fsgsbase) != 0 && !without.no_gs_base,
+      .pext = pext_cycles() < kMostCycles && !without.no_pext,
   };
-  return ways;
 }
 
 std::string missing_with(bool bmi2, bool shadow_stack) {

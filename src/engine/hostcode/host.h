@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/types.h"
+#include "engine/options.h"
 
 namespace trapline::engine::hostcode {
 
@@ -17,7 +18,8 @@ struct HostWays {
   bool pext = true;
 };
 
-const HostWays& host_ways();
+// This host's, without what the options take away. Measured once; may be asked often.
+HostWays host_ways(const DebugOptions& without = {});
 
 // Cycles of the time stamp counter that a PEXT of a page number takes, measured once (a tenth of a millisecond); 0
 // without BMI2.

@@ -14,7 +14,7 @@ JumpSlot empty(u64 index) { return {needs_value(index) ? 0 - (index + JumpCache:
   return __builtin_ia32_crc32di(0, address_and_tag) & (JumpCache::kVictims - 1);
 }
 // 0 belongs into slot 0, 1 elsewhere.
-JumpSlot empty_victim(u64 index) { return {index == 0 ? ~u64{0} : 0, 0}; }
+Victim empty_victim(u64 index) { return {.negated = index == 0 ? ~u64{0} : 0}; }
 
 }  // namespace
 
@@ -35,7 +35,7 @@ void JumpCache::put(View v, u64 linear, u8 tag, u64 entry, bool stable) {
     for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
   JumpSlot& slot = table(view)[i];
   const JumpSlot now{0 - linear - tag, entry};
-  if (slot.entry && slot.negated != now.negated) keep_victim(view, slot);
+  if (slot.entry && slot.negated != now.negated) keep_victim(view, i, slot);
   slot = now;
   if (list.size() > 4 * kSlots) forget_all();
 }
@@ -44,8 +44,8 @@ u64 JumpCache::find(View v, u64 linear, u8 tag) const {
   if (tag >= kTags) return 0;
   const JumpSlot& s = table(static_cast<u8>(v))[linear & kMask];
   if (s.negated == 0 - linear - tag) return s.entry;
-  const JumpSlot& victim = victims(v)[victim_index(linear + tag)];
-  return victim.negated == 0 - linear - tag ? victim.entry : 0;
+  const Victim& victim = victims(v)[victim_index(linear + tag)];
+  return victim.negated == 0 - linear - tag && victim.negated_linear == 0 - linear ? victim.entry : 0;
 }
 
 void JumpCache::forget(View v, u64 linear, u64 entry) {
@@ -57,9 +57,10 @@ void JumpCache::forget(View v, u64 linear, u64 entry) {
     if (victims_[view][k].entry == entry) victims_[view][k] = empty_victim(k);
 }
 
-void JumpCache::keep_victim(u8 view, const JumpSlot& slot) {
-  const u64 i = victim_index(0 - slot.negated);
-  victims_[view][i] = slot;
+void JumpCache::keep_victim(u8 view, u64 index, const JumpSlot& slot) {
+  const u64 sum = 0 - slot.negated, tag = (sum - index) & kMask;
+  const u64 i = victim_index(sum);
+  victims_[view][i] = {.negated = slot.negated, .negated_linear = tag - sum, .entry = slot.entry};
   victim_[view].set(i);
 }
 

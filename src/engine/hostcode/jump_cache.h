@@ -23,6 +23,15 @@ struct JumpSlot {
   u64 entry = 0;
 };
 
+// One that has been displaced. Here the sum alone would say too little: the address below, with the tag above, has the
+// same.
+struct Victim {
+  u64 negated = 0;         // as it was in its slot
+  u64 negated_linear = 0;  // - gva
+  u64 entry = 0;
+  u64 unused = 0;
+};
+
 class JumpCache {
  public:
   static constexpr u64 kSlots = 131072;
@@ -39,7 +48,7 @@ class JumpCache {
   // `end`: where the table of each view ends; kBytes before that are its own, and zero.
   explicit JumpCache(const std::array<u64, kViews>& end);
 
-  const JumpSlot* victims(View v) const { return victims_[static_cast<u8>(v)].data(); }
+  const Victim* victims(View v) const { return victims_[static_cast<u8>(v)].data(); }
   // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
   void put(View v, u64 linear, u8 tag, u64 entry, bool stable);
   u64 find(View v, u64 linear, u8 tag) const;  // 0: it is not there
@@ -50,12 +59,12 @@ class JumpCache {
 
  private:
   JumpSlot* table(unsigned view) const { return reinterpret_cast<JumpSlot*>(end_[view] - kBytes); }
-  void keep_victim(u8 view, const JumpSlot& slot);
+  void keep_victim(u8 view, u64 index, const JumpSlot& slot);
   void forget_victims();
 
   std::array<u64, kViews> end_;
   std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
-  std::array<std::array<JumpSlot, kVictims>, kViews> victims_;
+  std::array<std::array<Victim, kVictims>, kViews> victims_;
   std::bitset<kVictims> victim_[kViews];  // slots that are not empty
   static constexpr u64 kCodePages = 4096;
   std::bitset<kCodePages> unstable_pages_;  // hashed: pages with entries among the unstable ones

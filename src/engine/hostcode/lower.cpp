@@ -472,7 +472,7 @@ void Lowering::head() {
 
 void Lowering::call_site(const ExitStub& s, const Place& place) {
   u64 thunk = memory_.thunk(s, context_.bits64);
-  if (s.kind == ExitStub::Kind::indirect) {
+  if (s.kind == ExitStub::Kind::indirect && !s.asked) {
     c_.lea(rcx, at(r10, context_.tag));
     thunk = thunks_.indirect;
   } else if (s.kind == ExitStub::Kind::miss && thunk) {
@@ -508,7 +508,8 @@ void Lowering::finish() {
   cold_.clear();
 }
 
-bool Lowering::block(Block& block, const Context& context, const std::vector<TranslatedInsn>& pieces, u32 island_margin) {
+bool Lowering::block(Block& block, const Context& context, const std::vector<TranslatedInsn>& pieces,
+                     u32 island_margin) {
   block_ = &block;
   draft_.clear();
   island_margin_ = island_margin;
@@ -523,7 +524,8 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Tra
   block.first_site = sites_.size();
   block.entry = e_.pc();
   head();
-  if (std::any_of(pieces.begin(), pieces.end(), [](const TranslatedInsn& p) { return p.treatment == Treatment::vector; })) {
+  if (std::any_of(pieces.begin(), pieces.end(),
+                  [](const TranslatedInsn& p) { return p.treatment == Treatment::vector; })) {
     // Where the vector registers are elsewhere, they come back first.
     e_.load(rcx, var(&state_.vec_live));
     e_.put(kJrcxz, 2);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/hostcode/block.h"
+#include "engine/hostcode/host.h"
 #include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/reencode.h"
 #include "engine/hostcode/region.h"
@@ -38,7 +39,7 @@ struct TranslatedInsn {
   cpu::Semantic semantic = nullptr;
   VectorOp vector;
   bool ends = false;
-  u16 at = 0;           // from the block's start
+  u16 at = 0;                  // from the block's start
   SharedLookup memory, stack;  // the look-ups of its explicit operand and of the stack
 };
 
@@ -59,15 +60,17 @@ struct Thunks {
   u64 call = 0;      // r11: ExitStub*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
-  u64 indirect = 0;  // r11: ExitStub*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
+  u64 indirect =
+      0;  // r11: ExitStub*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
 };
 
 class Lowering {
  public:
-  Lowering(cpu::Vcpu& cpu, State& state, Emitter& out, Emitter& cold, const Thunks& thunks, MemoryLowering& memory,
-           std::deque<ExitStub>& sites, std::deque<Called>& called, Draft& draft)
+  Lowering(cpu::Vcpu& cpu, State& state, const HostWays& ways, Emitter& out, Emitter& cold, const Thunks& thunks,
+           MemoryLowering& memory, std::deque<ExitStub>& sites, std::deque<Called>& called, Draft& draft)
       : cpu_{cpu},
         state_{state},
+        ways_{ways},
         e_{out},
         c_{cold},
         thunks_{thunks},
@@ -161,6 +164,7 @@ class Lowering {
 
   cpu::Vcpu& cpu_;
   State& state_;
+  const HostWays ways_;
   Emitter& e_;  // what is run
   Emitter& c_;  // what is seldom run
   const Thunks& thunks_;

@@ -1,6 +1,5 @@
 #include <bit>
 
-#include "engine/hostcode/host.h"
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::hostcode {
@@ -74,11 +73,16 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
 
 // To the address in R10.
 void Lowering::jump_indirect(i8 undo_rsp, const TranslatedInsn& p) {
-  ExitStub& s = site(ExitStub::Kind::indirect, &p);
-  s.before = static_cast<u16>(index_ + 1);
-  s.undo_rsp = undo_rsp;
-  look_at_attention(s);
-  if (host_ways().pext) {
+  const auto stub = [&](bool asked) -> ExitStub& {
+    ExitStub& s = site(ExitStub::Kind::indirect, &p);
+    s.before = static_cast<u16>(index_ + 1);
+    s.undo_rsp = undo_rsp;
+    s.asked = asked;
+    return s;
+  };
+  look_at_attention(stub(true));
+  ExitStub& s = stub(false);
+  if (ways_.pext) {
     e_.pext(rcx, r10, var(&state_.jump_bits));
   } else {
     static_assert(std::has_single_bit(JumpCache::kSlots));

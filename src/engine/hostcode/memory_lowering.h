@@ -44,7 +44,8 @@ class MemoryLowering {
   // Emits what makes the bytes at `place` reachable. What fails goes to `stub` (its size and write are set), which
   // goes on at stub.resume, before all this, or, once it has found them, at the `hit` that is noted here. Clobbers
   // R11; what is in place.base must stay there.
-  virtual void reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& stub) = 0;
+  virtual void reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share,
+                     ExitStub& stub) = 0;
   // The access itself, behind reach().
   virtual Mem reached(const Place& place) const = 0;
   // Behind the block: what reach() has left to be done there, by the number it gave.

@@ -48,7 +48,7 @@ bool names_linear(Fixup::Kind k) {
 bool CodeCache::movable_to(u64 linear) { return linear >> 47 == 0 && linear >= 8 * GiB; }
 
 CodeCache::Moved CodeCache::move(const Block& from, u64 linear, const MemoryLowering& memory, Emitter& hot_copy,
-                                Emitter& cold_copy) {
+                                 Emitter& cold_copy) {
   if (!from.movable || from.stale) return Moved::no;
   const u64 by = linear - from.key.linear;
   for (const Fixup& f : from.fixups)

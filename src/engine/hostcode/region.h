@@ -6,9 +6,9 @@
 #include <span>
 
 #include "base/types.h"
-#include "engine/hostcode/resume.h"
-#include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/jump_cache.h"
+#include "engine/hostcode/memory_lowering.h"
+#include "engine/hostcode/resume.h"
 
 namespace trapline::engine::hostcode {
 
@@ -30,10 +30,10 @@ struct State {
   ResumeFrame resume;
   // Constants that instructions want in memory.
   u64 page_bits = 0, jump_bits = 0;
-  const JumpSlot* victims = nullptr;  // of the current view
-  u64 tables = 0;                     // base of the current view's
-  u64 write_table = 0;                // from what GS has, or from 0 where GS has nothing
-  u64 last_page = 0;                  // of the look-up under way, where there is no PEXT
+  const Victim* victims = nullptr;  // of the current view
+  u64 tables = 0;                   // base of the current view's
+  u64 write_table = 0;              // from what GS has, or from 0 where GS has nothing
+  u64 last_page = 0;                // of the look-up under way, where there is no PEXT
   u32 host_mxcsr = 0x1f80;
   u64 shared[SharedLookup::kSlots] = {};  // what shared look-ups have found
 };

@@ -152,23 +152,31 @@ void find_displaced(Emitter& e, State& state, u64 call) {
   static_assert(JumpCache::kVictims == 256);
   e.op(0, false, 0x0FB6, r10, r10, true);  // MOVZX
   e.load(r11, var(&state.victims));
-  e.lea(r10, at(r10, r10, 0));
+  static_assert(sizeof(Victim) == 4 * 8);
+  e.lea(r10, at(kNone, r10, 2));
   e.lea(r10, at(r11, r10, 3));
-  e.load(r11, at(r10, offsetof(JumpSlot, negated)));
+  constexpr u8 kJrcxz = 0xE3, kJmp = 0xEB;
+  e.load(r11, at(r10, offsetof(Victim, negated)));
   e.lea(rcx, at(rcx, r11, 0));
-  const Mem entry = at(r10, offsetof(JumpSlot, entry));
-  e.put(0xE3, 5 + 14);  // JRCXZ
-  const u32 from = e.size();
+  e.put(kJrcxz, 2, kJmp, 0);
+  const u32 other = e.size();
+  e.load(rcx, var(&state.t0));
+  e.load(r11, at(r10, offsetof(Victim, negated_linear)));
+  e.lea(rcx, at(rcx, r11, 0));
+  e.put(kJrcxz, 0);
+  const u32 found = e.size();
+  e.patch8(other - 1, static_cast<u8>(e.size() - other));
   e.load(r11, var(&state.tmp));
   e.load(r10, var(&state.t0));
   e.jmp(call);
-  INVARIANT(e.size() - from == 5 + 14, "the distance of a jump is {}", e.size() - from);
-  e.jmp_mem(entry);
+  e.patch8(found - 1, static_cast<u8>(e.size() - found));
+  e.jmp_mem(at(r10, offsetof(Victim, entry)));
 }
 
 }  // namespace
 
-ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self, ExitStub* trap_site) {
+ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self,
+                           ExitStub* trap_site) {
   ThunkAddresses t;
   t.enter = e.pc();
   push_saved(e);

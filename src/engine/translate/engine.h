@@ -7,6 +7,7 @@
 #include "engine/common/host_space.h"
 #include "engine/engine.h"
 #include "engine/hostcode/region.h"
+#include "engine/options.h"
 #include "engine/translate/views.h"
 
 namespace trapline::engine {
@@ -15,7 +16,8 @@ class CodeArena;
 
 inline constexpr SpaceNeeds kTranslateNeeds{hostcode::Region::bytes_for(hostcode::kCodeBytes),
                                             translate::Views::kBytes};
-std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space);
+std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
+                                       const EngineOptions& options);
 std::string translate_lacks();  // what this host lacks for it, or empty
 
 }  // namespace trapline::engine

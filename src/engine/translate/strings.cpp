@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "engine/hostcode/block.h"
-#include "engine/hostcode/host.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/thunks.h"
 
@@ -16,8 +15,8 @@ namespace {
 
 class Writer {
  public:
-  Writer(Emitter& e, cpu::Vcpu& cpu, State& state, StringForm form, bool bits64)
-      : e_{e}, cpu_{cpu}, state_{state}, form_{form}, bits64_{bits64} {}
+  Writer(Emitter& e, cpu::Vcpu& cpu, State& state, const HostWays& ways, StringForm form, bool bits64)
+      : e_{e}, cpu_{cpu}, state_{state}, ways_{ways}, form_{form}, bits64_{bits64} {}
 
   void write(u64 call) {
     save();
@@ -72,11 +71,11 @@ class Writer {
     shift(5, r10, kDown);
     e_.op(0, true, 0x03, to, r10);  // ADD
     Mem slot = at(kNone, to, 3);
-    if (write || !host_ways().gs_base) {
+    if (write || !ways_.gs_base) {
       e_.load(r10, var(write ? &state_.write_table : &state_.tables));
       slot = at(r10, to, 3);
     }
-    slot.gs = host_ways().gs_base;
+    slot.gs = ways_.gs_base;
     e_.load(to, slot);
     e_.op(0, true, 0x85, to, to);  // TEST
     slow_if(kZero);
@@ -131,6 +130,7 @@ class Writer {
   Emitter& e_;
   cpu::Vcpu& cpu_;
   State& state_;
+  const HostWays ways_;
   StringForm form_;
   bool bits64_;
   std::vector<u32> slow_;
@@ -138,7 +138,7 @@ class Writer {
 
 }  // namespace
 
-void StringThunks::emit(Emitter& out, cpu::Vcpu& cpu, State& state, u64 call) {
+void StringThunks::emit(Emitter& out, cpu::Vcpu& cpu, State& state, const HostWays& ways, u64 call) {
   for (const bool bits64 : {false, true})
     for (u8 op = 0; op < 5; op++)
       for (u8 size = 0; size < 4; size++) {
@@ -152,7 +152,7 @@ void StringThunks::emit(Emitter& out, cpu::Vcpu& cpu, State& state, u64 call) {
             continue;
           }
           place = out.pc();
-          Writer{out, cpu, state, form, bits64}.write(call);
+          Writer{out, cpu, state, ways, form, bits64}.write(call);
         }
       }
 }

@@ -9,6 +9,7 @@
 
 #include "cpu/vcpu.h"
 #include "engine/hostcode/emitter.h"
+#include "engine/hostcode/host.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/string_form.h"
 
@@ -21,7 +22,7 @@ using hostcode::StringForm;
 class StringThunks {
  public:
   // Emits them at `out`'s place, for 64- and 32-bit code. `call`: the thunk that calls C++.
-  void emit(Emitter& out, cpu::Vcpu& cpu, State& state, u64 call);
+  void emit(Emitter& out, cpu::Vcpu& cpu, State& state, const hostcode::HostWays& ways, u64 call);
   // Not what takes longer than a call: C++ copies with wide registers and goes page by page.
   static constexpr u64 kMostBytes = 512;
   static bool takes(const StringForm& form, u64 count) { return count <= kMostBytes >> form.size_log2; }

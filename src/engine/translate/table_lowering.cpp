@@ -13,13 +13,13 @@ using namespace hostcode;
 
 namespace {
 
-// At the most, with the jump behind it.
-u32 look_up_bytes() { return host_ways().pext ? 64 : 80; }
+// Of a look-up at the most, with the jump behind it.
+u32 look_up_bytes(const HostWays& ways) { return ways.pext ? 64 : 80; }
 
 }  // namespace
 
 void TableLowering::prepare(const Context& context, std::vector<TranslatedInsn>& pieces) const {
-  share_lookups(context, pieces);
+  if (!debug_.no_sharing) share_lookups(context, pieces);
 }
 
 void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call) {
@@ -27,10 +27,11 @@ void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call) {
     gather_[i] = out.pc();
     emit_gather(out, state_, static_cast<u8>(8 << i), call);
   }
-  strings_.emit(out, cpu, state_, call);
+  strings_.emit(out, cpu, state_, ways_, call);
 }
 
 u64 TableLowering::thunk(const ExitStub& s, bool bits64) const {
+  if (debug_.no_thunks) return 0;
   StringForm form;
   if (s.kind == ExitStub::Kind::semantic && string_form(s.called->insn, bits64, &form) && form.repeats)
     return strings_.of(form, bits64);
@@ -42,7 +43,9 @@ u64 TableLowering::constant(const Fixup& f, u64 linear) const {
   return Views::slot_offset(linear, f.size, f.kind == Fixup::Kind::look_up_w);
 }
 
-Mem TableLowering::reached(const Place& p) const { return p.base == kNone ? at(rcx, p.disp) : at(p.base, rcx, 0, p.disp); }
+Mem TableLowering::reached(const Place& p) const {
+  return p.base == kNone ? at(rcx, p.disp) : at(p.base, rcx, 0, p.disp);
+}
 
 // -- Look-ups: RCX becomes what to add to the address, or 0. Clobber R11.
 void TableLowering::look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool write) {
@@ -50,11 +53,11 @@ void TableLowering::look_up(Emitter& e, u8 base, i32 disp, unsigned size, bool w
   if (disp != 0) e.lea(first = r11, at(base, disp));
   page_sum(e, first, size);
   Mem slot = at(kNone, rcx, 3);
-  if (write || !host_ways().gs_base) {
+  if (write || !ways_.gs_base) {
     e.load(r11, var(write ? &state_.write_table : &state_.tables));
     slot = at(r11, rcx, 3);
   }
-  slot.gs = host_ways().gs_base;
+  slot.gs = ways_.gs_base;
   e.load(rcx, slot);
 }
 
@@ -63,12 +66,12 @@ void TableLowering::page_sum(Emitter& e, u8 first, unsigned size) {
   constexpr u8 kUp = 48, kDown = 28;  // rotated so that bit 47 comes to the top, shifted until bit 12 is at the bottom
   static_assert(Views::kPageBits == u64{0xfffffffff} << 12);
   const Mem mask = var(&state_.page_bits);
-  if (host_ways().pext)
+  if (ways_.pext)
     e.pext(rcx, first, mask);
   else
     e.rorx(rcx, first, kUp);
   if (size > 1) e.lea(r11, at(first, static_cast<i32>(size - 1)));
-  if (host_ways().pext) {
+  if (ways_.pext) {
     if (size > 1) e.pext(r11, r11, mask);
   } else {
     if (size > 1) {
@@ -84,7 +87,7 @@ void TableLowering::page_sum(Emitter& e, u8 first, unsigned size) {
 
 // The operand `slot` of the current view's tables.
 Mem TableLowering::jump_slot(Emitter& e, Mem slot, u8 free) const {
-  if (host_ways().gs_base) {
+  if (ways_.gs_base) {
     slot.gs = true;
     return slot;
   }
@@ -110,9 +113,10 @@ void TableLowering::look_up_constant(Emitter& e, const Place& place, unsigned si
   e.load(rcx, slot_at);
 }
 
-void TableLowering::reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& s) {
+void TableLowering::reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share,
+                          ExitStub& s) {
   Emitter& e = to.hot();
-  to.islands(share.slot == SharedLookup::kNone || share.leads ? look_up_bytes() : 16);
+  to.islands(share.slot == SharedLookup::kNone || share.leads ? look_up_bytes(ways_) : 16);
   if (share.slot == SharedLookup::kNone || place.constant) {
     if (place.constant)
       look_up_constant(e, place, size, write);

@@ -8,18 +8,19 @@ namespace trapline::engine::translate {
 
 using hostcode::Context;
 using hostcode::Emitter;
+using hostcode::ExitStub;
 using hostcode::Fixup;
 using hostcode::Lowering;
 using hostcode::Mem;
-using hostcode::TranslatedInsn;
 using hostcode::Place;
 using hostcode::SharedLookup;
-using hostcode::ExitStub;
 using hostcode::State;
+using hostcode::TranslatedInsn;
 
 class TableLowering final : public hostcode::MemoryLowering {
  public:
-  explicit TableLowering(State& state) : state_{state} {}
+  TableLowering(State& state, const hostcode::HostWays& ways, const DebugOptions& debug)
+      : state_{state}, ways_{ways}, debug_{debug} {}
   // Emits its thunks at `out`'s place, for when `call` would call C++.
   void emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call);
   template <class Fn>
@@ -30,7 +31,8 @@ class TableLowering final : public hostcode::MemoryLowering {
 
   void prepare(const Context& context, std::vector<TranslatedInsn>& pieces) const override;
   void begin_block() override { retries_.clear(); }
-  void reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& stub) override;
+  void reach(Lowering& to, const Place& place, unsigned size, bool write, const SharedLookup& share,
+             ExitStub& stub) override;
   Mem reached(const Place& place) const override;
   void tail(Lowering& to, u32 number) override;
   Mem jump_slot(Emitter& e, Mem slot, u8 free) const override;
@@ -50,6 +52,8 @@ class TableLowering final : public hostcode::MemoryLowering {
   void look_up_constant(Emitter& e, const Place& place, unsigned size, bool write);
 
   State& state_;
+  const hostcode::HostWays ways_;
+  const DebugOptions debug_;
   std::vector<Retry> retries_;
   // r11: ExitStub* of a load of up to 8, 16, 32, 64 bytes at rcx, which may lie in two pages that have slots; else a call
   u64 gather_[4] = {};

@@ -21,11 +21,10 @@
 #include "cpu/fpu.h"
 #include "engine/common/code_names.h"
 #include "engine/common/signal_hook.h"
-#include "engine/interpret/block_cache.h"
-#include "engine/interpret/op.h"
 #include "engine/hostcode/host.h"
 #include "engine/hostcode/listing.h"
-#include "engine/hostcode/options.h"
+#include "engine/interpret/block_cache.h"
+#include "engine/interpret/op.h"
 
 namespace trapline::engine::translate {
 
@@ -58,9 +57,10 @@ void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memor
 
 }  // namespace
 
-std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, std::string* why) {
+std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, const EngineOptions& options,
+                                             std::string* why) {
   if (*why = missing_on_host(); !why->empty()) return nullptr;
-  std::unique_ptr<Translator> t{new Translator{cpu}};
+  std::unique_ptr<Translator> t{new Translator{cpu, options}};
   t->region_ = Region::make(reinterpret_cast<u64>(&cpu), space.near, kCodeBytes);
   t->views_ = Views::make(cpu, space.far);
   if (!t->region_ || !t->region_->reaches(reinterpret_cast<u64>(&cpu)) ||
@@ -75,9 +75,9 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   s.write_table = Views::kWriteTable;
   t->trap_site_.kind = ExitStub::Kind::trap;
   t->emitter_.begin(t->region_->next());
-  t->memory_lowering_.emplace(s);
-  t->front_.emplace(t->vector_, *t->memory_lowering_);
-  t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), true);
+  t->memory_lowering_.emplace(s, t->ways_, options.debug);
+  t->front_.emplace(t->vector_, *t->memory_lowering_, options.debug);
+  t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), !options.debug.no_links);
   t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
   t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->thunks_.call);
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
@@ -86,7 +86,6 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   t->code_start_ = t->region_->used();
   cpu.tlb_mirror = t->views_.get();
   signal_hook = handle_signal;
-  t->counted_ = count_instructions;
   if (!t->counted_) {
     struct sigaction action = {};
     action.sa_handler = on_alarm;
@@ -97,7 +96,13 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   return t;
 }
 
-Translator::Translator(Vcpu& cpu) : cpu_{cpu}, arena_{kThunkArena}, vector_{arena_} {}
+Translator::Translator(Vcpu& cpu, const EngineOptions& options)
+    : cpu_{cpu},
+      options_{options},
+      ways_{host_ways(options.debug)},
+      arena_{kThunkArena},
+      vector_{arena_},
+      counted_{options.count_instructions} {}
 
 Translator::~Translator() {
   if (has_timer_) timer_delete(timer_);
@@ -105,7 +110,7 @@ Translator::~Translator() {
   if (current == this) current = nullptr;
 }
 
-u32 Translator::threshold() const { return hot_threshold; }
+u32 Translator::threshold() const { return options_.hot_threshold; }
 
 void Translator::flush() {
   cache_->clear();
@@ -134,7 +139,8 @@ std::vector<ThunkName> Translator::thunk_names() const {
 }
 
 std::string Translator::listing() const {
-  return entered_ ? list({cpu_, region_->state(), thunk_names(), cache_->sites()}, *entered_, true, true) : std::string{};
+  return entered_ ? list({cpu_, region_->state(), thunk_names(), cache_->sites()}, *entered_, true, true)
+                  : std::string{};
 }
 
 // -- Modes
@@ -192,7 +198,7 @@ void Translator::set_view(View view) {
   State& s = region_->state();
   s.tables = views_->base(view);
   s.victims = views_->jumps().victims(view);
-  if (host_ways().gs_base)
+  if (ways_.gs_base)
     write_gs_base(s.tables);
   else
     s.write_table = s.tables + Views::kWriteTable;
@@ -207,7 +213,8 @@ Block* Translator::at_rip() {
   const u64 gpa = page->gpa | (linear & (kPageSize - 1));
   Block* block = cache_->find(linear, gpa, mode_);
   if (!block) return nullptr;
-  if (!block_by_block_) views_->jumps().put(block->view, linear, tag_, block->entry, block->stable);
+  if (!block_by_block_ && !options_.debug.no_jump_cache)
+    views_->jumps().put(block->view, linear, tag_, block->entry, block->stable);
   return block;
 }
 
@@ -218,8 +225,8 @@ void Translator::dump(const Block& block) {
   trace::emit(trace::blocks,
               fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
                           block.key.gpa, block.key.mode, block.count, block.bytes, block.end - block.entry));
-  const std::string lines =
-      list({cpu_, region_->state(), thunk_names(), cache_->sites(), block.first_site}, block, dump_guest, dump_host);
+  const std::string lines = list({cpu_, region_->state(), thunk_names(), cache_->sites(), block.first_site}, block,
+                                 options_.dump_guest, options_.dump_host);
   for (std::size_t at = 0; at < lines.size();) {
     const std::size_t end = lines.find('\n', at);
     trace::emit(trace::blocks, std::string_view{lines}.substr(at, end - at));
@@ -231,7 +238,7 @@ void Translator::dump(const Block& block) {
 
 namespace {
 
-void miscompile_one(std::vector<TranslatedInsn>& pieces, u64 linear) {
+void miscompile_one(const Miscompile& miscompile, std::vector<TranslatedInsn>& pieces, u64 linear) {
   for (TranslatedInsn& p : pieces) {
     if (linear + p.at != miscompile.address) continue;
     if (miscompile.how == Miscompile::How::value) p.insn.bytes[p.insn.length - 1u] ^= 1;
@@ -244,7 +251,8 @@ void miscompile_one(std::vector<TranslatedInsn>& pieces, u64 linear) {
 
 // What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
 // conditional branch a block goes on only if it was mostly not taken so far.
-bool Translator::ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const {
+bool Translator::ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key,
+                         const Key& next) const {
   if (block_by_block_) return false;                                     // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
   if (starts.test(next.gpa & (kPageSize - 1)) && cache_->find(next)) return true;
@@ -279,7 +287,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   View view;
   const u32 mode = mode_of(key, &view);
   if (cache_->find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
-  if (cache_->records() > most_records) flush();
+  if (cache_->records() > options_.most_records) flush();
   Context context;
   context.bits64 = cpu.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
@@ -293,15 +301,16 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   if (!tag_for(mode, &context.tag)) return false;
   context.stable = linear >> 63 && page->global;
   // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
-  context.movable = context.bits64 && CodeCache::movable_to(linear);
+  context.movable = context.bits64 && CodeCache::movable_to(linear) && !options_.debug.no_moving;
   if (context.movable) {
     const Block* const known = cache_->movable(gpa, mode);
-    const auto moved = known ? cache_->move(*known, linear, *memory_lowering_, emitter_, cold_emitter_)
-                             : CodeCache::Moved::no;
+    const auto moved =
+        known ? cache_->move(*known, linear, *memory_lowering_, emitter_, cold_emitter_) : CodeCache::Moved::no;
     if (moved == CodeCache::Moved::full) flush();  // the one to move has gone too: come again
     if (moved != CodeCache::Moved::no) return true;
   }
-  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0, (mode & kX87) != 0};
+  const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0,
+                    (mode & kX87) != 0 && !options_.debug.no_x87};
   u8 bytes[kMostBytes + kLongest];
   const u64 tail = kPageSize - (gpa & (kPageSize - 1));  // in the first page
   u64 available = std::min<u64>(tail, kMostBytes);
@@ -333,8 +342,8 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
     TRACE(blocks, "nothing to translate at {:#x}", linear);
     return false;
   }
-  if (miscompile.how != Miscompile::How::none) [[unlikely]]
-    miscompile_one(pieces_, linear);
+  if (options_.miscompile.how != Miscompile::How::none) [[unlikely]]
+    miscompile_one(options_.miscompile, pieces_, linear);
   Block& block = cache_->append();
   block.key = block_key;
   block.view = view;
@@ -344,8 +353,9 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   block.code = cache_->keep(std::span<const u8>{bytes, block.bytes});
   block.generation = &cpu.code->generation(gpa / kPageSize);
   if (block.crosses()) block.generation2 = &cpu.code->generation(block.key.gpa2 / kPageSize);
-  if (!lowering_) lowering_.emplace(cpu, region_->state(), emitter_, cold_emitter_, thunks_, *memory_lowering_, cache_->sites(),
-                                          cache_->called(), draft_);
+  if (!lowering_)
+    lowering_.emplace(cpu, region_->state(), ways_, emitter_, cold_emitter_, thunks_, *memory_lowering_,
+                      cache_->sites(), cache_->called(), draft_);
   bool lowered = false;
   for (u32 island_margin : {0u, 40u, 120u}) {
     emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
@@ -367,7 +377,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   block.fixups = cache_->keep<Fixup>(draft_.fixups);
   block.cold_fixups = cache_->keep<Fixup>(draft_.cold_fixups);
   cache_->admit(block);
-  if (dump_guest || dump_host) [[unlikely]]
+  if (options_.dump_guest || options_.dump_host) [[unlikely]]
     dump(block);
   cpu.count.blocks_translated++;
   cpu.count.instructions_translated += block.count;

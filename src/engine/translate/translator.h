@@ -6,15 +6,15 @@
 #include <span>
 #include <vector>
 
-#include "engine/hostcode/code_arena.h"
 #include "engine/common/host_space.h"
-#include "engine/interpret/accelerator.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/hostcode/code_cache.h"
 #include "engine/hostcode/front.h"
 #include "engine/hostcode/listing.h"
 #include "engine/hostcode/lower.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/thunks.h"
+#include "engine/interpret/accelerator.h"
 #include "engine/translate/table_lowering.h"
 #include "engine/translate/views.h"
 
@@ -25,7 +25,8 @@ using namespace hostcode;
 class Translator final : public interpret::Accelerator {
  public:
   // `space`: of kTranslateNeeds, or none. Null: this host cannot do it; `why` says what is missing.
-  static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, const VcpuSpace& space, std::string* why);
+  static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, const VcpuSpace& space, const EngineOptions& options,
+                                          std::string* why);
   ~Translator() override;
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
@@ -41,7 +42,7 @@ class Translator final : public interpret::Accelerator {
   bool redirect_trap(ucontext_t& context);
 
  private:
-  explicit Translator(cpu::Vcpu& cpu);
+  Translator(cpu::Vcpu& cpu, const EngineOptions& options);
   static Resume on_call(void* self, ExitStub* site, u64 vectors_were_live);
   Resume call(ExitStub& site, bool vectors);
   Resume miss(ExitStub& site, bool vectors);
@@ -74,6 +75,8 @@ class Translator final : public interpret::Accelerator {
   void dump(const Block& block);
 
   cpu::Vcpu& cpu_;
+  const EngineOptions options_;
+  const HostWays ways_;
   CodeArena arena_;  // the vector unit's thunks
   VectorUnit vector_;
   std::unique_ptr<Region> region_;
@@ -91,7 +94,7 @@ class Translator final : public interpret::Accelerator {
   u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
   u64 base_left_ = 0;
   u64 limit_ = 0;
-  bool counted_ = true;
+  const bool counted_;
   bool block_by_block_ = false;  // for --verify: nothing leads from one block to another
   struct Page {
     View view;
@@ -105,8 +108,8 @@ class Translator final : public interpret::Accelerator {
   u64 armed_ = ~u64{0};  // the deadline it is set to
   u64 deadline_ = 0;
   u32 mode_ = 0;
-  std::vector<u32> modes_;  // those that have blocks; a mode's tag is its index
-  u8 tag_ = JumpCache::kTags;   // of `mode_`; kTags: it has none
+  std::vector<u32> modes_;     // those that have blocks; a mode's tag is its index
+  u8 tag_ = JumpCache::kTags;  // of `mode_`; kTags: it has none
   View view_ = View::kernel;
   ExitReason left_ = ExitReason::nothing;
 };

@@ -47,8 +47,8 @@ class Aside {
 
 }  // namespace
 
-Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner)
-    : inner_{std::move(inner)}, arena_{kThunkArena}, journal_{Journal::shared()} {
+Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnDifference on_difference)
+    : inner_{std::move(inner)}, on_difference_{on_difference}, arena_{kThunkArena}, journal_{Journal::shared()} {
   INVARIANT(inner_->go_block_by_block(), "this engine cannot be verified");
   void* engine = cpu.engine_state;
   reference_ = make_reference(cpu, arena_);
@@ -71,8 +71,8 @@ interpret::Accelerator::ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) 
       case Verdict::not_comparable:
         return ExitReason::one;
       case Verdict::equal:
-        stretches++;
-        instructions += cpu.retired - before_.retired;
+        compared().stretches++;
+        compared().instructions += cpu.retired - before_.retired;
         if (left == ExitReason::fault) return cpu.activity == cpu::Activity::shutdown ? ExitReason::stop : ExitReason::boundary;
         return left;
       case Verdict::differs:
@@ -89,7 +89,7 @@ bool Lockstep::look_wide(u64 rip) {
   constexpr u8 kFirst = 32;
   constexpr u64 kEvery = 64;
   u8& seen = seen_[(rip ^ rip >> 16) & (seen_.size() - 1)];
-  return seen < kFirst ? ++seen : stretches % kEvery == 0;
+  return seen < kFirst ? ++seen : compared().stretches % kEvery == 0;
 }
 
 Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, ExitReason* left) {
@@ -228,14 +228,19 @@ void Lockstep::report(Vcpu& cpu) {
   text += "guest code, as interpret executes it:\n" + code;
   cpu.attention = attention_;
   text += "translated code:\n" + inner_->listing();
-  INVARIANT(on_difference, "{}", text);
-  on_difference(text);
+  on_difference_(text);
   std::abort();
 }
 
-std::unique_ptr<interpret::Accelerator> checked(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner) {
-  if (!on) return inner;
-  return std::make_unique<Lockstep>(cpu, std::move(inner));
+Compared& compared() {
+  static Compared all;
+  return all;
+}
+
+std::unique_ptr<interpret::Accelerator> checked(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner,
+                                                OnDifference on_difference) {
+  if (!on_difference) return inner;
+  return std::make_unique<Lockstep>(cpu, std::move(inner), on_difference);
 }
 
 }  // namespace trapline::engine::verify

@@ -18,16 +18,17 @@
 
 namespace trapline::engine::verify {
 
-// Set by the process that runs engines (core/), before they are made.
-inline bool on = false;
 // Told of the first difference; does not return.
-inline void (*on_difference)(const std::string& report) = nullptr;
-// What has been compared and found equal, by all vCPUs.
-inline u64 stretches = 0, instructions = 0;
+using OnDifference = void (*)(const std::string& report);
+// What has been compared and found equal, by all vCPUs, which take turns.
+struct Compared {
+  u64 stretches = 0, instructions = 0;
+};
+Compared& compared();
 
 class Lockstep final : public interpret::Accelerator {
  public:
-  Lockstep(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner);
+  Lockstep(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnDifference on_difference);
   ~Lockstep() override;
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
@@ -52,6 +53,7 @@ class Lockstep final : public interpret::Accelerator {
   [[noreturn]] void report(cpu::Vcpu& cpu);
 
   std::unique_ptr<interpret::Accelerator> inner_;
+  const OnDifference on_difference_;
   CodeArena arena_;
   std::unique_ptr<Engine> reference_;
   std::shared_ptr<Journal> journal_;
@@ -63,7 +65,8 @@ class Lockstep final : public interpret::Accelerator {
   bool extra_ = false;                               // it did one step more than instructions have retired
 };
 
-// `inner` as it is, or in lockstep with the interpreter when --verify is on.
-std::unique_ptr<interpret::Accelerator> checked(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner);
+// `inner` as it is, or, with somebody to tell of a difference, in lockstep with the interpreter.
+std::unique_ptr<interpret::Accelerator> checked(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner,
+                                                OnDifference on_difference);
 
 }  // namespace trapline::engine::verify

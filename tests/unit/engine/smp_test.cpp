@@ -59,7 +59,7 @@ class SmpVm {
       vm.map_.add_vcpu(&cpu);
       reset(cpu, index != 0);
       begin_flat32();
-      engine = kind.make(cpu, arena, {});
+      engine = kind.make(cpu, arena, {}, {});
     }
     ~Unit() {
       engine.reset();

@@ -1,11 +1,8 @@
 // What a guest can make a translator keep.
 #include <gtest/gtest.h>
 
-#include <utility>
-
 #include "engine/registry.h"
 #include "engine/hostcode/host.h"
-#include "engine/hostcode/options.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
 
@@ -26,10 +23,7 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   constexpr u64 kFrom = 0x300000, kBytes = 0x20000;
   for (u64 at = 0; at < kBytes; at += 2) vm.put(kFrom + at, {0xEB, 0x00});
   vm.put(kFrom + kBytes, {0xF4});
-  hostcode::hot_threshold = 1;
-  hostcode::count_instructions = true;
-  const u64 usual = std::exchange(hostcode::most_records, 2 * MiB);
-  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1, .most_records = 2 * MiB});
   u64 translated[2];
   for (u64& n : translated) {
     const u64 before = vm.cpu.count.blocks_translated;
@@ -40,7 +34,6 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   }
   EXPECT_GT(translated[0], kBytes / 4) << "they were not translated";
   EXPECT_GT(translated[1], kBytes / 4) << "they were not forgotten";
-  hostcode::most_records = usual;
 }
 
 // Zydis has mnemonics for them that every CPU has, in another encoding.
@@ -57,8 +50,7 @@ TEST(Translator, EncodingsOfExtensionsThatAreGoneAreUndefined) {
     for (const auto& bytes : all) {
       InterpretVm vm{Start::long64};
       vm.put(vm.kCode, bytes);
-      hostcode::hot_threshold = 1;
-      vm.engine = find_engine(engine)->make(vm.cpu, vm.arena, {});
+      vm.engine = find_engine(engine)->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
       EXPECT_EQ(vm.run(10), Exit::halted);
       EXPECT_EQ(vm.cpu.rip, vm.kHandlers + 16 * 6 + 1) << engine << ": " << *(bytes.begin() + 2);
     }
@@ -71,8 +63,7 @@ TEST(Translator, ACallToANonCanonicalAddressHasNotHappened) {
   InterpretVm vm{Start::long64};
   vm.put(vm.kCode, {0xFF, 0x54, 0x24, 0xF8, 0xF4});  // CALL [RSP - 8]; HLT
   vm.at<u64>(vm.kStack - 8) = u64{1} << 62;
-  hostcode::hot_threshold = 1;
-  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {});
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
   EXPECT_EQ(vm.run(10), Exit::halted);
   EXPECT_EQ(vm.vector(), 13);
   EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp] + 8), vm.kCode) << "the RIP that the frame has";

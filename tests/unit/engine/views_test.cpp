@@ -158,6 +158,8 @@ TEST_F(ViewsTest, AJumpThatIsDisplacedIsKept) {
   EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
   EXPECT_EQ(views->jumps().find(View::user, kUser, 4), 0u);
   EXPECT_EQ(views->jumps().find(View::kernel, kUser, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, kUser + 1, 2), 0u) << "another address and mode of the same sum";
+  EXPECT_EQ(views->jumps().find(View::user, kUser - 1, 4), 0u);
   views->jumps().forget(View::user, kUser, 111);
   EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0u);
   EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
