@@ -55,8 +55,8 @@ struct EngineOptions {
   bool dump_guest = false, dump_host = false;
   // --verify: told of the first difference, does not return. Null: not verified.
   void (*on_difference)(const std::string& report) = nullptr;
-  DebugOptions debug;
-  Miscompile miscompile;
+  DebugOptions debug = {};
+  Miscompile miscompile = {};
 };
 
 }  // namespace trapline::engine
