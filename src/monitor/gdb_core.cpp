@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "channel/futex.h"
 
@@ -46,11 +47,18 @@ void CoreTarget::set_listening(bool listening) {
   if (channel_) mailbox().attached.store(listening);
 }
 
+// Under the lock, against a resume between look and mark: the pause that it ends would be marked as told, and that mark
+// would stand for the next one.
+bool CoreTarget::to_be_told() {
+  std::lock_guard guard{lock_};
+  return all_paused() && !std::exchange(told_, true);
+}
+
 // Announces each pause once.
 void CoreTarget::watch(DebugMailbox& m) {
   while (!gone_) {
     const u32 seen = m.event.load();
-    if ((m.paused.load(std::memory_order_acquire) & all()) == all() && !told_.exchange(true)) hooks_.paused();
+    if (to_be_told()) hooks_.paused();
     channel::futex_wait(m.event, seen, kLookNs);
   }
 }
@@ -174,7 +182,7 @@ void CoreTarget::resume(u64 run_mask, u64 step_mask, bool step_interrupts) {
   m.stop.store(0);
   m.paused.fetch_and(~((run_mask | step_mask) & all()));
   taken_ = false;
-  told_ = false;                      // after the bits: the watcher must not announce the pause that ends here
+  told_ = false;
   for (u32 i = 0; i < vcpus_; i++) {  // each may be off at once
     const channel::Go go = step_mask >> i & 1  ? channel::Go::step
                            : run_mask >> i & 1 ? channel::Go::run

@@ -1,10 +1,12 @@
 // The debug mailbox from the monitor's side: a gdb::Target over one core after the other (a guest that resets gets a
 // new one).
 //
-// Threads: attach() and detach() are the main thread's, the rest is the server thread's. `lock_` is held while the
-// channel is used; detach() ends any wait on the core first.
+// Threads: attach() and detach() are the main thread's, the rest is the server thread's, but for what the watching
+// thread asks. `lock_` is held while the channel is used; detach() ends any wait on the core, and the watching thread,
+// first.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -52,18 +54,20 @@ class CoreTarget final : public Target {
   u32 tell(channel::DebugCommand command, u32 vcpu);
   bool perform(channel::DebugCommand command, u32 vcpu, u64 address = 0, u32 length = 0);
   void write_stops();
+  bool to_be_told();
   void watch(channel::DebugMailbox& mailbox);
 
   Hooks hooks_;
   std::mutex lock_;
   channel::Channel* channel_ = nullptr;  // null: no core
-  u32 vcpus_ = 1, number_ = 0;
+  std::atomic<u32> vcpus_{1};  // the server's thread asks without the lock while attach() takes the next core over
+  u32 number_ = 0;
   std::vector<channel::DebugStop> stops_;
   bool stops_changed_ = false, listening_ = false;
   bool asked_ = false;  // interrupt() has not been followed yet: the next core inherits it
   std::atomic<bool> gone_{true};
-  std::atomic<bool> told_{false};  // the present pause has been announced
-  bool taken_ = false;             // and taken
+  bool told_ = false;   // the present pause has been announced
+  bool taken_ = false;  // and taken
   std::thread watcher_;
 };
 
