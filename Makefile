@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build install deb run test bench stress fuzz lint clean guests
+.PHONY: help build install deb run test bench stress fuzz tsan lint clean guests
 
 help:
 	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
 	@echo "make stress litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
+	@echo "make tsan   the tests in which threads meet, built with ThreadSanitizer"
 	@echo "make lint   clang-format, layers, width of documents, clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
 
@@ -71,6 +72,11 @@ stress: build
 
 fuzz: build
 	build/trapline fuzz --engine $(or $(ENGINE),interpret) --count 10000000 $(FUZZ_OPTIONS)
+
+tsan:
+	@scripts/setup.sh build test
+	@WERROR=$(WERROR) scripts/build.sh tsan race_tests
+	@ctest --preset tsan -j $(JOBS)
 
 lint:
 	@scripts/setup.sh build test lint

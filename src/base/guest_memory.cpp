@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/benign_race.h"
+
 namespace trapline {
 
 namespace {
@@ -44,6 +46,8 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
   if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd))
     return Err{failed("mmap (below 4 GiB)")};
   if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
+  // vCPUs race for it as the guest's programs do: what they see then is the guest's affair.
+  declare_races_benign(m.base_, m.reserved_, "guest RAM");
   return m;
 }
 
