@@ -28,8 +28,8 @@
 #include "channel/namespaces.h"
 #include "cli/options.h"
 #include "cli/print.h"
-#include "engine/registry.h"
 #include "engine/hostcode/host.h"
+#include "engine/registry.h"
 #include "monitor/split_locks.h"
 
 namespace trapline::cli {

@@ -62,10 +62,10 @@ TEST_P(VerifiedGuest, IsTheSameTranslatedAndInterpreted) {
 }
 
 // All but the one that measures the passing of real time, which is no use at this speed.
-constexpr Bare kGuests[] = {{"modes", 1},    {"faults32", 1},   {"faults64", 1}, {"paging64", 1},
-                            {"segments", 1}, {"tasks", 1},      {"v86", 1},      {"syscall64", 1},
-                            {"debug", 1},    {"interrupts", 1}, {"strings", 1},  {"lookups", 1},  {"smc", 1},
-                            {"moved", 1},    {"smp", 1},        {"smp", 2},      {"vendor64", 1}};
+constexpr Bare kGuests[] = {{"modes", 1},   {"faults32", 1}, {"faults64", 1},  {"paging64", 1}, {"segments", 1},
+                            {"tasks", 1},   {"v86", 1},      {"syscall64", 1}, {"debug", 1},    {"interrupts", 1},
+                            {"strings", 1}, {"lookups", 1},  {"smc", 1},       {"moved", 1},    {"smp", 1},
+                            {"smp", 2},     {"vendor64", 1}};
 std::string name_of(const testing::TestParamInfo<Bare>& info) {
   return fmt::format("{}_{}cpu", info.param.guest, info.param.cpus);
 }

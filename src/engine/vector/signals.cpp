@@ -11,8 +11,8 @@
 #include <mutex>
 
 #include "base/invariant.h"
-#include "engine/hostcode/code_arena.h"
 #include "engine/common/signal_hook.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"
 

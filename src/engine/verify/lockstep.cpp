@@ -73,7 +73,8 @@ interpret::Accelerator::ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) 
       case Verdict::equal:
         compared().stretches++;
         compared().instructions += cpu.retired - before_.retired;
-        if (left == ExitReason::fault) return cpu.activity == cpu::Activity::shutdown ? ExitReason::stop : ExitReason::boundary;
+        if (left == ExitReason::fault)
+          return cpu.activity == cpu::Activity::shutdown ? ExitReason::stop : ExitReason::boundary;
         return left;
       case Verdict::differs:
         break;
@@ -99,8 +100,8 @@ Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, ExitReason* l
   inner_->revoke_writes();
   *left = inner_->run(cpu, key, limit);
   if (*left == ExitReason::nothing) return Verdict::nothing;
-  INVARIANT(*left != ExitReason::halt && *left != ExitReason::stop, "a stretch from {:#x} has done what cannot be done twice",
-            before_.rip);
+  INVARIANT(*left != ExitReason::halt && *left != ExitReason::stop,
+            "a stretch from {:#x} has done what cannot be done twice", before_.rip);
   if (*left == ExitReason::fault) {  // to the handler's first instruction
     cpu.debug_hits = 0;
     (void)cpu::deliver_fault(cpu);

@@ -10,8 +10,8 @@
 
 #include <memory>
 
-#include "engine/hostcode/code_arena.h"
 #include "engine/engine.h"
+#include "engine/hostcode/code_arena.h"
 #include "engine/interpret/accelerator.h"
 #include "engine/verify/journal.h"
 #include "engine/verify/registers.h"

@@ -1,8 +1,8 @@
 // What a guest can make a translator keep.
 #include <gtest/gtest.h>
 
-#include "engine/registry.h"
 #include "engine/hostcode/host.h"
+#include "engine/registry.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
 
