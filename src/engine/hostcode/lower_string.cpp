@@ -9,7 +9,11 @@ Mem Lowering::string_access(const TranslatedInsn& p, u8 guest, unsigned size, bo
   ExitStub& s = site(ExitStub::Kind::miss, &p);
   s.resume = e_.pc();
   s.mem = {.base = guest, .address_bytes = stack_bytes(), .bytes = static_cast<u16>(size)};
-  const Place place{.base = kHost[guest]};
+  Place place{.base = kHost[guest]};
+  if (!context_.bits64) {  // the upper half may be anything
+    e_.lea(r10, at(place.base), false);
+    place.base = r10;
+  }
   return reach(place, size, write, {}, s);
 }
 

@@ -64,6 +64,10 @@ class Writer {
       shift(7, r10, kUp);
       e_.op(0, true, 0x3B, r10, first);  // CMP
       slow_if(kNotZero);
+    } else {  // what the mode does not see must be 0
+      e_.mov32(r10, first);
+      e_.op(0, true, 0x3B, r10, first);  // CMP
+      slow_if(kNotZero);
     }
     shift(5, to, kDown);
     e_.lea(r10, at(first, rcx, form_.size_log2, -1));
