@@ -1,0 +1,188 @@
+#include "cage/cage.h"
+
+#include <cpuid.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/invariant.h"
+#include "channel/futex.h"
+#include "channel/spin.h"
+
+namespace trapline::cage {
+
+namespace {
+
+// In the order of the instruction encoding.
+constexpr Greg kOrder[16] = {rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15};
+
+constexpr u64 kFlagsOfUser = 0x254dd5;  // CF PF AF ZF SF TF DF OF NT RF AC ID
+constexpr u64 kFlagsAlways = 0x202;     // IF and bit 1
+
+// An honest cage answers within microseconds, unless the host gives it no CPU.
+constexpr u64 kPatienceTicks = 20'000'000'000;
+
+// Of the standard format, with what the host has enabled. SDM Vol. 1 13.2.
+u64 xsave_bytes() {
+  static const u64 bytes = [] {
+    u32 a, b = 0, c, d;
+    return __get_cpuid_count(0xd, 0, &a, &b, &c, &d) ? u64{b} : u64{576};
+  }();
+  return bytes;
+}
+
+}  // namespace
+
+void Cage::map(u64 address, u64 length, int prot, int fd, u64 offset, bool populate) {
+  const u64 flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
+  queue_.push_back({SYS_mmap,
+                    {address, length, static_cast<u64>(prot), parts_.nonce.with_flags(flags),
+                     parts_.nonce.with_fd(static_cast<u64>(fd)), offset},
+                    0});
+}
+
+void Cage::unmap(u64 address, u64 length) {
+  queue_.push_back({SYS_munmap, {address, length, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
+}
+
+void Cage::protect(u64 address, u64 length, int prot) {
+  queue_.push_back({SYS_mprotect,
+                    {address, length, static_cast<u64>(prot), parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
+                    0});
+}
+
+void Cage::set_base(int code, u64 base) {
+  queue_.push_back({SYS_arch_prctl,
+                    {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
+                    0});
+}
+
+// The first orders of the queue, as many as fit.
+void Cage::send(u32 after) {
+  Orders orders{};
+  orders.count = static_cast<u32>(std::min<std::size_t>(queue_.size(), kMostOrders));
+  orders.after = after;
+  orders.token = expected_ = parts_.tokens.next() | 1;
+  std::memcpy(orders.order, queue_.data(), orders.count * sizeof(Order));
+  queue_.erase(queue_.begin(), queue_.begin() + orders.count);
+  const std::size_t bytes = offsetof(Orders, order) + orders.count * sizeof(Order);
+  const ssize_t sent = ::write(parts_.order_fd, &orders, bytes);
+  INVARIANT(sent == static_cast<ssize_t>(bytes), "the order pipe took {} of {} bytes", sent, bytes);
+}
+
+bool Cage::check_ack() {
+  if (expected_ == 0) return true;
+  const bool proved = parts_.shared->exchange.ack == expected_;
+  expected_ = 0;
+  if (!proved) kill();
+  return proved;
+}
+
+// For the answer to orders alone.
+bool Cage::await_quietly() {
+  const u64 start = __rdtsc();
+  for (u64 rounds = 1; !stopped(); rounds++) {
+    channel::cpu_relax();
+    if (rounds % 256 == 0) ::sched_yield();
+    if (rounds % 65536 == 0 && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
+      kill();
+      return false;
+    }
+  }
+  turn_++;
+  return true;
+}
+
+bool Cage::await_ready() { return await_quietly() && parts_.shared->exchange.failed == 0; }
+
+bool Cage::carry_out() {
+  while (!queue_.empty() && !dead_) {
+    Exchange& x = parts_.shared->exchange;
+    send(1);
+    x.command = 1;
+    x.answers.store(turn_);
+    if (x.cage_sleeps.load()) channel::futex_wake(x.answers);
+    if (!await_quietly() || !check_ack()) return false;
+  }
+  return !dead_;
+}
+
+void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spins) {
+  Exchange& x = parts_.shared->exchange;
+  while (queue_.size() > kMostOrders) {
+    send(1);
+    x.command = 1;
+    x.answers.store(turn_);
+    if (x.cage_sleeps.load()) channel::futex_wake(x.answers);
+    if (!await_quietly() || !check_ack()) return;
+  }
+  if (dead_) return;
+  for (unsigned i = 0; i < 16; i++) x.new_gregs[kOrder[i]] = r.gpr[i];
+  x.new_fs_base = r.fs_base, x.new_gs_base = r.gs_base;
+  const u64 place = xrstor == kNothing ? 0 : xrstor == kVectors ? kStub + CAGE_VECTORS : kStub + CAGE_STACK + xrstor;
+  x.xrstor = place;
+  x.xmask = components;
+  x.spins = spins;
+  const IretFrame frame{r.rip, 0x33, (r.rflags & kFlagsOfUser) | kFlagsAlways, r.gpr[4], 0x2b};
+  std::memcpy(parts_.shared->stack + (CAGE_IRET - CAGE_STACK), &frame, sizeof frame);
+  if (queue_.empty()) {
+    x.command = 0;
+  } else {
+    send(0);
+    x.command = 1;
+  }
+  x.answers.store(turn_);
+  if (x.cage_sleeps.load()) channel::futex_wake(x.answers);
+}
+
+bool Cage::take(Stop& stop, Registers& r) {
+  turn_++;
+  if (!check_ack()) return false;
+  const Exchange& x = parts_.shared->exchange;
+  u64 g[24];
+  std::memcpy(g, x.gregs, sizeof g);
+  stop.signal = static_cast<int>(__atomic_load_n(&x.signal, __ATOMIC_RELAXED));
+  stop.kept = __atomic_load_n(&x.kept, __ATOMIC_RELAXED) != 0;
+  if (stop.kept) return true;
+  stop.trap = static_cast<u32>(g[Greg::trap]);
+  stop.error = static_cast<u32>(g[Greg::error]);
+  stop.cr2 = g[Greg::cr2];
+  stop.call_address = x.siginfo[1];
+  stop.cs = static_cast<u16>(g[Greg::selectors]);
+  const u64 offset = g[Greg::fpstate] - (kStub + CAGE_STACK);
+  stop.fpstate = g[Greg::fpstate] % 64 == 0 && offset <= CAGE_STACK_BYTES - xsave_bytes() ? offset : kNothing;
+  for (unsigned i = 0; i < 16; i++) r.gpr[i] = g[kOrder[i]];
+  r.rip = g[Greg::rip];
+  r.rflags = (g[Greg::rflags] & kFlagsOfUser) | kFlagsAlways;
+  if (x.fsgsbase) r.fs_base = x.fs_base, r.gs_base = x.gs_base;
+  return true;
+}
+
+void Cage::kick() {
+  if (!dead_) ::syscall(SYS_tgkill, parts_.pid, parts_.pid, kKick);
+}
+
+void Cage::kill() {
+  if (dead_) return;
+  dead_ = true;
+  queue_.clear();
+  ::syscall(SYS_tgkill, parts_.pid, parts_.pid, SIGKILL);
+  while (::waitpid(parts_.pid, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+bool Cage::has_ended() {
+  if (dead_) return true;
+  if (::waitpid(parts_.pid, nullptr, WNOHANG) != parts_.pid) return false;
+  dead_ = true;
+  queue_.clear();
+  return true;
+}
+
+}  // namespace trapline::cage

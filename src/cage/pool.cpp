@@ -1,0 +1,226 @@
+#include "cage/pool.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+
+#include "channel/futex.h"
+
+namespace trapline::cage {
+
+namespace {
+
+constexpr int kSignals[] = {kKick, SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+std::string failed(const char* what) { return fmt::format("{}: {}", what, std::strerror(errno)); }
+
+bool host_has_fsgsbase() {
+  constexpr unsigned long kBit = 2;  // HWCAP2_FSGSBASE
+  return getauxval(AT_HWCAP2) & kBit;
+}
+
+// glibc 2.35 and later register restartable sequences: the kernel would write to an area that is gone.
+void forget_thread() {
+#ifdef SYS_rseq
+  constexpr u32 kSignature = 0x53053053, kUnregister = 1, kBytes = 32;
+  extern const std::ptrdiff_t rseq_offset __asm__("__rseq_offset");
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + rseq_offset;
+  ::syscall(SYS_rseq, area, kBytes, kUnregister, kSignature);
+#endif
+  ::syscall(SYS_set_robust_list, nullptr, 24);
+  ::syscall(SYS_set_tid_address, nullptr);
+}
+
+struct Birth {
+  int shared_fd, ram_fd, copies_fd, order_fd;
+  u64 shared_offset;
+  const std::vector<sock_filter>* filter;
+};
+
+// Places descriptors at their numbers and closes all others.
+bool keep_descriptors(const Birth& b) {
+  constexpr int kAbove = 16;
+  const int ram = ::fcntl(b.ram_fd, F_DUPFD, kAbove), copies = ::fcntl(b.copies_fd, F_DUPFD, kAbove),
+            order = ::fcntl(b.order_fd, F_DUPFD, kAbove);
+  if (ram < 0 || copies < 0 || order < 0) return false;
+  if (::dup2(ram, CAGE_RAM_FD) < 0 || ::dup2(copies, CAGE_COPIES_FD) < 0 || ::dup2(order, CAGE_ORDER_FD) < 0)
+    return false;
+  for (int fd : {0, 1, 2}) ::close(fd);
+  if (::syscall(SYS_close_range, CAGE_ORDER_FD + 1, ~0u, 0) == 0) return true;
+  for (int fd = CAGE_ORDER_FD + 1; fd < 65536; fd++) ::close(fd);  // kernels before 5.9
+  return true;
+}
+
+bool map_stub(const Birth& b) {
+  const auto at = [](u64 offset) { return reinterpret_cast<void*>(kStub + offset); };
+  const auto map = [&](u64 offset, u64 bytes, int flags, int fd, u64 file_offset) {
+    return ::mmap(at(offset), bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd,
+                  static_cast<off_t>(file_offset)) == at(offset);
+  };
+  if (!map(0, CAGE_CODE_BYTES, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) return false;
+  if (!map(CAGE_EXCHANGE, 0x2000, MAP_SHARED, b.shared_fd, b.shared_offset)) return false;
+  if (!map(CAGE_ORDERS, 0x1000, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) return false;
+  if (!map(CAGE_STACK, CAGE_STACK_BYTES, MAP_SHARED, b.shared_fd, b.shared_offset + 0x2000)) return false;
+  std::memcpy(at(0), cage_stub_begin, static_cast<std::size_t>(cage_stub_end - cage_stub_begin));
+  return ::mprotect(at(0), CAGE_CODE_BYTES, PROT_READ | PROT_EXEC) == 0;
+}
+
+void install_handlers() {
+  stack_t stack{};
+  stack.ss_sp = reinterpret_cast<void*>(kStub + CAGE_STACK);
+  stack.ss_size = CAGE_STACK_BYTES;
+  ::sigaltstack(&stack, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = reinterpret_cast<void (*)(int, siginfo_t*, void*)>(
+      kStub + static_cast<u64>(cage_stub_signal - cage_stub_begin));
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  for (const int s : kSignals) ::sigaction(s, &action, nullptr);
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+void limit(int resource) {
+  const rlimit none{0, 0};
+  ::setrlimit(static_cast<__rlimit_resource>(resource), &none);
+}
+
+[[noreturn]] void live(const Birth& b) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() == 1 && ::getpid() != 2) ::_exit(1);  // the core died before the first line
+  ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  ::prctl(PR_SET_DUMPABLE, 0);
+  if (!map_stub(b) || !keep_descriptors(b)) ::_exit(1);
+  for (const int resource : {RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_NOFILE, RLIMIT_FSIZE}) limit(resource);
+  auto* program = reinterpret_cast<sock_fprog*>(kStub + CAGE_EXCHANGE + X_FILTER);
+  auto* code = reinterpret_cast<sock_filter*>(program + 1);
+  program->len = static_cast<unsigned short>(b.filter->size());
+  program->filter = code;
+  std::memcpy(code, b.filter->data(), b.filter->size() * sizeof(sock_filter));
+  install_handlers();
+  forget_thread();
+  reinterpret_cast<void (*)()>(kStub + static_cast<u64>(cage_stub_init - cage_stub_begin))();
+  __builtin_unreachable();
+}
+
+// An order pipe, of which one message at a time is taken.
+bool make_pipe(int (&ends)[2]) { return ::pipe2(ends, O_CLOEXEC) == 0; }
+
+}  // namespace
+
+Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, int copies_fd) {
+  std::unique_ptr<Pool> pool{new Pool};
+  if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
+    return Err{std::string{"signal frames of this CPU do not fit into a cage"}};
+  const int fd = ::memfd_create("cages", MFD_CLOEXEC);
+  if (fd < 0) return Err{failed("memfd_create")};
+  const u64 bytes = count * sizeof(Shared);
+  if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    ::close(fd);
+    return Err{failed("ftruncate")};
+  }
+  void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) {
+    ::close(fd);
+    return Err{failed("mmap of the cages' pages")};
+  }
+  pool->shared_ = static_cast<Shared*>(at);
+  std::string why;
+  for (unsigned i = 0; i < count; i++) {
+    u64 random[3];
+    int ends[2];
+    if (::getrandom(random, sizeof random, 0) != sizeof random || !make_pipe(ends)) {
+      why = failed("pipe");
+      break;
+    }
+    Cage::Parts parts;
+    parts.nonce = {static_cast<u32>(random[0]) | 1, static_cast<u32>(random[0] >> 32) | 1};
+    parts.tokens = Tokens{random[1], random[2]};
+    parts.shared = pool->shared_ + i;
+    parts.shared->exchange.fsgsbase = host_has_fsgsbase();
+    parts.order_fd = ends[1];
+    const std::vector<sock_filter> program = filter(parts.nonce);
+    parts.pid = ::fork();
+    if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program});
+    if (parts.pid < 0) why = failed("fork");
+    ::close(ends[0]);
+    if (parts.pid < 0) {
+      ::close(ends[1]);
+      break;
+    }
+    pool->cages_.push_back(parts);
+  }
+  ::close(fd);
+  if (pool->cages_.empty()) return Err{why};
+  return pool;
+}
+
+Pool::~Pool() {
+  for (const Cage::Parts& c : cages_) {
+    if (::kill(c.pid, SIGKILL) == 0) ::waitpid(c.pid, nullptr, 0);
+    if (c.order_fd >= 0) ::close(c.order_fd);
+  }
+  if (shared_) ::munmap(shared_, cages_.size() * sizeof(Shared));
+}
+
+std::vector<int> Pool::descriptors() const {
+  std::vector<int> out;
+  for (const Cage::Parts& c : cages_) out.push_back(c.order_fd);
+  return out;
+}
+
+std::vector<pid_t> Pool::processes() const {
+  std::vector<pid_t> out;
+  for (const Cage::Parts& c : cages_) out.push_back(c.pid);
+  return out;
+}
+
+void Pool::renumber(const std::vector<int>& fds) {
+  for (std::size_t i = 0; i < cages_.size() && i < fds.size(); i++) cages_[i].order_fd = fds[i];
+}
+
+std::vector<std::unique_ptr<Cage>> Pool::share(unsigned part, unsigned parts) {
+  std::vector<std::unique_ptr<Cage>> out;
+  for (std::size_t i = part; i < cages_.size(); i += parts) {
+    auto cage = std::make_unique<Cage>(cages_[i]);
+    if (cage->await_ready()) out.push_back(std::move(cage));
+  }
+  return out;
+}
+
+std::string missing_on_host() {
+  const int fd = ::memfd_create("cage probe", MFD_CLOEXEC);
+  if (fd < 0 || ::ftruncate(fd, 4096) != 0) return "memfd_create";
+  std::string why;
+  if (auto pool = Pool::make(1, fd, fd); !pool) {
+    why = "cages: " + pool.error();
+  } else {
+    auto cages = (*pool)->share(0, 1);
+    if (cages.empty()) {
+      why = "cages: a process that has given everything up but its filter";
+    } else {
+      cages[0]->map(0x10000000, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
+      if (!cages[0]->carry_out() || cages[0]->shared().exchange.failed != 0)
+        why = "cages: mapping a memfd's page executable";
+    }
+  }
+  ::close(fd);
+  return why;
+}
+
+}  // namespace trapline::cage

@@ -1,0 +1,41 @@
+// Makes cages: processes that have given up everything but the stub and two descriptors, before anything of a guest has
+// been looked at.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "cage/cage.h"
+
+namespace trapline::cage {
+
+class Pool {
+ public:
+  // Forks `count` cages from the calling thread, which must be the only one, and which they do not outlive. ram_fd:
+  // guest RAM; copies_fd: pages with patches. Neither is kept here. Fewer cages than asked for: the host's limits.
+  // Error: one line, there is none.
+  static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, int copies_fd);
+  ~Pool();  // kills them
+  Pool(const Pool&) = delete;
+
+  std::size_t size() const { return cages_.size(); }
+  // The descriptors that the core must keep, and the processes that it must be able to signal.
+  std::vector<int> descriptors() const;
+  std::vector<pid_t> processes() const;
+  // Descriptors have moved: descriptors()[i] is now fds[i].
+  void renumber(const std::vector<int>& fds);
+  // Hands them out: each to one vCPU. Call after renumber().
+  std::vector<std::unique_ptr<Cage>> share(unsigned part, unsigned parts);
+
+ private:
+  Pool() = default;
+  std::vector<Cage::Parts> cages_;
+  Shared* shared_ = nullptr;
+};
+
+// What this host lacks for cages, or empty: makes one and has it map a page.
+std::string missing_on_host();
+
+}  // namespace trapline::cage
