@@ -11,7 +11,7 @@ namespace trapline::trace {
 
 namespace {
 
-constexpr std::array<std::pair<std::string_view, Area>, 11> kAreas{{
+constexpr std::array<std::pair<std::string_view, Area>, 12> kAreas{{
     {"cpu", cpu},
     {"mmu", mmu},
     {"exits", exits},
@@ -21,6 +21,7 @@ constexpr std::array<std::pair<std::string_view, Area>, 11> kAreas{{
     {"msr", msr},
     {"boot", boot},
     {"blocks", blocks},
+    {"cages", cages},
     {"clock", clock},
     {"channel", channel},
 }};
@@ -58,7 +59,7 @@ std::optional<u32> parse(std::string_view areas, std::string* bad) {
 }
 
 std::string_view names() {
-  return "cpu, mmu, exits, interrupts, exceptions, devices, msr, boot, blocks, clock, channel, all";
+  return "cpu, mmu, exits, interrupts, exceptions, devices, msr, boot, blocks, clock, channel, cages, all";
 }
 
 void set_sink(Sink sink) { g_sink = sink ? sink : to_stderr; }

@@ -24,6 +24,7 @@ enum Area : u32 {
   blocks = 1u << 8,      // decode and invalidation of code blocks
   clock = 1u << 9,       // timers armed and fired
   channel = 1u << 10,    // messages between monitor and core
+  cages = 1u << 11,      // direct execution: what runs in cages, and why it leaves them
 };
 
 inline u32 mask = 0;  // set before threads start

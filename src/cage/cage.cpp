@@ -149,6 +149,7 @@ bool Cage::take(Stop& stop, Registers& r) {
   std::memcpy(g, x.gregs, sizeof g);
   stop.signal = static_cast<int>(__atomic_load_n(&x.signal, __ATOMIC_RELAXED));
   stop.kept = __atomic_load_n(&x.kept, __ATOMIC_RELAXED) != 0;
+  stop.inside = x.stopped_at - x.resumed_at;
   if (stop.kept) return true;
   stop.trap = static_cast<u32>(g[Greg::trap]);
   stop.error = static_cast<u32>(g[Greg::error]);
@@ -162,6 +163,15 @@ bool Cage::take(Stop& stop, Registers& r) {
   r.rflags = (g[Greg::rflags] & kFlagsOfUser) | kFlagsAlways;
   if (x.fsgsbase) r.fs_base = x.fs_base, r.gs_base = x.gs_base;
   return true;
+}
+
+void Cage::forget() {
+  Exchange& x = parts_.shared->exchange;
+  std::memset(x.gregs, 0, offsetof(Exchange, ack));
+  std::memset(x.new_gregs, 0, sizeof x.new_gregs);
+  std::memset(parts_.shared->vectors, 0, sizeof parts_.shared->vectors);
+  // The stub waits with RSP below the frame, and keeps nothing there that it needs.
+  std::memset(parts_.shared->stack, 0, sizeof parts_.shared->stack);
 }
 
 void Cage::kick() {

@@ -37,6 +37,7 @@ struct Stop {
   u64 cr2 = 0;
   u64 call_address = 0;  // SIGSYS: behind the instruction
   u16 cs = 0;
+  u64 inside = 0;   // TSC ticks in the guest, as the cage says
   u64 fpstate = 0;  // where in the signal stack the XSAVE image is (offset); ~0: nowhere
 };
 
@@ -68,6 +69,9 @@ class Cage {
 
   // Carries out what is queued, and comes back when the cage has proved that it has. False: it has not (`dead` then).
   bool carry_out();
+
+  // Another guest program will use it: nothing of the last one's registers stays in the pages that it can read.
+  void forget();
 
   // -- Running. What `registers` and `xrstor` say is taken over; then guest code runs until `stopped` says so.
   // xrstor: offset of an XSAVE image in the signal stack, or kVectors for `shared().vectors`; ~0: vectors are left.

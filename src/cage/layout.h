@@ -34,6 +34,7 @@
 #define X_FAILED 0x100  /* what the first order that failed has returned; 0: none */
 #define X_CALLS 0x108   /* futex word, counts up: the cage has handed over */
 #define X_CAGE_SLEEPS 0x10c
+#define X_STAMPS 0x118  /* TSC when the cage last handed over, and when it last went on with the guest */
 #define X_KICKED 0x110  /* a kick came after the core's answer, and before the guest ran */
 #define X_ANSWERS 0x180 /* futex word, counts up: the core has answered */
 #define X_CORE_SLEEPS 0x184
@@ -78,7 +79,8 @@ struct Exchange {
   u64 ack;
   alignas(128) u64 failed;
   std::atomic<u32> calls, cage_sleeps;
-  u32 kicked;
+  u32 kicked, reserved;
+  u64 stopped_at, resumed_at;  // what costs are learnt from; no more
   // Of the core.
   alignas(128) std::atomic<u32> answers;
   std::atomic<u32> core_sleeps;
@@ -91,7 +93,7 @@ struct Exchange {
 // clang-format off
 #define AT(field, offset) static_assert(offsetof(Exchange, field) == (offset))
 AT(gregs, X_GREGS); AT(siginfo, X_SIGINFO); AT(fs_base, X_BASES); AT(ds, X_SELECTORS); AT(signal, X_SIGNAL);
-AT(kept, X_KEPT); AT(ack, X_ACK); AT(failed, X_FAILED); AT(calls, X_CALLS); AT(cage_sleeps, X_CAGE_SLEEPS); AT(kicked, X_KICKED);
+AT(kept, X_KEPT); AT(ack, X_ACK); AT(failed, X_FAILED); AT(calls, X_CALLS); AT(cage_sleeps, X_CAGE_SLEEPS); AT(kicked, X_KICKED); AT(stopped_at, X_STAMPS);
 AT(answers, X_ANSWERS); AT(core_sleeps, X_CORE_SLEEPS); AT(command, X_COMMAND); AT(spins, X_SPINS);
 AT(xrstor, X_XRSTOR); AT(xmask, X_XMASK); AT(fsgsbase, X_FSGSBASE); AT(new_gregs, X_NEW_GREGS);
 AT(new_fs_base, X_NEW_BASES);

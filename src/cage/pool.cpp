@@ -190,10 +190,6 @@ std::vector<pid_t> Pool::processes() const {
   return out;
 }
 
-void Pool::renumber(const std::vector<int>& fds) {
-  for (std::size_t i = 0; i < cages_.size() && i < fds.size(); i++) cages_[i].order_fd = fds[i];
-}
-
 std::vector<std::unique_ptr<Cage>> Pool::share(unsigned part, unsigned parts) {
   std::vector<std::unique_ptr<Cage>> out;
   for (std::size_t i = part; i < cages_.size(); i += parts) {

@@ -24,9 +24,7 @@ class Pool {
   // The descriptors that the core must keep, and the processes that it must be able to signal.
   std::vector<int> descriptors() const;
   std::vector<pid_t> processes() const;
-  // Descriptors have moved: descriptors()[i] is now fds[i].
-  void renumber(const std::vector<int>& fds);
-  // Hands them out: each to one vCPU. Call after renumber().
+  // Hands them out: each to one vCPU.
   std::vector<std::unique_ptr<Cage>> share(unsigned part, unsigned parts);
 
  private:

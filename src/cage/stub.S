@@ -71,6 +71,10 @@ cage_stub_signal:
 
 // ---- Publish and wait ----
 .Lhand_over:
+        rdtsc
+        shl     $32, %rdx
+        or      %rdx, %rax
+        mov     %rax, X(X_STAMPS)
         lock incl X(X_CALLS)                    // a fence, too: X_CORE_SLEEPS is read after it
         mov     X(X_CALLS), %ebx
         cmpl    $0, X(X_CORE_SLEEPS)
@@ -167,6 +171,10 @@ cage_site_order:
         cmpl    $0, X(X_KICKED)
         jne     .Lkicked_at_resume
         lea     AREA(CAGE_IRET), %rsp
+        rdtsc
+        shl     $32, %rdx
+        or      %rdx, %rax
+        mov     %rax, X(X_STAMPS + 8)
         mov     X(X_XRSTOR), %rdi
         test    %rdi, %rdi
         jz      1f

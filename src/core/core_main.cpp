@@ -13,6 +13,7 @@
 #include "base/trace.h"
 #include "base/write.h"
 #include "boot/boot.h"
+#include "cage/pool.h"
 #include "channel/core_start.h"
 #include "channel/shared_page.h"
 #include "channel/trace_sink.h"
@@ -114,14 +115,24 @@ void load_guest(Vm& vm, const boot::BootRequest& request) {
   for (const auto& m : request.modules) release_image(m.bytes);
 }
 
-std::unique_ptr<Vm> set_up(channel::Channel channel, channel::Launch launch) {
+// Before there are threads, and before guest RAM or an image is mapped: forks are cheap then.
+std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
+  const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
+  if (!kind || !kind->cages || launch.instructions_clock || launch.verify) return nullptr;
+  const unsigned each = launch.cpus == 1 ? 12 : 8;
+  auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, launch.ram_fd);
+  if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
+  return std::move(*pool);
+}
+
+std::unique_ptr<Vm> set_up(channel::Channel channel, channel::Launch launch, cage::Pool* cages) {
   const devices::DevicePage* devices = channel::SharedPage<devices::DevicePage>::attach(launch.devices_fd);
   if (!devices) refuse("no address space for the devices' page");
   auto ram = GuestMemory::map(launch.ram_fd, launch.memory);
   if (!ram) refuse(ram.error() + ": give a smaller --memory");
   ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
   await_clock(channel.vm());
-  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices);
+  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices, cages);
   if (!vm) finish(channel::EndKind::boot_failed, vm.error());
   return std::move(*vm);
 }
@@ -140,18 +151,20 @@ int number(const char* text) {
   const u32 vcpus = launch->cpus;
   const u64 cpu_seconds = launch->cpu_seconds;
   trace::mask = launch->trace_mask;
+  const std::unique_ptr<cage::Pool> cages = make_cages(*launch);
   const boot::BootRequest images = read_images(*launch);
   map_executed_log(launch->scan_fd);
   map_code_names(launch->names_fd);
   const bool in_turns = launch->instructions_clock;
-  const auto vm = set_up(std::move(channel), std::move(*launch));
+  const auto vm = set_up(std::move(channel), std::move(*launch), cages.get());
   set_report_vm(vm.get());
   engine::install_vector_signal_handler();
   install_alternate_stack();
   if (!in_turns) start_threads(*vm);
-  const int kept = close_descriptors(trace_fd);
+  const std::vector<int> orders = cages ? cages->descriptors() : std::vector<int>{};
+  const int kept = close_descriptors(trace_fd, orders);
   channel::open_trace(kept);
-  if (auto locked = lock_down({kept, vcpus, cpu_seconds}); !locked) refuse(locked.error());
+  if (auto locked = lock_down({kept, vcpus, cpu_seconds, orders, cages ? cages->processes() : std::vector<pid_t>{}}); !locked) refuse(locked.error());
   load_guest(*vm, images);
   if (in_turns) run_in_turns(*vm);
   g_start.fetch_or(1, std::memory_order_release);

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/invariant.h"
 #include "base/types.h"
 #include "channel/core_start.h"
 #include "channel/namespaces.h"
@@ -61,11 +62,13 @@ u64 size_of(int fd) {
   return ::fstat(fd, &st) == 0 && st.st_size > 0 ? static_cast<u64>(st.st_size) : 0;
 }
 
-void close_from(unsigned first) {
-  if (::syscall(SYS_close_range, first, ~0u, 0) == 0) return;
+// [first, end)
+void close_range(unsigned first, unsigned end) {
+  if (first >= end || ::syscall(SYS_close_range, first, end - 1, 0) == 0) return;
   // Kernels before 5.9, or a container profile that does not know the call.
   const long open_max = ::sysconf(_SC_OPEN_MAX);
-  for (long fd = first; fd < std::clamp(open_max, 1024L, 65536L); fd++) ::close(static_cast<int>(fd));
+  for (long fd = first; fd < std::min<long>(end, std::clamp(open_max, 1024L, 65536L)); fd++)
+    ::close(static_cast<int>(fd));
 }
 
 class Filter {
@@ -100,6 +103,8 @@ class Filter {
   int error_ = 0;
 };
 
+constexpr int kFutexWaitv = 449;  // Linux 5.16; older hosts refuse it themselves
+
 scmp_arg_cmp masked(unsigned arg, u64 mask, u64 value) { return {arg, SCMP_CMP_MASKED_EQ, mask, value}; }
 scmp_arg_cmp equal(unsigned arg, u64 value) { return {arg, SCMP_CMP_EQ, value, 0}; }
 
@@ -119,14 +124,20 @@ void harden_process(bool own_mounts) {
   channel::ignore_group_signals();
 }
 
-int close_descriptors(int keep) {
-  if (keep < 0) {
-    close_from(0);
-    return -1;
+int close_descriptors(int keep, std::vector<int> others) {
+  if (keep > 0) {
+    // `others` may have taken descriptor 0.
+    for (int fd : others) INVARIANT(fd != 0, "descriptor 0 is in use");
+    ::dup2(keep, 0);
   }
-  if (keep != 0) ::dup2(keep, 0);
-  close_from(1);
-  return 0;
+  std::sort(others.begin(), others.end());
+  unsigned next = keep < 0 ? 0 : 1;
+  for (const int fd : others) {
+    close_range(next, static_cast<unsigned>(fd));
+    next = static_cast<unsigned>(fd) + 1;
+  }
+  close_range(next, ~0u);
+  return keep < 0 ? -1 : 0;
 }
 
 u64 data_allowance(u32 vcpus) { return GiB + vcpus * 256 * MiB; }
@@ -157,6 +168,13 @@ Result<void, std::string> lock_down(const Confinement& c) {
   f.allow(SCMP_SYS(mremap), {{1, SCMP_CMP_NE, 0, 0}, equal(3, MREMAP_MAYMOVE)});
   f.allow(SCMP_SYS(mmap), {masked(2, PROT_EXEC, 0), masked(3, MAP_ANONYMOUS, MAP_ANONYMOUS)});
   f.allow(SCMP_SYS(mprotect), {masked(2, PROT_EXEC, 0)});
+  // Cages: their orders, kicks, and whether they live.
+  for (const int fd : c.orders) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(fd))});
+  for (const pid_t pid : c.processes) {
+    f.allow(SCMP_SYS(tgkill), {equal(0, static_cast<u64>(pid))});
+    f.allow(SCMP_SYS(wait4), {equal(0, static_cast<u64>(pid))});
+  }
+  if (!c.processes.empty()) f.allow(kFutexWaitv);
   if (c.trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(c.trace_fd))});
   // libc tells standard error, which is closed, of a smashed stack before it aborts: the crash report is to say
   // SIGABRT.

@@ -3,7 +3,10 @@
 // executable memory.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/types.h"
@@ -14,13 +17,16 @@ namespace trapline::core {
 // mount namespace of its own.
 void harden_process(bool own_mounts);
 
-// Closes every descriptor but `keep` (-1: none), which becomes descriptor 0. Returns 0, or -1 without one.
-int close_descriptors(int keep);
+// Closes every descriptor but `keep` (-1: none), which becomes descriptor 0, and `others`, which stay what they are.
+// Returns 0, or -1 without one.
+int close_descriptors(int keep, std::vector<int> others = {});
 
 struct Confinement {
   int trace_fd = -1;    // the one descriptor that may be written; -1: none
   u32 vcpus = 1;        // memory grows with them
   u64 cpu_seconds = 0;  // of all threads; 0: no limit
+  std::vector<int> orders = {};       // pipes that may be written
+  std::vector<pid_t> processes = {};  // that may be signalled and waited for: cages
 };
 
 // What the core may map beyond what it has when it is locked down: private memory, and address space in all (malloc

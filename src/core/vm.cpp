@@ -44,6 +44,7 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engin
   cpu.cpuid = &v.cpuid;
   cpu.para = v.para.get();
   cpu.attention = &pages.attention;
+  cpu.sleep_word = &pages.sleep;
   cpu::mmu_create(cpu);
   lapic = std::make_unique<cpu::Lapic>(cpu, pages.inbox, pages.mirror);
   cpu.lapic = lapic.get();
@@ -78,7 +79,7 @@ Result<engine::EngineOptions, std::string> options_of(const channel::Launch& lau
 }  // namespace
 
 Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, GuestMemory ram, channel::Launch launch,
-                                                  const devices::DevicePage& devices) {
+                                                  const devices::DevicePage& devices, cage::Pool* cages) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
@@ -89,8 +90,9 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
                     "or --engine interpret",
                     kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
   cpu::set_split_locks_trap(launch.split_locks_trap);
-  const auto options = options_of(launch);
+  auto options = options_of(launch);
   if (!options) return Err{options.error()};
+  const bool launch_cages = cages != nullptr;
   auto vm = std::make_unique<Vm>();
   vm->space = std::move(*space);
   vm->channel = std::move(channel);
@@ -100,6 +102,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   vm->clock.instructions = vm->launch.instructions_clock;
   vm->clock.tsc_khz = page.tsc_khz;
   vm->clock.tsc_offset = page.tsc_offset;
+  if (launch_cages) vm->clock.guest_origin = ~page.tsc_offset + 1;
   vm->clock.virtual_base = vm->clock.ns_to_tsc(page.start_ns);
   auto cpuid = cpu::Cpuid::make({vm->launch.cpus, vm->launch.para_kvm, page.tsc_khz, vm->launch.cpu_features});
   if (!cpuid) return Err{cpuid.error()};
@@ -114,6 +117,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   vm->devices = std::make_unique<LocalDevices>(devices, vm->channel.vm().serial, posts);
   for (u32 i = 0; i < vm->launch.cpus; i++) {
     static_assert(alignof(VcpuUnit) <= kPageSize);
+    options->cages = {cages, i, vm->launch.cpus};
     vm->vcpus.emplace_back(new (vm->space[i].structure) VcpuUnit{*vm, i, *kind, *options, vm->space[i]});
   }
   connect_lapics(*vm);

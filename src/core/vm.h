@@ -49,9 +49,11 @@ struct EndInPlace {
 };
 
 struct Vm {
-  // All parts are ready, and the clock is. Error: one line for the user.
+  // All parts are ready, and the clock is. cages: of this VM, for engines that run guest code directly; kept. Error: one
+  // line for the user.
   static Result<std::unique_ptr<Vm>, std::string> make(channel::Channel channel, GuestMemory ram,
-                                                       channel::Launch launch, const devices::DevicePage& devices);
+                                                       channel::Launch launch, const devices::DevicePage& devices,
+                                                       cage::Pool* cages = nullptr);
 
   channel::Channel channel;
   GuestMemory ram;

@@ -20,7 +20,9 @@ constexpr unsigned lapic_prescale(u64 tsc_khz) { return tsc_khz > 4'294'967 ? 2 
 struct Clock {
   bool instructions = false;
   u64 tsc_khz = 1'000'000;  // frequency of the guest TSC
-  u64 tsc_offset = 0;       // real: guest TSC = host TSC + offset
+  u64 tsc_offset = 0;       // real: VM's TSC = host TSC + offset
+  // What guests saw when that was 0. -tsc_offset where guest code reads the host's TSC itself.
+  u64 guest_origin = 0;
   // instructions: ticks at the start of the running vCPU's current slice; with several vCPUs, they run in turn and only
   // the one whose turn it is writes
   std::atomic<u64> virtual_base{0};

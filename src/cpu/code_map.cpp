@@ -11,6 +11,7 @@
 #include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
+#include "channel/futex.h"
 #include "cpu/mmu.h"
 
 namespace trapline::cpu {
@@ -50,6 +51,13 @@ class Backoff {
  private:
   unsigned rounds_ = 0;
 };
+
+// Sets attention bits, and wakes a vCPU that sleeps while its guest code runs elsewhere.
+void call(Vcpu& cpu, u32 bits) {
+  cpu.attention->fetch_or(bits);
+  if (cpu.sleep_word && cpu.sleep_word->load() == 1 && cpu.sleep_word->exchange(0) == 1)
+    channel::futex_wake(*cpu.sleep_word);
+}
 
 }  // namespace
 
@@ -150,7 +158,7 @@ void CodeMap::rendezvous(Vcpu& self, u64 frame, u64 lines) {
     m.ring[number % Impl::kRing].store(frame, std::memory_order_relaxed);
     m.requests.store(number);
     for (auto& other : m.members)
-      if (other->cpu != &self) other->cpu->attention->fetch_or(attention::smp_request, std::memory_order_release);
+      if (other->cpu != &self) call(*other->cpu, attention::smp_request);
     if (Impl::Member* me = m.member(self))
       m.answer(*me);
     else
@@ -192,7 +200,7 @@ void CodeMap::tell_watchers(u64 frame) {
   const u64 number = epoch_.fetch_add(1, std::memory_order_acq_rel) + 1;
   log_[number % kLog].store(log_entry(number, frame), std::memory_order_release);
   if (!watched_.load(std::memory_order_relaxed)) return;
-  for (auto& m : impl_->members) m->cpu->attention->fetch_or(attention::code_changed, std::memory_order_release);
+  for (auto& m : impl_->members) call(*m->cpu, attention::code_changed);
 }
 
 bool CodeMap::overwritten(u64 since, u64 until, std::vector<u64>& frames) const {

@@ -49,7 +49,7 @@ void Lapic::arm() {
   if (reg_[lvt_timer] & kMasked) return;
   if (timer_mode() == TimerMode::deadline) {
     if (tsc_deadline_ == 0) return;
-    const u64 now = cpu_.vm_tsc(), guest_now = now + cpu_.msr.tsc_adjust;
+    const u64 now = cpu_.vm_tsc(), guest_now = now + cpu_.tsc_shift();
     const u64 ahead = tsc_deadline_ > guest_now ? tsc_deadline_ - guest_now : 0;
     cpu_.timer_deadline = now + ahead < now ? kNever - 1 : now + ahead;
   } else if (timer_running_) {

@@ -49,6 +49,9 @@ struct TlbMirror {
   virtual void flushed_nonglobal() = 0;          // all but global ones (of the current address space, at least)
   virtual void flushed_page(u64 linear) = 0;     // also a large page that holds it
   virtual void switched() = 0;                   // another address space: all but global ones
+  // Which entries of the lower half one of these was about: those of a PCID (0 without them), or of all. Told as well.
+  virtual void flushed_context(u16 pcid) { static_cast<void>(pcid); }
+  virtual void flushed_all_contexts() {}
   virtual void dropped_write(u64 gpa_page) = 0;  // no entry may write to this frame any more
   virtual void dropped_all_write() = 0;
 };

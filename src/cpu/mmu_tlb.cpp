@@ -191,7 +191,9 @@ void tlb_flush_nonglobal(Vcpu& cpu) {
   cpu.count.tlb_flushes++;
   flush_half_nonglobal(t.upper);
   flush_half_nonglobal(t.slot[t.current]);
-  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
+  if (!cpu.tlb_mirror) return;
+  cpu.tlb_mirror->flushed_nonglobal();
+  cpu.tlb_mirror->flushed_context(t.pcid[t.current]);
 }
 
 void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep) {
@@ -206,7 +208,9 @@ void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep) {
     cpu.count.tlb_flushes++;
     flush_half_nonglobal(t.slot[t.current]);
   }
-  if (cpu.tlb_mirror) cpu.tlb_mirror->switched();
+  if (!cpu.tlb_mirror) return;
+  cpu.tlb_mirror->switched();
+  if (!keep) cpu.tlb_mirror->flushed_context(pcid);
 }
 
 void tlb_flush_pcid(Vcpu& cpu, u16 pcid) {
@@ -215,7 +219,9 @@ void tlb_flush_pcid(Vcpu& cpu, u16 pcid) {
   if (t.pcid[t.current] == pcid) flush_half_nonglobal(t.upper);
   for (unsigned i = 0; i < TlbState::kSlots; i++)
     if (t.slot_used[i] && t.pcid[i] == pcid) flush_half_nonglobal(t.slot[i]);
-  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
+  if (!cpu.tlb_mirror) return;
+  cpu.tlb_mirror->flushed_nonglobal();
+  cpu.tlb_mirror->flushed_context(pcid);
 }
 
 void tlb_flush_all_nonglobal(Vcpu& cpu) {
@@ -223,7 +229,9 @@ void tlb_flush_all_nonglobal(Vcpu& cpu) {
   cpu.count.tlb_flushes++;
   flush_half_nonglobal(t.upper);
   for (TlbState::Half& half : t.slot) flush_half_nonglobal(half);
-  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_nonglobal();
+  if (!cpu.tlb_mirror) return;
+  cpu.tlb_mirror->flushed_nonglobal();
+  cpu.tlb_mirror->flushed_all_contexts();
 }
 
 void tlb_flush_page(Vcpu& cpu, u64 linear) {

@@ -138,6 +138,9 @@ struct Vcpu {
 
   std::atomic<u32> own_attention{0};
   std::atomic<u32>* attention = &own_attention;  // may be moved into a page shared with the monitor
+  // 1 while the vCPU's thread sleeps: who sets attention bits exchanges it for 0 and wakes (channel::wake). Null: it
+  // never sleeps inside an engine.
+  std::atomic<u32>* sleep_word = nullptr;
   // After STI, MOV SS, POP SS: no interrupt (and for SS no #DB) before the next instruction ends.
   bool interrupt_shadow = false;
   bool nmi_blocked = false;  // from NMI delivery to IRET
@@ -188,7 +191,9 @@ struct Vcpu {
   // Of the policy; without one (tests) the host's.
   isa::Vendor vendor() const { return cpuid ? cpuid->vendor() : isa::host_vendor(); }
 
-  u64 tsc() const { return clock->tsc(retired - slice_start) + msr.tsc_adjust; }
+  // The guest's TSC is the VM's and this.
+  u64 tsc_shift() const { return clock->guest_origin + msr.tsc_adjust; }
+  u64 tsc() const { return clock->tsc(retired - slice_start) + tsc_shift(); }
   u64 vm_tsc() const { return clock->tsc(retired - slice_start); }
 
   u32 rflags() const {

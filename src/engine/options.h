@@ -7,6 +7,10 @@
 #include "base/result.h"
 #include "base/types.h"
 
+namespace trapline::cage {
+class Pool;
+}
+
 namespace trapline::engine {
 
 // TRAPLINE_DEBUG=WORD,...: what translated code does without, to find out what is wrong.
@@ -42,6 +46,13 @@ struct Miscompile {
   static Miscompile parse(const char* text);
 };
 
+// What an engine may use of the VM's cages (cage/pool.h): every `parts`-th, from `part` on.
+struct CageShare {
+  cage::Pool* pool = nullptr;  // null: none
+  unsigned part = 0, parts = 1;
+  u64 most_mappings = 40'000;  // that the host allows each
+};
+
 struct EngineOptions {
   // Translated code counts the instructions that retire: needed for --clock instructions, budgets, --stats and
   // debuggers. Without it cpu.retired counts only what was interpreted.
@@ -55,6 +66,7 @@ struct EngineOptions {
   bool dump_guest = false, dump_host = false;
   // --verify: told of the first difference, does not return. Null: not verified.
   void (*on_difference)(const std::string& report) = nullptr;
+  CageShare cages = {};
   DebugOptions debug = {};
   Miscompile miscompile = {};
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "engine/interpret/interpreter.h"
+#include "engine/patch/engine.h"
 #include "engine/translate/engine.h"
 
 namespace trapline::engine {
@@ -12,6 +13,7 @@ namespace {
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
     {"translate", 16 * MiB, make_translate, translate_lacks, kTranslateNeeds, true},
+    {"patch", 16 * MiB, make_patch, patch_lacks, kTranslateNeeds, true, true},
     {"interpret",
      16 * MiB,
      [](cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace&, const EngineOptions&) {
@@ -54,8 +56,8 @@ const EngineKind* find_engine(std::string_view name, u32 vcpus) {
 }
 
 std::string no_engine(std::string_view name) {
-  const bool planned = name == "patch";
-  return fmt::format("{}: use {}", planned ? " is not built into this version" : ": no such engine", engine_names());
+  static_cast<void>(name);
+  return fmt::format(": no such engine: use {}", engine_names());
 }
 
 std::string engine_names() {

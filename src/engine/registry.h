@@ -26,6 +26,7 @@ struct EngineKind {
   std::string (*lacks)();  // what this host lacks for it, or empty
   SpaceNeeds needs;
   bool verifiable;  // has code to compare with the interpreter (--verify)
+  bool cages = false;  // uses those of EngineOptions::cages
 
   // What this host, with the limits that this process has, lacks for a VM of so many vCPUs, or empty.
   std::string missing(u32 vcpus = 1) const;

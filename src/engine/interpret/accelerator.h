@@ -28,6 +28,11 @@ struct Accelerator {
   // `decoded` has what the interpreter has come to.
   virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const BlockCache& decoded) = 0;
   virtual void flush() = 0;
+  // User code at cpu.rip is for `run` now, however seldom it has run. Asked for CPL 3 only.
+  virtual bool takes(const cpu::Vcpu& cpu) {
+    static_cast<void>(cpu);
+    return false;
+  }
   // Entries before a block counts as hot.
   virtual u32 threshold() const = 0;
 

@@ -272,6 +272,13 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
     }
     run_.key = mode_key(cpu);
     set_limit(cpu, end);
+    if (cpu.cpl == 3 && accelerator_ && accelerator_->takes(cpu)) {
+      MaybeExit e;
+      if (accelerated(cpu, end, &e)) {
+        if (e) return *e;
+        continue;
+      }
+    }
     Block* block = lookup(cpu, run_.key);
     if (!block) {
       if (const MaybeExit e = deliver(cpu)) return *e;

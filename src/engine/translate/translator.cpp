@@ -635,6 +635,7 @@ Resume Translator::dispatch(ExitStub* site, bool same_mode) {
       set_mode(mode, view);
       set_view(view);
     }
+    if (user_gate_ && view == View::user && user_gate_->wants_user()) return leave(ExitReason::boundary);
     if (cache_->code_changed()) cache_->check_code();
     if (views_->remapped.any()) cache_->check_mapping(std::exchange(views_->remapped, {}));
   }

@@ -22,6 +22,13 @@ namespace trapline::engine::translate {
 
 using namespace hostcode;
 
+// Whoever else may run user code.
+struct UserGate {
+  virtual ~UserGate() = default;
+  // The translator is about to go on with user code at cpu.rip, having come from elsewhere. True: it is to leave.
+  virtual bool wants_user() = 0;
+};
+
 class Translator final : public interpret::Accelerator {
  public:
   // `space`: of kTranslateNeeds, or none. Null: this host cannot do it; `why` says what is missing.
@@ -36,6 +43,9 @@ class Translator final : public interpret::Accelerator {
   bool go_block_by_block() override;
   void revoke_writes() override;
   std::string listing() const override;
+
+  // Not owned; null: none.
+  void set_user_gate(UserGate* gate) { user_gate_ = gate; }
 
   void alarm();  // from the timer's signal handler
   // For the signal handler: async-signal-safe. A fault in translated code goes on at trap(); false: it was not there.
@@ -94,6 +104,7 @@ class Translator final : public interpret::Accelerator {
   u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
   u64 base_left_ = 0;
   u64 limit_ = 0;
+  UserGate* user_gate_ = nullptr;
   const bool counted_;
   bool block_by_block_ = false;  // for --verify: nothing leads from one block to another
   struct Page {

@@ -68,7 +68,7 @@ bool Kvm::write_system_time(cpu::Vcpu& cpu) const {
   const u64 msr = cpu.msr.kvm_system_time;
   if (!(msr & 1)) return true;  // disabled
   VcpuTimeInfo info{};
-  info.tsc_timestamp = cpu.msr.tsc_adjust;  // what the guest's RDTSC showed at VM TSC 0
+  info.tsc_timestamp = cpu.tsc_shift();  // what the guest's RDTSC showed at VM TSC 0
   info.system_time = 0;
   info.tsc_to_system_mul = scale_.multiplier;
   info.tsc_shift = scale_.shift;

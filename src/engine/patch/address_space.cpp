@@ -1,0 +1,195 @@
+#include "engine/patch/address_space.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "cpu/mmu_internal.h"
+
+namespace trapline::engine::patch {
+
+namespace {
+
+constexpr u64 kRegion = 2 * MiB;
+constexpr unsigned kAround = 16;  // pages, aligned: what the host maps around a fault costs little more than the fault
+
+// Where RAM lies in its file (base/guest_memory.h).
+u64 file_offset(u64 gpa) { return gpa < kPciHoleEnd ? gpa : gpa - (kPciHoleEnd - kPciHoleStart); }
+
+}  // namespace
+
+u64 AddressSpace::entry_of(u64 linear) const {
+  const auto region = regions_.find(linear / kRegion);
+  return region == regions_.end() ? 0 : region->second->page[linear / kPageSize % kPages];
+}
+
+// Instructions may lie across the border to pages that are executed already.
+bool AddressSpace::border_ok(u64 linear, u64 gpa) const {
+  const u64 before = entry_of(linear - kPageSize), behind = entry_of(linear + kPageSize);
+  return (!(before & execute) || frames_.admits_border(before & ~rights, gpa)) &&
+         (!(behind & execute) || frames_.admits_border(gpa, behind & ~rights));
+}
+
+void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
+  if (!(entry & mapped)) return cage_->unmap(address, length);
+  const int prot = PROT_READ | (entry & write ? PROT_WRITE : 0) | (entry & execute ? PROT_EXEC : 0);
+  if (lower) return cage_->protect(address, length, prot);
+  cage_->map(address, length, prot, CAGE_RAM_FD, file_offset(entry & ~u64{rights}), true);
+  mappings_++;
+}
+
+// Pages that follow each other in both spaces and become alike are one order.
+template <class Wanted>
+void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted) {
+  struct Run {
+    u64 address = 0, length = 0, entry = 0;
+    bool lower = false;
+  } run;
+  const auto finish = [&] {
+    if (run.length != 0) order(run.address, run.length, run.entry, run.lower);
+    run.length = 0;
+  };
+  for (unsigned i = first; i < last; i++) {
+    u64& now = region.page[i];
+    const u64 then = wanted(i, now);
+    if (then == now) continue;
+    const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
+    const u64 address = base + i * kPageSize;
+    const u64 expected = run.entry & mapped ? run.entry + run.length : 0;
+    if (run.length == 0 || address != run.address + run.length || then != expected || lower != run.lower) {
+      finish();
+      run = {address, 0, then, lower};
+    }
+    run.length += kPageSize;
+    pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
+    if ((then & ~now) & write) frames_.note_write(then & ~u64{rights});
+    if ((then & ~now) & execute) frames_.note_execute(then & ~u64{rights});
+    now = then;
+  }
+  finish();
+}
+
+bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
+  if (linear >= cage::kStub - kPageSize && linear < cage::kStubEnd) return false;
+  if (mappings_ >= most_mappings_) clear();
+  const u64 base = linear & ~(kRegion - 1);
+  const unsigned asked = linear / kPageSize % kPages, first = asked & ~(kAround - 1);
+  const UserRegion tables{cpu, root_, linear};
+  // Marking code takes write permission away, perhaps here: so before anything is planned.
+  u32 runs = 0;
+  for (unsigned i = first; want == Want::fetch && i < first + kAround; i++) {
+    const UserPage p = tables.page(i);
+    if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
+    if (i != asked && !(entry_of(base + i * kPageSize) == 0)) continue;
+    if (frames_.admits(p.gpa) && border_ok(base + i * kPageSize, p.gpa)) runs |= 1u << (i - first);
+  }
+  bool done = false;
+  auto& region = regions_[linear / kRegion];
+  if (!region) region = std::make_unique<Region>();
+  reconcile(base, *region, first, first + kAround, [&](unsigned i, u64 now) -> u64 {
+    const UserPage p = tables.page(i);
+    if (i != asked && (now & mapped)) return now;  // what it has become is told by a flush, not by a neighbour
+    if (base + i * kPageSize >= cage::kStub && base + i * kPageSize < cage::kStubEnd) return now;
+    if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
+    u64 entry = p.gpa | mapped;
+    if (want == Want::fetch) {
+      if (!(runs >> (i - first) & 1)) return now;
+      entry |= execute;
+    } else if (p.writable && !frames_.holds_code(p.gpa)) {
+      entry |= write;
+    } else if ((now & execute) && (now & ~u64{rights}) == p.gpa) {
+      entry |= execute;
+    }
+    if (i == asked) done = want != Want::write || (entry & write);
+    if (i == asked && !done) return now;
+    return entry;
+  });
+  if (!done && want == Want::fetch) refused_.insert(linear / kPageSize);
+  return done;
+}
+
+void AddressSpace::prove() {
+  if (!cage_->idle()) cage_->carry_out();
+  if (cage_->dead()) regions_.clear(), pages_ = 0;
+}
+
+void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
+  refused_.clear();
+  if (pages_ == 0) return;
+  std::size_t gone = 0;
+  for (auto at = regions_.begin(); at != regions_.end();) {
+    Region& region = *at->second;
+    const u64 base = at->first * kRegion;
+    const UserRegion tables{cpu, root_, base};
+    bool any = false;
+    if (!tables.any()) {
+      reconcile(base, region, 0, kPages, [](unsigned, u64) { return u64{0}; });
+      gone++;
+    } else {
+      reconcile(base, region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
+        if (!now) return 0;
+        const UserPage p = tables.page(i);
+        if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
+        any = true;
+        return p.writable ? now : now & ~u64{write};
+      });
+    }
+    at = any ? std::next(at) : regions_.erase(at);
+  }
+  prove();
+}
+
+void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
+  refused_.erase(linear / kPageSize);
+  const auto found = regions_.find(linear / kRegion);
+  if (found == regions_.end()) return;
+  const u64 base = linear & ~(kRegion - 1);
+  const unsigned here = linear / kPageSize % kPages;
+  if (found->second->page[here] == 0) return;
+  // A range is flushed page by page: the first one does it for all.
+  const UserRegion tables{cpu, root_, base};
+  reconcile(base, *found->second, 0, kPages, [&](unsigned i, u64 now) -> u64 {
+    if (!now) return 0;
+    const UserPage p = tables.page(i);
+    if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
+    return p.writable ? now : now & ~u64{write};
+  });
+  prove();
+}
+
+void AddressSpace::drop_write(u64 gpa_page) {
+  for (auto& [number, region] : regions_)
+    reconcile(number * kRegion, *region, 0, kPages, [&](unsigned, u64 now) -> u64 {
+      return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now;
+    });
+  prove();
+}
+
+void AddressSpace::drop_execute(u64 gpa_page) {
+  for (auto& [number, region] : regions_)
+    reconcile(number * kRegion, *region, 0, kPages, [&](unsigned, u64 now) -> u64 {
+      return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now;
+    });
+  refused_.clear();
+  prove();
+}
+
+void AddressSpace::drop_all_write() {
+  for (auto& [number, region] : regions_)
+    reconcile(number * kRegion, *region, 0, kPages, [](unsigned, u64 now) -> u64 { return now & ~u64{write}; });
+  prove();
+}
+
+void AddressSpace::clear() {
+  if (pages_ != 0 || mappings_ != 0) {
+    cage_->unmap(0, cage::kStub);
+    cage_->unmap(cage::kStubEnd, cage::kTop - cage::kStubEnd);
+  }
+  regions_.clear();
+  refused_.clear();
+  pages_ = 0;
+  mappings_ = 0;
+  prove();
+}
+
+}  // namespace trapline::engine::patch

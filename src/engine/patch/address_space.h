@@ -1,0 +1,68 @@
+// What one cage has mapped of one guest address space: a TLB whose entries are host mappings. docs/cages.md.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "cage/cage.h"
+#include "cpu/vcpu.h"
+#include "engine/patch/code_frames.h"
+#include "engine/patch/user_pages.h"
+
+namespace trapline::engine::patch {
+
+class AddressSpace {
+ public:
+  // root: CR3 without its low 12 bits. `most_mappings`: what the host allows a process, with some to spare.
+  AddressSpace(std::unique_ptr<cage::Cage> cage, CodeFrames& frames, u64 root, u64 most_mappings)
+      : cage_{std::move(cage)}, frames_{frames}, root_{root}, most_mappings_{most_mappings} {}
+
+  cage::Cage& cage() { return *cage_; }
+  std::unique_ptr<cage::Cage> release() { return std::move(cage_); }
+  u64 root() const { return root_; }
+
+  // The guest's tables allow the access to `linear` (A, and for a write D, are set): queues mappings for the page and
+  // for neighbours. False: the page may not be in a cage; the interpreter is to execute the instruction.
+  enum class Want : u8 { read, write, fetch };
+  bool map_around(const cpu::Vcpu& cpu, u64 linear, Want want);
+  // A fetch from here has been refused.
+  bool refused(u64 linear) const { return !refused_.empty() && refused_.count(linear >> 12); }
+
+  // -- When these return the cage has proved that what was stale is gone, or is dead (and has nothing).
+  // Compares all that is mapped with the guest's tables.
+  void revalidate(const cpu::Vcpu& cpu);
+  // The same of what is around one address.
+  void revalidate_around(const cpu::Vcpu& cpu, u64 linear);
+  // Nothing of this frame may be written to, or be executed.
+  void drop_write(u64 gpa_page);
+  void drop_execute(u64 gpa_page);
+  void drop_all_write();
+  void clear();
+
+  std::size_t pages() const { return pages_; }
+
+ private:
+  enum : u64 { mapped = 1, write = 2, execute = 4, rights = 7 };
+  static constexpr unsigned kPages = 512;
+  struct Region {
+    u64 page[kPages] = {};  // gpa | rights; 0: not mapped
+  };
+  // Asks `wanted` for each page of the region, and queues what makes the cage agree.
+  template <class Wanted>
+  void reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted);
+  void order(u64 address, u64 length, u64 entry, bool lower);
+  u64 entry_of(u64 linear) const;
+  bool border_ok(u64 linear, u64 gpa) const;
+  void prove();
+
+  std::unique_ptr<cage::Cage> cage_;
+  CodeFrames& frames_;
+  u64 root_, most_mappings_;
+  std::unordered_map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
+  std::unordered_set<u64> refused_;                           // page numbers
+  std::size_t pages_ = 0;
+  u64 mappings_ = 0;  // made since `clear`: at least as many as the host counts
+};
+
+}  // namespace trapline::engine::patch

@@ -1,0 +1,106 @@
+#include "engine/patch/cages.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace trapline::engine::patch {
+
+Cages::Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host, u64 most_mappings)
+    : cpu_{cpu}, inner_{cpu.tlb_mirror}, frames_{cpu, host}, most_mappings_{most_mappings}, free_{std::move(cages)} {
+  cpu.tlb_mirror = this;
+}
+
+Cages::~Cages() {
+  if (cpu_.tlb_mirror == this) cpu_.tlb_mirror = inner_;
+}
+
+Cages::Slot* Cages::find(u64 root) {
+  for (Slot& s : spaces_)
+    if (s.space->root() == root) return &s;
+  return nullptr;
+}
+
+void Cages::bury_dead() {
+  std::erase_if(spaces_, [](const Slot& s) { return s.space->cage().dead(); });
+}
+
+AddressSpace* Cages::current() {
+  Slot* slot = find(root());
+  if (!slot) return nullptr;
+  if (slot->pcid != pcid()) {  // what the new number's entries are nobody has told
+    slot->pcid = pcid();
+    slot->space->revalidate(cpu_);
+  }
+  if (slot->space->cage().dead()) {
+    bury_dead();
+    return nullptr;
+  }
+  slot->last_use = ++uses_;
+  return slot->space.get();
+}
+
+AddressSpace* Cages::make_current() {
+  if (AddressSpace* known = current()) return known;
+  if (free_.empty() && !spaces_.empty()) {
+    const auto oldest =
+        std::min_element(spaces_.begin(), spaces_.end(), [](const Slot& a, const Slot& b) { return a.last_use < b.last_use; });
+    oldest->space->clear();
+    if (!oldest->space->cage().dead()) free_.push_back(oldest->space->release());
+    spaces_.erase(oldest);
+  }
+  if (free_.empty()) return nullptr;
+  std::unique_ptr<cage::Cage> cage = std::move(free_.back());
+  free_.pop_back();
+  cage->forget();
+  spaces_.push_back({std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
+  return spaces_.back().space.get();
+}
+
+void Cages::drop_current() {
+  Slot* slot = find(root());
+  if (!slot) return;
+  slot->space->clear();
+  if (!slot->space->cage().dead()) free_.push_back(slot->space->release());
+  spaces_.erase(spaces_.begin() + (slot - spaces_.data()));
+}
+
+void Cages::check_code() {
+  for (const u64 frame : frames_.overwritten())
+    if (frames_.forget_execute(frame))
+      for (Slot& s : spaces_) s.space->drop_execute(frame);
+}
+
+// -- TLB flushes
+void Cages::flushed_all() {
+  inner_->flushed_all();
+  flushed_all_contexts();
+}
+
+void Cages::flushed_all_contexts() {
+  for (Slot& s : spaces_) s.space->revalidate(cpu_);
+}
+
+void Cages::flushed_context(u16 pcid) {
+  for (Slot& s : spaces_)
+    if (s.pcid == pcid) s.space->revalidate(cpu_);
+}
+
+void Cages::flushed_page(u64 linear) {
+  inner_->flushed_page(linear);
+  if (linear >> 63) return;
+  // A global entry goes whatever its PCID.
+  for (Slot& s : spaces_) s.space->revalidate_around(cpu_, linear);
+}
+
+void Cages::dropped_write(u64 gpa_page) {
+  inner_->dropped_write(gpa_page);
+  if (!cpu_.ram->is_ram(Gpa{gpa_page}) || !frames_.forget_write(gpa_page)) return;
+  for (Slot& s : spaces_) s.space->drop_write(gpa_page);
+}
+
+void Cages::dropped_all_write() {
+  inner_->dropped_all_write();
+  for (Slot& s : spaces_) s.space->drop_all_write();
+}
+
+}  // namespace trapline::engine::patch

@@ -1,0 +1,57 @@
+// The cages of one vCPU: which guest address space each holds, and what the guest's TLB flushes mean for them. A mapping
+// lives exactly as long as a TLB entry may. Intel SDM Vol. 3A 4.10.4.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cpu/mmu.h"
+#include "engine/patch/address_space.h"
+
+namespace trapline::engine::patch {
+
+class Cages final : public cpu::TlbMirror {
+ public:
+  // Becomes cpu.tlb_mirror, in front of the one that is there.
+  Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host, u64 most_mappings);
+  ~Cages() override;
+
+  // The address space of the vCPU's CR3, ready to run: up to date. Null: it has no cage.
+  AddressSpace* current();
+  // The same; gives it the cage that has been idle for longest if need be. Null: there is none (all died).
+  AddressSpace* make_current();
+  void drop_current();
+  // Code that cages execute has been overwritten: takes it out of them.
+  void check_code();
+  std::size_t room() const { return spaces_.size() + free_.size(); }
+
+  void flushed_all() override;
+  void flushed_nonglobal() override { inner_->flushed_nonglobal(); }
+  void flushed_context(u16 pcid) override;
+  void flushed_all_contexts() override;
+  void flushed_page(u64 linear) override;
+  void switched() override { inner_->switched(); }
+  void dropped_write(u64 gpa_page) override;
+  void dropped_all_write() override;
+
+ private:
+  struct Slot {
+    std::unique_ptr<AddressSpace> space;
+    u16 pcid = 0;
+    u64 last_use = 0;
+  };
+  Slot* find(u64 root);
+  u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
+  u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
+  void bury_dead();
+
+  cpu::Vcpu& cpu_;
+  cpu::TlbMirror* inner_;
+  CodeFrames frames_;
+  u64 most_mappings_;
+  std::vector<Slot> spaces_;
+  std::vector<std::unique_ptr<cage::Cage>> free_;
+  u64 uses_ = 0;
+};
+
+}  // namespace trapline::engine::patch

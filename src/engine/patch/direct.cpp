@@ -1,0 +1,336 @@
+#include "engine/patch/direct.h"
+
+#include <asm/prctl.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/trace.h"
+#include "cpu/debug_port.h"
+#include "cpu/events.h"
+#include "cpu/fpu.h"
+#include "engine/patch/vectors.h"
+
+namespace trapline::engine::patch {
+
+using cage::Cage;
+
+namespace {
+
+constexpr u32 kUserFlags = 0x244dd5;  // without RF, which every fault sets in its frame
+constexpr u64 kVsyscall = 0xffffffffff600000;
+constexpr u64 kLowerHalf = u64{1} << 47;
+// What 64-bit code runs with on Linux, as host and as guest.
+constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
+
+u16 selector(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.seg[static_cast<u8>(s)].selector; }
+
+// Linux 5.16: sleeps on several words. linux/futex.h of Debian 12's kernel has it; older hosts answer ENOSYS.
+bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_now, u64 ns) {
+  futex_waitv words[2] = {};
+  words[0].val = a_now, words[0].uaddr = reinterpret_cast<u64>(&a), words[0].flags = FUTEX_32;
+  if (b) words[1].val = b_now, words[1].uaddr = reinterpret_cast<u64>(b), words[1].flags = FUTEX_32;
+  timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  const u64 nanoseconds = static_cast<u64>(until.tv_nsec) + std::min<u64>(ns, 1'000'000'000);
+  until.tv_sec += static_cast<time_t>(nanoseconds / 1'000'000'000);
+  until.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
+  const long result = ::syscall(SYS_futex_waitv, words, b ? 2 : 1, 0, &until, CLOCK_MONOTONIC);
+  return result >= 0 || (errno != ENOSYS && errno != EPERM);
+}
+
+}  // namespace
+
+Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers::Costs& costs, unsigned vcpus)
+    : cpu_{cpu}, cages_{cages}, tiers_{costs}, spin_{channel::Spin::longest_for(vcpus)} {
+  trap_ticks_ = cpu.clock->tsc_khz / 1000 * 3;
+  const unsigned cpus = channel::usable_cpus();
+  cage_spins_ = cpus < 2 ? 0 : cpus > vcpus ? 4000 : 1000;  // PAUSEs: some 70 us, 20 us
+}
+
+// -- Whether
+
+// What a cage cannot show as the guest's CPU would is left to the translator.
+bool Direct::possible() const {
+  using cpu::Seg;
+  if (cpu_.cpl != 3 || !cpu_.in_long64() || cpu_.rip >= kLowerHalf) return false;
+  const u32 flags = cpu_.sys_flags;
+  if ((flags & (cpu::flag::tf | cpu::flag::iopl)) || !(flags & cpu::flag::if_)) return false;
+  if (cpu_.interrupt_shadow || (cpu_.debug.dr7 & 0xff) || (cpu_.debugger && cpu_.debugger->any())) return false;
+  if ((cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts)) || (~cpu_.cr0 & (cpu::cr0::ne | cpu::cr0::am))) return false;
+  constexpr u64 kNeeded = cpu::cr4::osfxsr | cpu::cr4::osxmmexcpt | cpu::cr4::osxsave;
+  if ((cpu_.cr4 & (kNeeded | cpu::cr4::tsd)) != kNeeded) return false;
+  if ((cpu_.xcr0 & 0xe7) != host_components() || cpu_.x87.ferr) return false;
+  if (cpu_.clock->instructions || cpu_.msr.tsc_adjust != 0) return false;  // RDTSC shows the host's
+  return selector(cpu_, Seg::cs) == kUserCs && selector(cpu_, Seg::ss) == kUserSs && selector(cpu_, Seg::ds) == 0 &&
+         selector(cpu_, Seg::es) == 0 && selector(cpu_, Seg::fs) == 0 && selector(cpu_, Seg::gs) == 0;
+}
+
+bool Direct::takes() { return tiers_.direct(root()) && possible(); }
+
+void Direct::translated() { tiers_.translated(root(), __rdtsc()); }
+
+// -- In
+
+void Direct::enter(Cage& cage) {
+  std::copy(cpu_.gpr, cpu_.gpr + 16, registers_.gpr);
+  registers_.rip = cpu_.rip;
+  registers_.rflags = cpu_.rflags();
+  registers_.fs_base = cpu_.seg[static_cast<u8>(cpu::Seg::fs)].base;
+  registers_.gs_base = cpu_.seg[static_cast<u8>(cpu::Seg::gs)].base;
+  give_vectors(cpu_, cage.shared().vectors);
+  vectors_at_ = Cage::kVectors;
+  vectors_ran_ = false;
+}
+
+void Direct::resume(AddressSpace& space) {
+  Cage& cage = space.cage();
+  TRACE(cages, "resume {:#x}, rsp {:#x}", registers_.rip, registers_.gpr[4]);
+  if (!cage.shared().exchange.fsgsbase) {
+    if (bases_of_ != &cage) known_fs_ = known_gs_ = ~u64{0};
+    bases_of_ = &cage;
+    if (registers_.fs_base != known_fs_) cage.set_base(ARCH_SET_FS, known_fs_ = registers_.fs_base);
+    if (registers_.gs_base != known_gs_) cage.set_base(ARCH_SET_GS, known_gs_ = registers_.gs_base);
+  }
+  cage.resume(registers_, vectors_at_, host_components(), cage_spins_);
+}
+
+// -- Waiting
+
+bool Direct::wants_out() const {
+  return cpu_.attention->load(std::memory_order_acquire) != 0 ||
+         (cpu_.timer_deadline != ~u64{0} && cpu_.vm_tsc() >= cpu_.timer_deadline);
+}
+
+bool Direct::spin(Cage& cage, u64 ticks) const {
+  return channel::poll_for(ticks, [&] { return cage.stopped() || wants_out(); });
+}
+
+void Direct::sleep(Cage& cage) {
+  std::atomic<u32>* const word = cpu_.sleep_word;
+  cage.sleeps().store(1);
+  if (word) word->store(1);
+  const u32 calls = cage.calls().load();
+  if (calls == cage.turn() && !wants_out()) {
+    u64 ns = 1'000'000'000;
+    if (cpu_.timer_deadline != ~u64{0}) {
+      const u64 now = cpu_.vm_tsc();
+      ns = cpu_.timer_deadline > now ? std::min(ns, cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now)) : 0;
+    }
+    constexpr u64 kOften = 200'000;  // where nobody can wake us for the other word
+    if (ns != 0 && !wait_for_either(cage.calls(), calls, word, 1, ns))
+      channel::futex_wait(cage.calls(), calls, std::min(ns, kOften));
+  }
+  cage.sleeps().store(0);
+  if (word) word->store(0);
+}
+
+// Guest code runs, and is to stop.
+void Direct::stop_it(Cage& cage) {
+  constexpr u64 kKickAgain = 10'000'000, kPatience = 40'000'000'000;
+  const u64 start = __rdtsc();
+  for (u64 kicked = 0;;) {
+    if (cage.stopped()) return;
+    const u64 now = __rdtsc();
+    if (now - kicked > kKickAgain) {
+      if (cage.has_ended()) return;
+      cage.kick();
+      kicked = now;
+    }
+    if (now - start > kPatience) return cage.kill();
+    if (channel::poll_for(400'000, [&] { return cage.stopped(); })) return;
+    cage.sleeps().store(1);
+    if (const u32 calls = cage.calls().load(); calls == cage.turn()) channel::futex_wait(cage.calls(), calls, 1'000'000);
+    cage.sleeps().store(0);
+  }
+}
+
+void Direct::wait(Cage& cage) {
+  const u64 start = __rdtsc();
+  spin(cage, spin_.limit());
+  while (!cage.stopped()) {
+    if (wants_out()) {
+      stop_it(cage);
+      break;
+    }
+    sleep(cage);
+    if (!cage.stopped() && !wants_out() && cage.has_ended()) break;
+  }
+  spin_.observe(__rdtsc() - start);
+}
+
+// -- Out
+
+void Direct::put_back(Cage& cage) {
+  std::copy(registers_.gpr, registers_.gpr + 16, cpu_.gpr);
+  cpu_.rip = registers_.rip;
+  const u32 kept = cpu_.rflags() & ~kUserFlags;
+  cpu_.set_rflags_raw(kept | (static_cast<u32>(registers_.rflags) & kUserFlags));
+  if (cage.shared().exchange.fsgsbase) {
+    if (cpu::canonical(registers_.fs_base)) cpu_.seg[static_cast<u8>(cpu::Seg::fs)].base = registers_.fs_base;
+    if (cpu::canonical(registers_.gs_base)) cpu_.seg[static_cast<u8>(cpu::Seg::gs)].base = registers_.gs_base;
+  }
+  cpu::update_mode(cpu_);
+  if (vectors_ran_) take_vectors(cpu_, cage.shared().stack + vectors_at_);
+}
+
+Direct::ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
+  put_back(space.cage());
+  return why;
+}
+
+// Only guest code that attacks the stub, or somebody outside, ends a cage. What its registers were nobody knows: the
+// program gets the fault of code that has jumped to where the guest has nothing mapped.
+Direct::ExitReason Direct::died() {
+  tiers_.demote(root());
+  bases_of_ = nullptr;
+  cpu_.rip = cage::kStub;
+  cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage::kStub, 0};
+  return ExitReason::fault;
+}
+
+Direct::ExitReason Direct::run() {
+  constexpr unsigned kMostSingles = 20'000;
+  AddressSpace* const space = cages_.make_current();
+  if (!space) {
+    tiers_.demote(root());
+    return ExitReason::boundary;
+  }
+  cages_.check_code();
+  if (space->cage().dead()) return died();
+  if (space->refused(cpu_.rip)) {
+    if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(root());
+    return ExitReason::one;
+  }
+  inside_ = beside_ = 0;
+  enter(space->cage());
+  if (std::exchange(told_.root, ~u64{0}) == root()) space->map_around(cpu_, told_.linear, told_.want);
+  u64 since = __rdtsc();
+  ExitReason why = ExitReason::nothing;
+  do {
+    if (wants_out()) {
+      why = leave(*space, ExitReason::boundary);
+      break;
+    }
+    if (space->refused(registers_.rip)) {
+      why = leave(*space, ExitReason::one);
+      break;
+    }
+    resume(*space);
+    wait(space->cage());
+    cage::Stop stop;
+    if (space->cage().dead() || !space->cage().take(stop, registers_)) {
+      why = died();
+      break;
+    }
+    const u64 now = __rdtsc(), all = now - since, inside = std::min(stop.inside, all);
+    since = now;
+    inside_ += inside;
+    beside_ += all - inside + trap_ticks_;
+    if (!stop.kept) {
+      if (stop.fpstate == Cage::kNothing) {
+        space->cage().kill();
+        why = died();
+        break;
+      }
+      vectors_at_ = stop.fpstate;
+      vectors_ran_ = true;
+      TRACE(cages, "stopped at {:#x}: signal {}, exception {}, error {:#x}, address {:#x}", registers_.rip, stop.signal, stop.trap,
+            stop.error, stop.cr2);
+      why = serve(*space, stop);
+    }
+  } while (why == ExitReason::nothing);
+  if (inside_ > 1'000'000) singles_ = 0;
+  tiers_.ran(root(), inside_, beside_);
+  return why;
+}
+
+Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
+  switch (stop.signal) {
+    case cage::kKick:
+      return ExitReason::nothing;
+    case SIGSYS:
+      return serve_call(space, stop);
+    case SIGSEGV:
+    case SIGBUS:
+      if (stop.trap == 14) return serve_page_fault(space, stop);
+      if (stop.trap == 4) registers_.rip -= 2;  // INT 4
+      return leave(space, ExitReason::one);
+    case SIGTRAP:
+      return serve_trap(space, stop);
+    default:
+      return leave(space, ExitReason::one);
+  }
+}
+
+// SYSCALL or INT 80, both of two bytes: the interpreter executes it. What the host has done to RCX and R11 the guest's
+// CPU does too.
+Direct::ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& stop) {
+  if ((stop.call_address & ~u64{kPageSize - 1}) == kVsyscall) {  // the host has done its RET
+    registers_.rip = stop.call_address;
+    registers_.gpr[4] -= 8;
+  } else {
+    registers_.rip -= 2;
+  }
+  return leave(space, ExitReason::one);
+}
+
+u8 Direct::guest_byte(u64 linear) const {
+  u8 byte = 0;
+  cpu::peek(cpu_, linear, &byte, 1);
+  return byte;
+}
+
+Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
+  if (stop.trap == 3) {
+    registers_.rip -= guest_byte(registers_.rip - 1) == 0xcc ? 1 : 2;
+    return leave(space, ExitReason::one);
+  }
+  if (!(registers_.rflags & cpu::flag::tf)) {  // INT1
+    registers_.rip -= 1;
+    return leave(space, ExitReason::one);
+  }
+  // POPF has set TF: the instruction behind it has been executed.
+  put_back(space.cage());
+  return cpu::debug_trap(cpu_, cpu::dr6::bs) == cpu::Outcome::stop ? ExitReason::stop : ExitReason::boundary;
+}
+
+Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop) {
+  using Want = AddressSpace::Want;
+  const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
+                    : stop.error & cpu::pf_error::write ? Want::write
+                                                        : Want::read;
+  const cpu::AlignmentUnchecked unchecked{cpu_};
+  const bool allowed = want == Want::fetch
+                           ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
+                           : cpu::probe(cpu_, cpu::Seg::ds, stop.cr2, 1,
+                                        want == Want::write ? cpu::Access::write : cpu::Access::read);
+  if (!allowed) {
+    const cpu::Fault fault = cpu_.fault;
+    told_ = {root(), stop.cr2, want};
+    put_back(space.cage());
+    cpu_.fault = fault;
+    return ExitReason::fault;
+  }
+  // The host may be out of mappings: begin again with few.
+  const u64 key = stop.cr2 ^ static_cast<u64>(want) << 60;
+  same_faults_ = key == last_fault_ ? same_faults_ + 1 : 0;
+  last_fault_ = key;
+  if (same_faults_ > 4) {
+    space.clear();
+    bases_of_ = nullptr;
+    if (same_faults_ > 8) tiers_.demote(root());
+    return leave(space, ExitReason::one);
+  }
+  if (space.cage().dead()) return died();
+  if (!space.map_around(cpu_, stop.cr2, want)) return leave(space, ExitReason::one);
+  return space.cage().dead() ? died() : ExitReason::nothing;
+}
+
+}  // namespace trapline::engine::patch

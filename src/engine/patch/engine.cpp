@@ -1,0 +1,92 @@
+#include "engine/patch/engine.h"
+
+#include <cpuid.h>
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/host_refused.h"
+#include "cage/pool.h"
+#include "engine/hostcode/host.h"
+#include "engine/interpret/interpreter.h"
+#include "engine/patch/direct.h"
+#include "engine/patch/vectors.h"
+#include "engine/translate/translator.h"
+#include "engine/verify/lockstep.h"
+
+namespace trapline::engine {
+
+namespace patch {
+
+namespace {
+
+HostLacks host_lacks() {
+  u32 low, high;
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  HostLacks host;
+  host.xcr0_same = low == host_components() && high == 0;
+  return host;
+}
+
+// Measured on two kinds of hosts; docs/cages.md.
+Tiers::Costs costs(u64 tsc_khz) {
+  const u64 us = tsc_khz ? tsc_khz / 1000 : 2000;
+  return {1000 * us, 20'000 * us};
+}
+
+class Patch final : public interpret::Accelerator, translate::UserGate {
+ public:
+  Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share)
+      : cpu_{cpu},
+        translator_{std::move(translator)},
+        cages_{cpu, share.pool->share(share.part, share.parts), host_lacks(), share.most_mappings},
+        direct_{cpu, cages_, costs(cpu.clock ? cpu.clock->tsc_khz : 0), share.parts} {
+    translator_->set_user_gate(this);
+  }
+
+  ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override {
+    return takes(cpu) ? direct_.run() : translator_->run(cpu, key, limit);
+  }
+  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
+    return translator_->translate(cpu, key, linear, gpa, decoded);
+  }
+  void flush() override { translator_->flush(); }
+  u32 threshold() const override { return translator_->threshold(); }
+  bool takes(const cpu::Vcpu&) override {
+    if (cages_.room() == 0) return false;
+    if (direct_.takes()) return true;
+    direct_.translated();
+    return false;
+  }
+  std::string listing() const override { return translator_->listing(); }
+
+ private:
+  bool wants_user() override { return takes(cpu_); }
+
+  cpu::Vcpu& cpu_;
+  std::unique_ptr<translate::Translator> translator_;
+  Cages cages_;
+  Direct direct_;
+};
+
+}  // namespace
+
+}  // namespace patch
+
+std::string patch_lacks() {
+  if (std::string what = translate_lacks(); !what.empty()) return what;
+  if (patch::host_components() == 0) return "XSAVE";
+  static const std::string what = cage::missing_on_host();
+  return what;
+}
+
+std::unique_ptr<Engine> make_patch(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
+                                   const EngineOptions& options) {
+  if (!options.cages.pool || options.on_difference) return make_translate(cpu, arena, space, options);
+  std::string why;
+  auto translator = translate::Translator::make(cpu, space, options, &why);
+  if (!translator) throw HostRefused{fmt::format("engine patch: this host lacks {}: use --engine interpret", why)};
+  return make_accelerated(cpu, arena, std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages));
+}
+
+}  // namespace trapline::engine

@@ -1,0 +1,51 @@
+// Which guest address spaces run directly, by what it costs. Per address space: user time that was translated promotes
+// it; hand-overs that take more than translation would demote it, for longer each time. docs/cages.md.
+#pragma once
+
+#include <unordered_map>
+
+#include "base/types.h"
+
+namespace trapline::engine::patch {
+
+// All times in host TSC ticks. Thread: its vCPU's.
+class Tiers {
+ public:
+  struct Costs {
+    u64 promote_after;  // translated user time before a cage is worth its first faults
+    u64 rest;           // translated user time before a demoted address space is tried again
+  };
+  explicit Tiers(const Costs& costs) : costs_{costs} {}
+
+  bool direct(u64 root) const { return current_.root == root ? current_.space->direct : known(root); }
+  // User code of `root` runs translated now, and did so since the last call if that was not long ago.
+  void translated(u64 root, u64 now);
+  // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings.
+  void ran(u64 root, u64 inside, u64 beside);
+  // Never again, whatever it costs (instructions that must not run directly are hot in it, say): for a rest.
+  void demote(u64 root);
+  // Another program begins there.
+  void forget(u64 root);
+
+  u64 promotions = 0, demotions = 0;
+
+ private:
+  struct Space {
+    bool direct = false;
+    u64 translated = 0;  // since the last decision
+    u64 needed = 0;      // of that, for the next promotion; 0: costs_.promote_after
+    u64 inside = 0, beside = 0;
+    unsigned setbacks = 0;
+  };
+  bool known(u64 root) const;
+  Space& at(u64 root);
+  struct {
+    u64 root = ~u64{0};
+    Space* space = nullptr;
+  } current_;
+  Costs costs_;
+  std::unordered_map<u64, Space> spaces_;
+  u64 last_ = 0, last_root_ = 0;
+};
+
+}  // namespace trapline::engine::patch
