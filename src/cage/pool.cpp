@@ -123,23 +123,41 @@ bool make_pipe(int (&ends)[2]) { return ::pipe2(ends, O_CLOEXEC) == 0; }
 
 }  // namespace
 
-Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, int copies_fd) {
+namespace {
+
+struct SharedFile {
+  int fd = -1;
+  void* at = nullptr;
+};
+
+// `at` is null when there is none of that size.
+SharedFile make_shared_file(const char* name, u64 bytes) {
+  SharedFile f{::memfd_create(name, MFD_CLOEXEC)};
+  if (f.fd < 0 || ::ftruncate(f.fd, static_cast<off_t>(bytes)) != 0) return f;
+  void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
+  if (at != MAP_FAILED) f.at = at;
+  return f;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, u64 copy_pages) {
   std::unique_ptr<Pool> pool{new Pool};
   if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
     return Err{std::string{"signal frames of this CPU do not fit into a cage"}};
-  const int fd = ::memfd_create("cages", MFD_CLOEXEC);
-  if (fd < 0) return Err{failed("memfd_create")};
-  const u64 bytes = count * sizeof(Shared);
-  if (::ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
-    ::close(fd);
-    return Err{failed("ftruncate")};
+  pool->slots_ = count;
+  pool->copies_bytes_ = copy_pages * kPageSize;
+  const SharedFile shared = make_shared_file("cages", count * sizeof(Shared));
+  const SharedFile copies = make_shared_file("copies", pool->copies_bytes_);
+  pool->shared_ = static_cast<Shared*>(shared.at);
+  pool->copies_ = static_cast<u8*>(copies.at);
+  const int fd = shared.fd, copies_fd = copies.fd;
+  if (!shared.at || !copies.at) {
+    const std::string error = failed("memory shared with cages");
+    if (fd >= 0) ::close(fd);
+    if (copies_fd >= 0) ::close(copies_fd);
+    return Err{error};
   }
-  void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (at == MAP_FAILED) {
-    ::close(fd);
-    return Err{failed("mmap of the cages' pages")};
-  }
-  pool->shared_ = static_cast<Shared*>(at);
   std::string why;
   for (unsigned i = 0; i < count; i++) {
     u64 random[3];
@@ -166,6 +184,7 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
     pool->cages_.push_back(parts);
   }
   ::close(fd);
+  ::close(copies_fd);
   if (pool->cages_.empty()) return Err{why};
   return pool;
 }
@@ -175,7 +194,8 @@ Pool::~Pool() {
     if (::kill(c.pid, SIGKILL) == 0) ::waitpid(c.pid, nullptr, 0);
     if (c.order_fd >= 0) ::close(c.order_fd);
   }
-  if (shared_) ::munmap(shared_, cages_.size() * sizeof(Shared));
+  if (shared_) ::munmap(shared_, slots_ * sizeof(Shared));
+  if (copies_) ::munmap(copies_, copies_bytes_);
 }
 
 std::vector<int> Pool::descriptors() const {
@@ -199,11 +219,19 @@ std::vector<std::unique_ptr<Cage>> Pool::share(unsigned part, unsigned parts) {
   return out;
 }
 
+u64 Pool::copies_offset(unsigned part, unsigned parts) const {
+  return copies_bytes_ / kPageSize / parts * kPageSize * part;
+}
+
+std::span<u8> Pool::copies(unsigned part, unsigned parts) const {
+  return {copies_ + copies_offset(part, parts), copies_bytes_ / kPageSize / parts * kPageSize};
+}
+
 std::string missing_on_host() {
   const int fd = ::memfd_create("cage probe", MFD_CLOEXEC);
   if (fd < 0 || ::ftruncate(fd, 4096) != 0) return "memfd_create";
   std::string why;
-  if (auto pool = Pool::make(1, fd, fd); !pool) {
+  if (auto pool = Pool::make(1, fd, 1); !pool) {
     why = "cages: " + pool.error();
   } else {
     auto cages = (*pool)->share(0, 1);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,9 +15,9 @@ namespace trapline::cage {
 class Pool {
  public:
   // Forks `count` cages from the calling thread, which must be the only one, and which they do not outlive. ram_fd:
-  // guest RAM; copies_fd: pages with patches. Neither is kept here. Fewer cages than asked for: the host's limits.
-  // Error: one line, there is none.
-  static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, int copies_fd);
+  // guest RAM, not kept. copy_pages: room for pages with patches, which cages can map and only this process can write.
+  // Fewer cages than asked for: the host's limits. Error: one line, there is none.
+  static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, u64 copy_pages);
   ~Pool();  // kills them
   Pool(const Pool&) = delete;
 
@@ -26,11 +27,17 @@ class Pool {
   std::vector<pid_t> processes() const;
   // Hands them out: each to one vCPU.
   std::vector<std::unique_ptr<Cage>> share(unsigned part, unsigned parts);
+  // Likewise.
+  std::span<u8> copies(unsigned part, unsigned parts) const;
+  u64 copies_offset(unsigned part, unsigned parts) const;
 
  private:
   Pool() = default;
   std::vector<Cage::Parts> cages_;
   Shared* shared_ = nullptr;
+  std::size_t slots_ = 0;
+  u8* copies_ = nullptr;
+  u64 copies_bytes_ = 0;
 };
 
 // What this host lacks for cages, or empty: makes one and has it map a page.

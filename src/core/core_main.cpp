@@ -120,7 +120,8 @@ std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind || !kind->cages || launch.instructions_clock || launch.verify) return nullptr;
   const unsigned each = launch.cpus == 1 ? 12 : 8;
-  auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, launch.ram_fd);
+  constexpr u64 kCopyPages = 1024;  // of code with patches, a vCPU
+  auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus);
   if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
   return std::move(*pool);
 }

@@ -19,6 +19,7 @@ constexpr Word kWords[] = {
     {"nojumps", &DebugOptions::no_jump_cache}, {"nomove", &DebugOptions::no_moving},
     {"novector", &DebugOptions::no_vectors},   {"nox87", &DebugOptions::no_x87},
     {"noinline", &DebugOptions::no_inline},    {"nothunks", &DebugOptions::no_thunks},
+    {"direct", &DebugOptions::direct_always},
 };
 constexpr std::string_view kMaxBlock = "max-block=";
 

@@ -25,6 +25,7 @@ struct DebugOptions {
   bool no_x87 = false;         // nox87: x87 instructions are calls
   bool no_inline = false;      // noinline: sensitive and complex instructions are calls
   bool no_thunks = false;      // nothunks: no short ways beside calls (strings, page ends)
+  bool direct_always = false;  // direct: user code runs in cages from its first instruction on, whatever it costs
   static constexpr u32 kMostInsns = 48;
   u32 max_block = kMostInsns;  // max-block=N: instructions of a block, 1 to 48
 

@@ -117,6 +117,8 @@ std::vector<Bare> guests() {
   for (const char* way : {"nogs", "nopext"})
     for (const char* guest : {"faults64", "paging64", "syscall64", "lookups", "smc", "moved"})
       all.push_back({guest, 1, "translate", way});
+  for (const char* guest : {"faults64", "paging64", "syscall64", "debug", "smp"})
+    all.push_back({guest, 1, "patch", "direct"});
   return all;
 }
 

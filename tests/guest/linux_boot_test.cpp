@@ -17,10 +17,17 @@ struct Boot {
   const char* arch;
   unsigned cpus;
   const char* engine;
+  const char* debug = "";  // TRAPLINE_DEBUG
 };
 
+void PrintTo(const Boot& b, std::ostream* out) {
+  *out << b.flavour << ' ' << b.cpus << ' ' << b.engine << ' ' << b.debug;
+}
+
 std::vector<std::string> command(const Boot& b, const std::string& append) {
-  return {TRAPLINE_EXECUTABLE,
+  return {"env",
+          fmt::format("TRAPLINE_DEBUG={}", b.debug),
+          TRAPLINE_EXECUTABLE,
           "run",
           "--engine",
           b.engine,
@@ -63,7 +70,7 @@ TEST_P(LinuxBoot, RunsToInitTakesInputAndPowersOff) {
 }
 
 std::string name_of(const testing::TestParamInfo<Boot>& info) {
-  std::string name = fmt::format("{}_{}cpu_{}", info.param.flavour, info.param.cpus, info.param.engine);
+  std::string name = fmt::format("{}_{}cpu_{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug);
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
@@ -78,6 +85,9 @@ std::vector<Boot> boots() {
       for (const unsigned cpus : {1u, 2u}) all.push_back({flavour, "i386", cpus, engine});
     all.push_back({"cloud-amd64", "amd64", 4, engine});
   }
+  // User code in cages from its first instruction on.
+  for (const unsigned cpus : {1u, 2u, 4u}) all.push_back({"cloud-amd64", "amd64", cpus, "patch", "direct"});
+  all.push_back({"amd64", "amd64", 1, "patch", "direct"});
   return all;
 }
 

@@ -5,7 +5,7 @@
 
 namespace trapline::test {
 
-inline constexpr const char* kEngines[] = {"interpret", "translate"};
+inline constexpr const char* kEngines[] = {"interpret", "translate", "patch"};
 
 }  // namespace trapline::test
 

@@ -34,7 +34,10 @@ void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
   if (!(entry & mapped)) return cage_->unmap(address, length);
   const int prot = PROT_READ | (entry & write ? PROT_WRITE : 0) | (entry & execute ? PROT_EXEC : 0);
   if (lower) return cage_->protect(address, length, prot);
-  cage_->map(address, length, prot, CAGE_RAM_FD, file_offset(entry & ~u64{rights}), true);
+  if (entry & copy)
+    cage_->map(address, length, prot, CAGE_COPIES_FD, frames_.copy_of(entry & ~u64{rights}), true);
+  else
+    cage_->map(address, length, prot, CAGE_RAM_FD, file_offset(entry & ~u64{rights}), true);
   mappings_++;
 }
 
@@ -55,7 +58,7 @@ void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned 
     if (then == now) continue;
     const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
     const u64 address = base + i * kPageSize;
-    const u64 expected = run.entry & mapped ? run.entry + run.length : 0;
+    const u64 expected = run.entry & copy ? ~u64{0} : run.entry & mapped ? run.entry + run.length : 0;
     if (run.length == 0 || address != run.address + run.length || then != expected || lower != run.lower) {
       finish();
       run = {address, 0, then, lower};
@@ -94,11 +97,11 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
     u64 entry = p.gpa | mapped;
     if (want == Want::fetch) {
       if (!(runs >> (i - first) & 1)) return now;
-      entry |= execute;
+      entry |= execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
     } else if (p.writable && !frames_.holds_code(p.gpa)) {
       entry |= write;
     } else if ((now & execute) && (now & ~u64{rights}) == p.gpa) {
-      entry |= execute;
+      entry = now;
     }
     if (i == asked) done = want != Want::write || (entry & write);
     if (i == asked && !done) return now;
@@ -170,7 +173,6 @@ void AddressSpace::drop_execute(u64 gpa_page) {
     reconcile(number * kRegion, *region, 0, kPages, [&](unsigned, u64 now) -> u64 {
       return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now;
     });
-  refused_.clear();
   prove();
 }
 

@@ -29,6 +29,8 @@ class AddressSpace {
   // A fetch from here has been refused.
   bool refused(u64 linear) const { return !refused_.empty() && refused_.count(linear >> 12); }
 
+  void forget_refusals() { refused_.clear(); }
+
   // -- When these return the cage has proved that what was stale is gone, or is dead (and has nothing).
   // Compares all that is mapped with the guest's tables.
   void revalidate(const cpu::Vcpu& cpu);
@@ -43,7 +45,7 @@ class AddressSpace {
   std::size_t pages() const { return pages_; }
 
  private:
-  enum : u64 { mapped = 1, write = 2, execute = 4, rights = 7 };
+  enum : u64 { mapped = 1, write = 2, execute = 4, copy = 8, rights = 15 };
   static constexpr unsigned kPages = 512;
   struct Region {
     u64 page[kPages] = {};  // gpa | rights; 0: not mapped

@@ -5,8 +5,13 @@
 
 namespace trapline::engine::patch {
 
-Cages::Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host, u64 most_mappings)
-    : cpu_{cpu}, inner_{cpu.tlb_mirror}, frames_{cpu, host}, most_mappings_{most_mappings}, free_{std::move(cages)} {
+Cages::Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host,
+             std::span<u8> copies, u64 copies_offset, u64 most_mappings)
+    : cpu_{cpu},
+      inner_{cpu.tlb_mirror},
+      frames_{cpu, host, copies, copies_offset},
+      most_mappings_{most_mappings},
+      free_{std::move(cages)} {
   cpu.tlb_mirror = this;
 }
 
@@ -65,7 +70,10 @@ void Cages::drop_current() {
 }
 
 void Cages::check_code() {
-  for (const u64 frame : frames_.overwritten())
+  const std::vector<u64>& overwritten = frames_.overwritten();
+  if (overwritten.empty()) return;
+  for (Slot& s : spaces_) s.space->forget_refusals();
+  for (const u64 frame : overwritten)
     if (frames_.forget_execute(frame))
       for (Slot& s : spaces_) s.space->drop_execute(frame);
 }

@@ -1,23 +1,63 @@
 #include "engine/patch/code_frames.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "base/trace.h"
 #include "cpu/code_map.h"
 
 namespace trapline::engine::patch {
 
 bool CodeFrames::holds_code(u64 gpa_page) const { return cpu_.code->has_code(gpa_page / kPageSize); }
 
+CodeFrames::CodeFrames(cpu::Vcpu& cpu, const HostLacks& host, std::span<u8> copies, u64 offset)
+    : cpu_{cpu}, host_{host}, flags_(cpu.ram ? cpu.ram->frames() : 0), copies_{copies}, copies_offset_{offset} {
+  for (u32 i = static_cast<u32>(copies.size() / kPageSize); i-- > 0;) free_copies_.push_back(i);
+}
+
+bool CodeFrames::patch(u64 gpa_page, Verdict& verdict) {
+  if (free_copies_.empty()) return false;
+  verdict.copy = free_copies_.back();
+  free_copies_.pop_back();
+  u8* const copy = copies_.data() + u64{verdict.copy} * kPageSize;
+  std::memcpy(copy, cpu_.ram->host(Gpa{gpa_page}), kPageSize);
+  for (const u16 site : verdict.sites) copy[site] = 0xcc;
+  return true;
+}
+
+void CodeFrames::release(const Verdict& verdict) {
+  if (verdict.copy != kNone) returned_.push_back(verdict.copy);
+}
+
 bool CodeFrames::admits(u64 gpa_page) {
   const u64 frame = gpa_page / kPageSize;
-  if (const auto known = known_.find(frame);
-      known != known_.end() && known->second.generation == cpu_.code->generation(frame).load(std::memory_order_acquire))
-    return known->second.runs;
-  const u32 generation = cpu_.code->mark_and_number(cpu_, frame, 0, kPageSize);
+  const auto known = known_.find(frame);
+  if (known != known_.end()) {
+    if (known->second.generation == cpu_.code->generation(frame).load(std::memory_order_acquire))
+      return known->second.runs;
+    return false;  // overwritten, and not out of every cage yet
+  }
+  Verdict verdict;
+  verdict.generation = cpu_.code->mark_and_number(cpu_, frame, 0, kPageSize);
   const auto* bytes = reinterpret_cast<const u8*>(cpu_.ram->host(Gpa{gpa_page}));
-  const bool runs = may_run_directly({bytes, kPageSize}, host_);
-  known_[frame] = {generation, runs};
-  return runs;
+  PageScan scan = scan_page(std::span<const u8, kPageSize>{bytes, kPageSize}, host_);
+  verdict.sites = std::move(scan.sites);
+  verdict.runs = !scan.refused && (verdict.sites.empty() || patch(gpa_page, verdict));
+  TRACE(cages, "frame {:#x}: {}, {} patches", gpa_page, verdict.runs ? "runs" : "is refused", verdict.sites.size());
+  return known_.emplace(frame, std::move(verdict)).first->second.runs;
+}
+
+u64 CodeFrames::copy_of(u64 gpa_page) const {
+  const auto known = known_.find(gpa_page / kPageSize);
+  return known == known_.end() || known->second.copy == kNone ? ~u64{0}
+                                                              : copies_offset_ + u64{known->second.copy} * kPageSize;
+}
+
+bool CodeFrames::is_patched(u64 gpa) const {
+  const auto known = known_.find(gpa / kPageSize);
+  if (known == known_.end()) return false;
+  const auto& sites = known->second.sites;
+  return std::find(sites.begin(), sites.end(), gpa % kPageSize) != sites.end();
 }
 
 bool CodeFrames::admits_border(u64 gpa_page, u64 next_gpa_page) const {
@@ -25,20 +65,28 @@ bool CodeFrames::admits_border(u64 gpa_page, u64 next_gpa_page) const {
   u8 bytes[2 * kSide];
   std::memcpy(bytes, cpu_.ram->host(Gpa{gpa_page + kPageSize - kSide}), kSide);
   std::memcpy(bytes + kSide, cpu_.ram->host(Gpa{next_gpa_page}), kSide);
-  return may_run_directly(bytes, host_);
+  return border_runs(bytes);
 }
 
 const std::vector<u64>& CodeFrames::overwritten() {
   changed_.clear();
   const u64 now = cpu_.code->epoch();
   if (now == epoch_) return changed_;
+  free_copies_.insert(free_copies_.end(), returned_.begin(), returned_.end());
+  returned_.clear();
   std::vector<u64> frames;
   if (cpu_.code->overwritten(epoch_, now, frames)) {
-    for (const u64 frame : frames)
-      if (known_.erase(frame)) changed_.push_back(frame * kPageSize);
+    for (const u64 frame : frames) {
+      const auto known = known_.find(frame);
+      if (known == known_.end()) continue;
+      release(known->second);
+      known_.erase(known);
+      changed_.push_back(frame * kPageSize);
+    }
   } else {
     std::erase_if(known_, [&](const auto& entry) {
       if (entry.second.generation == cpu_.code->generation(entry.first).load(std::memory_order_acquire)) return false;
+      release(entry.second);
       changed_.push_back(entry.first * kPageSize);
       return true;
     });

@@ -1,7 +1,9 @@
 // The frames of guest RAM that cages of one vCPU execute, or may write to. A frame is looked at before it is executed,
-// and marked in the CodeMap, so that a write to it is noticed first.
+// and marked in the CodeMap, so that a write to it is noticed first. One with instructions that show the host is
+// executed from a copy in which they are traps.
 #pragma once
 
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -12,10 +14,15 @@ namespace trapline::engine::patch {
 
 class CodeFrames {
  public:
-  CodeFrames(cpu::Vcpu& cpu, const HostLacks& host) : cpu_{cpu}, host_{host}, flags_(cpu.ram ? cpu.ram->frames() : 0) {}
+  // copies: room for pages with patches; `offset` of it in the cages' file.
+  CodeFrames(cpu::Vcpu& cpu, const HostLacks& host, std::span<u8> copies, u64 offset);
 
   // May this frame be executed? Marks it.
   bool admits(u64 gpa_page);
+  // Where the copy of a frame that was admitted lies in the cages' file; ~0: it is executed as it is.
+  u64 copy_of(u64 gpa_page) const;
+  // Has the instruction at this address been replaced?
+  bool is_patched(u64 gpa) const;
   // And right behind that one?
   bool admits_border(u64 gpa_page, u64 next_gpa_page) const;
 
@@ -36,14 +43,22 @@ class CodeFrames {
     return true;
   }
   struct Verdict {
-    u32 generation;
-    bool runs;
+    u32 generation = 0;
+    bool runs = false;
+    u32 copy = kNone;
+    std::vector<u16> sites = {};
   };
+  static constexpr u32 kNone = ~0u;
+  bool patch(u64 gpa_page, Verdict& verdict);
+  void release(const Verdict& verdict);
   cpu::Vcpu& cpu_;
   HostLacks host_;
   std::vector<u8> flags_;  // by frame
   std::unordered_map<u64, Verdict> known_;
   std::vector<u64> changed_;
+  std::span<u8> copies_;
+  u64 copies_offset_;
+  std::vector<u32> free_copies_, returned_;  // the latter may be mapped still
   u64 epoch_ = 0;
 };
 

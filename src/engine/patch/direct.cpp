@@ -47,8 +47,8 @@ bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_
 
 }  // namespace
 
-Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers::Costs& costs, unsigned vcpus)
-    : cpu_{cpu}, cages_{cages}, tiers_{costs}, spin_{channel::Spin::longest_for(vcpus)} {
+Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus)
+    : cpu_{cpu}, cages_{cages}, tiers_{tiers}, spin_{channel::Spin::longest_for(vcpus)} {
   trap_ticks_ = cpu.clock->tsc_khz / 1000 * 3;
   const unsigned cpus = channel::usable_cpus();
   cage_spins_ = cpus < 2 ? 0 : cpus > vcpus ? 4000 : 1000;  // PAUSEs: some 70 us, 20 us
@@ -289,7 +289,9 @@ u8 Direct::guest_byte(u64 linear) const {
 
 Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
   if (stop.trap == 3) {
-    registers_.rip -= guest_byte(registers_.rip - 1) == 0xcc ? 1 : 2;
+    Gpa at{0};
+    const bool patched = cpu::peek_translate(cpu_, registers_.rip - 1, &at) && cages_.frames().is_patched(at.raw);
+    registers_.rip -= patched || guest_byte(registers_.rip - 1) == 0xcc ? 1 : 2;
     return leave(space, ExitReason::one);
   }
   if (!(registers_.rflags & cpu::flag::tf)) {  // INT1
@@ -306,6 +308,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
+  cages_.check_code();
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch
                            ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr

@@ -11,7 +11,7 @@ namespace trapline::engine::patch {
 
 class Direct {
  public:
-  Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers::Costs& costs, unsigned vcpus);
+  Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus);
 
   // User code at cpu.rip is to run in a cage now.
   bool takes();

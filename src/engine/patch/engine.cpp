@@ -20,10 +20,11 @@ namespace patch {
 
 namespace {
 
-HostLacks host_lacks() {
+HostLacks host_lacks(isa::Vendor vendor) {
   u32 low, high;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   HostLacks host;
+  host.vendor = vendor;
   host.xcr0_same = low == host_components() && high == 0;
   return host;
 }
@@ -36,11 +37,16 @@ Tiers::Costs costs(u64 tsc_khz) {
 
 class Patch final : public interpret::Accelerator, translate::UserGate {
  public:
-  Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share)
+  Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share, bool always)
       : cpu_{cpu},
         translator_{std::move(translator)},
-        cages_{cpu, share.pool->share(share.part, share.parts), host_lacks(), share.most_mappings},
-        direct_{cpu, cages_, costs(cpu.clock ? cpu.clock->tsc_khz : 0), share.parts} {
+        cages_{cpu,
+               share.pool->share(share.part, share.parts),
+               host_lacks(cpu.vendor()),
+               share.pool->copies(share.part, share.parts),
+               share.pool->copies_offset(share.part, share.parts),
+               share.most_mappings},
+        direct_{cpu, cages_, Tiers{costs(cpu.clock ? cpu.clock->tsc_khz : 0), always}, share.parts} {
     translator_->set_user_gate(this);
   }
 
@@ -86,7 +92,8 @@ std::unique_ptr<Engine> make_patch(cpu::Vcpu& cpu, CodeArena& arena, const VcpuS
   std::string why;
   auto translator = translate::Translator::make(cpu, space, options, &why);
   if (!translator) throw HostRefused{fmt::format("engine patch: this host lacks {}: use --engine interpret", why)};
-  return make_accelerated(cpu, arena, std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages));
+  return make_accelerated(cpu, arena, std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages,
+                                                        options.debug.direct_always));
 }
 
 }  // namespace trapline::engine

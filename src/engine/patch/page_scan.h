@@ -1,19 +1,27 @@
-// Whether a page of guest code may run on the CPU as it is: looks at every byte offset for what must not.
+// Whether a page of guest code may run on the CPU, and what must be replaced first. docs/cages.md.
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "base/types.h"
+#include "isa/vendor.h"
 
 namespace trapline::engine::patch {
 
-// What this host executes in ring 3 without a trap and with another result than the guest's CPU would have; asked once.
+// What this host executes in ring 3 without a trap and with another result than the guest's CPU would have.
 struct HostLacks {
-  bool cpuid_faulting = false;  // CPUID shows the host's CPU
-  bool xcr0_same = false;       // XGETBV shows the guest's XCR0
+  bool xcr0_same = false;  // XGETBV shows the guest's XCR0
+  isa::Vendor vendor = isa::Vendor::intel;
 };
 
-// True: nothing of it is there. `code`: a page, or some bytes across the border of two.
-bool may_run_directly(std::span<const u8> code, const HostLacks& host);
+struct PageScan {
+  bool refused = false;    // holds, at some offset, what must not run in any case
+  std::vector<u16> sites;  // offsets of instructions that show the host: to be replaced by a trap
+};
+
+PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host);
+// Nothing that must not run lies across the border of two pages: `bytes` from both sides.
+bool border_runs(std::span<const u8> bytes);
 
 }  // namespace trapline::engine::patch

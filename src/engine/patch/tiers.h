@@ -15,9 +15,12 @@ class Tiers {
     u64 promote_after;  // translated user time before a cage is worth its first faults
     u64 rest;           // translated user time before a demoted address space is tried again
   };
-  explicit Tiers(const Costs& costs) : costs_{costs} {}
+  // always: all are direct, and stay so.
+  Tiers(const Costs& costs, bool always) : costs_{costs}, always_{always} {}
 
-  bool direct(u64 root) const { return current_.root == root ? current_.space->direct : known(root); }
+  bool direct(u64 root) const {
+    if (always_) return true;
+    return current_.root == root ? current_.space->direct : known(root); }
   // User code of `root` runs translated now, and did so since the last call if that was not long ago.
   void translated(u64 root, u64 now);
   // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings.
@@ -44,6 +47,7 @@ class Tiers {
     Space* space = nullptr;
   } current_;
   Costs costs_;
+  bool always_;
   std::unordered_map<u64, Space> spaces_;
   u64 last_ = 0, last_root_ = 0;
 };

@@ -22,7 +22,7 @@ class CageTest : public testing::Test {
     fd_ = memfd_create("ram", 0);
     ASSERT_EQ(ftruncate(fd_, 16 * 4096), 0);
     ram_ = static_cast<u8*>(mmap(nullptr, 16 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0));
-    auto pool = Pool::make(1, fd_, fd_);
+    auto pool = Pool::make(1, fd_, 16);
     ASSERT_TRUE(pool) << pool.error();
     pool_ = std::move(*pool);
     auto cages = pool_->share(0, 1);
