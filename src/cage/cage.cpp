@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@
 #include <cstring>
 
 #include "base/invariant.h"
+#include "base/trace.h"
 #include "channel/futex.h"
 #include "channel/spin.h"
 
@@ -79,6 +81,7 @@ void Cage::send(u32 after) {
 bool Cage::check_ack() {
   if (expected_ == 0) return true;
   const bool proved = parts_.shared->exchange.ack == expected_;
+  if (const u64 failed = parts_.shared->exchange.failed) TRACE(cages, "an order failed: {}", -static_cast<i64>(failed));
   expected_ = 0;
   if (!proved) kill();
   return proved;
@@ -176,6 +179,16 @@ void Cage::forget() {
 
 void Cage::kick() {
   if (!dead_) ::syscall(SYS_tgkill, parts_.pid, parts_.pid, kKick);
+}
+
+void Cage::place(Place place, int cpu) {
+  if (dead_ || (place == place_ && cpu == place_cpu_)) return;
+  place_ = place, place_cpu_ = cpu;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (int i = 0; i < CPU_SETSIZE; i++)
+    if (place == Place::beside ? i == cpu : place == Place::anywhere || i != cpu) CPU_SET(i, &set);
+  ::sched_setaffinity(parts_.pid, sizeof set, &set);  // a wish: where it is refused things are only slower
 }
 
 void Cage::kill() {

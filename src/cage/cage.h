@@ -84,6 +84,9 @@ class Cage {
   // Once `stopped`: why and where. Registers are filled in unless `kept`. False: it lied about its orders, and is dead.
   bool take(Stop& stop, Registers& registers);
   void kick();
+  // Where the host may run it: on this CPU alone, or anywhere but there. Remembered: repeating costs nothing.
+  enum class Place : u8 { anywhere, beside, apart };
+  void place(Place place, int cpu);
   // Kills it and waits until it is gone. For cages that lie or do not answer.
   void kill();
   // Has it ended by itself?
@@ -98,6 +101,8 @@ class Cage {
   u32 turn_ = 0;    // answers given = calls taken
   u64 expected_ = 0;  // the token of the orders under way; 0: none
   bool dead_ = false;
+  Place place_ = Place::anywhere;
+  int place_cpu_ = -1;
 };
 
 }  // namespace trapline::cage

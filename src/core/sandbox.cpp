@@ -173,6 +173,7 @@ Result<void, std::string> lock_down(const Confinement& c) {
   for (const pid_t pid : c.processes) {
     f.allow(SCMP_SYS(tgkill), {equal(0, static_cast<u64>(pid))});
     f.allow(SCMP_SYS(wait4), {equal(0, static_cast<u64>(pid))});
+    f.allow(SCMP_SYS(sched_setaffinity), {equal(0, static_cast<u64>(pid))});
   }
   if (!c.processes.empty()) f.allow(kFutexWaitv);
   if (c.trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(c.trace_fd))});

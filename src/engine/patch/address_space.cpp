@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bitset>
+#include <vector>
 
 #include "cpu/mmu_internal.h"
 
@@ -11,7 +13,8 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRegion = 2 * MiB;
-constexpr unsigned kAround = 16;  // pages, aligned: what the host maps around a fault costs little more than the fault
+constexpr unsigned kAround = 64;   // pages, aligned, that a fault looks at
+constexpr unsigned kLongRun = 8;  // of them, side by side in RAM too: one order, cheaper than the fault to come
 
 // Where RAM lies in its file (base/guest_memory.h).
 u64 file_offset(u64 gpa) { return gpa < kPciHoleEnd ? gpa : gpa - (kPciHoleEnd - kPciHoleStart); }
@@ -72,31 +75,78 @@ void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned 
   finish();
 }
 
+// Marking code takes write permission away, perhaps here: to be asked before anything is planned.
+bool AddressSpace::runs(u64 linear, const UserPage& page) {
+  return page.executable && frames_.admits(page.gpa) && border_ok(linear, page.gpa);
+}
+
+void AddressSpace::map_present(const cpu::Vcpu& cpu) {
+  constexpr std::size_t kMostPages = 4096;
+  constexpr u64 kMostOrders = 512;
+  const u64 before = mappings_;
+  std::vector<u64> numbers;
+  each_region(cpu, root_, [&](u64 number) {
+    numbers.push_back(number);
+    return numbers.size() < 256;
+  });
+  for (const u64 number : numbers) {
+    const u64 base = number * kRegion;
+    if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) return;
+    if (base + kRegion > cage::kStub && base < cage::kStubEnd) continue;
+    const UserRegion tables{cpu, root_, base};
+    if (!tables.any() || tables.large()) continue;  // large pages are mapped as they are touched
+    std::bitset<kPages> code;
+    for (unsigned i = 0; i < kPages; i++) {
+      const UserPage p = tables.page(i);
+      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(base + i * kPageSize, p);
+    }
+    auto& region = regions_[number];
+    if (!region) region = std::make_unique<Region>();
+    reconcile(base, *region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
+      const UserPage p = tables.page(i);
+      if ((now & mapped) || !p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
+      if (code[i]) return p.gpa | mapped | execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
+      return p.gpa | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
+    });
+  }
+}
+
 bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
   if (linear >= cage::kStub - kPageSize && linear < cage::kStubEnd) return false;
   if (mappings_ >= most_mappings_) clear();
   const u64 base = linear & ~(kRegion - 1);
   const unsigned asked = linear / kPageSize % kPages, first = asked & ~(kAround - 1);
   const UserRegion tables{cpu, root_, linear};
-  // Marking code takes write permission away, perhaps here: so before anything is planned.
-  u32 runs = 0;
+  u64 code = 0;
   for (unsigned i = first; want == Want::fetch && i < first + kAround; i++) {
     const UserPage p = tables.page(i);
     if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
-    if (i != asked && !(entry_of(base + i * kPageSize) == 0)) continue;
-    if (frames_.admits(p.gpa) && border_ok(base + i * kPageSize, p.gpa)) runs |= 1u << (i - first);
+    if (i != asked && entry_of(base + i * kPageSize) != 0) continue;
+    if (runs(base + i * kPageSize, p)) code |= u64{1} << (i - first);
+  }
+  // What goes along: pages that one order maps with the one that is asked for, and long runs.
+  u64 along = 0;
+  for (unsigned i = first, begin = first; i < first + kAround; i++) {
+    const UserPage p = tables.page(i), next = tables.page(std::min(i + 1, kPages - 1));
+    const bool goes_on = i + 1 < first + kAround && p.present && next.present && next.gpa == p.gpa + kPageSize &&
+                         (want == Want::fetch ? p.executable == next.executable : p.writable == next.writable);
+    if (goes_on) continue;
+    if ((begin <= asked && asked <= i) || i + 1 - begin >= kLongRun)
+      for (unsigned j = begin; j <= i; j++) along |= u64{1} << (j - first);
+    begin = i + 1;
   }
   bool done = false;
   auto& region = regions_[linear / kRegion];
   if (!region) region = std::make_unique<Region>();
   reconcile(base, *region, first, first + kAround, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
+    if (!(along >> (i - first) & 1)) return now;
     if (i != asked && (now & mapped)) return now;  // what it has become is told by a flush, not by a neighbour
     if (base + i * kPageSize >= cage::kStub && base + i * kPageSize < cage::kStubEnd) return now;
     if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
     u64 entry = p.gpa | mapped;
     if (want == Want::fetch) {
-      if (!(runs >> (i - first) & 1)) return now;
+      if (!(code >> (i - first) & 1)) return now;
       entry |= execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
     } else if (p.writable && !frames_.holds_code(p.gpa)) {
       entry |= write;

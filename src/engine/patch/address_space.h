@@ -26,6 +26,8 @@ class AddressSpace {
   // for neighbours. False: the page may not be in a cage; the interpreter is to execute the instruction.
   enum class Want : u8 { read, write, fetch };
   bool map_around(const cpu::Vcpu& cpu, u64 linear, Want want);
+  // All that the guest's tables have and the program has used, up to a bound: for a cage that begins to hold it.
+  void map_present(const cpu::Vcpu& cpu);
   // A fetch from here has been refused.
   bool refused(u64 linear) const { return !refused_.empty() && refused_.count(linear >> 12); }
 
@@ -55,6 +57,7 @@ class AddressSpace {
   void reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted);
   void order(u64 address, u64 length, u64 entry, bool lower);
   u64 entry_of(u64 linear) const;
+  bool runs(u64 linear, const UserPage& page);
   bool border_ok(u64 linear, u64 gpa) const;
   void prove();
 

@@ -58,7 +58,8 @@ AddressSpace* Cages::make_current() {
   free_.pop_back();
   cage->forget();
   spaces_.push_back({std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
-  return spaces_.back().space.get();
+  spaces_.back().space->map_present(cpu_);
+  return spaces_.back().space->cage().dead() ? nullptr : spaces_.back().space.get();
 }
 
 void Cages::drop_current() {

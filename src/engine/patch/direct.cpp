@@ -2,6 +2,7 @@
 
 #include <asm/prctl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -25,6 +26,9 @@ namespace {
 
 constexpr u32 kUserFlags = 0x244dd5;  // without RF, which every fault sets in its frame
 constexpr u64 kVsyscall = 0xffffffffff600000;
+// How long core and cage poll for each other when they are apart.
+constexpr u64 kSpinTicks = 300'000;   // some 100 to 150 us
+constexpr unsigned kCageSpins = 6000;  // PAUSEs
 constexpr u64 kLowerHalf = u64{1} << 47;
 // What 64-bit code runs with on Linux, as host and as guest.
 constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
@@ -48,10 +52,8 @@ bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_
 }  // namespace
 
 Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus)
-    : cpu_{cpu}, cages_{cages}, tiers_{tiers}, spin_{channel::Spin::longest_for(vcpus)} {
-  trap_ticks_ = cpu.clock->tsc_khz / 1000 * 3;
-  const unsigned cpus = channel::usable_cpus();
-  cage_spins_ = cpus < 2 ? 0 : cpus > vcpus ? 4000 : 1000;  // PAUSEs: some 70 us, 20 us
+    : cpu_{cpu}, cages_{cages}, tiers_{tiers}, spare_cpu_{channel::usable_cpus() > vcpus} {
+  trap_ticks_ = cpu.clock->tsc_khz / 1000 * 2;
 }
 
 // -- Whether
@@ -98,7 +100,8 @@ void Direct::resume(AddressSpace& space) {
     if (registers_.fs_base != known_fs_) cage.set_base(ARCH_SET_FS, known_fs_ = registers_.fs_base);
     if (registers_.gs_base != known_gs_) cage.set_base(ARCH_SET_GS, known_gs_ = registers_.gs_base);
   }
-  cage.resume(registers_, vectors_at_, host_components(), cage_spins_);
+  choose_place(cage);
+  cage.resume(registers_, vectors_at_, host_components(), apart_ ? kCageSpins : 0);
 }
 
 // -- Waiting
@@ -152,17 +155,20 @@ void Direct::stop_it(Cage& cage) {
 }
 
 void Direct::wait(Cage& cage) {
-  const u64 start = __rdtsc();
-  spin(cage, spin_.limit());
+  if (apart_) spin(cage, kSpinTicks);
   while (!cage.stopped()) {
-    if (wants_out()) {
-      stop_it(cage);
-      break;
-    }
+    if (wants_out()) return stop_it(cage);
     sleep(cage);
-    if (!cage.stopped() && !wants_out() && cage.has_ended()) break;
+    if (!cage.stopped() && !wants_out() && cage.has_ended()) return;
   }
-  spin_.observe(__rdtsc() - start);
+}
+
+// Two that poll on two CPUs hand over in a microsecond; one that sleeps is woken across CPUs in a hundred, on the same
+// one in ten. So apart while both sides' turns are short, and while there is a CPU to spare; else together.
+void Direct::choose_place(Cage& cage) {
+  const u64 most = apart_ ? kSpinTicks : kSpinTicks / 2;
+  apart_ = spare_cpu_ && mean_inside_ < most && mean_outside_ < most;
+  cage.place(apart_ ? Cage::Place::apart : Cage::Place::beside, ::sched_getcpu());
 }
 
 // -- Out
@@ -211,7 +217,9 @@ Direct::ExitReason Direct::run() {
   inside_ = beside_ = 0;
   enter(space->cage());
   if (std::exchange(told_.root, ~u64{0}) == root()) space->map_around(cpu_, told_.linear, told_.want);
+  const auto learn = [](u64& mean, u64 ticks) { mean = mean - mean / 8 + std::min<u64>(ticks, kSpinTicks * 8) / 8; };
   u64 since = __rdtsc();
+  learn(mean_outside_, since - left_at_);
   ExitReason why = ExitReason::nothing;
   do {
     if (wants_out()) {
@@ -229,10 +237,14 @@ Direct::ExitReason Direct::run() {
       why = died();
       break;
     }
-    const u64 now = __rdtsc(), all = now - since, inside = std::min(stop.inside, all);
+    const u64 now = __rdtsc(), all = now - since;
+    // A signal's delivery lies before the stub's stamp.
+    const u64 trap = stop.signal == SIGSYS ? trap_ticks_ : trap_ticks_ * 3;
+    const u64 inside = std::min(stop.inside - std::min(stop.inside, trap), all);
     since = now;
     inside_ += inside;
-    beside_ += all - inside + trap_ticks_;
+    learn(mean_inside_, inside);
+    beside_ += all - inside;
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
         space->cage().kill();
@@ -241,12 +253,13 @@ Direct::ExitReason Direct::run() {
       }
       vectors_at_ = stop.fpstate;
       vectors_ran_ = true;
-      TRACE(cages, "stopped at {:#x}: signal {}, exception {}, error {:#x}, address {:#x}", registers_.rip, stop.signal, stop.trap,
-            stop.error, stop.cr2);
+      TRACE(cages, "stopped at {:#x}: signal {}, exception {}, error {:#x}, address {:#x}; {} ticks inside, {} beside, {}", registers_.rip,
+            stop.signal, stop.trap, stop.error, stop.cr2, inside, all - inside, apart_ ? "apart" : "beside");
       why = serve(*space, stop);
     }
   } while (why == ExitReason::nothing);
   if (inside_ > 1'000'000) singles_ = 0;
+  left_at_ = __rdtsc();
   tiers_.ran(root(), inside_, beside_);
   return why;
 }

@@ -19,9 +19,8 @@ Finding look(const u8* at, std::size_t left) {
     case 0x02:  // LAR
     case 0x03:  // LSL
     case 0xa2:  // CPUID
+    case 0x34:  // SYSENTER: its return address is lost on Intel's
       return Finding::reveals;
-    case 0x34:  // SYSENTER: its return address is lost
-      return Finding::harms;
     case 0x38:  // ENQCMD, ENQCMDS
       return left >= 2 && at[1] == 0xf8 ? Finding::harms : Finding::nothing;
     case 0xc7:  // RDPID is F3 0F C7 /7 with a register; without F3 it is RDSEED
@@ -52,6 +51,7 @@ Finding look(const u8* at, std::size_t left) {
 bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
   switch (mnemonic) {
     case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_SYSENTER:
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDPID:
     case ZYDIS_MNEMONIC_SLDT:

@@ -19,6 +19,7 @@ class UserRegion {
   // root: CR3 of the address space.
   UserRegion(const cpu::Vcpu& cpu, u64 root, u64 linear);
   bool any() const { return entries_ != nullptr || large_; }
+  bool large() const { return large_ != 0; }
   UserPage page(unsigned index) const;
 
  private:
@@ -31,5 +32,25 @@ class UserRegion {
   u64 rights_ = kWritable | kUser | kAccessed;  // of the upper levels, ANDed
   bool nx_ = false;
 };
+
+// Calls `visit(region)` with each 2 MiB region of the lower half that has tables, by number (address / 2 MiB), until it
+// returns false.
+template <class Visit>
+void each_region(const cpu::Vcpu& cpu, u64 root, Visit visit) {
+  constexpr u64 kPresent = 1, kLarge = 128, kAddress = 0x000ffffffffff000;
+  const auto table = [&](u64 entry) {
+    const Gpa at{entry & kAddress};
+    return cpu.ram->is_ram(at) ? reinterpret_cast<const u64*>(cpu.ram->host(at)) : nullptr;
+  };
+  const u64* const top = table(root);
+  for (u64 i = 0; top && i < 256; i++) {
+    const u64* const second = top[i] & kPresent ? table(top[i]) : nullptr;
+    for (u64 j = 0; second && j < 512; j++) {
+      const u64* const third = (second[j] & kPresent) && !(second[j] & kLarge) ? table(second[j]) : nullptr;
+      for (u64 k = 0; third && k < 512; k++)
+        if ((third[k] & kPresent) && !visit((i << 18) | (j << 9) | k)) return;
+    }
+  }
+}
 
 }  // namespace trapline::engine::patch
