@@ -28,7 +28,7 @@ constexpr u64 kFlagsOfUser = 0x254dd5;  // CF PF AF ZF SF TF DF OF NT RF AC ID
 constexpr u64 kFlagsAlways = 0x202;     // IF and bit 1
 
 // An honest cage answers within microseconds, unless the host gives it no CPU.
-constexpr u64 kPatienceTicks = 20'000'000'000;
+constexpr u64 kPatienceTicks = 6'000'000'000;
 
 // Of the standard format, with what the host has enabled. SDM Vol. 1 13.2.
 u64 xsave_bytes() {
@@ -60,9 +60,8 @@ void Cage::protect(u64 address, u64 length, int prot) {
 }
 
 void Cage::set_base(int code, u64 base) {
-  queue_.push_back({SYS_arch_prctl,
-                    {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
-                    0});
+  queue_.push_back(
+      {SYS_arch_prctl, {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
 }
 
 // The first orders of the queue, as many as fit.
@@ -93,7 +92,7 @@ bool Cage::await_quietly() {
   for (u64 rounds = 1; !stopped(); rounds++) {
     channel::cpu_relax();
     if (rounds % 256 == 0) ::sched_yield();
-    if (rounds % 65536 == 0 && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
+    if (rounds % 4096 == 0 && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
       kill();
       return false;
     }
@@ -157,6 +156,7 @@ bool Cage::take(Stop& stop, Registers& r) {
   stop.trap = static_cast<u32>(g[Greg::trap]);
   stop.error = static_cast<u32>(g[Greg::error]);
   stop.cr2 = g[Greg::cr2];
+  stop.code = static_cast<int>(x.siginfo[0]);
   stop.call_address = x.siginfo[1];
   stop.cs = static_cast<u16>(g[Greg::selectors]);
   const u64 offset = g[Greg::fpstate] - (kStub + CAGE_STACK);

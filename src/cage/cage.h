@@ -31,10 +31,11 @@ struct Registers {
 
 // Where the cage stopped, and why. Copied from the exchange page, unchecked but for its form.
 struct Stop {
-  int signal = 0;          // 0: it was asked to; kKick; SIGSYS, SIGSEGV, SIGTRAP ...
-  bool kept = false;       // the registers are those that were given
+  int signal = 0;           // 0: it was asked to; kKick; SIGSYS, SIGSEGV, SIGTRAP ...
+  bool kept = false;        // the registers are those that were given
   u32 trap = 0, error = 0;  // of the CPU's exception
   u64 cr2 = 0;
+  int code = 0;          // siginfo_t::si_code
   u64 call_address = 0;  // SIGSYS: behind the instruction
   u16 cs = 0;
   u64 inside = 0;   // TSC ticks in the guest, as the cage says
@@ -98,7 +99,7 @@ class Cage {
   bool check_ack();
   Parts parts_;
   std::vector<Order> queue_;
-  u32 turn_ = 0;    // answers given = calls taken
+  u32 turn_ = 0;      // answers given = calls taken
   u64 expected_ = 0;  // the token of the orders under way; 0: none
   bool dead_ = false;
   Place place_ = Place::anywhere;

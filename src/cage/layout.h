@@ -24,15 +24,16 @@
 #define CAGE_ORDER_FD 5
 
 // The exchange page. Cage to core, and core to cage on lines (and pairs of lines) of their own: spinning costs less.
-#define X_GREGS 0x000 /* 24 words as in the kernel's sigcontext: R8..R15 RDI RSI RBP RBX RDX RAX RCX RSP RIP flags ... */
-#define X_SIGINFO 0x0c0 /* si_code, si_call_addr, si_syscall and si_arch */
-#define X_BASES 0x0d8   /* FS and GS base, where the host has FSGSBASE */
+#define X_GREGS \
+  0x000 /* 24 words as in the kernel's sigcontext: R8..R15 RDI RSI RBP RBX RDX RAX RCX RSP RIP flags ... */
+#define X_SIGINFO 0x0c0   /* si_code, si_call_addr, si_syscall and si_arch */
+#define X_BASES 0x0d8     /* FS and GS base, where the host has FSGSBASE */
 #define X_SELECTORS 0x0e8 /* DS ES FS GS, 16 bits each */
-#define X_SIGNAL 0x0f0  /* what brought the cage here; 0: it is ready, or has carried out orders */
-#define X_KEPT 0x0f4    /* 1: interrupted before the state that was given had been taken over */
-#define X_ACK 0x0f8     /* the token of the last orders that were carried out */
-#define X_FAILED 0x100  /* what the first order that failed has returned; 0: none */
-#define X_CALLS 0x108   /* futex word, counts up: the cage has handed over */
+#define X_SIGNAL 0x0f0    /* what brought the cage here; 0: it is ready, or has carried out orders */
+#define X_KEPT 0x0f4      /* 1: interrupted before the state that was given had been taken over */
+#define X_ACK 0x0f8       /* the token of the last orders that were carried out */
+#define X_FAILED 0x100    /* what the first order that failed has returned; 0: none */
+#define X_CALLS 0x108     /* futex word, counts up: the cage has handed over */
 #define X_CAGE_SLEEPS 0x10c
 #define X_STAMPS 0x118  /* TSC when the cage last handed over, and when it last went on with the guest */
 #define X_KICKED 0x110  /* a kick came after the core's answer, and before the guest ran */
@@ -42,14 +43,14 @@
 #define X_SPINS 0x18c   /* PAUSEs before sleeping */
 #define X_XRSTOR 0x190  /* address of the XSAVE image to load, in `vectors` or in the signal stack */
 #define X_XMASK 0x198
-#define X_FSGSBASE 0x19c /* 1: the host has the instructions */
+#define X_FSGSBASE 0x19c  /* 1: the host has the instructions */
 #define X_NEW_GREGS 0x1c0 /* core to cage: 16 words, R8..RSP in the same order; RIP, RFLAGS in the IRET frame */
 #define X_NEW_BASES 0x240
 #define X_FILTER 0x800 /* sock_fprog and its instructions, at the start only */
 
 // The page of orders
 #define B_COUNT 0x00
-#define B_DONE 0x04 /* all are carried out: only wiping is left */
+#define B_DONE 0x04  /* all are carried out: only wiping is left */
 #define B_AFTER 0x08 /* 0: go on with the guest; 1: hand over */
 #define B_TOKEN 0x10
 #define B_ORDER 0x40 /* of 64 bytes: number, six arguments */
@@ -66,8 +67,32 @@ inline constexpr u64 kStub = CAGE_STUB, kStubEnd = CAGE_STUB + CAGE_BYTES, kTop 
 inline constexpr unsigned kMostOrders = 63;
 
 // Indices of `gregs`.
-enum Greg : u8 { r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, rflags, selectors,
-                 error, trap, mask, cr2, fpstate };
+enum Greg : u8 {
+  r8,
+  r9,
+  r10,
+  r11,
+  r12,
+  r13,
+  r14,
+  r15,
+  rdi,
+  rsi,
+  rbp,
+  rbx,
+  rdx,
+  rax,
+  rcx,
+  rsp,
+  rip,
+  rflags,
+  selectors,
+  error,
+  trap,
+  mask,
+  cr2,
+  fpstate
+};
 
 struct Exchange {
   // Of the cage: hostile.

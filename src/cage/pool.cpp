@@ -86,8 +86,8 @@ void install_handlers() {
   stack.ss_size = CAGE_STACK_BYTES;
   ::sigaltstack(&stack, nullptr);
   struct sigaction action {};
-  action.sa_sigaction = reinterpret_cast<void (*)(int, siginfo_t*, void*)>(
-      kStub + static_cast<u64>(cage_stub_signal - cage_stub_begin));
+  action.sa_sigaction =
+      reinterpret_cast<void (*)(int, siginfo_t*, void*)>(kStub + static_cast<u64>(cage_stub_signal - cage_stub_begin));
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (const int s : kSignals) ::sigaction(s, &action, nullptr);
   sigset_t none;

@@ -13,7 +13,7 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRegion = 2 * MiB;
-constexpr unsigned kAround = 64;   // pages, aligned, that a fault looks at
+constexpr unsigned kAround = 64;  // pages, aligned, that a fault looks at
 constexpr unsigned kLongRun = 8;  // of them, side by side in RAM too: one order, cheaper than the fault to come
 
 // Where RAM lies in its file (base/guest_memory.h).
@@ -212,17 +212,15 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
 
 void AddressSpace::drop_write(u64 gpa_page) {
   for (auto& [number, region] : regions_)
-    reconcile(number * kRegion, *region, 0, kPages, [&](unsigned, u64 now) -> u64 {
-      return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now;
-    });
+    reconcile(number * kRegion, *region, 0, kPages,
+              [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now; });
   prove();
 }
 
 void AddressSpace::drop_execute(u64 gpa_page) {
   for (auto& [number, region] : regions_)
-    reconcile(number * kRegion, *region, 0, kPages, [&](unsigned, u64 now) -> u64 {
-      return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now;
-    });
+    reconcile(number * kRegion, *region, 0, kPages,
+              [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now; });
   prove();
 }
 

@@ -47,8 +47,8 @@ AddressSpace* Cages::current() {
 AddressSpace* Cages::make_current() {
   if (AddressSpace* known = current()) return known;
   if (free_.empty() && !spaces_.empty()) {
-    const auto oldest =
-        std::min_element(spaces_.begin(), spaces_.end(), [](const Slot& a, const Slot& b) { return a.last_use < b.last_use; });
+    const auto oldest = std::min_element(spaces_.begin(), spaces_.end(),
+                                         [](const Slot& a, const Slot& b) { return a.last_use < b.last_use; });
     oldest->space->clear();
     if (!oldest->space->cage().dead()) free_.push_back(oldest->space->release());
     spaces_.erase(oldest);
@@ -57,7 +57,8 @@ AddressSpace* Cages::make_current() {
   std::unique_ptr<cage::Cage> cage = std::move(free_.back());
   free_.pop_back();
   cage->forget();
-  spaces_.push_back({std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
+  spaces_.push_back(
+      {std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
   spaces_.back().space->map_present(cpu_);
   return spaces_.back().space->cage().dead() ? nullptr : spaces_.back().space.get();
 }

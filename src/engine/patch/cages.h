@@ -13,8 +13,8 @@ namespace trapline::engine::patch {
 class Cages final : public cpu::TlbMirror {
  public:
   // Becomes cpu.tlb_mirror, in front of the one that is there.
-  Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host,
-        std::span<u8> copies, u64 copies_offset, u64 most_mappings);
+  Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host, std::span<u8> copies,
+        u64 copies_offset, u64 most_mappings);
   ~Cages() override;
 
   // The address space of the vCPU's CR3, ready to run: up to date. Null: it has no cage.

@@ -38,26 +38,27 @@ class Direct {
   ExitReason serve_page_fault(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_call(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_trap(AddressSpace& space, const cage::Stop& stop);
+  bool passed_filter(const cage::Stop& stop);
   u8 guest_byte(u64 linear) const;
 
   cpu::Vcpu& cpu_;
   Cages& cages_;
   Tiers tiers_;
   cage::Registers registers_;
-  u64 vectors_at_ = 0;      // where the newest vector state is: cage::Cage::kVectors, or in the signal stack
+  u64 vectors_at_ = 0;        // where the newest vector state is: cage::Cage::kVectors, or in the signal stack
   bool vectors_ran_ = false;  // and cpu.vec is older
   u64 known_fs_ = ~u64{0}, known_gs_ = ~u64{0};  // what `bases_of_` has
   cage::Cage* bases_of_ = nullptr;
   void choose_place(cage::Cage& cage);
-  bool spare_cpu_;      // beside those of the vCPUs
-  bool apart_ = false;  // core and cage on two CPUs, polling; else on one, sleeping
+  bool spare_cpu_;                          // beside those of the vCPUs
+  bool apart_ = false;                      // core and cage on two CPUs, polling; else on one, sleeping
   u64 mean_inside_ = 0, mean_outside_ = 0;  // ticks between stops, and between a stop and the next entry
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
-  unsigned singles_ = 0;  // instructions of refused pages, one by one, since the last stretch in a cage
+  unsigned singles_ = 0;         // instructions of refused pages, one by one, since the last stretch in a cage
   u64 inside_ = 0, beside_ = 0;  // ticks of this run
   u64 left_at_ = 0;
-  u64 trap_ticks_;               // what the host takes for a signal, which no clock of ours sees
+  u64 trap_ticks_;  // what the host takes for a signal, which no clock of ours sees
   // A fault that the guest has been told of: once its tables have the page, so has the cage.
   struct {
     u64 root = ~u64{0}, linear = 0;

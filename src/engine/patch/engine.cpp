@@ -92,8 +92,9 @@ std::unique_ptr<Engine> make_patch(cpu::Vcpu& cpu, CodeArena& arena, const VcpuS
   std::string why;
   auto translator = translate::Translator::make(cpu, space, options, &why);
   if (!translator) throw HostRefused{fmt::format("engine patch: this host lacks {}: use --engine interpret", why)};
-  return make_accelerated(cpu, arena, std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages,
-                                                        options.debug.direct_always));
+  return make_accelerated(
+      cpu, arena,
+      std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages, options.debug.direct_always));
 }
 
 }  // namespace trapline::engine

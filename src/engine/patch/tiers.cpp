@@ -9,10 +9,10 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr std::size_t kMostSpaces = 4096;
-constexpr u64 kMostGap = 10'000'000;      // between two signs of life of translated user code, beyond it something else ran
-constexpr u64 kWindow = 60'000'000;       // of cage time and its costs, between two looks
-constexpr u64 kSlowdown = 3;              // translated code takes so much longer, beyond its native time
-constexpr unsigned kMostSetbacks = 8;     // doublings of the rest
+constexpr u64 kMostGap = 10'000'000;  // between two signs of life of translated user code, beyond it something else ran
+constexpr u64 kWindow = 60'000'000;   // of cage time and its costs, between two looks
+constexpr u64 kSlowdown = 3;          // translated code takes so much longer, beyond its native time
+constexpr unsigned kMostSetbacks = 8;  // doublings of the rest
 
 }  // namespace
 

@@ -20,7 +20,8 @@ class Tiers {
 
   bool direct(u64 root) const {
     if (always_) return true;
-    return current_.root == root ? current_.space->direct : known(root); }
+    return current_.root == root ? current_.space->direct : known(root);
+  }
   // User code of `root` runs translated now, and did so since the last call if that was not long ago.
   void translated(u64 root, u64 now);
   // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings.

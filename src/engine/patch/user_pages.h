@@ -7,8 +7,8 @@
 namespace trapline::engine::patch {
 
 struct UserPage {
-  u64 gpa = 0;           // of the 4 KiB page
-  bool present = false;  // for user mode, and A is set: whoever maps it need not set it
+  u64 gpa = 0;            // of the 4 KiB page
+  bool present = false;   // for user mode, and A is set: whoever maps it need not set it
   bool writable = false;  // and D is set
   bool executable = false;
 };
@@ -26,9 +26,9 @@ class UserRegion {
   static constexpr u64 kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kLarge = 128;
   const u64* table(const cpu::Vcpu& cpu, u64 entry) const;
   UserPage from(u64 leaf, u64 gpa) const;
-  const u64* entries_ = nullptr;  // the page table
-  u64 large_ = 0;                 // or the entry of a large page
-  u64 large_base_ = 0;            // and what lies at the region's start
+  const u64* entries_ = nullptr;                // the page table
+  u64 large_ = 0;                               // or the entry of a large page
+  u64 large_base_ = 0;                          // and what lies at the region's start
   u64 rights_ = kWritable | kUser | kAccessed;  // of the upper levels, ANDed
   bool nx_ = false;
 };

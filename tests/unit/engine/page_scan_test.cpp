@@ -1,0 +1,67 @@
+// What pages may run in cages, and which of their instructions are replaced.
+#include "engine/patch/page_scan.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <array>
+
+namespace trapline::engine::patch {
+namespace {
+
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+std::array<u8, kPageSize> page_with(u32 at, std::initializer_list<int> bytes) {
+  std::array<u8, kPageSize> page;
+  page.fill(0x90);
+  for (const int b : bytes) page[at++] = static_cast<u8>(b);
+  return page;
+}
+
+PageScan scan(u32 at, std::initializer_list<int> bytes, HostLacks host = {}) {
+  return scan_page(page_with(at, bytes), host);
+}
+
+TEST(PageScan, PlainCodeRunsAsItIs) {
+  const PageScan s = scan(100, {0x48, 0x01, 0xd8, 0x0f, 0x05, 0x0f, 0x31, 0xc3});  // add, syscall, rdtsc, ret
+  EXPECT_FALSE(s.refused);
+  EXPECT_THAT(s.sites, IsEmpty());
+}
+
+TEST(PageScan, InstructionsThatShowTheHostAreSites) {
+  EXPECT_THAT(scan(0, {0x0f, 0xa2}).sites, ElementsAre(0));                  // cpuid
+  EXPECT_THAT(scan(200, {0x0f, 0x01, 0xf9}).sites, ElementsAre(200));        // rdtscp
+  EXPECT_THAT(scan(200, {0xf3, 0x0f, 0xc7, 0xf8}).sites, ElementsAre(200));  // rdpid rax
+  EXPECT_THAT(scan(200, {0x48, 0x0f, 0x03, 0xc1}).sites, ElementsAre(200));  // lsl rax, ecx
+  EXPECT_THAT(scan(200, {0x0f, 0x01, 0x0c, 0x24}).sites, ElementsAre(200));  // sidt [rsp]
+  EXPECT_THAT(scan(4094, {0x0f, 0xa2}).sites, ElementsAre(4094));
+  EXPECT_THAT(scan(200, {0x0f, 0xc7, 0xf8}).sites, IsEmpty());  // rdseed eax
+}
+
+TEST(PageScan, XgetbvIsOneOnlyWhereXcr0Differs) {
+  EXPECT_THAT(scan(50, {0x0f, 0x01, 0xd0}).sites, ElementsAre(50));
+  EXPECT_THAT(scan(50, {0x0f, 0x01, 0xd0}, {.xcr0_same = true}).sites, IsEmpty());
+}
+
+TEST(PageScan, TheirBytesInsideOtherInstructionsAreNot) {
+  EXPECT_THAT(scan(200, {0xb8, 0x0f, 0xa2, 0x00, 0x00}).sites, IsEmpty());              // mov eax, 0xa20f
+  EXPECT_THAT(scan(200, {0x0f, 0x84, 0x0f, 0x03, 0x00, 0x00}).sites, IsEmpty());        // je +0x30f
+  EXPECT_THAT(scan(200, {0x48, 0x8d, 0x05, 0x0f, 0x00, 0x10, 0x00}).sites, IsEmpty());  // lea rax, [rip+0x10000f]
+}
+
+TEST(PageScan, WhatReachesTheHostsHypervisorIsRefusedAtEveryOffset) {
+  EXPECT_TRUE(scan(4093, {0x0f, 0x01, 0xc1}).refused);                          // vmcall
+  EXPECT_TRUE(scan(7, {0x0f, 0x01, 0xd9}).refused);                             // vmmcall
+  EXPECT_TRUE(scan(7, {0x48, 0xb8, 0x0f, 0x01, 0xc1, 0, 0, 0, 0, 0}).refused);  // inside a mov
+  EXPECT_TRUE(scan(7, {0x0f, 0x01, 0xef}).refused);                             // wrpkru
+}
+
+TEST(PageScan, BordersAreLookedAtToo) {
+  const std::array<u8, 6> apart{0x90, 0x0f, 0x01, 0xc1, 0x90, 0x90}, harmless{0x90, 0x90, 0x0f, 0x05, 0xc1, 0x90};
+  EXPECT_FALSE(border_runs(apart));
+  EXPECT_TRUE(border_runs(harmless));
+}
+
+}  // namespace
+}  // namespace trapline::engine::patch
