@@ -275,7 +275,6 @@ Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
       return serve_call(space, stop);
     case SIGSEGV:
     case SIGBUS:
-      if (passed_filter(stop)) return serve_call(space, stop);
       if (stop.trap == 14) return serve_page_fault(space, stop);
       if (stop.trap == 4) registers_.rip -= 2;  // INT 4
       return leave(space, ExitReason::one);
@@ -301,8 +300,8 @@ Direct::ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& sto
   return leave(space, ExitReason::one);
 }
 
-// Linux (6.14 and later) runs two system calls past every seccomp filter, those by which its probes return; to anyone
-// else they raise SIGILL and SIGSEGV, with -1 in RAX: what was there is lost, and neither means anything to a guest.
+// Linux (6.14 and later) runs two system calls past every seccomp filter, those by which its probes return. To anyone
+// else the first raises SIGILL, with -1 in RAX: what was there is lost, and means nothing to a guest.
 bool Direct::passed_filter(const cage::Stop& stop) {
   constexpr u64 kUretprobe = 335;
   if (stop.code != SI_KERNEL || registers_.gpr[1] != registers_.rip || registers_.gpr[0] != ~u64{0}) return false;
