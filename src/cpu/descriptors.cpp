@@ -15,17 +15,13 @@ Outcome store_table(Vcpu& cpu, const isa::Insn& insn, const TableRegister& table
   if (insn.op[0].kind != isa::Operand::Kind::mem) return cpu.raise_ud();
   if (umip_forbids(cpu)) return cpu.raise_gp(0);
   const u64 address = effective_address(cpu, insn.mem, next_rip(cpu, insn));
-  struct [[gnu::packed]] Image64 {
-    u16 limit;
-    u64 base;
-  };
-  struct [[gnu::packed]] Image32 {
-    u16 limit;
-    u32 base;
-  };
-  const bool done = cpu.in_long64()
-                        ? write(cpu, insn.mem.seg, address, Image64{table.limit, table.base})
-                        : write(cpu, insn.mem.seg, address, Image32{table.limit, static_cast<u32>(table.base)});
+  const Seg seg = insn.mem.seg;
+  const u64 base = part_address(insn.mem, address, 2);
+  bool done = write(cpu, seg, address, table.limit);
+  if (cpu.in_long64())
+    done = done && write(cpu, seg, base, table.base);
+  else
+    done = done && write(cpu, seg, base, static_cast<u32>(table.base));
   return done ? Outcome::next : Outcome::fault;
 }
 
@@ -33,14 +29,15 @@ Outcome load_table(Vcpu& cpu, const isa::Insn& insn, TableRegister& table) {
   if (insn.op[0].kind != isa::Operand::Kind::mem) return cpu.raise_ud();
   if (cpu.cpl != 0) return cpu.raise_gp(0);
   const u64 address = effective_address(cpu, insn.mem, next_rip(cpu, insn));
+  const u64 base_at = part_address(insn.mem, address, 2);
   TableRegister loaded;
   if (!read(cpu, insn.mem.seg, address, loaded.limit)) return Outcome::fault;
   if (cpu.in_long64()) {
-    if (!read(cpu, insn.mem.seg, address + 2, loaded.base)) return Outcome::fault;
+    if (!read(cpu, insn.mem.seg, base_at, loaded.base)) return Outcome::fault;
     if (!canonical(loaded.base)) return cpu.raise_gp(0);
   } else {
     u32 base;
-    if (!read(cpu, insn.mem.seg, address + 2, base)) return Outcome::fault;
+    if (!read(cpu, insn.mem.seg, base_at, base)) return Outcome::fault;
     loaded.base = insn.operand_bytes == 2 ? base & 0xffffff : base;
   }
   table = loaded;

@@ -59,15 +59,18 @@ u32 mxcsr_mask(const Vcpu& cpu) {
 // -- Area
 
 bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
-  const u64 mask = insn.mem.address_bytes == 8 ? ~u64{0} : insn.mem.address_bytes == 4 ? 0xffffffff : 0xffff;
-  return to_linear(cpu, insn.mem.seg, (offset + at) & mask, size, access, out);
+  return to_linear(cpu, insn.mem.seg, part_address(insn.mem, offset, at), size, access, out);
 }
 
 // Bytes to go at once: few, so that segment limits, wraps and faults come where the processor has them; in flat code
 // more where one page has them.
 unsigned Area::step(u64 at, unsigned size) const {
   const unsigned few = std::min(size, 64u);
-  if (!cpu.in_long64() || insn.address_bytes != 8) return few;
+  if (insn.mem.address_bytes != 8) {
+    const u64 to_end = ~part_address(insn.mem, offset, at) & part_address(insn.mem, 0, ~u64{0});  // but for one
+    return to_end < few ? static_cast<unsigned>(to_end) + 1 : few;
+  }
+  if (!cpu.in_long64()) return few;
   const u64 base = cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base;
   return std::max(few, std::min(size, static_cast<unsigned>(kPageSize - ((base + offset + at) & (kPageSize - 1)))));
 }

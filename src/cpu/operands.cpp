@@ -71,6 +71,10 @@ u64 effective_address(const Vcpu& cpu, const isa::MemOperand& mem, u64 next_rip)
   return address & width_mask(mem.address_bytes);
 }
 
+u64 part_address(const isa::MemOperand& mem, u64 address, u64 bytes) {
+  return (address + bytes) & width_mask(mem.address_bytes);
+}
+
 bool load_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64* value) {
   using Kind = isa::Operand::Kind;
   if (op.kind == Kind::mem) {

@@ -67,6 +67,9 @@ Outcome ins_outs(Vcpu&, const isa::Insn&);
 
 // Shared helpers. Effective address (before segmentation) of insn.mem; `next_rip` for RIP-relative operands.
 u64 effective_address(const Vcpu& cpu, const isa::MemOperand& mem, u64 next_rip);
+// Where the part of an operand lies that is an access of its own, `bytes` behind its first byte: cut to the address
+// size, as each access's address is. One access goes on past the end of 32-bit addresses (measured: docs/cpu-model.md).
+u64 part_address(const isa::MemOperand& mem, u64 address, u64 bytes);
 // Reads and writes of a general-register or memory operand of 1, 2, 4 or 8 bytes (32-bit register writes zero the upper
 // half).
 bool load_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64* value);

@@ -11,7 +11,8 @@ template <class T>
 Outcome check_bounds(Vcpu& cpu, const isa::Insn& insn) {
   const u64 address = effective_address(cpu, insn.mem, next_rip(cpu, insn));
   T lower, upper;
-  if (!read(cpu, insn.mem.seg, address, lower) || !read(cpu, insn.mem.seg, address + sizeof(T), upper))
+  if (!read(cpu, insn.mem.seg, address, lower) ||
+      !read(cpu, insn.mem.seg, part_address(insn.mem, address, sizeof(T)), upper))
     return Outcome::fault;
   const T index = static_cast<T>(cpu.gpr[insn.op[0].reg & 15]);
   return index < lower || index > upper ? cpu.raise(Vector::br) : Outcome::next;

@@ -25,7 +25,7 @@ bool load_far_operand(Vcpu& cpu, const isa::Insn& insn, FarPointer& out) {
   } else if (!read(cpu, seg, address, out.offset)) {
     return false;
   }
-  return read(cpu, seg, address + width, out.selector);
+  return read(cpu, seg, part_address(insn.mem, address, width), out.selector);
 }
 
 namespace {

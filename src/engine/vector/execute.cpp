@@ -51,8 +51,47 @@ inline u16 fnstcw() {
 constexpr u16 kErrorSummary = 0x80, kBusy = 0x8000;
 constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 
+// FLD and FSTP of ten bytes, FBLD and FBSTP are accesses of eight bytes and two, each with an address as wide as
+// addresses are. Not `apart`: one access, as of all other operands. Else where the two bytes lie, at the other end of memory.
+struct Tail {
+  u64 linear = 0;
+  bool apart = false, faults = false;
+};
+Tail tail_of(Vcpu& cpu, const isa::Insn& insn, unsigned size, cpu::Access access) {
+  if (size != 10 || insn.mem.address_bytes == 8) [[likely]]
+    return {};
+  const u64 offset = effective(cpu, insn), tail = cpu::part_address(insn.mem, offset, 8);
+  Tail t;
+  t.apart = tail < offset;
+  t.faults = t.apart && !to_linear(cpu, insn.mem.seg, tail, 2, access, t.linear);
+  return t;
+}
+
+bool read_split(Vcpu& cpu, const isa::Insn& insn, u64 linear, const Tail& tail, void* out) {
+  return read_slow(cpu, insn.mem.seg, linear, out, 8) && !tail.faults &&
+         read_slow(cpu, insn.mem.seg, tail.linear, static_cast<u8*>(out) + 8, 2);
+}
+
+bool probe_store(Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size) {
+  const Tail tail = tail_of(cpu, insn, size, cpu::Access::write);
+  if (!tail.apart) [[likely]]
+    return probe(cpu, insn.mem.seg, linear, size, cpu::Access::write);
+  return probe(cpu, insn.mem.seg, linear, 8, cpu::Access::write) && !tail.faults &&
+         probe(cpu, insn.mem.seg, tail.linear, 2, cpu::Access::write);
+}
+
+bool write_all(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
+  const Tail tail = tail_of(cpu, insn, size, cpu::Access::write);
+  if (!tail.apart) [[likely]]
+    return write_slow(cpu, insn.mem.seg, linear, in, size);
+  return probe_store(cpu, insn, linear, size) && write_slow(cpu, insn.mem.seg, linear, in, 8) &&
+         write_slow(cpu, insn.mem.seg, tail.linear, static_cast<const u8*>(in) + 8, 2);
+}
+
 bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
   if (!vector_aligned(cpu, insn, linear, size)) return false;
+  if (const Tail tail = tail_of(cpu, insn, size, cpu::Access::read); tail.apart) [[unlikely]]
+    return read_split(cpu, insn, linear, tail, out);
   if (amd(cpu) || !is_half_conversion(insn)) [[likely]]
     return read_slow(cpu, insn.mem.seg, linear, out, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
@@ -61,7 +100,7 @@ bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsig
 bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
   if (!vector_aligned(cpu, insn, linear, size)) return false;
   if (amd(cpu) || !is_half_conversion(insn)) [[likely]]
-    return write_slow(cpu, insn.mem.seg, linear, in, size);
+    return write_all(cpu, insn, linear, in, size);
   const cpu::AlignmentUnchecked unchecked{cpu};
   return write_slow(cpu, insn.mem.seg, linear, in, size);
 }
@@ -93,7 +132,7 @@ Outcome store_x87_unmasked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op,
   alignas(64) u8 scratch[64];
   const Outcome o = run(cpu, op, scratch);
   if (o != Outcome::next || !x87_stored(op)) return o;
-  if (write_slow(cpu, insn.mem.seg, linear, scratch, op.mem_bytes)) return o;
+  if (write_all(cpu, insn, linear, scratch, op.mem_bytes)) return o;
   x87_park(cpu);
   cpu.x87 = before;
   return Outcome::fault;
@@ -108,14 +147,12 @@ Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]]
     return run(cpu, op, host);
   // AMD's processors look at the page before at the value: what the store raises comes before what its operand does.
-  if (amd(cpu) && !(vector_aligned(cpu, insn, linear, op.mem_bytes) &&
-                    probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write)))
+  if (amd(cpu) && !(vector_aligned(cpu, insn, linear, op.mem_bytes) && probe_store(cpu, insn, linear, op.mem_bytes)))
     return Outcome::fault;
   if (op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions)
     return store_x87_unmasked(cpu, insn, op, linear);
   // x87 pops must not happen when the store faults.
-  if (op.flags & flag::x87 && !probe(cpu, insn.mem.seg, linear, op.mem_bytes, cpu::Access::write))
-    return Outcome::fault;
+  if (op.flags & flag::x87 && !probe_store(cpu, insn, linear, op.mem_bytes)) return Outcome::fault;
   const u32 mxcsr = cpu.vec.mxcsr;
   alignas(64) u8 scratch[64];
   const Outcome o = run(cpu, op, scratch);

@@ -40,14 +40,16 @@ u64 active_elements(const Vcpu& cpu, const VectorOp& op) {
   return mask & low_bits(elements);
 }
 
+// An operand is one access: its elements lie behind its first byte, past 4 GiB even if addresses have 32 bits. `wrap`:
+// those that go byte by byte, whose every address is cut.
 struct Place {
   Vcpu& cpu;
   isa::Seg seg;
   u64 offset;
-  u64 offset_mask;
+  u64 wrap = ~u64{0};
 
   bool linear(unsigned at, unsigned size, Access access, u64& out) const {
-    return to_linear(cpu, seg, (offset + at) & offset_mask, size, access, out);
+    return to_linear(cpu, seg, (offset + at) & wrap, size, access, out);
   }
   bool load(unsigned at, void* out, unsigned size) const {
     u64 l;
@@ -63,9 +65,7 @@ struct Place {
   }
 };
 
-u64 offset_mask(const isa::MemOperand& m) {
-  return m.address_bytes == 8 ? ~u64{0} : m.address_bytes == 4 ? 0xffffffff : 0xffff;
-}
+u64 address_mask(u8 address_bytes) { return address_bytes == 8 ? ~u64{0} : address_bytes == 4 ? 0xffffffff : 0xffff; }
 
 Outcome masked_load(const Place& at, const VectorOp& op) {
   alignas(64) u8 scratch[64] = {};
@@ -111,9 +111,11 @@ Outcome masked_store(const Place& at, const VectorOp& op) {
 }
 
 // MASKMOV: which bytes are active shows where two different backgrounds end up equal. Faults of those that are not are
-// left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): AMD's processors check the whole, whatever the mask.
+// left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): AMD's processors check the whole by halves of 8 bytes,
+// whatever the mask.
 Outcome mask_move(const Place& at, const VectorOp& op) {
-  if (amd(at.cpu) && !at.probe_write(0, op.mem_bytes)) return Outcome::fault;
+  for (unsigned half = 0; amd(at.cpu) && half < op.mem_bytes; half += 8)
+    if (!at.probe_write(half, 8)) return Outcome::fault;
   alignas(64) u8 zeros[64] = {}, ones[64];
   std::memset(ones, 0xff, sizeof ones);
   Outcome o = run(at.cpu, op, zeros);
@@ -195,7 +197,7 @@ struct ElementMask {
 
 u64 element_offset(const isa::Insn& insn, const VectorOp& op, u64 base, const u8* indices, unsigned i) {
   const u64 index = static_cast<u64>(index_at(indices, i, op.index_bytes)) << insn.mem.scale_log2;
-  return (base + index) & offset_mask(insn.mem);
+  return (base + index) & address_mask(insn.mem.address_bytes);
 }
 
 // A fault after some elements are done: their traps come first, and the rest is done when the instruction runs again
@@ -210,11 +212,11 @@ Outcome stopped_at_element(const Vcpu& cpu, bool any_done) {
 Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const Kind kind = static_cast<Kind>(op.kind);
   const bool write = writes(kind);
-  Place at{cpu, insn.mem.seg, 0, offset_mask(insn.mem)};
+  Place at{cpu, insn.mem.seg, 0};
   if (kind == Kind::mask_move) {  // the address is implied: rDI
-    at.offset_mask = insn.address_bytes == 8 ? ~u64{0} : insn.address_bytes == 4 ? 0xffffffff : 0xffff;
+    at.wrap = address_mask(insn.address_bytes);
     if (at.seg == isa::Seg::none) at.seg = isa::Seg::ds;
-    at.offset = cpu.gpr[isa::rdi] & at.offset_mask;
+    at.offset = cpu.gpr[isa::rdi] & at.wrap;
   } else {
     at.offset = effective(cpu, insn);
   }
@@ -250,7 +252,7 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
       mask.clear(i);
       continue;
     }
-    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
+    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
     u8 element[8];
     u64 linear;
     if (!at.linear(0, op.element_bytes, Access::read, linear)) return stopped_at_element(cpu, any_done);
@@ -277,7 +279,7 @@ Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   bool any_done = false;
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
-    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i), offset_mask(insn.mem)};
+    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
     u64 linear;
     if (!at.linear(0, op.element_bytes, Access::write, linear)) return stopped_at_element(cpu, any_done);
     if (u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_write))

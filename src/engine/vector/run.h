@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/mmu.h"
+#include "cpu/semantics.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"
 
