@@ -51,6 +51,13 @@ class StackReader {
               : ss_of(cpu).big() ? 0xffffffff
                                  : 0xffff} {}
   bool pop(u64& value, unsigned bytes);
+  // Faults as a pop of `bytes` would that lie `above` bytes further up.
+  bool reaches(u64 above, unsigned bytes) {
+    StackReader other = *this;
+    u64 ignored;
+    other.skip(above);
+    return other.pop(ignored, bytes);
+  }
   void skip(u64 bytes) { rsp_ = (rsp_ & ~mask_) | ((rsp_ + bytes) & mask_); }
   u64 rsp() const { return rsp_; }
 

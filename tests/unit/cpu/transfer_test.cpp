@@ -226,6 +226,46 @@ TEST(FarReturn, Errors) {
   EXPECT_EQ(vm.rsp(), RingVm::kStack0);
 }
 
+// -- Frames over the end of what is mapped: which word is read first, by vendor
+
+std::string missing_at(isa::Vendor vendor, u64 room, std::initializer_list<u8> code, std::vector<u64> frame) {
+  RingVm vm{true};
+  const Cpuid policy = trapline::test::policy_of(vendor);
+  vm.cpu.cpuid = &policy;
+  vm.ring3();
+  const u64 end = 16 * MiB, top = end - room;
+  for (std::size_t i = 0; i < frame.size() && (i + 1) * 8 <= room; i++) vm.at<u64>(top + 8 * i) = frame[i];
+  vm.cpu.gpr[isa::rsp] = top;
+  const std::string fault = vm.try_run(code);
+  return vm.cpu.fault.vector == Vector::pf ? fmt::format("#PF at +{}", vm.cpu.fault.cr2 - top) : fault;
+}
+
+TEST(FarReturn, FramesOverTheEndOfWhatIsMapped) {
+  const auto ret = [](isa::Vendor v, u64 room, u64 cs) {
+    return missing_at(v, room, {0x48, 0xca, 0x10, 0x00}, {0x100, cs});
+  };
+  for (const isa::Vendor v : trapline::test::kVendors) {
+    const bool amd = v == isa::Vendor::amd;
+    EXPECT_EQ(ret(v, 0, sel::code64_3), amd ? "#PF at +8" : "#PF at +0");
+    EXPECT_EQ(ret(v, 8, sel::code64_3), "#PF at +8");
+    EXPECT_EQ(ret(v, 16, sel::code64_3), "ok");
+    EXPECT_EQ(ret(v, 16, sel::data3), "#13(0x28)") << "its RPL is CPL";
+    EXPECT_EQ(ret(v, 16, sel::code64_3 & ~3), amd ? "#PF at +40" : "#13(0x20)");
+    EXPECT_EQ(ret(v, 48, sel::code64_3 & ~3), "#13(0x20)");
+  }
+}
+
+TEST(Iret, FramesOverTheEndOfWhatIsMapped) {
+  for (const isa::Vendor v : trapline::test::kVendors) {
+    const bool amd = v == isa::Vendor::amd;
+    const auto iret = [&](u64 room) { return missing_at(v, room, {0x48, 0xcf}, {0x100, 0, 2, 0, 0}); };
+    EXPECT_EQ(iret(0), amd ? "#PF at +16" : "#PF at +0");
+    EXPECT_EQ(iret(16), "#PF at +16");
+    EXPECT_EQ(iret(24), amd ? "#PF at +32" : "#PF at +24");
+    EXPECT_EQ(iret(40), "#13(0x0)");
+  }
+}
+
 // -- IRET
 
 struct Iret64 : testing::Test {
