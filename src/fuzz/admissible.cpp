@@ -158,8 +158,10 @@ bool admissible(const Decoded& d) {
   if (i.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS) return false;
   for (unsigned p = 0; p < i.raw.prefix_count; p++)
     if (i.raw.prefixes[p].value == 0x64) return false;
-  // INT 0x80 is a system call; the others are gates that user code may not pass.
-  if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.raw.imm[0].value.u == 0x80) return false;
+  // INT 0x80 is a system call; the others are gates that user code may not pass. Exceptions from 22 on are nobody's or a
+  // hypervisor's own, which may take them as it likes.
+  const u64 vector = i.mnemonic == ZYDIS_MNEMONIC_INT ? i.raw.imm[0].value.u : 0;
+  if (vector == 0x80 || (vector >= 22 && vector < 32)) return false;
   // A hypervisor that runs the host's kernel deprivileged meets every INT n itself, and may take prefixes for #UD.
   if (i.mnemonic == ZYDIS_MNEMONIC_INT && i.length != 2) return false;
   return true;

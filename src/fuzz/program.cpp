@@ -251,7 +251,8 @@ bool reserved_bit(const Decoded& d, unsigned byte, unsigned bit) {
   return false;
 }
 
-// Is it an instruction but for W, as VPERMQ with 0 is, which runs on AMD's processors?
+// Is it an instruction but for W, as VPERMQ with 0 is, which runs on AMD's processors? Perhaps one that ends in the next
+// item's bytes.
 bool whole_with_other_w(const Item& item, CodeSize size) {
   for (unsigned at = 0; at + 2 < item.length; at++) {
     if (item.bytes[at] != 0xc4 && item.bytes[at] != 0x62) continue;
@@ -259,7 +260,7 @@ bool whole_with_other_w(const Item& item, CodeSize size) {
     std::memcpy(padded, item.bytes.data(), item.length);
     padded[at + 2] ^= 0x80;
     Decoded d;
-    if (decode(padded, 15, d, size) && d.insn.length <= item.length) return true;
+    if (decode(padded, 15, d, size)) return true;
   }
   return false;
 }
