@@ -124,6 +124,10 @@ void LocalBus::write_byte(cpu::Vcpu& cpu, u16 port, u8 value) {
 }
 
 u8 LocalBus::read_pit(cpu::Vcpu& cpu, unsigned counter) {
+  {
+    std::lock_guard guard{d_.pit_lock};
+    if (const auto latched = d_.pit.read_latched(counter)) return *latched;
+  }
   devices::PitView pit = d_.page.pit.load();
   std::lock_guard guard{d_.pit_lock};
   return d_.pit.read(counter, pit.counters, devices::pit_ticks(now_ns(cpu)));

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/trace.h"
+#include "cpu/descriptor.h"
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
 
@@ -23,11 +24,11 @@ Allowed bitmap_allows(Vcpu& cpu, u16 port, unsigned size) {
   const unsigned type = cpu.tr.type();
   if (!cpu.tr.present() || (type != 9 && type != 11) || cpu.tr.limit < kBitmapPointer + 1) return Allowed::no;
   u16 map;
-  if (!read_system(cpu, cpu.tr.base + kBitmapPointer, &map, sizeof map)) return Allowed::fault;
+  if (!system_read(cpu, cpu.tr.base + kBitmapPointer, map)) return Allowed::fault;
   const u32 at = map + port / 8u;
   if (at + 1 > cpu.tr.limit) return Allowed::no;
   u16 bits;
-  if (!read_system(cpu, cpu.tr.base + at, &bits, sizeof bits)) return Allowed::fault;
+  if (!system_read(cpu, cpu.tr.base + at, bits)) return Allowed::fault;
   return bits >> (port & 7) & ((1u << size) - 1) ? Allowed::no : Allowed::yes;
 }
 

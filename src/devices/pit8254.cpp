@@ -191,6 +191,7 @@ bool PitReader::command(u8 byte, Counters& counters, u64 now) {
     if (!latch.count_held && (!read_back || !(byte & 0x20))) {  // the first latch holds until it has been read
       latch.count_held = true;
       latch.count = counters[i].count(now);
+      latch.access = counters[i].access();
     }
     if (!latch.status_held && read_back && !(byte & 0x10)) {
       latch.status_held = true;
@@ -200,19 +201,27 @@ bool PitReader::command(u8 byte, Counters& counters, u64 now) {
   return true;
 }
 
-u8 PitReader::read(unsigned counter, Counters& counters, u64 now) {
+u8 PitReader::next_byte(Latch& latch, u16 value, u8 access) {
+  const bool high = access == 2 || (access == 3 && latch.read_high);
+  if (access == 3) latch.read_high = !latch.read_high;
+  if (access != 3 || high) latch.count_held = false;
+  return static_cast<u8>(high ? value >> 8 : value);
+}
+
+std::optional<u8> PitReader::read_latched(unsigned counter) {
   Latch& latch = latches_[counter];
   if (latch.status_held) {
     latch.status_held = false;
     return latch.status;
   }
+  if (!latch.count_held) return std::nullopt;
+  return next_byte(latch, latch.count, latch.access);
+}
+
+u8 PitReader::read(unsigned counter, Counters& counters, u64 now) {
+  if (const auto latched = read_latched(counter)) return *latched;
   counters[counter].settle(now);
-  const u16 value = latch.count_held ? latch.count : counters[counter].count(now);
-  const u8 access = counters[counter].access();
-  const bool high = access == 2 || (access == 3 && latch.read_high);
-  if (access == 3) latch.read_high = !latch.read_high;
-  if (access != 3 || high) latch.count_held = false;
-  return static_cast<u8>(high ? value >> 8 : value);
+  return next_byte(latches_[counter], counters[counter].count(now), counters[counter].access());
 }
 
 u8 read_port61(u8 low_bits, PitCounter counter2, u64 guest_ns) {

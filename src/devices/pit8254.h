@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <type_traits>
 
 #include "base/scaled.h"
@@ -71,14 +72,17 @@ class PitReader {
   // A control word has come for this counter: what was latched is gone.
   void programmed(unsigned counter) { latches_[counter] = {}; }
   u8 read(unsigned counter, Counters& counters, u64 now);
+  // The next byte of what is latched, which depends on neither the counters nor the time. Nothing: read() has it.
+  std::optional<u8> read_latched(unsigned counter);
   void reset() { latches_ = {}; }
 
  private:
   struct Latch {
     bool count_held = false, status_held = false, read_high = false;
     u16 count = 0;
-    u8 status = 0;
+    u8 status = 0, access = 3;  // of the counter, as the count was latched
   };
+  static u8 next_byte(Latch& latch, u16 value, u8 access);
   std::array<Latch, 3> latches_;
 };
 

@@ -37,14 +37,13 @@ class Published {
   T load() const {
     for (unsigned tries = 1;; tries++) {
       const u32 before = sequence_.load(std::memory_order_acquire);
-      u64 words[kWords];
-      for (std::size_t i = 0; i < kWords; i++) words[i] = words_[i].load(std::memory_order_relaxed);
-      std::atomic_thread_fence(std::memory_order_acquire);
-      if (!(before & 1) && sequence_.load(std::memory_order_relaxed) == before) {
-        T value;
-        std::memcpy(&value, words, sizeof value);
-        return value;
+      T value;  // filled in at once: a second copy would wait for the first's stores
+      for (std::size_t i = 0; i < kWords; i++) {
+        const u64 word = words_[i].load(std::memory_order_relaxed);
+        std::memcpy(reinterpret_cast<u8*>(&value) + 8 * i, &word, sizeof word);
       }
+      std::atomic_thread_fence(std::memory_order_acquire);
+      if (!(before & 1) && sequence_.load(std::memory_order_relaxed) == before) return value;
       if (tries % 64 == 0) ::sched_yield();  // it may wait for this very CPU
     }
   }

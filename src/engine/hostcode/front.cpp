@@ -327,6 +327,9 @@ bool keeps_x87_control(ZydisMnemonic m) {
 // What follows sees memory with other rights (SMAP): look-ups of this block are in the view that it was entered with.
 bool changes_view(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_STAC || m == ZYDIS_MNEMONIC_CLAC; }
 
+// A port access changes nothing that a block is made for. What it makes wait (an interrupt, a budget) call_out sees.
+bool accesses_port(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_IN || m == ZYDIS_MNEMONIC_OUT; }
+
 bool is_nothing(const TranslatedInsn& p) {
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_NOP:
@@ -406,7 +409,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   if (const cpu::Semantic s = cpu::find_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = !interpret::block_goes_on(i) || changes_view(i.mnemonic);
+    p.ends = !(interpret::block_goes_on(i) || accesses_port(i.mnemonic)) || changes_view(i.mnemonic);
     if (!debug_.no_inline && is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
     return;
   }

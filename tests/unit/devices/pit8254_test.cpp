@@ -239,5 +239,26 @@ TEST_F(Pit8254Test, HugeTimesAreSafe) {
   load(0, 0);
 }
 
+// What the core answers without looking at the counters: latched bytes, in the order of the counter's access.
+TEST(PitReader, ServesWhatIsLatchedAlone) {
+  PitReader::Counters counters;
+  counters[0].write_control(0x34, 0);  // mode 2, low and high byte
+  counters[0].write(0x34, 0), counters[0].write(0x12, 0);
+  counters[1].write_control(0x60, 0);  // mode 0, high byte only
+  counters[1].write(0x56, 0);
+  PitReader reader;
+  EXPECT_EQ(reader.read_latched(0), std::nullopt);
+  ASSERT_TRUE(reader.command(0xc4, counters, 1));  // read-back of counters 0 and 1's count and status
+  EXPECT_EQ(reader.read_latched(0), std::nullopt);
+  ASSERT_TRUE(reader.command(0xc6, counters, 1));
+  EXPECT_EQ(reader.read_latched(0), u8{0xb4});
+  EXPECT_EQ(reader.read_latched(0), u8{0x34});
+  EXPECT_EQ(reader.read_latched(0), u8{0x12});
+  EXPECT_EQ(reader.read_latched(0), std::nullopt);
+  EXPECT_EQ(reader.read_latched(1), u8{0x20});
+  EXPECT_EQ(reader.read_latched(1), u8{0x56});
+  EXPECT_EQ(reader.read_latched(1), std::nullopt);
+}
+
 }  // namespace
 }  // namespace trapline::devices
