@@ -60,11 +60,6 @@ Lenient lenient_for(const Decoded& d) {
     case ZYDIS_MNEMONIC_FSTP:
       if (d.operands[0].size == 80) l.memory = true;
       break;
-    // Intel pushes the return address before it looks whether the target is canonical, and RSP is put back; AMD looks
-    // first. Translated code pushes on both.
-    case ZYDIS_MNEMONIC_CALL:
-      l.below_stack = true;
-      break;
     // Microcode that goes many bytes at a time leaves the flags of before the instruction in two of 512 places where it
     // may fault, which depend on the count (family 26; words and more, and families before, as ever).
     case ZYDIS_MNEMONIC_CMPSB:

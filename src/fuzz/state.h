@@ -71,7 +71,6 @@ struct Lenient {
   bool x87 = false;               // all x87 and MMX state
   bool memory = false;            // memory: a store of several parts may be done in part
   bool page_address = false;      // CR2 but for its page
-  bool below_stack = false;       // the 8 bytes below RSP
   bool alignment_vector = false;  // #AC or #GP(0)
   bool arithmetic_flags = false;  // OF, SF, ZF, AF, PF, CF
 };

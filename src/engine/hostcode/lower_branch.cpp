@@ -102,10 +102,15 @@ void Lowering::jump_indirect(i8 undo_rsp, const TranslatedInsn& p) {
   e_.jmp_reg(r11);
 }
 
-// The return address onto the stack.
+// The return address onto the stack. AMD's processors write nothing if the target turns out not to be canonical: what
+// was there is kept for who finds that out.
 void Lowering::push_return(const TranslatedInsn& p) {
   const u8 size = stack_bytes();
   const Mem top = stack_access(p, true, size);
+  if (size == 8 && p.insn.op[0].kind != Kind::imm && cpu_.vendor() == isa::Vendor::amd) {
+    e_.load(r11, top);
+    e_.store(var(&state_.below_rsp), r11);
+  }
   const u64 next = next_of(p);
   if (size == 4 || next == static_cast<u64>(static_cast<i64>(static_cast<i32>(next)))) {
     e_.store_imm32(top, static_cast<u32>(next), size == 8);

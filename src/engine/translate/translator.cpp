@@ -602,6 +602,9 @@ Resume Translator::indirect(ExitStub& site) {
     cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(site.undo_rsp));
     if (counted_) cpu_.retired--;
     cpu_.rip = site.rip;
+    // May fail only if another vCPU takes the stack away meanwhile.
+    if (site.undo_rsp < 0 && cpu_.vendor() == isa::Vendor::amd)
+      (void)cpu::write_slow(cpu_, cpu::Seg::ss, cpu_.gpr[isa::rsp] - 8, &region_->state().below_rsp, 8);
     (void)cpu_.raise_gp();
     return leave(ExitReason::fault);
   }

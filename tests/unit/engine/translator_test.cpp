@@ -5,6 +5,7 @@
 #include "engine/registry.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
+#include "support/vendors.h"
 
 namespace trapline::engine::test {
 namespace {
@@ -68,6 +69,30 @@ TEST(Translator, ACallToANonCanonicalAddressHasNotHappened) {
   EXPECT_EQ(vm.vector(), 13);
   EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp] + 8), vm.kCode) << "the RIP that the frame has";
   EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp] + 32), vm.kStack) << "the RSP that the frame has";
+}
+
+// The slot below RSP then: Intel's processors have written it, AMD's have not.
+TEST(Translator, WhatACallToANonCanonicalAddressLeavesBelowTheStack) {
+  SKIP_UNLESS_OFFERED("translate");
+  for (const isa::Vendor vendor : trapline::test::kVendors)
+    for (const std::vector<int>& call : {std::vector<int>{0xFF, 0xD6, 0x90}, {0x41, 0xFF, 0xD2}, {0xFF, 0x17, 0x90}}) {
+      InterpretVm vm{Start::long64};
+      vm.cpuid = trapline::test::policy_of(vendor);
+      vm.reg(isa::rsi) = vm.reg(isa::r10) = vm.at<u64>(vm.kData) = u64{1} << 60;
+      vm.reg(isa::rdi) = vm.kData;
+      vm.at<u64>(vm.kStack - 8) = 0x5555;
+      // The handler on a stack of its own (IST 1).
+      vm.cpu.tr.base = vm.kData + 0x1000, vm.cpu.tr.limit = 0x67, vm.cpu.tr.usable = true;
+      vm.at<u64>(vm.cpu.tr.base + 0x24) = vm.kStack - 0x1000;
+      vm.at<u8>(vm.kIdt + 13 * 16 + 4) = 1;
+      for (unsigned i = 0; i < 3; i++) vm.at<u8>(vm.kCode + i) = static_cast<u8>(call[i]);
+      vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+      EXPECT_EQ(vm.run(10), Exit::halted);
+      ASSERT_EQ(vm.vector(), 13);
+      EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+      const u64 written = vm.kCode + (call[2] == 0x90 ? 2 : 3);
+      EXPECT_EQ(vm.at<u64>(vm.kStack - 8), vendor == isa::Vendor::amd ? 0x5555 : written);
+    }
 }
 
 }  // namespace
