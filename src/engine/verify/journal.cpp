@@ -66,12 +66,6 @@ void Journal::turn_over() {
   device_ = false;
 }
 
-void Journal::ignore(u64 gpa, u64 bytes) {
-  for (std::size_t i = 0; i < used_; i++)
-    for (u64 at = gpa; at < gpa + bytes; at++)
-      if ((at & kPageMask) == pages_[i]->gpa) pages_[i]->expected[at & (kPageSize - 1)] = *host(at);
-}
-
 void Journal::end() { run_ = Run::none; }
 
 // -- A and D bits

@@ -38,8 +38,6 @@ class Journal final : public cpu::WriteWatch {
 
   // Was there an access to device memory (which was not made)?
   bool touched_device() const { return device_; }
-  // What the first run has left in these bytes of RAM does not count.
-  void ignore(u64 gpa, u64 bytes);
   bool too_many() const { return used_ > (wide_ ? 3 * kMost : kMost); }
   // Have page walks set A or D bits?
   bool tables_marked() const { return !marks_.empty(); }

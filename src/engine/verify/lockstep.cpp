@@ -131,25 +131,13 @@ bool Lockstep::interpret(Vcpu& cpu, ExitReason left) {
   exit_ = count ? reference_->run(cpu, count) : Exit::budget_spent;
   if (extra_ && exit_ == Exit::budget_spent) (void)reference_->step(cpu);
   if (agree(cpu)) return true;
-  if (left == ExitReason::one) return (forgive_call(cpu) || forgive_flags(cpu)) && agree(cpu);
+  if (left == ExitReason::one) return forgive_flags(cpu) && agree(cpu);
   if (left != ExitReason::boundary || cpu.retired != translated_.retired) return false;
   const isa::Insn insn = at_rip(cpu);
   if (!insn.rep && !insn.repne) return false;
   extra_ = true;
   (void)reference_->step(cpu);
   return agree(cpu);
-}
-
-// A CALL that faults because its target is not canonical has written its return address: translated code learns of the
-// fault too late. Below RSP nobody sees it.
-bool Lockstep::forgive_call(const Vcpu& cpu) {
-  const isa::Insn insn = at_rip(cpu);
-  Gpa gpa;
-  if (insn.mnemonic != ZYDIS_MNEMONIC_CALL || insn.op[0].kind == isa::Operand::Kind::imm || !cpu.in_long64() ||
-      !cpu::peek_translate(cpu, cpu.gpr[isa::rsp] - 8, &gpa))
-    return false;
-  journal_->ignore(gpa.raw, 8);
-  return true;
 }
 
 // A SIMD instruction that raises #XM has set its flags in MXCSR; the interpreter, which raises it, does so again.

@@ -44,7 +44,6 @@ class Lockstep final : public interpret::Accelerator {
   bool interpret(cpu::Vcpu& cpu, ExitReason left);
   bool agree(const cpu::Vcpu& cpu);
   bool look_wide(u64 rip);
-  bool forgive_call(const cpu::Vcpu& cpu);
   bool forgive_flags(const cpu::Vcpu& cpu);
   void take_back(cpu::Vcpu& cpu);
   const char* trouble(const cpu::Vcpu::Counters& count) const;
