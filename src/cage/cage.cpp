@@ -1,5 +1,6 @@
 #include "cage/cage.h"
 
+#include <asm/prctl.h>
 #include <cpuid.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -59,9 +60,16 @@ void Cage::protect(u64 address, u64 length, int prot) {
                     0});
 }
 
-void Cage::set_base(int code, u64 base) {
-  queue_.push_back(
-      {SYS_arch_prctl, {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
+void Cage::set_bases(u64 fs, u64 gs) {
+  const auto order = [&](int code, u64& known, u64 base) {
+    if (base == known) return;
+    known = base;
+    queue_.push_back({SYS_arch_prctl,
+                      {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
+                      0});
+  };
+  order(ARCH_SET_FS, fs_base_, fs);
+  order(ARCH_SET_GS, gs_base_, gs);
 }
 
 // The first orders of the queue, as many as fit.

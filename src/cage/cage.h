@@ -65,7 +65,7 @@ class Cage {
   void map(u64 address, u64 length, int prot, int fd, u64 offset, bool populate);
   void unmap(u64 address, u64 length);
   void protect(u64 address, u64 length, int prot);
-  void set_base(int code, u64 base);  // ARCH_SET_FS or ARCH_SET_GS: hosts without FSGSBASE
+  void set_bases(u64 fs, u64 gs);  // hosts without FSGSBASE: what has changed
   bool idle() const { return queue_.empty(); }
 
   // Carries out what is queued, and comes back when the cage has proved that it has. False: it has not (`dead` then).
@@ -102,6 +102,7 @@ class Cage {
   u32 turn_ = 0;      // answers given = calls taken
   u64 expected_ = 0;  // the token of the orders under way; 0: none
   bool dead_ = false;
+  u64 fs_base_ = 0, gs_base_ = 0;
   Place place_ = Place::anywhere;
   int place_cpu_ = -1;
 };

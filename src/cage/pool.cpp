@@ -50,6 +50,7 @@ struct Birth {
   int shared_fd, ram_fd, copies_fd, order_fd;
   u64 shared_offset;
   const std::vector<sock_filter>* filter;
+  pid_t parent;
 };
 
 // Places descriptors at their numbers and closes all others.
@@ -102,7 +103,7 @@ void limit(int resource) {
 
 [[noreturn]] void live(const Birth& b) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() == 1 && ::getpid() != 2) ::_exit(1);  // the core died before the first line
+  if (::getppid() != b.parent) ::_exit(1);  // it died before the first line
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   ::prctl(PR_SET_DUMPABLE, 0);
   if (!map_stub(b) || !keep_descriptors(b)) ::_exit(1);
@@ -173,8 +174,9 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
     parts.shared->exchange.fsgsbase = host_has_fsgsbase();
     parts.order_fd = ends[1];
     const std::vector<sock_filter> program = filter(parts.nonce);
+    const pid_t parent = ::getpid();
     parts.pid = ::fork();
-    if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program});
+    if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program, parent});
     if (parts.pid < 0) why = failed("fork");
     ::close(ends[0]);
     if (parts.pid < 0) {

@@ -38,7 +38,7 @@ constexpr Choice<ClockChoice> kClocks[] = {{"real", ClockChoice::real}, {"instru
 std::string check_engine(const std::string& name, Config& c) {
   const u32 cpus = std::clamp(c.cpus, 1u, kMostCpus);  // a wrong number is named by check_cpus
   const auto* engine = engine::find_engine(name, cpus);
-  if (!engine) return fmt::format("--engine {}{}", name, engine::no_engine(name));
+  if (!engine) return fmt::format("--engine {}{}", name, engine::no_engine());
   if (const std::string lacks = engine->missing(cpus); !lacks.empty())
     return fmt::format("--engine {}: this host lacks {}; use --engine auto", name, lacks);
   c.engine = engine->name;

@@ -38,8 +38,8 @@ struct EngineKind {
 std::span<const EngineKind> engines();
 // Null: this version has none of that name. "auto" is the first that this host lacks nothing for; `vcpus`: of the VM.
 const EngineKind* find_engine(std::string_view name, u32 vcpus = 1);
-// What to say of a name that find_engine does not know, behind it: ": no such engine: use a, b or auto".
-std::string no_engine(std::string_view name);
+// What to say behind a name that find_engine does not know: ": no such engine: use a, b or auto".
+std::string no_engine();
 // "a, b or auto", for messages that name the remedy.
 std::string engine_names();
 

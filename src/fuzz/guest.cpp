@@ -256,7 +256,7 @@ Guest::~Guest() {
 
 Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engine, bool counted) {
   const engine::EngineKind* kind = engine::find_engine(engine);
-  if (!kind) return Err{fmt::format("fuzz: --engine {}{}", engine, engine::no_engine(engine))};
+  if (!kind) return Err{fmt::format("fuzz: --engine {}{}", engine, engine::no_engine())};
   if (const std::string lacks = kind->missing(); !lacks.empty())
     return Err{fmt::format("fuzz: --engine {}: this host lacks {}: use interpret", kind->name, lacks)};
   std::unique_ptr<Guest> g(new Guest);

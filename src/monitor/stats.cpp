@@ -22,6 +22,9 @@ void add(Counters& sum, const Counters& c) {
   sum.instructions_decoded += c.instructions_decoded;
   sum.blocks_translated += c.blocks_translated, sum.instructions_translated += c.instructions_translated;
   sum.translating_ns += c.translating_ns;
+  sum.cage_calls += c.cage_calls, sum.cage_faults += c.cage_faults, sum.cage_traps += c.cage_traps;
+  sum.cage_kicks += c.cage_kicks, sum.cage_inside += c.cage_inside, sum.cage_beside += c.cage_beside;
+  sum.cage_promotions += c.cage_promotions, sum.cage_demotions += c.cage_demotions;
 }
 
 }  // namespace
@@ -67,6 +70,18 @@ std::string stats_text(const std::vector<channel::VcpuStats>& vcpus, double seco
     const double t = static_cast<double>(sum.translating_ns) / 1e9;
     fmt::format_to(out, "  translating took {:.3f} s: {:.2f} million instructions a second\n", t,
                    t > 0 ? static_cast<double>(sum.instructions_translated) / t / 1e6 : 0.0);
+  }
+  if (const u64 stops = sum.cage_calls + sum.cage_faults + sum.cage_traps + sum.cage_kicks) {
+    line("cages: promotions", sum.cage_promotions);
+    line("cages: demotions", sum.cage_demotions);
+    line("cages: system calls", sum.cage_calls);
+    line("cages: page faults", sum.cage_faults);
+    line("cages: other traps", sum.cage_traps);
+    line("cages: kicks", sum.cage_kicks);
+    const double all = static_cast<double>(sum.cage_inside + sum.cage_beside);
+    fmt::format_to(out, "  of the time with cages {:.0f} % was guest code; {:.0f} TSC ticks beside it a stop\n",
+                   100.0 * static_cast<double>(sum.cage_inside) / (all > 0 ? all : 1),
+                   static_cast<double>(sum.cage_beside) / static_cast<double>(stops));
   }
   return text;
 }

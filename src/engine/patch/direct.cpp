@@ -1,6 +1,5 @@
 #include "engine/patch/direct.h"
 
-#include <asm/prctl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
@@ -94,12 +93,7 @@ void Direct::enter(Cage& cage) {
 void Direct::resume(AddressSpace& space) {
   Cage& cage = space.cage();
   TRACE(cages, "resume {:#x}, rsp {:#x}", registers_.rip, registers_.gpr[4]);
-  if (!cage.shared().exchange.fsgsbase) {
-    if (bases_of_ != &cage) known_fs_ = known_gs_ = ~u64{0};
-    bases_of_ = &cage;
-    if (registers_.fs_base != known_fs_) cage.set_base(ARCH_SET_FS, known_fs_ = registers_.fs_base);
-    if (registers_.gs_base != known_gs_) cage.set_base(ARCH_SET_GS, known_gs_ = registers_.gs_base);
-  }
+  if (!cage.shared().exchange.fsgsbase) cage.set_bases(registers_.fs_base, registers_.gs_base);
   choose_place(cage);
   cage.resume(registers_, vectors_at_, host_components(), apart_ ? kCageSpins : 0);
 }
@@ -196,7 +190,6 @@ Direct::ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
 // program gets the fault of code that has jumped to where the guest has nothing mapped.
 Direct::ExitReason Direct::died() {
   tiers_.demote(root());
-  bases_of_ = nullptr;
   cpu_.rip = cage::kStub;
   cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage::kStub, 0};
   return ExitReason::fault;
@@ -246,6 +239,7 @@ Direct::ExitReason Direct::run() {
     inside_ += inside;
     learn(mean_inside_, inside);
     beside_ += all - inside;
+    count(stop);
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
         space->cage().kill();
@@ -263,8 +257,22 @@ Direct::ExitReason Direct::run() {
   } while (why == ExitReason::nothing);
   if (inside_ > 1'000'000) singles_ = 0;
   left_at_ = __rdtsc();
+  cpu_.count.cage_inside += inside_, cpu_.count.cage_beside += beside_;
   tiers_.ran(root(), inside_, beside_);
+  cpu_.count.cage_promotions = tiers_.promotions, cpu_.count.cage_demotions = tiers_.demotions;
   return why;
+}
+
+void Direct::count(const cage::Stop& stop) {
+  channel::Counters& c = cpu_.count;
+  if (stop.signal == cage::kKick)
+    c.cage_kicks++;
+  else if (stop.signal == SIGSYS)
+    c.cage_calls++;
+  else if (stop.signal == SIGSEGV && stop.trap == 14)
+    c.cage_faults++;
+  else
+    c.cage_traps++;
 }
 
 Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
@@ -355,8 +363,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   last_fault_ = key;
   if (same_faults_ > 4) {
     space.clear();
-    bases_of_ = nullptr;
-    if (same_faults_ > 8) tiers_.demote(root());
+      if (same_faults_ > 8) tiers_.demote(root());
     return leave(space, ExitReason::one);
   }
   if (space.cage().dead()) return died();

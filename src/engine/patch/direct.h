@@ -33,6 +33,7 @@ class Direct {
   void put_back(cage::Cage& cage);
   ExitReason leave(AddressSpace& space, ExitReason why);
   ExitReason died();
+  void count(const cage::Stop& stop);
   // Nothing: it goes on.
   ExitReason serve(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_page_fault(AddressSpace& space, const cage::Stop& stop);
@@ -47,8 +48,6 @@ class Direct {
   cage::Registers registers_;
   u64 vectors_at_ = 0;        // where the newest vector state is: cage::Cage::kVectors, or in the signal stack
   bool vectors_ran_ = false;  // and cpu.vec is older
-  u64 known_fs_ = ~u64{0}, known_gs_ = ~u64{0};  // what `bases_of_` has
-  cage::Cage* bases_of_ = nullptr;
   void choose_place(cage::Cage& cage);
   bool spare_cpu_;                          // beside those of the vCPUs
   bool apart_ = false;                      // core and cage on two CPUs, polling; else on one, sleeping

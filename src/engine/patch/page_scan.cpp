@@ -41,6 +41,7 @@ Finding look(const u8* at, std::size_t left) {
     case 0xfd:  // RDPRU
       return Finding::harms;
     case 0xd0:  // XGETBV
+    case 0xee:  // RDPKRU
     case 0xf9:  // RDTSCP
       return Finding::reveals;
     default:  // SGDT, SIDT with memory; SMSW
@@ -54,6 +55,7 @@ bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
     case ZYDIS_MNEMONIC_SYSENTER:
     case ZYDIS_MNEMONIC_RDTSCP:
     case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDPKRU:
     case ZYDIS_MNEMONIC_SLDT:
     case ZYDIS_MNEMONIC_STR:
     case ZYDIS_MNEMONIC_VERR:

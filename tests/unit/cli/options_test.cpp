@@ -44,10 +44,6 @@ TEST(Check, RefusesEnginesByName) {
     EXPECT_EQ(complaint(o),
               lacks.empty() ? "" : fmt::format("--engine {}: this host lacks {}; use --engine auto", kind.name, lacks));
   }
-  if (!engine::find_engine("patch")) {
-    o.engine = "patch";
-    EXPECT_EQ(complaint(o), "--engine patch is not built into this version: use " + engine::engine_names());
-  }
   o.engine = "jit";
   EXPECT_EQ(complaint(o), "--engine jit: no such engine: use " + engine::engine_names());
   o = valid();
