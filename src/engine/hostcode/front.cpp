@@ -361,7 +361,7 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Translated
     const auto unit = static_cast<cpu::Unit>(p.vector.unit);
     const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
     if (ready.x87 && pointers_kept && plain && (unit == cpu::Unit::x87 || unit == cpu::Unit::mmx) &&
-        p.insn.mnemonic != ZYDIS_MNEMONIC_FLDCW && !(p.vector.flags & engine::vector::flag::mxcsr))
+        !(p.vector.flags & engine::vector::flag::mxcsr))
       p.treatment = Treatment::x87;
     return true;
   }
@@ -464,7 +464,8 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     *full = ready_to_call == Prepared::arena_full;
     // A call that sets the pointers is the last to do so in its block: Block::x87 knows only of inline ones.
     const bool sets_pointers = p.treatment == Treatment::unit && p.vector.flags & engine::vector::flag::pointers;
-    p.ends = !keeps_x87_control(i.mnemonic) || sets_pointers;
+    // FLDCW in line goes on only if all exceptions stay masked.
+    p.ends = (!keeps_x87_control(i.mnemonic) && p.treatment != Treatment::x87) || sets_pointers;
     if (ready_to_call == Prepared::yes || *full) return;
   }
   p.treatment = Treatment::step;

@@ -336,6 +336,23 @@ void Lowering::swap_gs() {
   e_.store(var(&cpu_.msr.kernel_gs_base), r10);
 }
 
+// CX has a control word: RCX becomes 0 if it masks all exceptions.
+void Lowering::test_x87_masks() {
+  e_.lea(rcx, at(kNone, rcx, 2), false);
+  e_.op(0, false, 0x0FB6, rcx, rcx, true);  // the six masks, in the upper bits of CL
+  e_.lea(rcx, at(rcx, -0xfc));
+}
+
+// FLDCW of what masks all exceptions, as the block's head has asked for. Else it is the interpreter's.
+void Lowering::load_x87_control(const TranslatedInsn& p) {
+  e_.op(0, false, 0x0FB7, rcx, memory_access(p, 2, false));
+  e_.store32(var(&state_.tmp), rcx);
+  test_x87_masks();
+  e_.put(kJrcxz, 5);
+  jump_cold(site(ExitStub::Kind::step, &p));
+  e_.op(0, false, 0xD9, 5, var(&state_.tmp));
+}
+
 // The last x87 instruction before the block may be left for good without a call.
 bool Lowering::last_x87() const {
   for (std::size_t i = index_ + 1u; i < pieces_->size(); i++) {
@@ -431,7 +448,9 @@ void Lowering::insn(const TranslatedInsn& p) {
       if (!plain(p)) step(p);
       break;
     case Treatment::x87:
-      if (plain(p))
+      if (p.insn.mnemonic == ZYDIS_MNEMONIC_FLDCW)
+        load_x87_control(p);
+      else if (plain(p))
         note_x87(p);
       else
         step(p);
@@ -552,9 +571,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Tra
     unmasked.rip = block.key.linear;
     e_.op(0, false, 0xD9, 7, var(&state_.tmp));  // FNSTCW
     e_.op(0, false, 0x0FB6, rcx, var(&state_.tmp));
-    e_.lea(rcx, at(kNone, rcx, 2), false);
-    e_.op(0, false, 0x0FB6, rcx, rcx, true);  // its six masks, in the upper bits of CL
-    e_.lea(rcx, at(rcx, -0xfc));
+    test_x87_masks();
     e_.put(kJrcxz, 5);
     jump_cold(unmasked);
   }

@@ -138,6 +138,8 @@ class Lowering {
   void pause(const TranslatedInsn& p);
   void note_x87(const TranslatedInsn& p);
   void store_fdp(const TranslatedInsn& p);
+  void test_x87_masks();
+  void load_x87_control(const TranslatedInsn& p);
   bool last_x87() const;
   const std::vector<TranslatedInsn>* pieces_ = nullptr;
   void linear(u8 reg, u64 value);

@@ -95,5 +95,26 @@ TEST(Translator, WhatACallToANonCanonicalAddressLeavesBelowTheStack) {
     }
 }
 
+// In line while all exceptions stay masked; what unmasks one is seen by the instruction that raises it.
+TEST(Translator, ControlWordsOfTheX87) {
+  SKIP_UNLESS_OFFERED("translate");
+  InterpretVm vm{Start::long64};
+  vm.put(vm.kCode, {0xDB, 0xE3,                          // fninit
+                    0xEB, 0x00,                          // jmp +0: a block of its own
+                    0xD9, 0x2F, 0xDD, 0x47, 0x08,        // fldcw [rdi]; fld qword [rdi + 8]
+                    0xDB, 0x5F, 0x10, 0xD9, 0x6F, 0x02,  // fistp dword [rdi + 16]; fldcw [rdi + 2]
+                    0xD9, 0xE8, 0xD9, 0xEE, 0xDE, 0xF9,  // fld1; fldz; fdivp
+                    0x9B, 0xF4});                        // fwait; hlt
+  vm.reg(isa::rdi) = vm.kData;
+  vm.at<u16>(vm.kData) = 0x0f7f;      // towards zero
+  vm.at<u16>(vm.kData + 2) = 0x037b;  // division by zero is not masked
+  vm.at<double>(vm.kData + 8) = 2.9;
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+  EXPECT_EQ(vm.run(100), Exit::halted);
+  EXPECT_EQ(vm.at<u32>(vm.kData + 16), 2u);
+  EXPECT_EQ(vm.vector(), 16);
+  EXPECT_EQ(vm.at<u64>(vm.cpu.gpr[isa::rsp]), vm.kCode + 21) << "at FWAIT";
+}
+
 }  // namespace
 }  // namespace trapline::engine::test
