@@ -64,9 +64,8 @@ void Cage::set_bases(u64 fs, u64 gs) {
   const auto order = [&](int code, u64& known, u64 base) {
     if (base == known) return;
     known = base;
-    queue_.push_back({SYS_arch_prctl,
-                      {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
-                      0});
+    queue_.push_back(
+        {SYS_arch_prctl, {static_cast<u64>(code), base, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
   };
   order(ARCH_SET_FS, fs_base_, fs);
   order(ARCH_SET_GS, gs_base_, gs);

@@ -75,7 +75,9 @@ bool Direct::possible() const {
 
 bool Direct::takes() { return tiers_.direct(root()) && possible(); }
 
-void Direct::translated() { tiers_.translated(root(), __rdtsc()); }
+void Direct::translated() {
+  tiers_.translated(root(), __rdtsc(), cpu_.count.instructions_decoded + cpu_.count.instructions_translated);
+}
 
 // -- In
 
@@ -363,7 +365,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   last_fault_ = key;
   if (same_faults_ > 4) {
     space.clear();
-      if (same_faults_ > 8) tiers_.demote(root());
+    if (same_faults_ > 8) tiers_.demote(root());
     return leave(space, ExitReason::one);
   }
   if (space.cage().dead()) return died();

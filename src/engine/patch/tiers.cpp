@@ -1,6 +1,7 @@
 #include "engine/patch/tiers.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/trace.h"
 
@@ -11,7 +12,8 @@ namespace {
 constexpr std::size_t kMostSpaces = 4096;
 constexpr u64 kMostGap = 10'000'000;  // between two signs of life of translated user code, beyond it something else ran
 constexpr u64 kWindow = 60'000'000;   // of cage time and its costs, between two looks
-constexpr u64 kSlowdown = 3;          // translated code takes so much longer, beyond its native time
+// Translated code takes so much longer, beyond its native time: while it is new, and when it is hot.
+constexpr u64 kSlowdownNew = 5, kSlowdownHot = 1;
 constexpr unsigned kMostSetbacks = 8;  // doublings of the rest
 
 }  // namespace
@@ -29,18 +31,22 @@ Tiers::Space& Tiers::at(u64 root) {
   return s;
 }
 
-void Tiers::translated(u64 root, u64 now) {
+void Tiers::translated(u64 root, u64 now, u64 decoded) {
   const u64 gap = now - last_;
   const bool same = last_root_ == root && gap < kMostGap;
   last_ = now;
   last_root_ = root;
+  const u64 fresh = decoded - std::exchange(last_decoded_, decoded);
   if (!same) return;
   Space& s = at(root);
   if (s.direct) return;
   s.translated += gap;
+  s.decoded += fresh;
   if (s.translated < (s.needed ? s.needed : costs_.promote_after)) return;
+  s.was_new = s.decoded * costs_.decoding > s.translated / 4;
+  if (!s.was_new && s.translated < costs_.promote_hot) return;
   s.direct = true;
-  s.translated = s.inside = s.beside = 0;
+  s.translated = s.decoded = s.inside = s.beside = 0;
   promotions++;
   TRACE(cages, "address space {:#x} runs directly", root);
 }
@@ -48,16 +54,19 @@ void Tiers::translated(u64 root, u64 now) {
 void Tiers::ran(u64 root, u64 inside, u64 beside) {
   Space& s = at(root);
   s.inside += inside, s.beside += beside;
+  const u64 slowdown = s.was_new ? kSlowdownNew : kSlowdownHot;
+  // A clear case needs less time.
+  if (s.inside + s.beside >= kWindow / 6 && s.beside > 2 * slowdown * s.inside) return demote(root);
   if (s.inside + s.beside < kWindow) return;
-  if (s.beside > s.inside * kSlowdown) return demote(root);
-  if (s.beside * 4 < s.inside * kSlowdown && s.setbacks > 0) s.setbacks--;
+  if (s.beside > s.inside * slowdown) return demote(root);
+  if (s.beside * 4 < s.inside * slowdown && s.setbacks > 0) s.setbacks--;
   s.inside = s.beside = 0;
 }
 
 void Tiers::demote(u64 root) {
   Space& s = at(root);
   s.direct = false;
-  s.translated = 0;
+  s.translated = s.decoded = 0;
   s.needed = costs_.rest << std::min(s.setbacks++, kMostSetbacks);
   demotions++;
   TRACE(cages, "address space {:#x} is translated again: {} ticks inside, {} beside", root, s.inside, s.beside);

@@ -12,7 +12,9 @@ namespace trapline::engine::patch {
 class Tiers {
  public:
   struct Costs {
-    u64 promote_after;  // translated user time before a cage is worth its first faults
+    u64 promote_after;  // translated user time before a cage is worth its first faults, of code that is mostly new,
+    u64 promote_hot;    // and of code that has long been translated: it gains much less
+    u64 decoding;       // what decoding and translating takes for an instruction
     u64 rest;           // translated user time before a demoted address space is tried again
   };
   // always: all are direct, and stay so.
@@ -23,7 +25,8 @@ class Tiers {
     return current_.root == root ? current_.space->direct : known(root);
   }
   // User code of `root` runs translated now, and did so since the last call if that was not long ago.
-  void translated(u64 root, u64 now);
+  // decoded: instructions decoded or translated so far, whosever.
+  void translated(u64 root, u64 now, u64 decoded);
   // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings.
   void ran(u64 root, u64 inside, u64 beside);
   // Never again, whatever it costs (instructions that must not run directly are hot in it, say): for a rest.
@@ -36,8 +39,10 @@ class Tiers {
  private:
   struct Space {
     bool direct = false;
-    u64 translated = 0;  // since the last decision
-    u64 needed = 0;      // of that, for the next promotion; 0: costs_.promote_after
+    bool was_new = false;  // when it was promoted most of its code was
+    u64 translated = 0;    // since the last decision
+    u64 decoded = 0;       // likewise
+    u64 needed = 0;        // of that, for the next promotion; 0: costs_.promote_after
     u64 inside = 0, beside = 0;
     unsigned setbacks = 0;
   };
@@ -50,7 +55,7 @@ class Tiers {
   Costs costs_;
   bool always_;
   std::unordered_map<u64, Space> spaces_;
-  u64 last_ = 0, last_root_ = 0;
+  u64 last_ = 0, last_root_ = 0, last_decoded_ = 0;
 };
 
 }  // namespace trapline::engine::patch

@@ -7,14 +7,14 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRoot = 0x1000, kOther = 0x2000;
-constexpr Tiers::Costs kCosts{1'000'000, 5'000'000};
+constexpr Tiers::Costs kCosts{1'000'000, 10'000'000, 1000, 5'000'000};
 
 struct TiersTest : testing::Test {
   Tiers tiers{kCosts, false};
-  u64 now = 0;
-  // Signs of life of translated code, `ticks` in all.
-  void translate(u64 root, u64 ticks) {
-    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, now += 100'000);
+  u64 now = 0, decoded = 0;
+  // Signs of life of translated code, `ticks` in all; `fresh` instructions of it are new each time.
+  void translate(u64 root, u64 ticks, u64 fresh = 50) {
+    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, now += 100'000, decoded += fresh);
   }
 };
 
@@ -27,13 +27,20 @@ TEST_F(TiersTest, UserTimePromotes) {
   EXPECT_FALSE(tiers.direct(kOther));
 }
 
+TEST_F(TiersTest, CodeThatIsTranslatedAlreadyWaitsLonger) {
+  translate(kRoot, 9'000'000, 0);
+  EXPECT_FALSE(tiers.direct(kRoot));
+  translate(kRoot, 2'000'000, 0);
+  EXPECT_TRUE(tiers.direct(kRoot));
+}
+
 TEST_F(TiersTest, TimeBetweenDistantSignsDoesNotCount) {
-  for (int i = 0; i < 100; i++) tiers.translated(kRoot, now += 1'000'000'000);
+  for (int i = 0; i < 100; i++) tiers.translated(kRoot, now += 1'000'000'000, decoded += 1000);
   EXPECT_FALSE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, NorDoesThatOfAnotherAddressSpace) {
-  for (int i = 0; i < 100; i++) tiers.translated(i % 2 ? kRoot : kOther, now += 100'000);
+  for (int i = 0; i < 100; i++) tiers.translated(i % 2 ? kRoot : kOther, now += 100'000, decoded += 1000);
   EXPECT_FALSE(tiers.direct(kRoot));
   EXPECT_FALSE(tiers.direct(kOther));
 }
