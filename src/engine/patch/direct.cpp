@@ -210,7 +210,7 @@ Direct::ExitReason Direct::run() {
     if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(root());
     return ExitReason::one;
   }
-  inside_ = beside_ = 0;
+  inside_ = beside_ = fetches_ = 0;
   enter(space->cage());
   if (std::exchange(told_.root, ~u64{0}) == root()) space->map_around(cpu_, told_.linear, told_.want);
   const auto learn = [](u64& mean, u64 ticks) { mean = mean - mean / 8 + std::min<u64>(ticks, kSpinTicks * 8) / 8; };
@@ -260,7 +260,7 @@ Direct::ExitReason Direct::run() {
   if (inside_ > 1'000'000) singles_ = 0;
   left_at_ = __rdtsc();
   cpu_.count.cage_inside += inside_, cpu_.count.cage_beside += beside_;
-  tiers_.ran(root(), inside_, beside_);
+  tiers_.ran(root(), inside_, beside_, fetches_);
   cpu_.count.cage_promotions = tiers_.promotions, cpu_.count.cage_demotions = tiers_.demotions;
   return why;
 }
@@ -347,6 +347,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
+  fetches_ += want == Want::fetch;
   cages_.check_code();
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr

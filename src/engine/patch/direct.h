@@ -54,8 +54,8 @@ class Direct {
   u64 mean_inside_ = 0, mean_outside_ = 0;  // ticks between stops, and between a stop and the next entry
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
-  unsigned singles_ = 0;         // instructions of refused pages, one by one, since the last stretch in a cage
-  u64 inside_ = 0, beside_ = 0;  // ticks of this run
+  unsigned singles_ = 0;  // instructions of refused pages, one by one, since the last stretch in a cage
+  u64 inside_ = 0, beside_ = 0, fetches_ = 0;  // ticks of this run
   u64 left_at_ = 0;
   u64 trap_ticks_;  // what the host takes for a signal, which no clock of ours sees
   // A fault that the guest has been told of: once its tables have the page, so has the cage.

@@ -27,8 +27,8 @@ class Tiers {
   // User code of `root` runs translated now, and did so since the last call if that was not long ago.
   // decoded: instructions decoded or translated so far, whosever.
   void translated(u64 root, u64 now, u64 decoded);
-  // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings.
-  void ran(u64 root, u64 inside, u64 beside);
+  // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings. fetches: faults of code.
+  void ran(u64 root, u64 inside, u64 beside, u64 fetches);
   // Never again, whatever it costs (instructions that must not run directly are hot in it, say): for a rest.
   void demote(u64 root);
   // Another program begins there.
@@ -39,11 +39,11 @@ class Tiers {
  private:
   struct Space {
     bool direct = false;
-    bool was_new = false;  // when it was promoted most of its code was
-    u64 translated = 0;    // since the last decision
-    u64 decoded = 0;       // likewise
-    u64 needed = 0;        // of that, for the next promotion; 0: costs_.promote_after
-    u64 inside = 0, beside = 0;
+    bool is_new = false;  // much of its code is
+    u64 translated = 0;   // since the last decision
+    u64 decoded = 0;      // likewise
+    u64 needed = 0;       // of that, for the next promotion; 0: costs_.promote_after
+    u64 inside = 0, beside = 0, fetches = 0;
     unsigned setbacks = 0;
   };
   bool known(u64 root) const;

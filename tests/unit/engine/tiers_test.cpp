@@ -47,15 +47,23 @@ TEST_F(TiersTest, NorDoesThatOfAnotherAddressSpace) {
 
 TEST_F(TiersTest, CheapHandOversKeepIt) {
   translate(kRoot, 1'200'000);
-  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, 1'000'000, 300'000);
+  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, 1'000'000, 300'000, 0);
   EXPECT_TRUE(tiers.direct(kRoot));
+}
+
+TEST_F(TiersTest, NewCodeMayCostMore) {
+  translate(kRoot, 1'200'000);
+  for (int i = 0; i < 200; i++) tiers.ran(kRoot, 300'000, 900'000, 1);  // code pages go on coming
+  EXPECT_TRUE(tiers.direct(kRoot));
+  for (int i = 0; i < 200; i++) tiers.ran(kRoot, 300'000, 900'000, 0);
+  EXPECT_FALSE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, DearOnesDemoteAndEachSetbackLastsLonger) {
   translate(kRoot, 1'200'000);
   u64 rest[2];
   for (u64& r : rest) {
-    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++) tiers.ran(kRoot, 100'000, 900'000);
+    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++) tiers.ran(kRoot, 100'000, 900'000, 0);
     ASSERT_FALSE(tiers.direct(kRoot));
     for (r = 0; !tiers.direct(kRoot); r += 100'000) translate(kRoot, 100'000);
   }
