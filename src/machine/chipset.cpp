@@ -16,6 +16,7 @@
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
 #include "machine/chipset_firmware.h"
+#include "machine/chipset_state.h"
 #include "machine/pci.h"
 
 namespace trapline::machine {
@@ -335,6 +336,44 @@ void Chipset::Impl::catch_up() {
 
 u64 Chipset::deadline_ns() const { return impl_->deadline_ns(); }
 void Chipset::tick() { impl_->tick(); }
+
+ChipsetState Chipset::save() const {
+  const Impl& i = *impl_;
+  ChipsetState s{.wires = 0,
+                 .ioapic = i.ioapic.save(),
+                 .pic = i.pic.save(),
+                 .pit = i.pit.save(),
+                 .rtc = i.rtc.save(),
+                 .com1 = i.com1.save(),
+                 .i8042 = i.i8042.save(),
+                 .port92 = i.port92.save(),
+                 .reset_control = i.reset_control.save(),
+                 .post = i.post.save(),
+                 .crtc = i.crtc.save(),
+                 .pm = i.pm.save(),
+                 .fw_cfg = i.fw_cfg.save(),
+                 .pci = i.pci.save()};
+  for (const Impl::GsiLine& line : i.lines) s.wires |= u32{line.is_up} << line.gsi;
+  return s;
+}
+
+void Chipset::restore(const State& s) {
+  Impl& i = *impl_;
+  for (Impl::GsiLine& line : i.lines) line.is_up = s.wires >> line.gsi & 1;
+  i.ioapic.restore(s.ioapic);
+  i.pic.restore(s.pic);
+  i.pit.restore(s.pit);
+  i.rtc.restore(s.rtc);
+  i.com1.restore(s.com1);
+  i.i8042.restore(s.i8042);
+  i.port92.restore(s.port92);
+  i.reset_control.restore(s.reset_control);
+  i.post.restore(s.post);
+  i.crtc.restore(s.crtc);
+  i.pm.restore(s.pm);
+  i.fw_cfg.restore(s.fw_cfg);
+  i.pci.restore(s.pci);
+}
 
 void Chipset::reset() {
   for (devices::Device* device : impl_->resettable) device->reset();
