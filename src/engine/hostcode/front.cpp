@@ -6,6 +6,7 @@
 #include "engine/interpret/complex.h"
 #include "engine/vector/op.h"
 #include "isa/table.h"
+#include "isa/traits.h"
 
 namespace trapline::engine::hostcode {
 
@@ -14,128 +15,7 @@ using cpu::Seg;
 
 namespace {
 
-// Computation on general registers and memory that is the same instruction on the host.
-bool stays_itself(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_MOV:
-    case ZYDIS_MNEMONIC_MOVZX:
-    case ZYDIS_MNEMONIC_MOVSX:
-    case ZYDIS_MNEMONIC_MOVSXD:
-    case ZYDIS_MNEMONIC_MOVBE:
-    case ZYDIS_MNEMONIC_MOVNTI:
-    case ZYDIS_MNEMONIC_LEA:
-    case ZYDIS_MNEMONIC_ADD:
-    case ZYDIS_MNEMONIC_SUB:
-    case ZYDIS_MNEMONIC_ADC:
-    case ZYDIS_MNEMONIC_SBB:
-    case ZYDIS_MNEMONIC_AND:
-    case ZYDIS_MNEMONIC_OR:
-    case ZYDIS_MNEMONIC_XOR:
-    case ZYDIS_MNEMONIC_CMP:
-    case ZYDIS_MNEMONIC_TEST:
-    case ZYDIS_MNEMONIC_INC:
-    case ZYDIS_MNEMONIC_DEC:
-    case ZYDIS_MNEMONIC_NEG:
-    case ZYDIS_MNEMONIC_NOT:
-    case ZYDIS_MNEMONIC_MUL:
-    case ZYDIS_MNEMONIC_IMUL:
-    case ZYDIS_MNEMONIC_DIV:
-    case ZYDIS_MNEMONIC_IDIV:
-    case ZYDIS_MNEMONIC_SHL:
-    case ZYDIS_MNEMONIC_SHR:
-    case ZYDIS_MNEMONIC_SAR:
-    case ZYDIS_MNEMONIC_ROL:
-    case ZYDIS_MNEMONIC_ROR:
-    case ZYDIS_MNEMONIC_RCL:
-    case ZYDIS_MNEMONIC_RCR:
-    case ZYDIS_MNEMONIC_SHLD:
-    case ZYDIS_MNEMONIC_SHRD:
-    case ZYDIS_MNEMONIC_BT:
-    case ZYDIS_MNEMONIC_BTS:
-    case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC:
-    case ZYDIS_MNEMONIC_BSF:
-    case ZYDIS_MNEMONIC_BSR:
-    case ZYDIS_MNEMONIC_BSWAP:
-    case ZYDIS_MNEMONIC_POPCNT:
-    case ZYDIS_MNEMONIC_LZCNT:
-    case ZYDIS_MNEMONIC_TZCNT:
-    case ZYDIS_MNEMONIC_CBW:
-    case ZYDIS_MNEMONIC_CWDE:
-    case ZYDIS_MNEMONIC_CDQE:
-    case ZYDIS_MNEMONIC_CWD:
-    case ZYDIS_MNEMONIC_CDQ:
-    case ZYDIS_MNEMONIC_CQO:
-    case ZYDIS_MNEMONIC_XCHG:
-    case ZYDIS_MNEMONIC_XADD:
-    case ZYDIS_MNEMONIC_CMPXCHG:
-    case ZYDIS_MNEMONIC_CMPXCHG8B:
-    case ZYDIS_MNEMONIC_CMPXCHG16B:
-    case ZYDIS_MNEMONIC_CLC:
-    case ZYDIS_MNEMONIC_STC:
-    case ZYDIS_MNEMONIC_CMC:
-    case ZYDIS_MNEMONIC_LAHF:
-    case ZYDIS_MNEMONIC_SAHF:
-    case ZYDIS_MNEMONIC_ADCX:
-    case ZYDIS_MNEMONIC_ADOX:
-    case ZYDIS_MNEMONIC_ANDN:
-    case ZYDIS_MNEMONIC_BEXTR:
-    case ZYDIS_MNEMONIC_BLSI:
-    case ZYDIS_MNEMONIC_BLSMSK:
-    case ZYDIS_MNEMONIC_BLSR:
-    case ZYDIS_MNEMONIC_BZHI:
-    case ZYDIS_MNEMONIC_MULX:
-    case ZYDIS_MNEMONIC_PDEP:
-    case ZYDIS_MNEMONIC_PEXT:
-    case ZYDIS_MNEMONIC_RORX:
-    case ZYDIS_MNEMONIC_SARX:
-    case ZYDIS_MNEMONIC_SHLX:
-    case ZYDIS_MNEMONIC_SHRX:
-    case ZYDIS_MNEMONIC_CRC32:
-    case ZYDIS_MNEMONIC_SETB:
-    case ZYDIS_MNEMONIC_SETBE:
-    case ZYDIS_MNEMONIC_SETL:
-    case ZYDIS_MNEMONIC_SETLE:
-    case ZYDIS_MNEMONIC_SETNB:
-    case ZYDIS_MNEMONIC_SETNBE:
-    case ZYDIS_MNEMONIC_SETNL:
-    case ZYDIS_MNEMONIC_SETNLE:
-    case ZYDIS_MNEMONIC_SETNO:
-    case ZYDIS_MNEMONIC_SETNP:
-    case ZYDIS_MNEMONIC_SETNS:
-    case ZYDIS_MNEMONIC_SETNZ:
-    case ZYDIS_MNEMONIC_SETO:
-    case ZYDIS_MNEMONIC_SETP:
-    case ZYDIS_MNEMONIC_SETS:
-    case ZYDIS_MNEMONIC_SETZ:
-    case ZYDIS_MNEMONIC_CMOVB:
-    case ZYDIS_MNEMONIC_CMOVBE:
-    case ZYDIS_MNEMONIC_CMOVL:
-    case ZYDIS_MNEMONIC_CMOVLE:
-    case ZYDIS_MNEMONIC_CMOVNB:
-    case ZYDIS_MNEMONIC_CMOVNBE:
-    case ZYDIS_MNEMONIC_CMOVNL:
-    case ZYDIS_MNEMONIC_CMOVNLE:
-    case ZYDIS_MNEMONIC_CMOVNO:
-    case ZYDIS_MNEMONIC_CMOVNP:
-    case ZYDIS_MNEMONIC_CMOVNS:
-    case ZYDIS_MNEMONIC_CMOVNZ:
-    case ZYDIS_MNEMONIC_CMOVO:
-    case ZYDIS_MNEMONIC_CMOVP:
-    case ZYDIS_MNEMONIC_CMOVS:
-    case ZYDIS_MNEMONIC_CMOVZ:
-    case ZYDIS_MNEMONIC_LFENCE:
-    case ZYDIS_MNEMONIC_MFENCE:
-    case ZYDIS_MNEMONIC_SFENCE:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool is_bit_test(ZydisMnemonic m) {
-  return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
-}
+bool is_bit_test(ZydisMnemonic m) { return isa::traits(m).has(isa::trait::bit_test); }
 
 // Does the instruction table let it run as it is? What the table does not know is innocuous.
 bool copied(const isa::Insn& i, bool ring0) {
@@ -172,7 +52,7 @@ bool power_of_two(unsigned n) { return n && !(n & (n - 1)); }
 
 bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c) {
   const isa::Insn& i = p.insn;
-  if (!stays_itself(i.mnemonic) || !only_plain_operands(i)) return false;
+  if (!isa::traits(i.mnemonic).has(isa::trait::host_same) || !only_plain_operands(i)) return false;
   if (!interpret::offered(cpu, i)) return false;
   const auto& raw = p.raw.insn;
   if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
@@ -227,7 +107,7 @@ bool is_inlined(const TranslatedInsn& p, const Context& c) {
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
     return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr && p.insn.op[0].bytes >= 4;
-  if (!c.bits64) return false;
+  if (!c.bits64 || !isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
@@ -241,30 +121,6 @@ bool is_inlined(const TranslatedInsn& p, const Context& c) {
 }
 
 bool is_direction(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_CLD || m == ZYDIS_MNEMONIC_STD; }
-
-bool is_conditional(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_JB:
-    case ZYDIS_MNEMONIC_JBE:
-    case ZYDIS_MNEMONIC_JL:
-    case ZYDIS_MNEMONIC_JLE:
-    case ZYDIS_MNEMONIC_JNB:
-    case ZYDIS_MNEMONIC_JNBE:
-    case ZYDIS_MNEMONIC_JNL:
-    case ZYDIS_MNEMONIC_JNLE:
-    case ZYDIS_MNEMONIC_JNO:
-    case ZYDIS_MNEMONIC_JNP:
-    case ZYDIS_MNEMONIC_JNS:
-    case ZYDIS_MNEMONIC_JNZ:
-    case ZYDIS_MNEMONIC_JO:
-    case ZYDIS_MNEMONIC_JP:
-    case ZYDIS_MNEMONIC_JS:
-    case ZYDIS_MNEMONIC_JZ:
-      return true;
-    default:
-      return false;
-  }
-}
 
 bool canonical_branch(u64 from, const isa::Insn& i, const Context& c) {
   if (!c.bits64) return true;
@@ -281,7 +137,7 @@ bool is_branch(TranslatedInsn& p, const Context& c) {
   if (p.raw.insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) return false;
   const Kind k = i.op[0].kind;
   const u64 from = c.page;  // only the half counts
-  if (is_conditional(i.mnemonic)) return wide && canonical_branch(from, i, c);
+  if (isa::traits(i.mnemonic).has(isa::trait::conditional)) return wide && canonical_branch(from, i, c);
   switch (i.mnemonic) {
     case ZYDIS_MNEMONIC_LOOPE:
     case ZYDIS_MNEMONIC_LOOPNE:  // F2 and F3 differ between makers
@@ -304,39 +160,16 @@ bool is_branch(TranslatedInsn& p, const Context& c) {
   }
 }
 
-// x87 state instructions after which inlined x87 code may go on: they change neither the control word nor FIP.
-bool keeps_x87_control(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_FLDCW:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_FNINIT:
-    case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_XRSTORS:
-    case ZYDIS_MNEMONIC_XRSTORS64:
-      return false;
-    default:
-      return true;
-  }
+// Behind one that does not, inlined x87 code cannot go on: it relies on the control word and on FIP.
+bool keeps_x87_control(ZydisMnemonic m) { return !isa::traits(m).may_change(isa::change::x87_control); }
+
+// What follows a STAC sees memory with other rights: look-ups of this block are in the view that it was entered with.
+bool ends_block(const isa::Insn& i) {
+  return !interpret::block_goes_on(i) ||
+         (i.mnemonic != ZYDIS_MNEMONIC_MOV && isa::traits(i.mnemonic).may_change(isa::change::access));
 }
 
-// What follows sees memory with other rights (SMAP): look-ups of this block are in the view that it was entered with.
-bool changes_view(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_STAC || m == ZYDIS_MNEMONIC_CLAC; }
-
-bool is_nothing(const TranslatedInsn& p) {
-  switch (p.insn.mnemonic) {
-    case ZYDIS_MNEMONIC_NOP:
-    case ZYDIS_MNEMONIC_ENDBR32:
-    case ZYDIS_MNEMONIC_ENDBR64:
-      return true;
-    default:
-      return false;
-  }
-}
+bool is_nothing(const TranslatedInsn& p) { return isa::traits(p.insn.mnemonic).has(isa::trait::no_effect); }
 
 }  // namespace
 
@@ -406,7 +239,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   if (const cpu::Semantic s = cpu::find_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = !interpret::block_goes_on(i) || changes_view(i.mnemonic);
+    p.ends = ends_block(i);
     if (!debug_.no_inline && is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
     return;
   }
