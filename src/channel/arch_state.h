@@ -86,6 +86,7 @@ struct Msrs {
 struct ArchState {
   alignas(64) u64 gpr[17] = {};  // [16] is always 0: "no register" in effective addresses
   u64 rip = 0;
+  u64 scratch = 0;  // no state: the running engine's, an address that no register holds. 0 in a saved state
   // The arithmetic flags as LAHF; SETO AL leave them in AX: OF in bit 0, and SF ZF AF PF CF in bits 15, 14, 12, 10, 8.
   u16 arith = 0x0200;
   u8 cpl = 0;

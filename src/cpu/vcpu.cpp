@@ -96,6 +96,7 @@ ArchState Vcpu::save() const {
   INVARIANT(!x87.live, "the x87 registers are in the host's unit");
   constexpr u32 kPosted = attention::any_nmi | attention::init | attention::sipi;
   ArchState state = *this;
+  state.scratch = 0;
   state.posted = attention->load(std::memory_order_acquire) & kPosted;
   return state;
 }

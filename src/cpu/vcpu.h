@@ -64,8 +64,8 @@ namespace attention = channel::attention;  // the bits of Vcpu::attention
 
 struct Vcpu : ArchState {
   // -- What engines look at with every access
-  alignas(64) u64 scratch = 0;                        // the running engine's: an address that no register holds
-  u32 need_read = 0, need_write = 0, need_fetch = 0;  // TLB permission bits an access needs now; kept by update_mode()
+  alignas(64) u32 need_read = 0, need_write = 0,
+                  need_fetch = 0;  // TLB permission bits an access needs now; kept by update_mode()
   Mode mode = Mode::real;
   u64 linear_mask = 0xffffffff;  // ~0 in 64-bit mode, 2^32-1 elsewhere (A20 is always on)
   Tlb* tlb = nullptr;            // owned by `mmu`
