@@ -38,6 +38,8 @@ std::vector<std::string> command(const Boot& b, const std::string& append) {
           "console=ttyS0 " + append};
 }
 
+void PrintTo(const Boot& b, std::ostream* out) { *out << b.flavour << ' ' << b.engine << ", " << b.cpus << " vCPUs"; }
+
 class LinuxBoot : public testing::TestWithParam<Boot> {
  protected:
   void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
