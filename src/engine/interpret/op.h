@@ -137,7 +137,6 @@ inline void Run::forget_jumps() {
 }
 
 // -- Registers
-// ------------------------------------------------------------------------------------------------------------
 inline u8* reg_at(Vcpu& cpu, u8 offset) { return reinterpret_cast<u8*>(&cpu) + offset; }
 template <class T>
 inline T get(Vcpu& cpu, u8 offset) {
@@ -164,7 +163,8 @@ inline void set(Vcpu& cpu, u8 offset, T v) {
 }
 
 // -- Ways out of the middle (exits.cpp)
-// --------------------------------------------------------------------------------- While it lives, cpu.rip and
+
+// While it lives, cpu.rip and
 // cpu.retired are those before `op`.
 class Exact {
  public:
