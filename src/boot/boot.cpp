@@ -30,7 +30,7 @@ std::string not_a_kernel(Bytes image) {
   return "not a kernel: neither bzImage, ELF with a PVH note, nor multiboot";
 }
 
-Loaded load_elf(Context& c) {
+Loaded load_elf(LoadContext& c) {
   auto elf = parse_elf(c.request.kernel);
   if (!elf) return Err{elf.error()};
   if (const auto entry = pvh_entry(*elf)) return load_pvh(c, *elf, *entry);
@@ -40,7 +40,7 @@ Loaded load_elf(Context& c) {
 }
 
 // Multiboot comes before PVH: a kernel that offers both (Xen) expects its modules by multiboot.
-Loaded load_any(Context& c) {
+Loaded load_any(LoadContext& c) {
   const Bytes image = c.request.kernel;
   if (image.empty()) return Err{std::string("the file is empty")};
   if (is_bzimage(image)) return load_linux(c);
@@ -55,7 +55,7 @@ Loaded load_any(Context& c) {
 
 // Compressed images, as distributions ship multiboot kernels: one layer is taken off. What cannot fit the guest's
 // memory is not unpacked to the end.
-Loaded load_maybe_packed(Context& c) {
+Loaded load_maybe_packed(LoadContext& c) {
   const Bytes image = c.request.kernel;
   const packing::Bytes bytes{reinterpret_cast<const u8*>(image.data()), image.size()};
   const packing::Packing kind = is_bzimage(image) ? packing::Packing::none : packing::packing_of(bytes);
@@ -68,7 +68,7 @@ Loaded load_maybe_packed(Context& c) {
   TRACE(boot, "unpacked: {} bytes of {}", unpacked->size(), packing::name_of(kind));
   BootRequest request = c.request;
   request.kernel = std::as_bytes(std::span{*unpacked});
-  Context inner{c.ram, c.cpu, request, std::move(c.place), c.rsdp};
+  LoadContext inner{c.ram, c.cpu, request, std::move(c.place), c.rsdp};
   return load_any(inner);
 }
 
@@ -80,7 +80,7 @@ Result<BootInfo, std::string> load_kernel(GuestMemory& ram, cpu::Vcpu& boot_cpu,
   if (ram.size() < loader::kSmallestMemory)
     return Err{fmt::format("{}: {} of guest memory is too little: {}", name, loader::human_size(ram.size()),
                            loader::memory_remedy(0))};
-  loader::Context context{ram, boot_cpu, request, loader::Placer(ram)};
+  loader::LoadContext context{ram, boot_cpu, request, loader::Placer(ram)};
   write_firmware(ram);  // before the image: one that loads at 0 replaces what lies there
   if (request.acpi) context.rsdp = write_acpi_tables(ram, request.cpus).raw;
   write_mp_table(ram, request.cpus);

@@ -21,7 +21,7 @@ cpu::Segment flat(u16 selector, u16 attr) {
   return s;
 }
 
-bool set_common(Context& c, u64 rip, u16 code_attr, Selectors selectors) {
+bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
   u64 gdt[4] = {};
   gdt[selectors.code / 8] = flat_descriptor(code_attr);
   gdt[selectors.data / 8] = flat_descriptor(kData);
@@ -49,7 +49,7 @@ bool set_common(Context& c, u64 rip, u16 code_attr, Selectors selectors) {
 }
 
 // PML4, PDPT and four page directories of 2 MiB pages (SDM Vol. 3A 4.5).
-std::optional<u64> identity_tables(Context& c) {
+std::optional<u64> identity_tables(LoadContext& c) {
   constexpr u64 kTable = 0x3, kLargePage = 0x83;  // present, writable; PS
   constexpr unsigned kDirectories = 4;
   const auto at = place_low(c, (2 + kDirectories) * kPageSize, kPageSize);
@@ -68,7 +68,7 @@ void finish(cpu::Vcpu& v) {
 
 }  // namespace
 
-bool enter_protected(Context& c, u64 rip, Selectors selectors) {
+bool enter_protected(LoadContext& c, u64 rip, Selectors selectors) {
   if (!set_common(c, rip, kCode32, selectors)) return false;
   c.cpu.cr0 = cpu::cr0::pe | cpu::cr0::et;
   c.cpu.cr3 = c.cpu.cr4 = c.cpu.efer = 0;
@@ -76,7 +76,7 @@ bool enter_protected(Context& c, u64 rip, Selectors selectors) {
   return true;
 }
 
-bool enter_long(Context& c, u64 rip, Selectors selectors) {
+bool enter_long(LoadContext& c, u64 rip, Selectors selectors) {
   const auto tables = identity_tables(c);
   if (!tables || !set_common(c, rip, kCode64, selectors)) return false;
   c.cpu.cr0 = cpu::cr0::pe | cpu::cr0::et | cpu::cr0::pg;

@@ -16,8 +16,8 @@ inline constexpr Selectors kLinuxSelectors{0x10, 0x18};
 inline constexpr Selectors kMultibootSelectors{0x08, 0x10};
 
 // Protected mode, paging off, flat 4 GiB segments, interrupts off, general registers zero. False: no room for the GDT.
-[[nodiscard]] bool enter_protected(Context& c, u64 rip, Selectors selectors);
+[[nodiscard]] bool enter_protected(LoadContext& c, u64 rip, Selectors selectors);
 // 64-bit mode over identity page tables for the first 4 GiB. False: no room for GDT and tables.
-[[nodiscard]] bool enter_long(Context& c, u64 rip, Selectors selectors);
+[[nodiscard]] bool enter_long(LoadContext& c, u64 rip, Selectors selectors);
 
 }  // namespace trapline::boot::loader

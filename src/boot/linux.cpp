@@ -96,7 +96,7 @@ bool claimable(const Footprint& f) {
 
 // Where the protected-mode kernel goes: where it prefers to be, else (relocatable) the lowest aligned place above.
 // Below it would not stay: Linux then unpacks itself to LOAD_PHYSICAL_ADDR, which is pref_address.
-Result<u64, std::string> place_kernel(Context& c, const Header& h) {
+Result<u64, std::string> place_kernel(LoadContext& c, const Header& h) {
   if (h.pref_address >= kPciHoleStart)
     return Err{fmt::format("damaged setup header: pref_address {:#x} is beyond 3 GiB", h.pref_address)};
   const u64 preferred = h.relocatable ? *align_up(h.pref_address, h.alignment) : h.code32_start;
@@ -112,7 +112,7 @@ Result<u64, std::string> place_kernel(Context& c, const Header& h) {
 }
 
 // As high as the kernel can reach and RAM goes; above 4 GiB only if there is no room below.
-Result<u64, std::string> place_initrd(Context& c, const Header& h) {
+Result<u64, std::string> place_initrd(LoadContext& c, const Header& h) {
   const u64 size = c.request.initrd.size();
   const u64 end = std::min(h.initrd_max + 1, kPciHoleStart);
   if (const auto at = c.place.highest(size, kPageSize, MiB, end)) return *at;
@@ -170,7 +170,7 @@ void fill_memory(ZeroPage& zp, const GuestMemory& ram) {
   zp.set<u8>(at::e820_entries, static_cast<u8>(count));
 }
 
-ZeroPage make_zero_page(const Context& c, const Placed& p) {
+ZeroPage make_zero_page(const LoadContext& c, const Placed& p) {
   ZeroPage zp(c.request.kernel);
   zp.set<u8>(at::type_of_loader, kUndefinedLoader);
   zp.set<u8>(at::loadflags, zp.get<u8>(at::loadflags) | kCanUseHeap);
@@ -196,7 +196,7 @@ bool is_bzimage(Bytes image) {
   return load<u16>(image, at::boot_flag) == kBootFlag && load<u32>(image, at::header) == kHdrS;
 }
 
-Loaded load_linux(Context& c) {
+Loaded load_linux(LoadContext& c) {
   const Bytes image = c.request.kernel;
   const auto header = parse(image);
   if (!header) return Err{header.error()};

@@ -21,20 +21,20 @@ void zero(GuestMemory& ram, u64 gpa, u64 size) {
   std::memset(to->data(), 0, size);
 }
 
-std::optional<u64> place_low(Context& c, u64 size, u64 alignment) {
+std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment) {
   auto at = c.place.lowest(size, alignment, 0, kExtendedBiosData);
   if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
   if (at) zero(c.ram, *at, size);
   return at;
 }
 
-std::optional<u64> place_string(Context& c, std::string_view text) {
+std::optional<u64> place_string(LoadContext& c, std::string_view text) {
   const auto at = place_low(c, text.size() + 1, 8);
   if (at) put(c.ram, *at, bytes_of(text));
   return at;
 }
 
-std::string claim_error(const Context& c, Placer::Claim why, const std::string& what, u64 start, u64 size) {
+std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, u64 start, u64 size) {
   if (why == Placer::Claim::taken)
     return fmt::format("{} at {:#x}+{:#x} overlaps another one: the image is damaged", what, start, size);
   const u64 end = start + size;
@@ -46,7 +46,7 @@ std::string claim_error(const Context& c, Placer::Claim why, const std::string& 
   return fmt::format("{} at {:#x}+{:#x} does not lie in RAM that a kernel may use", what, start, size);
 }
 
-Result<void, std::string> load_segments(Context& c, const ElfImage& elf, u64 delta) {
+Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64 delta) {
   for (std::size_t i = 0; i < elf.segments.size(); i++) {
     const ElfSegment& s = elf.segments[i];
     const u64 start = s.paddr + delta;

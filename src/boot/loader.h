@@ -9,7 +9,7 @@
 
 namespace trapline::boot::loader {
 
-struct Context {
+struct LoadContext {
   GuestMemory& ram;
   cpu::Vcpu& cpu;
   const BootRequest& request;
@@ -31,25 +31,25 @@ void put_value(GuestMemory& ram, u64 gpa, const T& value) {
 }
 
 // Below 640 KiB if there is room, else anywhere below 4 GiB; zeroed. Nothing: no RAM is left.
-std::optional<u64> place_low(Context& c, u64 size, u64 alignment);
+std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment);
 // `text` with a NUL, placed low.
-std::optional<u64> place_string(Context& c, std::string_view text);
+std::optional<u64> place_string(LoadContext& c, std::string_view text);
 inline std::string no_room(const GuestMemory& ram) {
   return fmt::format("no room is left in {} of guest memory: {}", human_size(ram.size()),
                      memory_remedy(2 * ram.size()));
 }
 
 // Claims and copies all segments, `delta` away from where they are linked. Error: not RAM, overlap, above 4 GiB.
-Result<void, std::string> load_segments(Context& c, const ElfImage& elf, u64 delta);
+Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64 delta);
 // Why [start, start + size) of the image could not be claimed.
-std::string claim_error(const Context& c, Placer::Claim why, const std::string& what, u64 start, u64 size);
+std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, u64 start, u64 size);
 
 bool is_bzimage(Bytes image);
-Loaded load_linux(Context& c);
-Loaded load_pvh(Context& c, const ElfImage& elf, u64 entry);
+Loaded load_linux(LoadContext& c);
+Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry);
 std::optional<u64> find_multiboot1(Bytes image);  // the header's offset
-Loaded load_multiboot1(Context& c, u64 header);
+Loaded load_multiboot1(LoadContext& c, u64 header);
 std::optional<u64> find_multiboot2(Bytes image);
-Loaded load_multiboot2(Context& c, u64 header);
+Loaded load_multiboot2(LoadContext& c, u64 header);
 
 }  // namespace trapline::boot::loader

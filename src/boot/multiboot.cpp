@@ -13,7 +13,8 @@ constexpr u64 kMaxSectionBytes = 64 * MiB;
 constexpr u32 kMaxSections = 4096;
 
 // By how much to move an image linked at [start, start + size); modulo 2^64.
-Result<u64, std::string> displacement(Context& c, u64 start, u64 size, const std::optional<Relocation>& relocation) {
+Result<u64, std::string> displacement(LoadContext& c, u64 start, u64 size,
+                                      const std::optional<Relocation>& relocation) {
   if (!relocation) return u64{0};
   const Relocation& r = *relocation;
   using Preference = Relocation::Preference;
@@ -48,7 +49,7 @@ Span extent(const ElfImage& elf) {
 
 }  // namespace
 
-Result<LoadedImage, std::string> load_by_addresses(Context& c, u64 header, const AddressFields& f, u64 entry,
+Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& f, u64 entry,
                                                    const std::optional<Relocation>& relocation) {
   const auto damaged = [](const char* what) { return Err{fmt::format("damaged multiboot header: {}", what)}; };
   const bool from_start = f.load_addr == 0xffffffff;  // version 2: load from the beginning of the file
@@ -80,7 +81,7 @@ Result<LoadedImage, std::string> load_by_addresses(Context& c, u64 header, const
   return LoadedImage{start, start + size, entry + *delta, std::nullopt};
 }
 
-Result<LoadedImage, std::string> load_by_elf(Context& c, std::optional<u64> entry,
+Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<u64> entry,
                                              const std::optional<Relocation>& relocation) {
   if (!is_elf(c.request.kernel))
     return Err{std::string("multiboot header without load addresses, and not an ELF: the image is damaged")};
@@ -100,7 +101,7 @@ Result<LoadedImage, std::string> load_by_elf(Context& c, std::optional<u64> entr
 namespace {
 
 // Above the image, where kernels leave room; an image that asked for the highest place has none above it.
-std::optional<u64> place_beside(Context& c, const LoadedImage& image, u64 size, u64 alignment) {
+std::optional<u64> place_beside(LoadContext& c, const LoadedImage& image, u64 size, u64 alignment) {
   auto at = c.place.lowest(size, alignment, std::max(image.end, MiB), kPciHoleStart);
   if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
   return at;
@@ -108,7 +109,7 @@ std::optional<u64> place_beside(Context& c, const LoadedImage& image, u64 size, 
 
 }  // namespace
 
-Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(Context& c, const LoadedImage& image) {
+Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(LoadContext& c, const LoadedImage& image) {
   std::vector<LoadedModule> out;
   const auto add = [&](Bytes bytes, const std::string& name, const std::string& arguments) {
     const auto at = place_beside(c, image, bytes.size(), kPageSize);
@@ -128,7 +129,7 @@ Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(Context& c
   return out;
 }
 
-std::vector<std::byte> load_sections(Context& c, const LoadedImage& image) {
+std::vector<std::byte> load_sections(LoadContext& c, const LoadedImage& image) {
   if (!image.elf || image.elf->section_headers.empty() || image.elf->section_count > kMaxSections) return {};
   const ElfImage& elf = *image.elf;
   std::vector<std::byte> table(elf.section_headers.begin(), elf.section_headers.end());

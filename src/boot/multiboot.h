@@ -23,10 +23,10 @@ struct Relocation {
 };
 
 // The image as the address fields describe it. `header`: the header's offset in the file. `entry`: link-time physical.
-Result<LoadedImage, std::string> load_by_addresses(Context& c, u64 header, const AddressFields& fields, u64 entry,
+Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& fields, u64 entry,
                                                    const std::optional<Relocation>& relocation);
 // The image as its ELF headers describe it; `entry` overrides the ELF entry point (link-time physical).
-Result<LoadedImage, std::string> load_by_elf(Context& c, std::optional<u64> entry,
+Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<u64> entry,
                                              const std::optional<Relocation>& relocation);
 
 struct LoadedModule {
@@ -35,11 +35,11 @@ struct LoadedModule {
 };
 // The initrd first (its name is "initrd"), then the modules: page-aligned, above the kernel if there is room, below
 // 3 GiB.
-Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(Context& c, const LoadedImage& image);
+Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(LoadContext& c, const LoadedImage& image);
 
 // The section header table with sh_addr made right for the sections that had to be loaded on their own (symbols,
 // strings). Empty when there is no table or no room: it serves debuggers only.
-std::vector<std::byte> load_sections(Context& c, const LoadedImage& image);
+std::vector<std::byte> load_sections(LoadContext& c, const LoadedImage& image);
 
 // "name arguments", for the kernel and for modules alike. Specifications leave the strings' form open. GRUB legacy and
 // QEMU begin both with the file's name, GRUB 2 begins neither; what expects a name drops the first word of both unless

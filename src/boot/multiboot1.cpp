@@ -39,7 +39,7 @@ struct ModuleEntry {
   u32 start = 0, end = 0, string = 0, reserved = 0;
 };
 
-bool fill_map(Context& c, Info& info) {
+bool fill_map(LoadContext& c, Info& info) {
   std::vector<MapEntry> map;
   for (const MemoryRange& r : memory_map(c.ram)) map.push_back({20, r.start, r.size, static_cast<u32>(r.type)});
   const auto at = place_low(c, map.size() * sizeof(MapEntry), 8);
@@ -53,7 +53,7 @@ bool fill_map(Context& c, Info& info) {
   return true;
 }
 
-bool fill_modules(Context& c, Info& info, const std::vector<LoadedModule>& modules) {
+bool fill_modules(LoadContext& c, Info& info, const std::vector<LoadedModule>& modules) {
   std::vector<ModuleEntry> list;
   for (const LoadedModule& m : modules) {
     const auto text = place_string(c, m.string);
@@ -69,7 +69,7 @@ bool fill_modules(Context& c, Info& info, const std::vector<LoadedModule>& modul
   return true;
 }
 
-bool fill_strings(Context& c, Info& info) {
+bool fill_strings(LoadContext& c, Info& info) {
   const auto line = place_string(c, full_command_line(c.request)), name = place_string(c, kLoaderName);
   if (!line || !name) return false;
   info.cmdline = static_cast<u32>(*line);
@@ -78,7 +78,7 @@ bool fill_strings(Context& c, Info& info) {
   return true;
 }
 
-void fill_sections(Context& c, Info& info, const LoadedImage& image) {
+void fill_sections(LoadContext& c, Info& info, const LoadedImage& image) {
   const auto table = load_sections(c, image);
   if (table.empty()) return;
   auto at = c.place.lowest(table.size(), 8, std::max(image.end, MiB), kPciHoleStart);
@@ -92,7 +92,7 @@ void fill_sections(Context& c, Info& info, const LoadedImage& image) {
   info.flags |= kInfoSections;
 }
 
-Result<LoadedImage, std::string> load_image(Context& c, u64 header, u32 flags) {
+Result<LoadedImage, std::string> load_image(LoadContext& c, u64 header, u32 flags) {
   if (!(flags & kAddresses)) return load_by_elf(c, std::nullopt, std::nullopt);
   const auto fields = load<AddressFields>(c.request.kernel, header + 12);
   const auto entry = load<u32>(c.request.kernel, header + 28);
@@ -111,7 +111,7 @@ std::optional<u64> find_multiboot1(Bytes image) {
   return std::nullopt;
 }
 
-Loaded load_multiboot1(Context& c, u64 header) {
+Loaded load_multiboot1(LoadContext& c, u64 header) {
   const u32 flags = load_or_zero<u32>(c.request.kernel, header + 4);
   // A wish for a video mode is answered by saying nothing of one (bits 11 and 12 of the information's flags stay
   // clear), as loaders do on machines without a display: kernels that set the flag go on with the serial console.

@@ -181,7 +181,7 @@ void write_memory(InfoWriter& info, const GuestMemory& ram) {
 
 // Copies of the root pointer: its first 20 bytes are the ACPI 1.0 structure; revision 2 and later carry their length
 // at 20.
-void write_acpi(InfoWriter& info, const Context& c) {
+void write_acpi(InfoWriter& info, const LoadContext& c) {
   if (!c.rsdp) return;
   const auto old = c.ram.bytes(Gpa{c.rsdp}, 36);
   if (!old) return;
@@ -190,7 +190,7 @@ void write_acpi(InfoWriter& info, const Context& c) {
   if (load_or_zero<u8>(rsdp, 15) >= 2) info.tag(InfoTag::acpi_new, rsdp.first(36));
 }
 
-std::optional<u64> write_info(Context& c, const LoadedImage& image, const std::vector<LoadedModule>& modules) {
+std::optional<u64> write_info(LoadContext& c, const LoadedImage& image, const std::vector<LoadedModule>& modules) {
   InfoWriter info;
   info.tag(InfoTag::command_line, with_nul(full_command_line(c.request)));
   info.tag(InfoTag::loader_name, with_nul(kLoaderName));
@@ -223,7 +223,7 @@ std::optional<u64> find_multiboot2(Bytes image) {
   return std::nullopt;
 }
 
-Loaded load_multiboot2(Context& c, u64 header) {
+Loaded load_multiboot2(LoadContext& c, u64 header) {
   const auto wishes = parse_header(c.request.kernel, header);
   if (!wishes) return Err{wishes.error()};
   std::optional<u64> entry;

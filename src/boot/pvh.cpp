@@ -26,7 +26,8 @@ struct MemoryEntry {
   u32 type = 0, reserved = 0;
 };
 
-Result<ModuleEntry, std::string> load_module(Context& c, Bytes bytes, const std::string& arguments, const char* what) {
+Result<ModuleEntry, std::string> load_module(LoadContext& c, Bytes bytes, const std::string& arguments,
+                                             const char* what) {
   const auto at = c.place.highest(bytes.size(), kPageSize, MiB, kPciHoleStart);
   if (!at)
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
@@ -42,7 +43,7 @@ Result<ModuleEntry, std::string> load_module(Context& c, Bytes bytes, const std:
 }
 
 // The initrd comes first, as Linux expects; then the modules in their order.
-Result<std::vector<ModuleEntry>, std::string> load_modules(Context& c) {
+Result<std::vector<ModuleEntry>, std::string> load_modules(LoadContext& c) {
   std::vector<ModuleEntry> out;
   if (!c.request.initrd.empty()) {
     const auto entry = load_module(c, c.request.initrd, "", "initrd");
@@ -58,7 +59,7 @@ Result<std::vector<ModuleEntry>, std::string> load_modules(Context& c) {
 }
 
 template <class T>
-std::optional<u64> place_array(Context& c, const std::vector<T>& items) {
+std::optional<u64> place_array(LoadContext& c, const std::vector<T>& items) {
   const auto at = place_low(c, items.size() * sizeof(T), 8);
   if (at) put(c.ram, *at, std::as_bytes(std::span{items}));
   return at;
@@ -66,7 +67,7 @@ std::optional<u64> place_array(Context& c, const std::vector<T>& items) {
 
 }  // namespace
 
-Loaded load_pvh(Context& c, const ElfImage& elf, u64 entry) {
+Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry) {
   if (!elf.holds_physical(entry))
     return Err{
         fmt::format("the PVH note's entry point {:#x} lies outside of every ELF segment: the image is damaged", entry)};

@@ -17,6 +17,7 @@
 #include <type_traits>
 
 #include "base/types.h"
+#include "channel/arch_state.h"
 
 namespace trapline::channel {
 
@@ -50,21 +51,12 @@ struct DebugStop {
   StopKind kind = StopKind::execute;
 };
 
-struct DebugRegisters {
-  u64 gpr[16] = {};
-  u64 pc = 0;  // linear: CS base + RIP
-  u64 rip = 0, rflags = 0, cr0 = 0, cr2 = 0, cr3 = 0, cr4 = 0, cr8 = 0, efer = 0, kernel_gs_base = 0;
-  u64 base[6] = {};  // ES CS SS DS FS GS
-  u16 selector[6] = {};
-  u16 fcw = 0, fsw = 0, fop = 0, fcs = 0, fds = 0;
-  u8 ftw = 0;                          // abridged, as in FXSAVE
-  u8 mode = 0, cpl = 0, activity = 0;  // cpu::Mode, cpu::Activity
-  u32 mxcsr = 0;
-  u64 fip = 0, fdp = 0, retired = 0;
-  u8 st[8][16] = {};
-  u8 ymm[16][32] = {};
-
-  bool long_mode_active() const { return efer >> 10 & 1; }  // EFER.LMA
+// A vCPU as the debugger sees it: its state, and what follows from it.
+struct DebugRegisters : ArchState {
+  u64 pc = 0;      // linear: CS base + RIP
+  u64 eflags = 0;  // all of RFLAGS
+  u64 cr8 = 0;
+  u8 mode = 0;  // cpu::Mode
 };
 
 struct DebugMailbox {

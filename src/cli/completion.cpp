@@ -98,7 +98,7 @@ std::vector<const CLI::App*> working_commands(const CLI::App& app) {
   return commands;
 }
 
-// ---- bash
+// -- bash
 
 constexpr std::string_view kBashHead = R"(# bash completion of trapline: made by `trapline completion bash`.
 _trapline() {
@@ -146,7 +146,7 @@ std::string bash_command(const CLI::App& command) {
   return out;
 }
 
-// ---- zsh
+// -- zsh
 
 // For a description inside of an option's brackets, itself in single quotes.
 std::string zsh_quoted(std::string_view text) {

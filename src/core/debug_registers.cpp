@@ -10,17 +10,7 @@ namespace trapline::core {
 
 namespace {
 
-// Offsets in the FXSAVE64 image (SDM Vol. 1 table 10-2).
-constexpr unsigned kFcw = 0, kFsw = 2, kFtw = 4, kSt = 32;
-
 const cpu::Segment& seg_of(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.seg[static_cast<u8>(s)]; }
-
-template <class T>
-T image_field(const cpu::Vcpu& cpu, unsigned offset) {
-  T v;
-  std::memcpy(&v, cpu.x87.image + offset, sizeof v);
-  return v;
-}
 
 void write_flags(cpu::Vcpu& cpu, u64 value) {
   const u32 kept = cpu.rflags() & cpu::flag::vm;  // leaving or entering virtual-8086 mode takes segments along
@@ -45,37 +35,26 @@ u64 linear_pc(const cpu::Vcpu& cpu) { return (seg_of(cpu, cpu::Seg::cs).linear_b
 
 channel::DebugRegisters read_registers(const cpu::Vcpu& cpu) {
   channel::DebugRegisters r;
-  std::memcpy(r.gpr, cpu.gpr, sizeof r.gpr);
+  static_cast<cpu::ArchState&>(r) = cpu;
   r.pc = linear_pc(cpu);
-  r.rip = cpu.rip, r.rflags = cpu.rflags();
-  r.cr0 = cpu.cr0, r.cr2 = cpu.cr2, r.cr3 = cpu.cr3, r.cr4 = cpu.cr4, r.efer = cpu.efer;
+  r.eflags = cpu.rflags();
   r.cr8 = cpu.lapic ? cpu.lapic->tpr() >> 4 & 15 : 0;
-  r.kernel_gs_base = cpu.msr.kernel_gs_base;
-  for (unsigned i = 0; i < 6; i++) r.base[i] = cpu.seg[i].linear_base, r.selector[i] = cpu.seg[i].selector;
-  r.fcw = image_field<u16>(cpu, kFcw), r.fsw = image_field<u16>(cpu, kFsw), r.ftw = image_field<u8>(cpu, kFtw);
-  r.fop = cpu.x87.fop, r.fcs = cpu.x87.fcs, r.fds = cpu.x87.fds, r.fip = cpu.x87.fip, r.fdp = cpu.x87.fdp;
-  std::memcpy(r.st, cpu.x87.image + kSt, sizeof r.st);
-  r.mxcsr = cpu.vec.mxcsr;
-  for (unsigned i = 0; i < 16; i++) std::memcpy(r.ymm[i], cpu.vec.zmm[i], sizeof r.ymm[i]);
-  r.mode = static_cast<u8>(cpu.mode), r.cpl = cpu.cpl, r.activity = static_cast<u8>(cpu.activity);
-  r.retired = cpu.retired;
+  r.mode = static_cast<u8>(cpu.mode);
   return r;
 }
 
 void write_registers(cpu::Vcpu& cpu, const channel::DebugRegisters& r) {
-  std::memcpy(cpu.gpr, r.gpr, sizeof r.gpr);
+  constexpr unsigned kControlAndTags = 5, kSt = 32;  // of the FXSAVE64 image (SDM Vol. 1 table 10-2)
+  std::memcpy(cpu.gpr, r.gpr, 16 * sizeof cpu.gpr[0]);
   if (r.pc != linear_pc(cpu)) write_pc(cpu, r.pc);
-  write_flags(cpu, r.rflags);
+  write_flags(cpu, r.eflags);
   cpu.cr2 = r.cr2;
-  write_base(cpu, cpu::Seg::fs, r.base[static_cast<u8>(cpu::Seg::fs)]);
-  write_base(cpu, cpu::Seg::gs, r.base[static_cast<u8>(cpu::Seg::gs)]);
-  if (cpu::canonical(r.kernel_gs_base)) cpu.msr.kernel_gs_base = r.kernel_gs_base;
-  std::memcpy(cpu.x87.image + kFcw, &r.fcw, 2);
-  std::memcpy(cpu.x87.image + kFsw, &r.fsw, 2);
-  std::memcpy(cpu.x87.image + kFtw, &r.ftw, 1);
-  std::memcpy(cpu.x87.image + kSt, r.st, sizeof r.st);
-  cpu.vec.mxcsr = r.mxcsr & 0xffff;  // reserved bits would fault when the host loads it
-  for (unsigned i = 0; i < 16; i++) std::memcpy(cpu.vec.zmm[i], r.ymm[i], sizeof r.ymm[i]);
+  for (const cpu::Seg s : {cpu::Seg::fs, cpu::Seg::gs}) write_base(cpu, s, r.seg[static_cast<u8>(s)].linear_base);
+  if (cpu::canonical(r.msr.kernel_gs_base)) cpu.msr.kernel_gs_base = r.msr.kernel_gs_base;
+  std::memcpy(cpu.x87.image, r.x87.image, kControlAndTags);
+  std::memcpy(cpu.x87.image + kSt, r.x87.image + kSt, 8 * 16);
+  cpu.vec.mxcsr = r.vec.mxcsr & 0xffff;  // reserved bits would fault when the host loads it
+  for (unsigned i = 0; i < 16; i++) std::memcpy(cpu.vec.zmm[i], r.vec.zmm[i], 32);
   cpu::update_mode(cpu);
 }
 

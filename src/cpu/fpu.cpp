@@ -164,56 +164,22 @@ Outcome vzero(Vcpu& cpu, const isa::Insn& insn) {
 
 }  // namespace sem
 
-Semantic find_fpu_semantic(const isa::Insn& insn) {
-  switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-      return sem::ldmxcsr;
-    case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR:
-      return sem::stmxcsr;
-    case ZYDIS_MNEMONIC_VZEROUPPER:
-    case ZYDIS_MNEMONIC_VZEROALL:
-      return sem::vzero;
-    case ZYDIS_MNEMONIC_FNINIT:
-      return sem::fninit;
-    case ZYDIS_MNEMONIC_FNCLEX:
-      return sem::fnclex;
-    case ZYDIS_MNEMONIC_FWAIT:
-      return sem::fwait;
-    case ZYDIS_MNEMONIC_EMMS:
-      return sem::emms;
-    case ZYDIS_MNEMONIC_FNSTENV:
-      return sem::fnstenv;
-    case ZYDIS_MNEMONIC_FLDENV:
-      return sem::fldenv;
-    case ZYDIS_MNEMONIC_FNSAVE:
-      return sem::fnsave;
-    case ZYDIS_MNEMONIC_FRSTOR:
-      return sem::frstor;
-    case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64:
-      return sem::fxsave;
-    case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-      return sem::fxrstor;
-    case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64:
-    case ZYDIS_MNEMONIC_XSAVEOPT:
-    case ZYDIS_MNEMONIC_XSAVEOPT64:
-    case ZYDIS_MNEMONIC_XSAVEC:
-    case ZYDIS_MNEMONIC_XSAVEC64:
-    case ZYDIS_MNEMONIC_XSAVES:
-    case ZYDIS_MNEMONIC_XSAVES64:
-      return sem::xsave;
-    case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64:
-    case ZYDIS_MNEMONIC_XRSTORS:
-    case ZYDIS_MNEMONIC_XRSTORS64:
-      return sem::xrstor;
-    default:
-      return nullptr;
-  }
-}
+namespace {
+
+constexpr auto kFpu = [] {
+  std::array<Semantic, ZYDIS_MNEMONIC_MAX_VALUE + 1> table{};
+#define NONE nullptr
+#define SYSTEM(function) nullptr
+#define FPU(function) sem::function
+#define BY_OPERANDS nullptr
+#define INSN(mnemonic, semantic, ...) table[ZYDIS_MNEMONIC_##mnemonic] = semantic;
+#include "isa/traits.inc"
+#undef INSN
+  return table;
+}();
+
+}  // namespace
+
+Semantic find_fpu_semantic(const isa::Insn& insn) { return kFpu[insn.mnemonic]; }
 
 }  // namespace trapline::cpu

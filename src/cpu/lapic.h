@@ -21,6 +21,31 @@ using channel::LapicMirror;
 
 class Lapic {
  public:
+  // Times are the clock's TSC. `timer_deadline` of the vCPU follows from them.
+  struct Registers {
+    std::array<u32, 64> reg{};  // by offset / 16; IRR, ISR, TMR in place
+    u64 apic_base = 0xfee00900;
+    int highest_irr = -1, highest_isr = -1;  // vectors; -1: none
+    u32 pending_errors = 0;                  // shown in ESR after the next write to it (SDM 10.5.3)
+    u32 next_lowest_priority = 0;
+    bool lint0_was_up = false;
+    bool timer_running = false;  // one-shot and periodic
+    bool timer_quiet = false;    // periodic, and its last interrupt is still in IRR: further ones would merge with it
+    u64 timer_start = 0;         // when the current period began
+    u64 tsc_deadline = 0;        // guest value of the MSR; 0: disarmed
+    bool operator==(const Registers&) const = default;
+  };
+  struct State {
+    Registers registers;
+    // Of the inbox: posted and not taken yet.
+    std::array<u64, 4> fixed{}, level{};
+    u32 extint = 0, sipi_vector = 0;
+    bool operator==(const State&) const = default;
+  };
+  // Both on the vCPU's thread, or while it and whoever posts to it stand still.
+  State save() const;
+  void restore(const State& state);
+
   Lapic(Vcpu& cpu, LapicInbox& inbox, LapicMirror& mirror);
 
   // All local APICs of the VM, by vCPU index, for IPIs; set before threads start. `wake` is called after attention bits
@@ -47,7 +72,7 @@ class Lapic {
   // RDMSR/WRMSR 0x800..0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE. False: #GP(0).
   bool msr_read(u32 index, u64* value);
   bool msr_write(u32 index, u64 value);
-  bool enabled() const { return apic_base_ & kBaseEnable; }  // by IA32_APIC_BASE: CPUID.1:EDX.APIC shows it
+  bool enabled() const { return s_.apic_base & kBaseEnable; }  // by IA32_APIC_BASE: CPUID.1:EDX.APIC shows it
 
   u32 tpr() const;  // CR8 is bits 7:4
   void set_tpr(u32 value);
@@ -74,7 +99,7 @@ class Lapic {
  private:
   static constexpr u64 kBaseBsp = 1u << 8, kBaseX2 = 1u << 10, kBaseEnable = 1u << 11;
 
-  bool x2apic() const { return apic_base_ & kBaseX2; }
+  bool x2apic() const { return s_.apic_base & kBaseX2; }
   bool software_enabled() const;
 
   // lapic.cpp: registers and interrupt acceptance
@@ -124,16 +149,7 @@ class Lapic {
   std::vector<Peer> peers_;
   Wake wake_ = nullptr;
   void* wake_context_ = nullptr;
-  std::array<u32, 64> reg_{};  // by offset / 16; IRR, ISR, TMR in place
-  u64 apic_base_ = 0xfee00900;
-  int highest_irr_ = -1, highest_isr_ = -1;  // vectors; -1: none
-  u32 pending_errors_ = 0;                   // shown in ESR after the next write to it (SDM 10.5.3)
-  u32 next_lowest_priority_ = 0;
-  bool lint0_was_up_ = false;
-  bool timer_running_ = false;  // one-shot and periodic
-  bool timer_quiet_ = false;    // periodic, and its last interrupt is still in IRR: further ones would merge with it
-  u64 timer_start_ = 0;         // vm_tsc at which the current period began
-  u64 tsc_deadline_ = 0;        // guest value of the MSR; 0: disarmed
+  Registers s_;
 };
 
 }  // namespace trapline::cpu

@@ -71,9 +71,9 @@ void Lapic::deliver(const Message& m, u32 peer) {
 void Lapic::deliver_lowest_priority(const Message& m) {
   const u32 count = static_cast<u32>(peers_.size());
   for (u32 i = 0; i < count; i++) {
-    const u32 peer = (next_lowest_priority_ + i) % count;
+    const u32 peer = (s_.next_lowest_priority + i) % count;
     if (!addressed(m, peer) || !(peers_[peer].mirror->flags.load(std::memory_order_relaxed) & 4)) continue;
-    next_lowest_priority_ = peer + 1;
+    s_.next_lowest_priority = peer + 1;
     return deliver(m, peer);
   }
 }

@@ -61,14 +61,14 @@ bool readable(u32 index, bool x2) {
 u32 Lapic::read_register(u32 index) const {
   switch (index) {
     case Reg::tpr:
-      return reg_[Reg::tpr];
+      return s_.reg[Reg::tpr];
     case Reg::ppr:
       return ppr();
     case apr: {  // SDM 10.6.2.4, arbitration priority
-      const u32 request_class = highest_irr_ < 0 ? 0 : highest_irr_ & 0xf0;
-      const u32 service_class = highest_isr_ < 0 ? 0 : highest_isr_ & 0xf0;
+      const u32 request_class = s_.highest_irr < 0 ? 0 : s_.highest_irr & 0xf0;
+      const u32 service_class = s_.highest_isr < 0 ? 0 : s_.highest_isr & 0xf0;
       const u32 other = request_class > service_class ? request_class : service_class;
-      return (reg_[Reg::tpr] & 0xf0) >= other ? reg_[Reg::tpr] & 0xff : other;
+      return (s_.reg[Reg::tpr] & 0xf0) >= other ? s_.reg[Reg::tpr] & 0xff : other;
     }
     case Reg::eoi:
     case rrd:
@@ -76,29 +76,29 @@ u32 Lapic::read_register(u32 index) const {
     case Reg::current_count:
       return current_count();
     default:
-      return reg_[index];
+      return s_.reg[index];
   }
 }
 
 void Lapic::write_lvt(u32 index, u32 value) {
-  const u32 old = reg_[index];
+  const u32 old = s_.reg[index];
   value &= lvt_bits(index, cpu_.cpuid == nullptr || cpu_.cpuid->has(Feature::tsc_deadline_timer));
   value &= ~(kDeliveryStatus | kRemoteIrr);
   if (!software_enabled()) value |= kMasked;
-  reg_[index] = value;
+  s_.reg[index] = value;
   if (index == lvt_timer) timer_lvt_changed(old);
   if (index == lvt_lint0 && inbox_.extint.load(std::memory_order_relaxed)) {
-    lint0_was_up_ = false;  // an unmasked pin that is up is noticed anew
+    s_.lint0_was_up = false;  // an unmasked pin that is up is noticed anew
     raise_attention(attention::interrupt);
   }
 }
 
 void Lapic::write_svr(u32 value) {
   take_inbox();  // what arrived so far meets the old setting: a disabled APIC drops it
-  reg_[svr] = value & 0x3ff;
+  s_.reg[svr] = value & 0x3ff;
   if (!software_enabled()) {
-    const u32 old_timer = reg_[lvt_timer];
-    for (u32 i = lvt_timer; i <= lvt_error; i++) reg_[i] |= kMasked;
+    const u32 old_timer = s_.reg[lvt_timer];
+    for (u32 i = lvt_timer; i <= lvt_error; i++) s_.reg[i] |= kMasked;
     timer_lvt_changed(old_timer);
   }
   publish();
@@ -116,26 +116,26 @@ bool Lapic::write_register(u32 index, u32 value) {
       eoi();
       return true;
     case ldr:
-      reg_[ldr] = value & 0xff000000;
+      s_.reg[ldr] = value & 0xff000000;
       publish();
       return true;
     case dfr:
-      reg_[dfr] = value | 0x0fffffff;
+      s_.reg[dfr] = value | 0x0fffffff;
       publish();
       return true;
     case svr:
       write_svr(value);
       return true;
     case esr:
-      reg_[esr] = pending_errors_;
-      pending_errors_ = 0;
+      s_.reg[esr] = s_.pending_errors;
+      s_.pending_errors = 0;
       return true;
     case icr_low:
-      reg_[icr_low] = value & 0xccfff & ~kDeliveryStatus;
-      send_ipi(reg_[icr_low], x2apic() ? reg_[icr_high] : reg_[icr_high] >> 24);
+      s_.reg[icr_low] = value & 0xccfff & ~kDeliveryStatus;
+      send_ipi(s_.reg[icr_low], x2apic() ? s_.reg[icr_high] : s_.reg[icr_high] >> 24);
       return true;
     case icr_high:
-      reg_[icr_high] = value;
+      s_.reg[icr_high] = value;
       return true;
     case initial_count:
       write_initial_count(value);
@@ -177,26 +177,26 @@ bool Lapic::write_base(u64 value) {
   if (x2 && (!on || !cpu_.cpuid->has(Feature::x2apic))) return false;
   if (on && was_x2 && !x2) return false;
   if (x2 && !was_on) return false;
-  const u64 before = apic_base_;
-  apic_base_ =
-      (value & ~kBaseBsp) | (apic_base_ & kBaseBsp);  // which one is the boot processor is not for software to say
+  const u64 before = s_.apic_base;
+  s_.apic_base =
+      (value & ~kBaseBsp) | (s_.apic_base & kBaseBsp);  // which one is the boot processor is not for software to say
   if (was_on != on) {
     reset_registers();
   } else if (x2 && !was_x2) {
-    reg_[Reg::id] = cpu_.index;
-    reg_[ldr] = (cpu_.index >> 4) << 16 | 1u << (cpu_.index & 15);
-    reg_[icr_high] = 0;
+    s_.reg[Reg::id] = cpu_.index;
+    s_.reg[ldr] = (cpu_.index >> 4) << 16 | 1u << (cpu_.index & 15);
+    s_.reg[icr_high] = 0;
     publish();
   }
   // The TLB holds no page of registers: RAM under the new place must go, and the old place may be RAM again.
-  if (before != apic_base_ && cpu_.tlb) tlb_flush_all(cpu_);
-  TRACE(interrupts, "apic base {:#x}", apic_base_);
+  if (before != s_.apic_base && cpu_.tlb) tlb_flush_all(cpu_);
+  TRACE(interrupts, "apic base {:#x}", s_.apic_base);
   return true;
 }
 
 bool Lapic::msr_read(u32 index, u64* value) {
   if (index == kApicBaseMsr) {
-    *value = apic_base_;
+    *value = s_.apic_base;
     return true;
   }
   if (index == kTscDeadlineMsr) {
@@ -205,7 +205,7 @@ bool Lapic::msr_read(u32 index, u64* value) {
   }
   if (index - kX2First >= 64 || !x2apic() || !readable(index - kX2First, true)) return false;
   *value = read_register(index - kX2First);
-  if (index - kX2First == icr_low) *value |= u64{reg_[icr_high]} << 32;
+  if (index - kX2First == icr_low) *value |= u64{s_.reg[icr_high]} << 32;
   return true;
 }
 
@@ -221,7 +221,7 @@ bool Lapic::msr_write(u32 index, u64 value) {
   const u32 low = static_cast<u32>(value);
   if (r == icr_low) {
     if (low & ~(0xccfffu | kDeliveryStatus)) return false;
-    reg_[icr_high] = static_cast<u32>(value >> 32);
+    s_.reg[icr_high] = static_cast<u32>(value >> 32);
     return write_register(icr_low, low);
   }
   if (value >> 32) return false;

@@ -1,6 +1,7 @@
 // What follows from the registers (mode, masks, permissions) and the state after RESET and INIT.
 #include "cpu/vcpu.h"
 
+#include "base/invariant.h"
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
@@ -89,6 +90,26 @@ void update_mode(Vcpu& cpu) {
   cpu.linear_mask = cpu.mode == Mode::long64 ? ~u64{0} : 0xffffffff;
   for (unsigned i = 0; i < 6; i++) update_segment(cpu, cpu.seg[i], i <= static_cast<u8>(Seg::ds));
   update_access(cpu);
+}
+
+ArchState Vcpu::save() const {
+  INVARIANT(!x87.live, "the x87 registers are in the host's unit");
+  constexpr u32 kPosted = attention::any_nmi | attention::init | attention::sipi;
+  ArchState state = *this;
+  state.scratch = 0;
+  state.posted = attention->load(std::memory_order_acquire) & kPosted;
+  return state;
+}
+
+void Vcpu::restore(const State& state) {
+  INVARIANT(!state.x87.live, "a saved state holds its x87 registers");
+  static_cast<ArchState&>(*this) = state;
+  posted = 0;
+  fault = Fault{};
+  debug_hits = 0;
+  attention->store(state.posted | attention::interrupt | attention::timer, std::memory_order_release);
+  tlb_flush_all(*this);
+  update_mode(*this);
 }
 
 void reset(Vcpu& cpu, bool init) {

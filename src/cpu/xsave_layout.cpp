@@ -9,7 +9,7 @@ namespace trapline::cpu::xsave {
 
 namespace {
 
-struct Place {
+struct Extent {
   u32 size = 0, offset = 0;
   bool align64 = false;
 };
@@ -19,7 +19,7 @@ constexpr u32 kSizes[] = {0, 0, 256, 0, 0, 64, 512, 1024};
 constexpr u32 kUsualOffsets[] = {0, 0, 576, 0, 0, 1088, 1152, 1664};
 
 struct Layout {
-  Place place[8];
+  Extent place[8];
   Layout() {
     for (const Component c : kExtended) {
       u32 size = 0, offset = 0, flags = 0, unused = 0;
@@ -29,7 +29,7 @@ struct Layout {
   }
 };
 
-const Place& place_of(Component c) {
+const Extent& place_of(Component c) {
   static const Layout layout;
   return layout.place[c];
 }

@@ -23,9 +23,9 @@ AcpiPm::AcpiPm(IrqLine& sci, TimeSource& time, std::function<void()> power_off)
     : sci_{sci}, time_{time}, power_off_{std::move(power_off)} {}
 
 void AcpiPm::reset() {
-  status_ = enable_ = gpe_enable_ = 0;
-  control_ = kSciEnable;
-  overflows_seen_ = timer_ticks() >> kTimerTopBit;
+  s_.status = s_.enable = s_.gpe_enable = 0;
+  s_.control = kSciEnable;
+  s_.overflows_seen = timer_ticks() >> kTimerTopBit;
   update();
 }
 
@@ -33,16 +33,16 @@ u64 AcpiPm::timer_ticks() const { return pm_timer_ticks(time_.now_ns()); }
 
 void AcpiPm::collect_timer_status() {
   const u64 overflows = timer_ticks() >> kTimerTopBit;
-  if (overflows > overflows_seen_) status_ |= kTimerStatus;
-  overflows_seen_ = overflows;
+  if (overflows > s_.overflows_seen) s_.status |= kTimerStatus;
+  s_.overflows_seen = overflows;
 }
 
 void AcpiPm::update() {
-  sci_.set(status_ & enable_ & kEnableBits);
-  deadline_ = kNever;
-  if (!(enable_ & kTimerStatus) || (status_ & kTimerStatus)) return;
-  const u128 next = (static_cast<u128>(overflows_seen_ + 1) << kTimerTopBit) * kNsPerSecond / kPmTimerHz + 1;
-  deadline_ = next >= kNever ? kNever : static_cast<u64>(next);
+  sci_.set(s_.status & s_.enable & kEnableBits);
+  s_.deadline = kNever;
+  if (!(s_.enable & kTimerStatus) || (s_.status & kTimerStatus)) return;
+  const u128 next = (static_cast<u128>(s_.overflows_seen + 1) << kTimerTopBit) * kNsPerSecond / kPmTimerHz + 1;
+  s_.deadline = next >= kNever ? kNever : static_cast<u64>(next);
 }
 
 void AcpiPm::tick() {
@@ -51,17 +51,17 @@ void AcpiPm::tick() {
 }
 
 void AcpiPm::press_power_button() {
-  status_ |= kPowerButton;
+  s_.status |= kPowerButton;
   update();
 }
 
 u8 AcpiPm::read_byte(u64 offset, u32 timer) const {
   const auto lane = [&](u32 reg, u64 start) { return static_cast<u8>(reg >> 8 * (offset - start)); };
-  if (offset < 2) return lane(status_, 0);
-  if (offset < 4) return lane(enable_, 2);
-  if (offset < 6) return lane(control_, 4);
+  if (offset < 2) return lane(s_.status, 0);
+  if (offset < 4) return lane(s_.enable, 2);
+  if (offset < 6) return lane(s_.control, 4);
   if (offset >= kTimer && offset < kTimer + 4) return lane(timer, kTimer);
-  if (offset >= kGpe0 + 2 && offset < kGpe0 + 4) return lane(gpe_enable_, kGpe0 + 2);
+  if (offset >= kGpe0 + 2 && offset < kGpe0 + 4) return lane(s_.gpe_enable, kGpe0 + 2);
   return 0;  // GPE0 status: there are no events
 }
 
@@ -82,19 +82,19 @@ void AcpiPm::write(u64 offset, unsigned size, u64 value) {
     const unsigned shift = at & 1 ? 8 : 0;
     const u16 byte = static_cast<u16>((value >> 8 * i & 0xff) << shift), lane = static_cast<u16>(0xff << shift);
     if (at < 2) {
-      status_ &= static_cast<u16>(~(byte & kStatusBits));  // write 1 to clear
+      s_.status &= static_cast<u16>(~(byte & kStatusBits));  // write 1 to clear
     } else if (at < 4) {
-      enable_ = static_cast<u16>(((enable_ & ~lane) | byte) & kEnableBits);
+      s_.enable = static_cast<u16>(((s_.enable & ~lane) | byte) & kEnableBits);
     } else if (at < 6) {
-      control_ = static_cast<u16>((((control_ & ~lane) | byte) & kControlBits) | kSciEnable);
+      s_.control = static_cast<u16>((((s_.control & ~lane) | byte) & kControlBits) | kSciEnable);
       sleep |= byte & kSleepEnable;
     } else if (at >= kGpe0 + 2 && at < kGpe0 + 4) {
-      gpe_enable_ = static_cast<u16>((gpe_enable_ & ~lane) | byte);
+      s_.gpe_enable = static_cast<u16>((s_.gpe_enable & ~lane) | byte);
     }
   }
   update();
   if (!sleep) return;
-  const unsigned type = control_ >> 10 & 7;
+  const unsigned type = s_.control >> 10 & 7;
   TRACE(devices, "acpi-pm sleep type {}", type);
   if (type == kSleepTypeS5) power_off_();
 }

@@ -19,12 +19,23 @@ class AcpiPm final : public Device {
  public:
   static constexpr u64 kSize = 0x40, kPm1Event = 0, kPm1Control = 4, kTimer = 8, kGpe0 = 0x20;
 
+  // Times are guest time.
+  struct State {
+    u16 status = 0, enable = 0, control = 1;
+    u16 gpe_enable = 0;
+    u64 overflows_seen = 0;
+    u64 deadline = kNever;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   AcpiPm(IrqLine& sci, TimeSource& time, std::function<void()> power_off);
 
   const char* name() const override { return "acpi-pm"; }
   u64 read(u64 offset, unsigned size) override;
   void write(u64 offset, unsigned size, u64 value) override;
-  u64 deadline_ns() const override { return deadline_; }
+  u64 deadline_ns() const override { return s_.deadline; }
   void tick() override;
   void reset() override;
 
@@ -39,10 +50,7 @@ class AcpiPm final : public Device {
   IrqLine& sci_;
   TimeSource& time_;
   std::function<void()> power_off_;
-  u16 status_ = 0, enable_ = 0, control_ = 1;
-  u16 gpe_enable_ = 0;
-  u64 overflows_seen_ = 0;
-  u64 deadline_ = kNever;
+  State s_;
 };
 
 }  // namespace trapline::devices

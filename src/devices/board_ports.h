@@ -14,74 +14,102 @@ namespace trapline::devices {
 // 1 MiB.
 class SystemControlA final : public Device {
  public:
+  struct State {
+    u8 value = 2;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   explicit SystemControlA(std::function<void()> reset_cpu) : reset_cpu_{std::move(reset_cpu)} {}
   const char* name() const override { return "port92"; }
-  u64 read(u64, unsigned) override { return value_; }
+  u64 read(u64, unsigned) override { return s_.value; }
   void write(u64, unsigned, u64 value) override {
-    const bool rose = (value & 1) && !(value_ & 1);
-    value_ = value & 3;
+    const bool rose = (value & 1) && !(s_.value & 1);
+    s_.value = value & 3;
     if (rose) reset_cpu_();
   }
-  void reset() override { value_ = 2; }
+  void reset() override { s_.value = 2; }
 
  private:
   std::function<void()> reset_cpu_;
-  u8 value_ = 2;
+  State s_;
 };
 
 // Port 0xcf9: bit 2 resets on its rise. Bits 1 (hard) and 3 (power cycle) say how; all are the same here.
 class ResetControl final : public Device {
  public:
+  struct State {
+    u8 value = 0;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   explicit ResetControl(std::function<void()> reset_machine) : reset_machine_{std::move(reset_machine)} {}
   const char* name() const override { return "reset-control"; }
-  u64 read(u64, unsigned) override { return value_; }
+  u64 read(u64, unsigned) override { return s_.value; }
   void write(u64, unsigned, u64 value) override {
-    const bool rose = (value & 4) && !(value_ & 4);
-    value_ = value & 0x0e;
+    const bool rose = (value & 4) && !(s_.value & 4);
+    s_.value = value & 0x0e;
     if (rose) reset_machine_();
   }
-  void reset() override { value_ = 0; }
+  void reset() override { s_.value = 0; }
 
  private:
   std::function<void()> reset_machine_;
-  u8 value_ = 0;
+  State s_;
 };
 
 // Ports 0x80..0x8f: memory without meaning. 0x80 takes POST codes and I/O delays.
 class PostPorts final : public Device {
  public:
+  struct State {
+    std::array<u8, 16> bytes{};
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   const char* name() const override { return "post"; }
-  u64 read(u64 offset, unsigned) override { return bytes_[offset & 15]; }
-  void write(u64 offset, unsigned, u64 value) override { bytes_[offset & 15] = static_cast<u8>(value); }
-  void reset() override { bytes_.fill(0); }
+  u64 read(u64 offset, unsigned) override { return s_.bytes[offset & 15]; }
+  void write(u64 offset, unsigned, u64 value) override { s_.bytes[offset & 15] = static_cast<u8>(value); }
+  void reset() override { s_.bytes.fill(0); }
 
  private:
-  std::array<u8, 16> bytes_{};
+  State s_;
 };
 
 // Ports 0x3d4 and 0x3d5: the index and data registers of a colour display's CRT controller. There is no display; text
 // consoles that keep their cursor in registers 14 and 15 read back what they wrote.
 class CrtController final : public Device {
  public:
+  struct State {
+    std::array<u8, 25> registers{};  // as many as a VGA has
+    u8 index = 0;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   const char* name() const override { return "crtc"; }
   u64 read(u64 offset, unsigned) override {
-    if (offset == 0) return index_;
-    return index_ < registers_.size() ? registers_[index_] : 0xff;
+    if (offset == 0) return s_.index;
+    return s_.index < s_.registers.size() ? s_.registers[s_.index] : 0xff;
   }
   void write(u64 offset, unsigned, u64 value) override {
     if (offset == 0)
-      index_ = static_cast<u8>(value);
-    else if (index_ < registers_.size())
-      registers_[index_] = static_cast<u8>(value);
+      s_.index = static_cast<u8>(value);
+    else if (s_.index < s_.registers.size())
+      s_.registers[s_.index] = static_cast<u8>(value);
   }
   void reset() override {
-    registers_.fill(0);
-    index_ = 0;
+    s_.registers.fill(0);
+    s_.index = 0;
   }
 
  private:
-  std::array<u8, 25> registers_{};  // as many as a VGA has
-  u8 index_ = 0;
+  State s_;
 };
 
 // The latch between the processor's FERR# and IRQ 13 (PC/AT). Any write to port 0xf0 takes the interrupt back and

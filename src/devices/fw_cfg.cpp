@@ -19,7 +19,6 @@ FwCfg::FwCfg() {
   items_[signature] = {'Q', 'E', 'M', 'U'};
   add_number(id, 1, 4);  // bit 0: traditional interface; bit 1 (DMA) is not offered
   rebuild_directory();
-  select(0);
 }
 
 void FwCfg::add_number(u16 key, u64 value, unsigned bytes) {
@@ -48,20 +47,20 @@ void FwCfg::rebuild_directory() {
   items_[file_dir] = std::move(dir);
 }
 
-void FwCfg::select(u16 key) {
-  const auto it = items_.find(key & static_cast<u16>(~kWriteChannel));
-  selected_ = it == items_.end() ? nullptr : &it->second;
-  position_ = 0;
+const std::vector<u8>* FwCfg::selected() const {
+  const auto it = items_.find(s_.key & static_cast<u16>(~kWriteChannel));
+  return it == items_.end() ? nullptr : &it->second;
 }
 
 u64 FwCfg::read(u64 offset, unsigned size) {
   if (offset != 1 || size != 1) return ~u64{0};
-  if (selected_ == nullptr || position_ >= selected_->size()) return 0;
-  return (*selected_)[position_++];
+  const std::vector<u8>* item = selected();
+  if (item == nullptr || s_.position >= item->size()) return 0;
+  return (*item)[s_.position++];
 }
 
 void FwCfg::write(u64 offset, unsigned size, u64 value) {
-  if (offset == 0 && size == 2) select(static_cast<u16>(value));
+  if (offset == 0 && size == 2) s_ = {static_cast<u16>(value), 0};
 }
 
 }  // namespace trapline::devices

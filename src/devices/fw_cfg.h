@@ -33,6 +33,14 @@ class FwCfg final : public Device {
     file_first = 0x20,
   };
 
+  struct State {
+    u16 key = signature;  // the item selected
+    u64 position = 0;     // of the next byte in it
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   FwCfg();
 
   void add(u16 key, std::vector<u8> bytes) { items_[key] = std::move(bytes); }
@@ -43,16 +51,15 @@ class FwCfg final : public Device {
   const char* name() const override { return "fw_cfg"; }
   u64 read(u64 offset, unsigned size) override;
   void write(u64 offset, unsigned size, u64 value) override;
-  void reset() override { select(0); }
+  void reset() override { s_ = {}; }
 
  private:
-  void select(u16 key);
+  const std::vector<u8>* selected() const;  // null: there is no such item
   void rebuild_directory();
 
   std::map<u16, std::vector<u8>> items_;
   std::vector<std::string> files_;  // item key: file_first + index
-  const std::vector<u8>* selected_ = nullptr;
-  std::size_t position_ = 0;
+  State s_;
 };
 
 }  // namespace trapline::devices

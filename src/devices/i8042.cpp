@@ -19,33 +19,33 @@ I8042::I8042(IrqLine& irq1, IrqLine& irq12, std::function<void()> reset_cpu)
 }
 
 void I8042::reset() {
-  for (u8& byte : ram_) byte = 0;
-  ram_[0] = kSystem | kAuxOff | kKeyboardOff;
-  status_ = kSystem | kUnlocked;
-  output_ = 0;
-  output_port_ = kOutputReset | kOutputA20;
-  pending_command_ = 0;
+  for (u8& byte : s_.ram) byte = 0;
+  s_.ram[0] = kSystem | kAuxOff | kKeyboardOff;
+  s_.status = kSystem | kUnlocked;
+  s_.output = 0;
+  s_.output_port = kOutputReset | kOutputA20;
+  s_.pending_command = 0;
   update_irq();
 }
 
 void I8042::answer(u8 value, u8 status) {
-  output_ = value;
-  status_ = static_cast<u8>((status_ & ~(kAux | kTimeout)) | kOutputFull | status);
+  s_.output = value;
+  s_.status = static_cast<u8>((s_.status & ~(kAux | kTimeout)) | kOutputFull | status);
   update_irq();
 }
 
 void I8042::update_irq() {
-  const bool full = status_ & kOutputFull, aux = status_ & kAux;
-  irq1_.set(full && !aux && (ram_[0] & kIrq1));
-  irq12_.set(full && aux && (ram_[0] & kIrq12));
+  const bool full = s_.status & kOutputFull, aux = s_.status & kAux;
+  irq1_.set(full && !aux && (s_.ram[0] & kIrq1));
+  irq12_.set(full && aux && (s_.ram[0] & kIrq12));
 }
 
 u64 I8042::read(u64 offset, unsigned) {
-  if (offset == 4) return status_;
+  if (offset == 4) return s_.status;
   if (offset != 0) return 0xff;
-  status_ &= static_cast<u8>(~(kOutputFull | kAux | kTimeout));
+  s_.status &= static_cast<u8>(~(kOutputFull | kAux | kTimeout));
   update_irq();
-  return output_;
+  return s_.output;
 }
 
 void I8042::write(u64 offset, unsigned, u64 value) {
@@ -56,19 +56,19 @@ void I8042::write(u64 offset, unsigned, u64 value) {
 }
 
 void I8042::command(u8 value) {
-  status_ |= kCommand;
-  pending_command_ = 0;
+  s_.status |= kCommand;
+  s_.pending_command = 0;
   if (value >= 0xf0) {  // pulse the output-port bits that are 0; bit 0 is the CPU's reset
     if (!(value & 1)) reset_cpu_();
     return;
   }
-  if (value >= 0x20 && value <= 0x3f) return answer(ram_[value & 31]);
+  if (value >= 0x20 && value <= 0x3f) return answer(s_.ram[value & 31]);
   switch (value) {
     case 0xa7:
-      ram_[0] |= kAuxOff;
+      s_.ram[0] |= kAuxOff;
       break;
     case 0xa8:
-      ram_[0] &= static_cast<u8>(~kAuxOff);
+      s_.ram[0] &= static_cast<u8>(~kAuxOff);
       break;
     case 0xa9:
       answer(0x02);
@@ -80,37 +80,37 @@ void I8042::command(u8 value) {
       answer(0x00);
       break;  // keyboard interface test passed
     case 0xad:
-      ram_[0] |= kKeyboardOff;
+      s_.ram[0] |= kKeyboardOff;
       break;
     case 0xae:
-      ram_[0] &= static_cast<u8>(~kKeyboardOff);
+      s_.ram[0] &= static_cast<u8>(~kKeyboardOff);
       break;
     case 0xc0:
       answer(0x80);
       break;  // input port: keyboard not locked
     case 0xd0:
-      answer(output_port_);
+      answer(s_.output_port);
       break;
     case 0xdd:
-      output_port_ &= static_cast<u8>(~kOutputA20);
+      s_.output_port &= static_cast<u8>(~kOutputA20);
       break;
     case 0xdf:
-      output_port_ |= kOutputA20;
+      s_.output_port |= kOutputA20;
       break;
     case 0xd1:
     case 0xd2:
     case 0xd3:
     case 0xd4:
-      pending_command_ = value;
+      s_.pending_command = value;
       break;
     default:
-      if (value >= 0x60 && value <= 0x7f) pending_command_ = value;
+      if (value >= 0x60 && value <= 0x7f) s_.pending_command = value;
   }
 }
 
 void I8042::data(u8 value) {
-  status_ &= static_cast<u8>(~kCommand);
-  const u8 command = std::exchange(pending_command_, 0);
+  s_.status &= static_cast<u8>(~kCommand);
+  const u8 command = std::exchange(s_.pending_command, 0);
   switch (command) {
     case 0:
       answer(kNoDevice, kTimeout);
@@ -126,13 +126,13 @@ void I8042::data(u8 value) {
       answer(kNoDevice, kTimeout | kAux);
       break;
     default:  // 0x60..0x7f
-      ram_[command & 31] = value;
+      s_.ram[command & 31] = value;
       update_irq();
   }
 }
 
 void I8042::write_output_port(u8 value) {
-  output_port_ = value;
+  s_.output_port = value;
   if (!(value & kOutputReset)) reset_cpu_();
 }
 

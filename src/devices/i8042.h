@@ -3,6 +3,7 @@
 // 0x64.
 #pragma once
 
+#include <array>
 #include <functional>
 
 #include "devices/device.h"
@@ -11,6 +12,15 @@ namespace trapline::devices {
 
 class I8042 final : public Device {
  public:
+  struct State {
+    std::array<u8, 32> ram{};  // [0] is the command byte
+    u8 status = 0, output = 0, output_port = 3;
+    u8 pending_command = 0;  // waits for its data byte; 0: none
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   I8042(IrqLine& irq1, IrqLine& irq12, std::function<void()> reset_cpu);
 
   const char* name() const override { return "i8042"; }
@@ -28,9 +38,7 @@ class I8042 final : public Device {
   IrqLine& irq1_;
   IrqLine& irq12_;
   std::function<void()> reset_cpu_;
-  u8 ram_[32] = {};  // [0] is the command byte
-  u8 status_ = 0, output_ = 0, output_port_ = 3;
-  u8 pending_command_ = 0;  // waits for its data byte; 0: none
+  State s_;
 };
 
 }  // namespace trapline::devices

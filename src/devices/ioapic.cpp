@@ -22,38 +22,38 @@ bool level_triggered(u64 entry) { return (entry & kLevel) && delivery_mode(entry
 IoApic::IoApic(MsiSink& sink, u32 wired_low) : sink_{sink}, wired_low_{wired_low} { reset(); }
 
 void IoApic::reset() {
-  select_ = 0;
-  view_.id = 0;
-  view_.entries.fill(kMasked);
+  s_.select = 0;
+  s_.view.id = 0;
+  s_.view.entries.fill(kMasked);
 }
 
 bool IoApic::active(unsigned pin) const {
-  const bool inverted = ((view_.entries[pin] & kActiveLow) != 0) != (wired_low_ >> pin & 1);
-  return ((requests_ >> pin & 1) != 0) != inverted;
+  const bool inverted = ((s_.view.entries[pin] & kActiveLow) != 0) != (wired_low_ >> pin & 1);
+  return ((s_.requests >> pin & 1) != 0) != inverted;
 }
 
 void IoApic::set_irq(unsigned pin, bool requested) {
   if (pin >= kPins) return;
   const bool before = active(pin);
-  requests_ = requested ? requests_ | 1u << pin : requests_ & ~(1u << pin);
-  if (level_triggered(view_.entries[pin]))
+  s_.requests = requested ? s_.requests | 1u << pin : s_.requests & ~(1u << pin);
+  if (level_triggered(s_.view.entries[pin]))
     serve_level(pin);
   else if (!before && active(pin) &&
-           !(view_.entries[pin] & kMasked))  // an edge on a masked pin is lost: 82093AA, 3.2.4
+           !(s_.view.entries[pin] & kMasked))  // an edge on a masked pin is lost: 82093AA, 3.2.4
     deliver(pin);
 }
 
-bool IoApic::rise_matters(unsigned pin) const { return pin < kPins && !(view_.entries[pin] & kMasked); }
+bool IoApic::rise_matters(unsigned pin) const { return pin < kPins && !(s_.view.entries[pin] & kMasked); }
 
 void IoApic::serve_level(unsigned pin) {
-  u64& entry = view_.entries[pin];
+  u64& entry = s_.view.entries[pin];
   if (!level_triggered(entry) || (entry & (kMasked | kRemoteIrr)) || !active(pin)) return;
   entry |= kRemoteIrr;
   deliver(pin);
 }
 
 void IoApic::deliver(unsigned pin) {
-  const u64 entry = view_.entries[pin];
+  const u64 entry = s_.view.entries[pin];
   const u64 address = 0xfee00000 | (entry >> 56) << 12 | (entry & kLogical ? 1u << 2 : 0);
   u32 data = static_cast<u32>(entry & 0x7ff) | 1u << 14;
   if (level_triggered(entry)) data |= 1u << 15;
@@ -63,7 +63,7 @@ void IoApic::deliver(unsigned pin) {
 
 void IoApic::eoi(u8 vector) {
   for (unsigned pin = 0; pin < kPins; pin++) {
-    u64& entry = view_.entries[pin];
+    u64& entry = s_.view.entries[pin];
     if ((entry & 0xff) != vector || !(entry & kRemoteIrr)) continue;
     entry &= ~kRemoteIrr;
     serve_level(pin);  // still up: it is due again
@@ -73,9 +73,9 @@ void IoApic::eoi(u8 vector) {
 u64 IoApic::read(u64 offset, unsigned) {
   switch (offset) {
     case kSelect:
-      return select_;
+      return s_.select;
     case kWindow:
-      return view_.read(select_);
+      return s_.view.read(s_.select);
     default:
       return 0;
   }
@@ -84,7 +84,7 @@ u64 IoApic::read(u64 offset, unsigned) {
 void IoApic::write(u64 offset, unsigned, u64 value) {
   switch (offset) {
     case kSelect:
-      select_ = static_cast<u8>(value);
+      s_.select = static_cast<u8>(value);
       break;
     case kWindow:
       write_register(static_cast<u32>(value));
@@ -113,10 +113,10 @@ u32 IoApicView::read(u8 select) const {
 }
 
 void IoApic::write_register(u32 value) {
-  if (select_ == 0) view_.id = value >> 24 & 0x0f;
-  const unsigned index = select_ - 0x10u, pin = index / 2;
-  if (select_ < 0x10 || pin >= kPins) return;
-  u64& entry = view_.entries[pin];
+  if (s_.select == 0) s_.view.id = value >> 24 & 0x0f;
+  const unsigned index = s_.select - 0x10u, pin = index / 2;
+  if (s_.select < 0x10 || pin >= kPins) return;
+  u64& entry = s_.view.entries[pin];
   const u64 merged =
       index & 1 ? (entry & 0xffffffff) | static_cast<u64>(value) << 32 : (entry & ~u64{0xffffffff}) | value;
   entry = (merged & kWritable) | (entry & kReadOnly);

@@ -20,6 +20,7 @@ struct IoApicView {
   std::array<u64, kPins> entries{};
   u64 id = 0;
   u32 read(u8 select) const;  // the register behind the window
+  bool operator==(const IoApicView&) const = default;
 };
 static_assert(std::has_unique_object_representations_v<IoApicView>);
 
@@ -30,6 +31,15 @@ class IoApic final : public Device {
   // `wired_low`: pins whose source pulls the wire down to request (PCI INTx); such a pin must be programmed active-low.
   IoApic(MsiSink& sink, u32 wired_low);
 
+  struct State {
+    u32 requests = 0;  // by pin: the level of its wire
+    u8 select = 0;
+    IoApicView view;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   const char* name() const override { return "ioapic"; }
   u64 read(u64 offset, unsigned size) override;
   void write(u64 offset, unsigned size, u64 value) override;
@@ -39,7 +49,7 @@ class IoApic final : public Device {
   // An edge on a masked pin is lost, and a level is looked at when the mask goes.
   bool rise_matters(unsigned pin) const;
   void eoi(u8 vector);  // broadcast by a local APIC, or written to the EOI register
-  const IoApicView& view() const { return view_; }
+  const IoApicView& view() const { return s_.view; }
 
  private:
   bool active(unsigned pin) const;  // the pin's level, through the entry's polarity
@@ -49,9 +59,7 @@ class IoApic final : public Device {
 
   MsiSink& sink_;
   u32 wired_low_;
-  u32 requests_ = 0;
-  u8 select_ = 0;
-  IoApicView view_;
+  State s_;
 };
 
 }  // namespace trapline::devices

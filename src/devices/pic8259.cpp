@@ -4,51 +4,52 @@ namespace trapline::devices {
 
 // As firmware leaves it: BIOS vectors, all masked. SCI (IRQ 9) is the one level-triggered source of this machine.
 void Pic8259::reset() {
-  elcr_ = master_ ? 0x00 : 0x02;
-  irr_ = lines_ & elcr_;
-  isr_ = 0;
-  imr_ = 0xff;
-  vector_base_ = initial_base_;
-  lowest_ = 7;
-  icw_expected_ = 0;
-  needs_icw4_ = single_ = auto_eoi_ = rotate_auto_eoi_ = special_mask_ = special_nested_ = read_isr_ = poll_ = false;
+  s_.elcr = master_ ? 0x00 : 0x02;
+  s_.irr = s_.lines & s_.elcr;
+  s_.isr = 0;
+  s_.imr = 0xff;
+  s_.vector_base = initial_base_;
+  s_.lowest = 7;
+  s_.icw_expected = 0;
+  s_.needs_icw4 = s_.single = s_.auto_eoi = s_.rotate_auto_eoi = s_.special_mask = s_.special_nested = s_.read_isr =
+      s_.poll = false;
 }
 
 void Pic8259::set_line(unsigned ir, bool up) {
   const u8 bit = static_cast<u8>(1u << (ir & 7));
-  if (elcr_ & bit)
-    irr_ = static_cast<u8>(up ? irr_ | bit : irr_ & ~bit);
-  else if (up && !(lines_ & bit))
-    irr_ |= bit;  // the edge latch holds until acknowledged, so that a short pulse is not lost
-  lines_ = static_cast<u8>(up ? lines_ | bit : lines_ & ~bit);
+  if (s_.elcr & bit)
+    s_.irr = static_cast<u8>(up ? s_.irr | bit : s_.irr & ~bit);
+  else if (up && !(s_.lines & bit))
+    s_.irr |= bit;  // the edge latch holds until acknowledged, so that a short pulse is not lost
+  s_.lines = static_cast<u8>(up ? s_.lines | bit : s_.lines & ~bit);
 }
 
 void Pic8259::set_cascade(bool up) {
   set_line(2, up);
-  if (!up) irr_ &= static_cast<u8>(~(1u << 2));  // the slave took its request back (masked, or polled)
+  if (!up) s_.irr &= static_cast<u8>(~(1u << 2));  // the slave took its request back (masked, or polled)
 }
 
 void Pic8259::set_level_mode(u8 mask) {
-  const u8 now_level = mask & static_cast<u8>(~elcr_);
-  elcr_ = mask;
-  irr_ = static_cast<u8>((irr_ & ~now_level) | (lines_ & elcr_));
+  const u8 now_level = mask & static_cast<u8>(~s_.elcr);
+  s_.elcr = mask;
+  s_.irr = static_cast<u8>((s_.irr & ~now_level) | (s_.lines & s_.elcr));
 }
 
 int Pic8259::highest(u8 set) const {
   int best = -1;
   for (unsigned i = 1; i <= 8 && best < 0; i++) {
-    const unsigned ir = (lowest_ + i) & 7;
+    const unsigned ir = (s_.lowest + i) & 7;
     if (set >> ir & 1) best = static_cast<int>(ir);
   }
   return best;
 }
 
 int Pic8259::pending() const {
-  const int ir = highest(irr_ & static_cast<u8>(~imr_));
+  const int ir = highest(s_.irr & static_cast<u8>(~s_.imr));
   if (ir < 0) return -1;
-  u8 blocking = isr_;
-  if (special_mask_) blocking &= static_cast<u8>(~imr_);                    // masked levels in service block nothing
-  if (special_nested_ && master_) blocking &= static_cast<u8>(~(1u << 2));  // the slave may interrupt its own service
+  u8 blocking = s_.isr;
+  if (s_.special_mask) blocking &= static_cast<u8>(~s_.imr);                  // masked levels in service block nothing
+  if (s_.special_nested && master_) blocking &= static_cast<u8>(~(1u << 2));  // the slave may interrupt its own service
   const int serving = highest(blocking);
   if (serving >= 0 && rank(static_cast<unsigned>(serving)) <= rank(static_cast<unsigned>(ir))) return -1;
   return ir;
@@ -56,15 +57,15 @@ int Pic8259::pending() const {
 
 void Pic8259::acknowledge(unsigned ir) {
   const u8 bit = static_cast<u8>(1u << (ir & 7));
-  if (!(elcr_ & bit)) irr_ &= static_cast<u8>(~bit);
-  if (!auto_eoi_)
-    isr_ |= bit;
-  else if (rotate_auto_eoi_)
-    lowest_ = ir & 7;
+  if (!(s_.elcr & bit)) s_.irr &= static_cast<u8>(~bit);
+  if (!s_.auto_eoi)
+    s_.isr |= bit;
+  else if (s_.rotate_auto_eoi)
+    s_.lowest = ir & 7;
 }
 
 u8 Pic8259::poll() {
-  poll_ = false;
+  s_.poll = false;
   const int ir = pending();
   if (ir < 0) return 0;
   acknowledge(static_cast<unsigned>(ir));
@@ -72,9 +73,9 @@ u8 Pic8259::poll() {
 }
 
 u8 Pic8259::read(u64 offset) {
-  if (poll_) return poll();
-  if (offset & 1) return imr_;
-  return read_isr_ ? isr_ : irr_;
+  if (s_.poll) return poll();
+  if (offset & 1) return s_.imr;
+  return s_.read_isr ? s_.isr : s_.irr;
 }
 
 void Pic8259::write(u64 offset, u8 value) {
@@ -90,31 +91,31 @@ void Pic8259::write(u64 offset, u8 value) {
 
 // ICW1: the edge latches and the mask are cleared; a line must rise anew to request.
 void Pic8259::write_icw1(u8 value) {
-  irr_ = lines_ & elcr_;
-  isr_ = imr_ = 0;
-  lowest_ = 7;
-  needs_icw4_ = value & 1;
-  single_ = value & 2;
-  auto_eoi_ = rotate_auto_eoi_ = special_mask_ = special_nested_ = read_isr_ = poll_ = false;
-  icw_expected_ = 2;
+  s_.irr = s_.lines & s_.elcr;
+  s_.isr = s_.imr = 0;
+  s_.lowest = 7;
+  s_.needs_icw4 = value & 1;
+  s_.single = value & 2;
+  s_.auto_eoi = s_.rotate_auto_eoi = s_.special_mask = s_.special_nested = s_.read_isr = s_.poll = false;
+  s_.icw_expected = 2;
 }
 
 void Pic8259::write_data(u8 value) {
-  switch (icw_expected_) {
+  switch (s_.icw_expected) {
     case 2:
-      vector_base_ = value & 0xf8;
-      icw_expected_ = !single_ ? 3 : needs_icw4_ ? 4 : 0;
+      s_.vector_base = value & 0xf8;
+      s_.icw_expected = !s_.single ? 3 : s_.needs_icw4 ? 4 : 0;
       break;
     case 3:  // who is cascaded where: fixed by the board
-      icw_expected_ = needs_icw4_ ? 4 : 0;
+      s_.icw_expected = s_.needs_icw4 ? 4 : 0;
       break;
     case 4:
-      auto_eoi_ = value & 2;
-      special_nested_ = value & 0x10;
-      icw_expected_ = 0;
+      s_.auto_eoi = value & 2;
+      s_.special_nested = value & 0x10;
+      s_.icw_expected = 0;
       break;
     default:
-      imr_ = value;
+      s_.imr = value;
   }
 }
 
@@ -122,26 +123,32 @@ void Pic8259::write_ocw2(u8 value) {
   const bool specific = value & 0x40, eoi = value & 0x20, rotate = value & 0x80;
   if (!eoi) {
     if (specific && rotate)
-      lowest_ = value & 7;  // set priority
+      s_.lowest = value & 7;  // set priority
     else if (!specific)
-      rotate_auto_eoi_ = rotate;
+      s_.rotate_auto_eoi = rotate;
     return;
   }
-  u8 ended = isr_;
-  if (special_mask_ && !specific) ended &= static_cast<u8>(~imr_);
+  u8 ended = s_.isr;
+  if (s_.special_mask && !specific) ended &= static_cast<u8>(~s_.imr);
   const int ir = specific ? value & 7 : highest(ended);
   if (ir < 0) return;
-  isr_ &= static_cast<u8>(~(1u << ir));
-  if (rotate) lowest_ = static_cast<u8>(ir);
+  s_.isr &= static_cast<u8>(~(1u << ir));
+  if (rotate) s_.lowest = static_cast<u8>(ir);
 }
 
 void Pic8259::write_ocw3(u8 value) {
-  if (value & 0x40) special_mask_ = value & 0x20;
-  poll_ = value & 0x04;
-  if (value & 0x02) read_isr_ = value & 0x01;
+  if (value & 0x40) s_.special_mask = value & 0x20;
+  s_.poll = value & 0x04;
+  if (value & 0x02) s_.read_isr = value & 0x01;
 }
 
 PicPair::PicPair(IrqLine& intr) : intr_{intr} {}
+
+void PicPair::restore(const State& state) {
+  master_.restore(state.master);
+  slave_.restore(state.slave);
+  intr_up_ = state.intr_up;
+}
 
 void PicPair::reset() {
   master_.reset();

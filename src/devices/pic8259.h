@@ -9,6 +9,17 @@ namespace trapline::devices {
 // One chip. Offsets: 0 command, 1 data.
 class Pic8259 {
  public:
+  struct State {
+    u8 lines = 0, irr = 0, isr = 0, imr = 0, elcr = 0;
+    u8 vector_base = 0, lowest = 7;
+    u8 icw_expected = 0;  // 0: none, else 2..4
+    bool needs_icw4 = false, single = false, auto_eoi = false, rotate_auto_eoi = false;
+    bool special_mask = false, special_nested = false, read_isr = false, poll = false;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   explicit Pic8259(bool master, u8 vector_base) : master_{master}, initial_base_{vector_base} { reset(); }
 
   u8 read(u64 offset);
@@ -18,16 +29,16 @@ class Pic8259 {
   void set_line(unsigned ir, bool up);
   void set_cascade(bool up);     // the slave's INT, on the master's IR2
   void set_level_mode(u8 mask);  // ELCR: 1 bits are level-triggered
-  u8 level_mode() const { return elcr_; }
-  bool requested(unsigned ir) const { return irr_ >> (ir & 7) & 1; }
+  u8 level_mode() const { return s_.elcr; }
+  bool requested(unsigned ir) const { return s_.irr >> (ir & 7) & 1; }
 
   int pending() const;            // the request that INT stands for, or -1
   void acknowledge(unsigned ir);  // in service from now on
-  u8 vector_base() const { return vector_base_; }
+  u8 vector_base() const { return s_.vector_base; }
   static constexpr unsigned kSpurious = 7;
 
  private:
-  unsigned rank(unsigned ir) const { return (ir - lowest_ - 1u) & 7; }  // 0: highest priority
+  unsigned rank(unsigned ir) const { return (ir - s_.lowest - 1u) & 7; }  // 0: highest priority
   int highest(u8 set) const;
   void write_icw1(u8 value);
   void write_ocw2(u8 value);
@@ -37,15 +48,19 @@ class Pic8259 {
 
   bool master_;
   u8 initial_base_;
-  u8 lines_ = 0, irr_ = 0, isr_ = 0, imr_ = 0, elcr_ = 0;
-  u8 vector_base_ = 0, lowest_ = 7;
-  u8 icw_expected_ = 0;  // 0: none, else 2..4
-  bool needs_icw4_ = false, single_ = false, auto_eoi_ = false, rotate_auto_eoi_ = false;
-  bool special_mask_ = false, special_nested_ = false, read_isr_ = false, poll_ = false;
+  State s_;
 };
 
 class PicPair {
  public:
+  struct State {
+    Pic8259::State master, slave;
+    bool intr_up = false;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return {master_.save(), slave_.save(), intr_up_}; }
+  void restore(const State& state);
+
   // `intr`: the master's INT output.
   explicit PicPair(IrqLine& intr);
 

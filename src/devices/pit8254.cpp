@@ -231,64 +231,66 @@ u8 read_port61(u8 low_bits, PitCounter counter2, u64 guest_ns) {
   return static_cast<u8>(low_bits | (refresh ? 0x10 : 0) | (counter2.output(now) ? 0x20 : 0));
 }
 
-Pit8254::Pit8254(IrqLine& irq0, TimeSource& time) : irq_{irq0}, time_{time} { counters_[2].set_gate(false, 0); }
+Pit8254::Pit8254(IrqLine& irq0, TimeSource& time) : irq_{irq0}, time_{time} { s_.counters[2].set_gate(false, 0); }
 
 u64 Pit8254::now_ticks() const { return pit_ticks(time_.now_ns()); }
 
 void Pit8254::reset() {
-  for (PitCounter& c : counters_) c.reset();
-  reader_.reset();
+  for (PitCounter& c : s_.counters) c.reset();
+  s_.reader.reset();
   port61_.reset();
-  counters_[2].set_gate(false, now_ticks());
-  deadline_ = kNever;
+  s_.counters[2].set_gate(false, now_ticks());
+  s_.deadline = kNever;
   irq_.set(false);
 }
 
 u64 Pit8254::read(u64 offset, unsigned) {
   if (offset >= 3) return 0xff;  // the control word cannot be read
-  return reader_.read(static_cast<unsigned>(offset), counters_, now_ticks());
+  return s_.reader.read(static_cast<unsigned>(offset), s_.counters, now_ticks());
 }
 
 void Pit8254::write(u64 offset, unsigned, u64 value) {
   const u8 byte = static_cast<u8>(value);
   const u64 now = now_ticks();
   if (offset < 3) {
-    counters_[offset].write(byte, now);
+    s_.counters[offset].write(byte, now);
     if (offset == 0) rearm(now);
     return;
   }
-  if (reader_.command(byte, counters_, now)) return;
+  if (s_.reader.command(byte, s_.counters, now)) return;
   const unsigned select = byte >> 6;
-  counters_[select].write_control(byte, now);
-  reader_.programmed(select);
+  s_.counters[select].write_control(byte, now);
+  s_.reader.programmed(select);
   if (select == 0) rearm(now);
 }
 
 void Pit8254::rearm(u64 after) {
   // A periodic count holds the line up between its edges; a new count must not make one more.
-  if (!counters_[0].repeating()) irq_.set(counters_[0].output(after));
-  counters_[0].settle(after);
-  const u64 rise = counters_[0].next_rise(after);
-  deadline_ = rise == kNever ? kNever : ticks_to_ns_up(rise);
+  if (!s_.counters[0].repeating()) irq_.set(s_.counters[0].output(after));
+  s_.counters[0].settle(after);
+  const u64 rise = s_.counters[0].next_rise(after);
+  s_.deadline = rise == kNever ? kNever : ticks_to_ns_up(rise);
 }
 
 // However many periods have passed, one edge: an interrupt controller would have merged them too.
 void Pit8254::tick() {
   const u64 now_ns = time_.now_ns();
-  if (now_ns < deadline_) return;
+  if (now_ns < s_.deadline) return;
   const u64 now = now_ticks();
   irq_.set(false);
   irq_.set(true);
-  counters_[0].settle(now);
-  const u64 rise = counters_[0].next_rise(now);
-  deadline_ = rise == kNever ? kNever : std::max(ticks_to_ns_up(rise), now_ns + kMinInterruptGapNs);
+  s_.counters[0].settle(now);
+  const u64 rise = s_.counters[0].next_rise(now);
+  s_.deadline = rise == kNever ? kNever : std::max(ticks_to_ns_up(rise), now_ns + kMinInterruptGapNs);
 }
 
-u64 Pit8254::Port61::read(u64, unsigned) { return read_port61(low_bits, pit.counters_[2], pit.time_.now_ns()); }
+u64 Pit8254::Port61::read(u64, unsigned) {
+  return read_port61(pit.s_.port61_low, pit.s_.counters[2], pit.time_.now_ns());
+}
 
 void Pit8254::Port61::write(u64, unsigned, u64 value) {
-  low_bits = value & 0x0f;
-  pit.counters_[2].set_gate(value & 1, pit.now_ticks());
+  pit.s_.port61_low = value & 0x0f;
+  pit.s_.counters[2].set_gate(value & 1, pit.now_ticks());
 }
 
 }  // namespace trapline::devices

@@ -38,6 +38,7 @@ class PitCounter {
   void settle(u64 now);  // a new count of modes 2 and 3 takes over at the end of the period
   // The first tick after `after` (settled) at which OUT rises, or kNever.
   u64 next_rise(u64 after) const;
+  bool operator==(const PitCounter&) const = default;
 
  private:
   u64 modulus() const { return bcd_ ? 10000 : 65536; }
@@ -75,12 +76,14 @@ class PitReader {
   // The next byte of what is latched, which depends on neither the counters nor the time. Nothing: read() has it.
   std::optional<u8> read_latched(unsigned counter);
   void reset() { latches_ = {}; }
+  bool operator==(const PitReader&) const = default;
 
  private:
   struct Latch {
     bool count_held = false, status_held = false, read_high = false;
     u16 count = 0;
     u8 status = 0, access = 3;  // of the counter, as the count was latched
+    bool operator==(const Latch&) const = default;
   };
   static u8 next_byte(Latch& latch, u16 value, u8 access);
   std::array<Latch, 3> latches_;
@@ -98,17 +101,28 @@ static_assert(std::has_unique_object_representations_v<PitView>);
 
 class Pit8254 final : public Device {
  public:
+  // Times are guest time.
+  struct State {
+    PitReader::Counters counters;
+    PitReader reader;
+    u8 port61_low = 0;  // bits 3:0 of port 0x61
+    u64 deadline = kNever;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   Pit8254(IrqLine& irq0, TimeSource& time);
 
   const char* name() const override { return "pit"; }
   u64 read(u64 offset, unsigned size) override;
   void write(u64 offset, unsigned size, u64 value) override;
-  u64 deadline_ns() const override { return deadline_; }
+  u64 deadline_ns() const override { return s_.deadline; }
   void tick() override;
   void reset() override;
 
   Device& control_port() { return port61_; }
-  PitView view() const { return {counters_, port61_.low_bits}; }
+  PitView view() const { return {s_.counters, s_.port61_low}; }
 
  private:
   struct Port61 final : Device {
@@ -116,9 +130,8 @@ class Pit8254 final : public Device {
     const char* name() const override { return "port61"; }
     u64 read(u64, unsigned) override;
     void write(u64, unsigned, u64 value) override;
-    void reset() override { low_bits = 0; }
+    void reset() override { pit.s_.port61_low = 0; }
     Pit8254& pit;
-    u8 low_bits = 0;
   };
 
   u64 now_ticks() const;
@@ -126,10 +139,8 @@ class Pit8254 final : public Device {
 
   IrqLine& irq_;
   TimeSource& time_;
-  PitReader::Counters counters_;
-  PitReader reader_;
   Port61 port61_{*this};
-  u64 deadline_ = kNever;
+  State s_;
 };
 
 }  // namespace trapline::devices

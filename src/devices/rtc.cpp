@@ -69,19 +69,19 @@ i64 floor_div(i64 a, i64 b) { return a / b - (a % b < 0); }
 }  // namespace
 
 Rtc::Rtc(IrqLine& irq8, TimeSource& time) : irq_{irq8}, time_{time} {
-  state_.phase_ns = time_.now_ns();
-  state_.base = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
-  state_.ram[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
-  state_.ram[kB] = k24Hour;
-  state_.ram[kD] = 0x80;  // the battery is good
+  s_.clock.phase_ns = time_.now_ns();
+  s_.clock.base = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
+  s_.clock.ram[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
+  s_.clock.ram[kB] = k24Hour;
+  s_.clock.ram[kD] = 0x80;  // the battery is good
   rearm();
 }
 
 // RESET does not stop the clock: it clears the interrupt enables and flags (MC146818 data sheet, "RESET").
 void Rtc::reset() {
-  state_.ram[kB] &= static_cast<u8>(~(kPeriodic | kAlarm | kUpdate | 0x08));
-  state_.ram[kC] = 0;
-  index_ = 0;
+  s_.clock.ram[kB] &= static_cast<u8>(~(kPeriodic | kAlarm | kUpdate | 0x08));
+  s_.clock.ram[kC] = 0;
+  s_.index = 0;
   update_irq();
   rearm();
 }
@@ -91,9 +91,9 @@ u64 RtcState::seconds(u64 guest_ns) const { return passed_ns(guest_ns) / kNsPerS
 bool RtcState::halted() const { return (ram[kB] & kSet) || (ram[kA] & 0x60) == 0x60; }
 
 u64 Rtc::periodic_count() const {
-  const u64 ticks = crystal_ticks(state_.ram[kA] & 15);
+  const u64 ticks = crystal_ticks(s_.clock.ram[kA] & 15);
   if (ticks == 0) return 0;
-  return static_cast<u64>(static_cast<u128>(state_.passed_ns(time_.now_ns())) * kCrystalHz / kNsPerSecond) / ticks;
+  return static_cast<u64>(static_cast<u128>(s_.clock.passed_ns(time_.now_ns())) * kCrystalHz / kNsPerSecond) / ticks;
 }
 
 u8 RtcState::encode(unsigned v) const { return static_cast<u8>(ram[kB] & kBinary ? v : v / 10 % 10 << 4 | v % 10); }
@@ -135,52 +135,53 @@ u8 RtcState::read(u8 index, u64 guest_ns) {
 
 // Any byte may stand in any register: what is out of range carries over or is clamped. The sub-second phase stays.
 void Rtc::take_time() {
-  const unsigned century = state_.ram[kB] & kBinary ? state_.ram[kCentury] : state_.decode(state_.ram[kCentury]);
-  const Date d{static_cast<i64>(century) * 100 + state_.decode(state_.ram[kYear]),
-               std::clamp(state_.decode(state_.ram[kMonth]), 1u, 12u),
-               std::clamp(state_.decode(state_.ram[kDay]), 1u, 31u)};
-  const i64 t = days_from(d) * 86400 + static_cast<i64>(state_.decode_hour(state_.ram[kHour])) * 3600 +
-                static_cast<i64>(state_.decode(state_.ram[kMinute])) * 60 +
-                static_cast<i64>(state_.decode(state_.ram[kSecond]));
-  state_.base = t - static_cast<i64>(seconds());
+  const unsigned century =
+      s_.clock.ram[kB] & kBinary ? s_.clock.ram[kCentury] : s_.clock.decode(s_.clock.ram[kCentury]);
+  const Date d{static_cast<i64>(century) * 100 + s_.clock.decode(s_.clock.ram[kYear]),
+               std::clamp(s_.clock.decode(s_.clock.ram[kMonth]), 1u, 12u),
+               std::clamp(s_.clock.decode(s_.clock.ram[kDay]), 1u, 31u)};
+  const i64 t = days_from(d) * 86400 + static_cast<i64>(s_.clock.decode_hour(s_.clock.ram[kHour])) * 3600 +
+                static_cast<i64>(s_.clock.decode(s_.clock.ram[kMinute])) * 60 +
+                static_cast<i64>(s_.clock.decode(s_.clock.ram[kSecond]));
+  s_.clock.base = t - static_cast<i64>(seconds());
 }
 
 // The flags say what happened since they were last looked at, however often it did.
 void Rtc::collect_flags() {
   const u64 updates = seconds(), periods = periodic_count();
-  if (!state_.halted()) {
-    if (updates > updates_seen_) state_.ram[kC] |= kUpdate;
-    if (updates >= alarm_at_) {
-      state_.ram[kC] |= kAlarm;
-      alarm_at_ = kNever;  // rearm() finds the next
+  if (!s_.clock.halted()) {
+    if (updates > s_.updates_seen) s_.clock.ram[kC] |= kUpdate;
+    if (updates >= s_.alarm_at) {
+      s_.clock.ram[kC] |= kAlarm;
+      s_.alarm_at = kNever;  // rearm() finds the next
     }
   }
-  if (periods > periods_seen_) state_.ram[kC] |= kPeriodic;
-  updates_seen_ = updates;
-  periods_seen_ = periods;
+  if (periods > s_.periods_seen) s_.clock.ram[kC] |= kPeriodic;
+  s_.updates_seen = updates;
+  s_.periods_seen = periods;
 }
 
 void Rtc::update_irq() {
-  const bool up = state_.ram[kC] & state_.ram[kB] & (kPeriodic | kAlarm | kUpdate);
-  state_.ram[kC] = static_cast<u8>((state_.ram[kC] & ~kIrqf) | (up ? kIrqf : 0));
+  const bool up = s_.clock.ram[kC] & s_.clock.ram[kB] & (kPeriodic | kAlarm | kUpdate);
+  s_.clock.ram[kC] = static_cast<u8>((s_.clock.ram[kC] & ~kIrqf) | (up ? kIrqf : 0));
   irq_.set(up);
 }
 
 u64 Rtc::next_alarm() const {
-  if (state_.halted()) return kNever;
-  const auto any = [&](u8 r) { return state_.ram[r] >= 0xc0; };  // "don't care"
-  const auto from = state_.base + static_cast<i64>(seconds()) + 1;
+  if (s_.clock.halted()) return kNever;
+  const auto any = [&](u8 r) { return s_.clock.ram[r] >= 0xc0; };  // "don't care"
+  const auto from = s_.clock.base + static_cast<i64>(seconds()) + 1;
   const i64 midnight = floor_div(from, 86400) * 86400;
   unsigned start = static_cast<unsigned>(from - midnight);
   for (unsigned day = 0; day < 2; day++, start = 0) {
     for (unsigned h = start / 3600; h < 24; h++) {
-      if (!any(kHourAlarm) && state_.decode_hour(state_.ram[kHourAlarm]) != h) continue;
+      if (!any(kHourAlarm) && s_.clock.decode_hour(s_.clock.ram[kHourAlarm]) != h) continue;
       for (unsigned m = h == start / 3600 ? start / 60 % 60 : 0; m < 60; m++) {
-        if (!any(kMinuteAlarm) && state_.decode(state_.ram[kMinuteAlarm]) != m) continue;
+        if (!any(kMinuteAlarm) && s_.clock.decode(s_.clock.ram[kMinuteAlarm]) != m) continue;
         const unsigned first = h * 60 + m == start / 60 ? start % 60 : 0;
-        const unsigned s = any(kSecondAlarm) ? first : state_.decode(state_.ram[kSecondAlarm]);
+        const unsigned s = any(kSecondAlarm) ? first : s_.clock.decode(s_.clock.ram[kSecondAlarm]);
         if (s < first || s > 59) continue;
-        const i64 at = midnight + day * i64{86400} + h * 3600 + m * 60 + s - state_.base;
+        const i64 at = midnight + day * i64{86400} + h * 3600 + m * 60 + s - s_.clock.base;
         return at < 0 ? kNever : static_cast<u64>(at);
       }
     }
@@ -189,22 +190,22 @@ u64 Rtc::next_alarm() const {
 }
 
 void Rtc::rearm() {
-  if (alarm_at_ == kNever || alarm_at_ <= seconds()) alarm_at_ = next_alarm();
-  const u8 waited = state_.ram[kB] & static_cast<u8>(~state_.ram[kC]);
+  if (s_.alarm_at == kNever || s_.alarm_at <= seconds()) s_.alarm_at = next_alarm();
+  const u8 waited = s_.clock.ram[kB] & static_cast<u8>(~s_.clock.ram[kC]);
   u64 at = kNever;
-  if (!state_.halted()) {
+  if (!s_.clock.halted()) {
     if (waited & kUpdate) at = (seconds() + 1) * kNsPerSecond;
-    if ((waited & kAlarm) && alarm_at_ < kNever / kNsPerSecond) at = std::min(at, alarm_at_ * kNsPerSecond);
+    if ((waited & kAlarm) && s_.alarm_at < kNever / kNsPerSecond) at = std::min(at, s_.alarm_at * kNsPerSecond);
   }
-  if (const u64 ticks = crystal_ticks(state_.ram[kA] & 15); ticks != 0 && (waited & kPeriodic)) {
+  if (const u64 ticks = crystal_ticks(s_.clock.ram[kA] & 15); ticks != 0 && (waited & kPeriodic)) {
     const u128 next = static_cast<u128>(periodic_count() + 1) * ticks;
     at = std::min(at, static_cast<u64>((next * kNsPerSecond + kCrystalHz - 1) / kCrystalHz));
   }
-  deadline_ = at >= kNever - state_.phase_ns ? kNever : at + state_.phase_ns;
+  s_.deadline = at >= kNever - s_.clock.phase_ns ? kNever : at + s_.clock.phase_ns;
 }
 
 void Rtc::tick() {
-  if (time_.now_ns() < deadline_) return;
+  if (time_.now_ns() < s_.deadline) return;
   collect_flags();
   update_irq();
   rearm();
@@ -212,21 +213,21 @@ void Rtc::tick() {
 
 u64 Rtc::read(u64 offset, unsigned) {
   if (offset != 1) return 0xff;  // the index is write-only
-  return index_ == kC ? read_flags() : state_.read(index_, time_.now_ns());
+  return s_.index == kC ? read_flags() : s_.clock.read(s_.index, time_.now_ns());
 }
 
 void Rtc::write(u64 offset, unsigned, u64 value) {
   if (offset == 0)
-    index_ = value & 0x7f;  // bit 7 masks NMIs, of which this machine has none
+    s_.index = value & 0x7f;  // bit 7 masks NMIs, of which this machine has none
   else if (offset == 1)
-    write_register(index_, static_cast<u8>(value));
+    write_register(s_.index, static_cast<u8>(value));
 }
 
 u8 Rtc::read_flags() {
   collect_flags();
   update_irq();
-  const u8 flags = state_.ram[kC];
-  state_.ram[kC] = 0;
+  const u8 flags = s_.clock.ram[kC];
+  s_.clock.ram[kC] = 0;
   update_irq();
   rearm();
   return flags;
@@ -235,27 +236,27 @@ u8 Rtc::read_flags() {
 void Rtc::write_register(u8 index, u8 value) {
   if (index == kC || index == kD) return;
   if (!is_time(index) && index != kA && index != kB) {
-    state_.ram[index] = value;
+    s_.clock.ram[index] = value;
     return;
   }
   collect_flags();
-  state_.fill_time(time_.now_ns());
-  const bool was_halted = state_.halted(), was_in_reset = (state_.ram[kA] & 0x60) == 0x60;
-  state_.ram[index] = value;
+  s_.clock.fill_time(time_.now_ns());
+  const bool was_halted = s_.clock.halted(), was_in_reset = (s_.clock.ram[kA] & 0x60) == 0x60;
+  s_.clock.ram[index] = value;
   if (index == kA) {
-    state_.ram[kA] &= static_cast<u8>(~kUip);
-    periods_seen_ = periodic_count();
+    s_.clock.ram[kA] &= static_cast<u8>(~kUip);
+    s_.periods_seen = periodic_count();
   }
-  if (index == kB && (value & kSet)) state_.ram[kB] &= static_cast<u8>(~kUpdate);  // SET clears UIE
+  if (index == kB && (value & kSet)) s_.clock.ram[kB] &= static_cast<u8>(~kUpdate);  // SET clears UIE
   if (was_in_reset &&
-      (state_.ram[kA] & 0x60) != 0x60) {  // the first update comes half a second after the divider starts
-    state_.base += static_cast<i64>(seconds());
-    state_.phase_ns = std::max(time_.now_ns(), kNsPerSecond / 2) - kNsPerSecond / 2;
-    updates_seen_ = 0;
-    periods_seen_ = periodic_count();
+      (s_.clock.ram[kA] & 0x60) != 0x60) {  // the first update comes half a second after the divider starts
+    s_.clock.base += static_cast<i64>(seconds());
+    s_.clock.phase_ns = std::max(time_.now_ns(), kNsPerSecond / 2) - kNsPerSecond / 2;
+    s_.updates_seen = 0;
+    s_.periods_seen = periodic_count();
   }
-  if (was_halted ? !state_.halted() : is_time(index) && !is_alarm(index)) take_time();
-  if (is_time(index) || was_halted != state_.halted()) alarm_at_ = kNever;
+  if (was_halted ? !s_.clock.halted() : is_time(index) && !is_alarm(index)) take_time();
+  if (is_time(index) || was_halted != s_.clock.halted()) s_.alarm_at = kNever;
   update_irq();
   rearm();
 }

@@ -29,27 +29,40 @@ struct RtcState {
   unsigned decode_hour(u8 v) const;
   void fill_time(u64 guest_ns);     // brings the time registers up to date
   u8 read(u8 index, u64 guest_ns);  // what has no effect: any register but C
+  bool operator==(const RtcState&) const = default;
 };
 static_assert(std::has_unique_object_representations_v<RtcState>);
 
 class Rtc final : public Device {
  public:
+  // Times are guest time.
+  struct State {
+    RtcState clock;
+    u8 index = 0;
+    u64 updates_seen = 0, periods_seen = 0;
+    u64 alarm_at = kNever;  // in seconds()
+    u64 deadline = kNever;
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   Rtc(IrqLine& irq8, TimeSource& time);
 
   const char* name() const override { return "rtc"; }
   u64 read(u64 offset, unsigned size) override;
   void write(u64 offset, unsigned size, u64 value) override;
-  u64 deadline_ns() const override { return deadline_; }
+  u64 deadline_ns() const override { return s_.deadline; }
   void tick() override;
   void reset() override;
 
   // What firmware leaves behind for the operating system (memory sizes, for instance).
-  void store(u8 index, u8 value) { state_.ram[index & 0x7f] = value; }
-  u8 stored(u8 index) const { return state_.ram[index & 0x7f]; }
-  const RtcState& view() const { return state_; }
+  void store(u8 index, u8 value) { s_.clock.ram[index & 0x7f] = value; }
+  u8 stored(u8 index) const { return s_.clock.ram[index & 0x7f]; }
+  const RtcState& view() const { return s_.clock; }
 
  private:
-  u64 seconds() const { return state_.seconds(time_.now_ns()); }
+  u64 seconds() const { return s_.clock.seconds(time_.now_ns()); }
   u64 periodic_count() const;  // periods that have passed; 0 when the rate is 0
   void take_time();            // the time registers were written: they are the time now
   void collect_flags();
@@ -61,11 +74,7 @@ class Rtc final : public Device {
 
   IrqLine& irq_;
   TimeSource& time_;
-  RtcState state_;
-  u8 index_ = 0;
-  u64 updates_seen_ = 0, periods_seen_ = 0;
-  u64 alarm_at_ = kNever;  // in seconds()
-  u64 deadline_ = kNever;
+  State s_;
 };
 
 }  // namespace trapline::devices

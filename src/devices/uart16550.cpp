@@ -19,31 +19,31 @@ constexpr u8 kMsrIdleLine = 0xb0;  // a terminal that is there and ready: DCD, D
 Uart16550::Uart16550(IrqLine& irq, Send send) : irq_{irq}, send_{std::move(send)} {}
 
 void Uart16550::reset() {
-  head_ = count_ = 0;
-  ier_ = fcr_ = lcr_ = mcr_ = scratch_ = last_received_ = msr_delta_ = 0;
-  divisor_ = 12;
-  overrun_ = thre_pending_ = false;
+  s_.head = s_.count = 0;
+  s_.ier = s_.fcr = s_.lcr = s_.mcr = s_.scratch = s_.last_received = s_.msr_delta = 0;
+  s_.divisor = 12;
+  s_.overrun = s_.thre_pending = false;
   update_irq();
 }
 
 u64 Uart16550::read(u64 offset, unsigned) {
   switch (offset & 7) {
     case kData:
-      return dlab() ? divisor_ & 0xff : pop_received();
+      return dlab() ? s_.divisor & 0xff : pop_received();
     case kIer:
-      return dlab() ? divisor_ >> 8 : ier_;
+      return dlab() ? s_.divisor >> 8 : s_.ier;
     case kIir:
       return read_iir();
     case kLcr:
-      return lcr_;
+      return s_.lcr;
     case kMcr:
-      return mcr_;
+      return s_.mcr;
     case kLsr:
       return read_lsr();
     case kMsr:
       return read_msr();
     default:
-      return scratch_;
+      return s_.scratch;
   }
 }
 
@@ -52,13 +52,13 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
   switch (offset & 7) {
     case kData:
       if (dlab())
-        divisor_ = static_cast<u16>((divisor_ & 0xff00) | byte);
+        s_.divisor = static_cast<u16>((s_.divisor & 0xff00) | byte);
       else
         transmit(byte);
       break;
     case kIer:
       if (dlab())
-        divisor_ = static_cast<u16>((divisor_ & 0x00ff) | byte << 8);
+        s_.divisor = static_cast<u16>((s_.divisor & 0x00ff) | byte << 8);
       else
         write_ier(byte);
       break;
@@ -66,7 +66,7 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
       write_fcr(byte);
       break;
     case kLcr:
-      lcr_ = byte;
+      s_.lcr = byte;
       break;
     case kMcr:
       write_mcr(byte);
@@ -75,7 +75,7 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
     case kMsr:
       break;  // factory-test and delta bits: not for software
     default:
-      scratch_ = byte;
+      s_.scratch = byte;
       break;
   }
 }
@@ -84,38 +84,38 @@ void Uart16550::write(u64 offset, unsigned, u64 value) {
 // reset"). The line is infinitely fast: the register is empty again at once, which is a new event and, for a controller
 // that listens to edges, a new edge.
 void Uart16550::transmit(u8 byte) {
-  thre_pending_ = false;
+  s_.thre_pending = false;
   update_irq();
   if (loopback())
     push_received(byte);
   else
     send_(byte);
-  thre_pending_ = true;
+  s_.thre_pending = true;
   update_irq();
 }
 
 u8 Uart16550::pop_received() {
-  if (count_ != 0) {
-    last_received_ = fifo_[head_];
-    head_ = (head_ + 1) % kFifoSize;
-    count_--;
+  if (s_.count != 0) {
+    s_.last_received = s_.fifo[s_.head];
+    s_.head = (s_.head + 1) % kFifoSize;
+    s_.count--;
     update_irq();
   }
-  return last_received_;
+  return s_.last_received;
 }
 
 void Uart16550::push_received(u8 byte) {
-  if (count_ == capacity()) {
-    overrun_ = true;
+  if (s_.count == capacity()) {
+    s_.overrun = true;
     if (fifo_enabled()) return;  // the FIFO keeps what it has; without one the new byte replaces the old
-    count_ = 0;
+    s_.count = 0;
   }
-  fifo_[(head_ + count_) % kFifoSize] = byte;
-  count_++;
+  s_.fifo[(s_.head + s_.count) % kFifoSize] = byte;
+  s_.count++;
 }
 
 std::size_t Uart16550::room() const {
-  return loopback() ? 0 : capacity() - count_;  // loopback disconnects the input pin
+  return loopback() ? 0 : capacity() - s_.count;  // loopback disconnects the input pin
 }
 
 std::size_t Uart16550::receive(const u8* bytes, std::size_t count) {
@@ -127,7 +127,7 @@ std::size_t Uart16550::receive(const u8* bytes, std::size_t count) {
 
 std::size_t Uart16550::trigger() const {
   static constexpr std::size_t kLevels[] = {1, 4, 8, 14};
-  return fifo_enabled() ? kLevels[fcr_ >> 6] : 1;
+  return fifo_enabled() ? kLevels[s_.fcr >> 6] : 1;
 }
 
 // Priorities: line status, received data or character time-out, transmitter empty, modem status. Fewer bytes than the
@@ -135,30 +135,30 @@ std::size_t Uart16550::trigger() const {
 // only delay the guest. OUT2 does not gate the interrupt, unlike on a PC's board: guests written on virtual machines
 // forget to set it.
 u8 Uart16550::interrupt_id() const {
-  if ((ier_ & kIerLine) && overrun_) return kIirLine;
-  if ((ier_ & kIerReceive) && count_ >= trigger()) return kIirReceive;
-  if ((ier_ & kIerReceive) && count_ != 0) return kIirTimeout;
-  if ((ier_ & kIerTransmit) && thre_pending_) return kIirTransmit;
-  if ((ier_ & kIerModem) && msr_delta_ != 0) return kIirModem;
+  if ((s_.ier & kIerLine) && s_.overrun) return kIirLine;
+  if ((s_.ier & kIerReceive) && s_.count >= trigger()) return kIirReceive;
+  if ((s_.ier & kIerReceive) && s_.count != 0) return kIirTimeout;
+  if ((s_.ier & kIerTransmit) && s_.thre_pending) return kIirTransmit;
+  if ((s_.ier & kIerModem) && s_.msr_delta != 0) return kIirModem;
   return kIirNone;
 }
 
 u8 Uart16550::read_iir() {
   const u8 id = interrupt_id();
   if (id == kIirTransmit) {  // reading is the acknowledgement of this one source
-    thre_pending_ = false;
+    s_.thre_pending = false;
     update_irq();
   }
   return id | fifo_bits();
 }
 
 u8 Uart16550::line_status() const {
-  return static_cast<u8>(kLsrEmpty | (count_ != 0 ? kLsrReady : 0) | (overrun_ ? kLsrOverrun : 0));
+  return static_cast<u8>(kLsrEmpty | (s_.count != 0 ? kLsrReady : 0) | (s_.overrun ? kLsrOverrun : 0));
 }
 
 u8 Uart16550::read_lsr() {
   const u8 value = line_status();
-  overrun_ = false;
+  s_.overrun = false;
   update_irq();
   return value;
 }
@@ -167,16 +167,16 @@ u8 Uart16550::read_lsr() {
 u8 Uart16550::modem_inputs() const {
   if (!loopback()) return kMsrIdleLine;
   u8 in = 0;
-  if (mcr_ & 1) in |= 0x20;
-  if (mcr_ & 2) in |= 0x10;
-  if (mcr_ & 4) in |= 0x40;
-  if (mcr_ & 8) in |= 0x80;
+  if (s_.mcr & 1) in |= 0x20;
+  if (s_.mcr & 2) in |= 0x10;
+  if (s_.mcr & 4) in |= 0x40;
+  if (s_.mcr & 8) in |= 0x80;
   return in;
 }
 
 u8 Uart16550::read_msr() {
-  const u8 value = modem_inputs() | msr_delta_;
-  msr_delta_ = 0;
+  const u8 value = modem_inputs() | s_.msr_delta;
+  s_.msr_delta = 0;
   update_irq();
   return value;
 }
@@ -184,38 +184,38 @@ u8 Uart16550::read_msr() {
 UartView Uart16550::view() const {
   UartView v;
   const auto readable = [&](unsigned reg, u8 value) { v.value[reg] = value, v.possible[reg] = UartView::kReadable; };
-  if (!dlab()) readable(kIer, ier_);
+  if (!dlab()) readable(kIer, s_.ier);
   if (const u8 id = interrupt_id(); id != kIirTransmit) readable(kIir, id | fifo_bits());
-  readable(kLcr, lcr_);
-  readable(kMcr, mcr_);
-  if (!overrun_) readable(kLsr, line_status());
-  if (msr_delta_ == 0) readable(kMsr, modem_inputs());
-  readable(kScratch, scratch_);
+  readable(kLcr, s_.lcr);
+  readable(kMcr, s_.mcr);
+  if (!s_.overrun) readable(kLsr, line_status());
+  if (s_.msr_delta == 0) readable(kMsr, modem_inputs());
+  readable(kScratch, s_.scratch);
   // THRE is told to those who enabled its interrupt; enabling it tells anew.
-  if (!dlab() && !loopback()) v.possible[kData] = ier_ & kIerTransmit ? UartView::kInterrupts : UartView::kSends;
+  if (!dlab() && !loopback()) v.possible[kData] = s_.ier & kIerTransmit ? UartView::kInterrupts : UartView::kSends;
   return v;
 }
 
 void Uart16550::write_ier(u8 value) {
-  const bool was = ier_ & kIerTransmit;
-  ier_ = value & 0x0f;
-  if (!was && (ier_ & kIerTransmit)) thre_pending_ = true;  // enabling it with an empty transmitter interrupts
+  const bool was = s_.ier & kIerTransmit;
+  s_.ier = value & 0x0f;
+  if (!was && (s_.ier & kIerTransmit)) s_.thre_pending = true;  // enabling it with an empty transmitter interrupts
   update_irq();
 }
 
 void Uart16550::write_fcr(u8 value) {
-  const bool toggled = (value ^ fcr_) & 1;
-  if (toggled || ((value & 1) && (value & 2))) head_ = count_ = 0;
-  fcr_ = value & 1 ? value & 0xc9 : 0;  // other bits program only together with the enable bit
+  const bool toggled = (value ^ s_.fcr) & 1;
+  if (toggled || ((value & 1) && (value & 2))) s_.head = s_.count = 0;
+  s_.fcr = value & 1 ? value & 0xc9 : 0;  // other bits program only together with the enable bit
   update_irq();
 }
 
 void Uart16550::write_mcr(u8 value) {
   const u8 before = modem_inputs();
-  mcr_ = value & 0x1f;
+  s_.mcr = value & 0x1f;
   const u8 after = modem_inputs(), changed = before ^ after;
-  msr_delta_ |= changed >> 4 & 0x0b;                           // DCTS, DDSR, DDCD
-  if ((before & 0x40) && !(after & 0x40)) msr_delta_ |= 0x04;  // TERI: the trailing edge only
+  s_.msr_delta |= changed >> 4 & 0x0b;                           // DCTS, DDSR, DDCD
+  if ((before & 0x40) && !(after & 0x40)) s_.msr_delta |= 0x04;  // TERI: the trailing edge only
   update_irq();
 }
 

@@ -23,6 +23,20 @@ static_assert(std::has_unique_object_representations_v<UartView>);
 
 class Uart16550 final : public Device {
  public:
+  static constexpr std::size_t kFifoSize = 16;
+  struct State {
+    std::array<u8, kFifoSize> fifo{};
+    u32 head = 0, count = 0;
+    u8 ier = 0, fcr = 0, lcr = 0, mcr = 0, scratch = 0, last_received = 0;
+    u8 msr_delta = 0;
+    u16 divisor = 12;
+    bool overrun = false;
+    bool thre_pending = false;  // the "transmitter empty" interrupt has not been told yet
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return s_; }
+  void restore(const State& state) { s_ = state; }
+
   using Send = std::function<void(u8)>;
   Uart16550(IrqLine& irq, Send send);
 
@@ -39,11 +53,9 @@ class Uart16550 final : public Device {
   UartView view() const;
 
  private:
-  static constexpr std::size_t kFifoSize = 16;
-
-  bool dlab() const { return lcr_ & 0x80; }
-  bool fifo_enabled() const { return fcr_ & 1; }
-  bool loopback() const { return mcr_ & 0x10; }
+  bool dlab() const { return s_.lcr & 0x80; }
+  bool fifo_enabled() const { return s_.fcr & 1; }
+  bool loopback() const { return s_.mcr & 0x10; }
   std::size_t capacity() const { return fifo_enabled() ? kFifoSize : 1; }
   std::size_t trigger() const;
   u8 interrupt_id() const;                                    // IIR bits 3:0
@@ -64,13 +76,7 @@ class Uart16550 final : public Device {
 
   IrqLine& irq_;
   Send send_;
-  std::array<u8, kFifoSize> fifo_{};
-  std::size_t head_ = 0, count_ = 0;
-  u8 ier_ = 0, fcr_ = 0, lcr_ = 0, mcr_ = 0, scratch_ = 0, last_received_ = 0;
-  u8 msr_delta_ = 0;
-  u16 divisor_ = 12;
-  bool overrun_ = false;
-  bool thre_pending_ = false;  // the "transmitter empty" interrupt has not been told yet
+  State s_;
 };
 
 }  // namespace trapline::devices

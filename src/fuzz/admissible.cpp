@@ -2,6 +2,7 @@
 // their outcome depends on the host's kernel.
 #include "engine/vector/features.h"
 #include "fuzz/forms.h"
+#include "isa/traits.h"
 
 namespace trapline::fuzz {
 
@@ -91,51 +92,13 @@ bool known_extension(ZydisISAExt ext) {
   }
 }
 
+// Ways out to the host's kernel or the hypervisor below it; identity, time and the descriptor tables' contents; the FS
+// base, which is the C library's. With an empty mask some of Intel's byte stores fault at some addresses, others never
+// (SDM Vol. 2B: implementation dependent); AMD's check the whole operand always.
 bool host_business(ZydisMnemonic m) {
-  switch (m) {
-    // With an empty mask some of Intel's fault at some addresses, others never (SDM Vol. 2B: implementation dependent);
-    // AMD's check the whole operand always.
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-    case ZYDIS_MNEMONIC_VMASKMOVDQU:
-      return isa::host_vendor() == isa::Vendor::intel;
-    // Ways out: to the host's kernel, to the hypervisor below it, to another privilege level.
-    case ZYDIS_MNEMONIC_SYSCALL:
-    case ZYDIS_MNEMONIC_SYSENTER:
-    case ZYDIS_MNEMONIC_SYSRET:
-    case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRETQ:
-    case ZYDIS_MNEMONIC_RSM:
-    case ZYDIS_MNEMONIC_VMCALL:
-    // Identity and time; what Linux answers itself under UMIP; the descriptor tables' contents.
-    case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_XSETBV:
-    case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_LDS:
-    case ZYDIS_MNEMONIC_LES:
-    case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS:
-    // The FS base is the C library's; a changed GS base would outlive the sequence.
-    case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-      return true;
-    default:
-      return false;
-  }
+  const isa::Traits& traits = isa::traits(m);
+  return traits.has(isa::trait::host_state) ||
+         (traits.has(isa::trait::unsettled) && isa::host_vendor() == isa::Vendor::intel);
 }
 
 // The environment images hold the host's segment selectors, and 32-bit halves of pointers.
@@ -176,17 +139,7 @@ bool host_executes(const ZydisDecodedInstruction& insn) {
   return host_policy().has(feature);
 }
 
-bool saves_state(ZydisMnemonic mnemonic) {
-  switch (mnemonic) {
-    case ZYDIS_MNEMONIC_XSAVE:
-    case ZYDIS_MNEMONIC_XSAVE64:
-    case ZYDIS_MNEMONIC_XRSTOR:
-    case ZYDIS_MNEMONIC_XRSTOR64:
-      return true;
-    default:
-      return false;
-  }
-}
+bool saves_state(ZydisMnemonic mnemonic) { return isa::traits(mnemonic).has(isa::trait::saves_state); }
 
 // Ends a sequence at CPL 3, whatever its operands.
 static bool always_faults(const ZydisDecodedInstruction& insn) {
@@ -199,18 +152,7 @@ static bool always_faults(const ZydisDecodedInstruction& insn) {
     default:
       break;
   }
-  switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_CLI:
-    case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_STAC:
-    case ZYDIS_MNEMONIC_CLAC:
-    case ZYDIS_MNEMONIC_UD0:
-    case ZYDIS_MNEMONIC_UD1:
-    case ZYDIS_MNEMONIC_UD2:
-      return true;
-    default:
-      return false;
-  }
+  return isa::traits(insn.mnemonic).has(isa::trait::faults_in_ring3);
 }
 
 std::string extension_of(const ZydisDecodedInstruction& insn) {

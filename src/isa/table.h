@@ -103,7 +103,7 @@ enum class Lowering : u8 {
   copied,   // re-emitted (translate: operands lowered; patch: operands relocated)
   inlined,  // replaced by a few host instructions on virtual state
   called,   // replaced by a call of its semantic (cpu/semantics.h)
-  ends,     // the same, and the block ends: mode, mapping or code may have changed
+  ends,     // the same, and the block ends: mode, mapping or code may have changed, or somebody else may have acted
   refused,  // guest CPUID does not offer it: raises the guest's #UD (or whatever it does where it is absent)
 };
 

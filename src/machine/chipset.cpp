@@ -16,6 +16,7 @@
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
 #include "machine/chipset_firmware.h"
+#include "machine/chipset_state.h"
 #include "machine/pci.h"
 
 namespace trapline::machine {
@@ -80,6 +81,7 @@ struct Chipset::Impl {
   bool whole(const Slot& slot, u16 port, unsigned size) const {
     return size <= slot.widest && (port & (size - 1)) == 0 && port + size - 1 <= slot.last;
   }
+  void install(devices::Device& device, int interrupt = kNoInterrupt) { installed.push_back({&device, interrupt}); }
   u64 deadline_ns() const;  // of what somebody would see
   void tick();
   void catch_up();
@@ -109,7 +111,13 @@ struct Chipset::Impl {
 
   std::vector<Slot> slots;
   std::vector<u8> port_table = std::vector<u8>(65536, 0);  // slot number + 1
-  std::vector<devices::Device*> resettable;
+  // Every device once, in the order in which they are reset: what ticks does so by the same list.
+  static constexpr int kNoInterrupt = -1;
+  struct Installed {
+    devices::Device* device;
+    int interrupt;  // the GSI that its timed events raise
+  };
+  std::vector<Installed> installed;
 };
 
 Chipset::Impl::Impl(const ChipsetParts& p)
@@ -150,8 +158,21 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   map_ports(map::fw_cfg, 2, 2, fw_cfg);
   map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
   map_ports(map::pci_config, 8, 4, pci);
-  resettable = {&pic.master(), &ioapic, &pit,           &rtc,        &com1, &i8042,  &port92, &reset_control,
-                &post,         &crtc,   &numeric_error, &debug_exit, &pm,   &fw_cfg, &pci};
+  install(pic.master());
+  install(ioapic);
+  install(pit, 0);
+  install(rtc, 8);
+  install(com1);
+  install(i8042);
+  install(port92);
+  install(reset_control);
+  install(post);
+  install(crtc);
+  install(numeric_error);
+  install(debug_exit);
+  install(pm, map::sci_irq);
+  install(fw_cfg);
+  install(pci);
 }
 
 void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
@@ -315,29 +336,71 @@ void Chipset::press_power_button() { impl_->pm.press_power_button(); }
 // A source whose interrupt would change nothing needs no event: its controller has latched a request that nobody has
 // acknowledged, or the pin is masked. So a timer at 20 kHz that nobody listens to wakes nobody.
 u64 Chipset::Impl::deadline_ns() const {
-  const auto of = [&](const devices::Device& device, unsigned n) {
-    return lines[n].rise_matters() ? device.deadline_ns() : devices::kNever;
-  };
-  return std::min({of(pit, 0), of(rtc, 8), of(pm, map::sci_irq)});
+  u64 earliest = devices::kNever;
+  for (const Installed& i : installed) {
+    const u64 deadline = i.device->deadline_ns();
+    if (deadline < earliest &&
+        (i.interrupt == kNoInterrupt || lines[static_cast<unsigned>(i.interrupt)].rise_matters()))
+      earliest = deadline;
+  }
+  return earliest;
 }
 
 void Chipset::Impl::tick() {
   TRACE(clock, "chipset tick");
-  pit.tick();
-  rtc.tick();
-  pm.tick();
+  for (const Installed& i : installed) i.device->tick();
 }
 
 // What nobody saw happens before the access that may make it matter again.
 void Chipset::Impl::catch_up() {
-  if (std::min({pit.deadline_ns(), rtc.deadline_ns(), pm.deadline_ns()}) <= parts.time.now_ns()) tick();
+  const u64 now = parts.time.now_ns();
+  const auto due = [now](const Installed& i) { return i.device->deadline_ns() <= now; };
+  if (std::any_of(installed.begin(), installed.end(), due)) tick();
 }
 
 u64 Chipset::deadline_ns() const { return impl_->deadline_ns(); }
 void Chipset::tick() { impl_->tick(); }
 
+ChipsetState Chipset::save() const {
+  const Impl& i = *impl_;
+  ChipsetState s{.wires = 0,
+                 .ioapic = i.ioapic.save(),
+                 .pic = i.pic.save(),
+                 .pit = i.pit.save(),
+                 .rtc = i.rtc.save(),
+                 .com1 = i.com1.save(),
+                 .i8042 = i.i8042.save(),
+                 .port92 = i.port92.save(),
+                 .reset_control = i.reset_control.save(),
+                 .post = i.post.save(),
+                 .crtc = i.crtc.save(),
+                 .pm = i.pm.save(),
+                 .fw_cfg = i.fw_cfg.save(),
+                 .pci = i.pci.save()};
+  for (const Impl::GsiLine& line : i.lines) s.wires |= u32{line.is_up} << line.gsi;
+  return s;
+}
+
+void Chipset::restore(const State& s) {
+  Impl& i = *impl_;
+  for (Impl::GsiLine& line : i.lines) line.is_up = s.wires >> line.gsi & 1;
+  i.ioapic.restore(s.ioapic);
+  i.pic.restore(s.pic);
+  i.pit.restore(s.pit);
+  i.rtc.restore(s.rtc);
+  i.com1.restore(s.com1);
+  i.i8042.restore(s.i8042);
+  i.port92.restore(s.port92);
+  i.reset_control.restore(s.reset_control);
+  i.post.restore(s.post);
+  i.crtc.restore(s.crtc);
+  i.pm.restore(s.pm);
+  i.fw_cfg.restore(s.fw_cfg);
+  i.pci.restore(s.pci);
+}
+
 void Chipset::reset() {
-  for (devices::Device* device : impl_->resettable) device->reset();
+  for (const Impl::Installed& i : impl_->installed) i.device->reset();
 }
 
 }  // namespace trapline::machine

@@ -47,8 +47,15 @@ struct ChipsetParts {
   SerialBackend& serial;
 };
 
+struct ChipsetState;  // machine/chipset_state.h
+
 class Chipset {
  public:
+  using State = ChipsetState;
+  State save() const;
+  // Into a chipset of the same configuration. No interrupt is sent: the local APICs' inboxes are state of their own.
+  void restore(const State& state);
+
   explicit Chipset(const ChipsetParts& parts);
   ~Chipset();
 

@@ -141,6 +141,19 @@ void PciBus::write(u64 offset, unsigned size, u64 value) {
   device->config_write((address_ & 0xfc) | (offset & 3), size, static_cast<u32>(value));
 }
 
+PciBus::State PciBus::save() const {
+  State state{address_, {}};
+  for (std::size_t i = 0; i < slots_.size(); i++)
+    if (slots_[i]) state.slots[i] = slots_[i]->save();
+  return state;
+}
+
+void PciBus::restore(const State& state) {
+  address_ = state.address;
+  for (std::size_t i = 0; i < slots_.size(); i++)
+    if (slots_[i]) slots_[i]->restore(state.slots[i]);
+}
+
 void PciBus::reset() {
   address_ = 0;
   for (auto& device : slots_)

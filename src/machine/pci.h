@@ -27,6 +27,14 @@ class PciDevice {
   };
   enum class BarKind : u8 { io, memory32, memory64 };
 
+  // Of the configuration space: what the guest has written, and what never changes.
+  struct State {
+    std::array<u8, 256> config{};
+    bool operator==(const State&) const = default;
+  };
+  State save() const { return {config_}; }
+  void restore(const State& state) { config_ = state.config; }
+
   explicit PciDevice(const Identity& identity);
   virtual ~PciDevice() = default;
 
@@ -75,6 +83,14 @@ class PciDevice {
 // the PIIX3.
 class PciBus final : public devices::Device {
  public:
+  struct State {
+    u32 address = 0;
+    std::array<PciDevice::State, 32> slots;  // those without a device: zeros
+    bool operator==(const State&) const = default;
+  };
+  State save() const;
+  void restore(const State& state);  // of a bus with the same devices
+
   explicit PciBus(devices::Device& reset_control);
 
   // `slot` 0..31; function 0 only. False: the slot is taken.

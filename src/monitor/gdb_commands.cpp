@@ -43,12 +43,13 @@ std::string registers(Target& target, u32 vcpu) {
   static constexpr const char* kSegment[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
   std::string text = fmt::format("{}, {} instructions retired\n", describe_vcpu(r, vcpu), r.retired);
   for (int i = 0; i < 16; i++) text += fmt::format("{:3} {:016x}{}", kGpr[i], r.gpr[i], i % 4 == 3 ? "\n" : "  ");
-  text += fmt::format("rip {:016x}  linear {:016x}  rflags {:08x}\n", r.rip, r.pc, r.rflags);
+  text += fmt::format("rip {:016x}  linear {:016x}  rflags {:08x}\n", r.rip, r.pc, r.eflags);
   text += fmt::format("cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  cr8 {:x}  efer {:x}\n", r.cr0, r.cr2, r.cr3, r.cr4,
                       r.cr8, r.efer);
   for (int i = 0; i < 6; i++)
-    text += fmt::format("{} {:04x} base {:016x}{}", kSegment[i], r.selector[i], r.base[i], i % 3 == 2 ? "\n" : "  ");
-  return text + fmt::format("kernel gs base {:016x}\n", r.kernel_gs_base);
+    text += fmt::format("{} {:04x} base {:016x}{}", kSegment[i], r.seg[i].selector, r.seg[i].linear_base,
+                        i % 3 == 2 ? "\n" : "  ");
+  return text + fmt::format("kernel gs base {:016x}\n", r.msr.kernel_gs_base);
 }
 
 std::string translate(std::string_view text, Target& target, u32 vcpu) {
@@ -75,7 +76,8 @@ std::string description(std::string_view text, Settings& settings) {
 }  // namespace
 
 std::string describe_vcpu(const DebugRegisters& r, u32 vcpu) {
-  return fmt::format("vCPU {}: {}, ring {}, {}", vcpu, mode_name(r.mode), r.cpl, activity_name(r.activity));
+  return fmt::format("vCPU {}: {}, ring {}, {}", vcpu, mode_name(r.mode), r.cpl,
+                     activity_name(static_cast<u8>(r.activity)));
 }
 
 std::string run_command(std::string_view text, Target& target, u32 vcpu, Settings& settings) {

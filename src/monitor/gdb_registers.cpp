@@ -30,6 +30,9 @@ constexpr struct {
   u8 index;  // isa::Seg
 } kSegment[6] = {{"cs", 1}, {"ss", 2}, {"ds", 3}, {"es", 0}, {"fs", 4}, {"gs", 5}};
 
+// Offsets in the FXSAVE64 image (SDM Vol. 1 table 10-2).
+constexpr unsigned kFcw = 0, kFsw = 2, kFtw = 4, kSt = 32;
+
 constexpr const char* kFlags =
     R"(<flags id="i386_eflags" size="4"><field name="" start="22" end="31"/><field name="ID" start="21" end="21"/>)"
     R"(<field name="VIP" start="20" end="20"/><field name="VIF" start="19" end="19"/><field name="AC" start="18" end="18"/>)"
@@ -61,9 +64,10 @@ unsigned tag_of(const u8* st) {
 
 u16 full_tags(const DebugRegisters& r) {
   u16 tags = 0;
-  const unsigned top = r.fsw >> 11 & 7;
+  const unsigned top = r.x87.image[kFsw + 1] >> 3 & 7;
   for (unsigned physical = 0; physical < 8; physical++) {
-    const unsigned tag = r.ftw >> physical & 1 ? tag_of(r.st[(physical - top) & 7]) : 3;
+    const unsigned tag =
+        r.x87.image[kFtw] >> physical & 1 ? tag_of(r.x87.image + kSt + 16 * ((physical - top) & 7)) : 3;
     tags = static_cast<u16>(tags | tag << (2 * physical));
   }
   return tags;
@@ -91,7 +95,19 @@ RegisterLayout::RegisterLayout(bool wide) {
   description_ = describe(wide);
 }
 
+#pragma GCC diagnostic ignored "-Winvalid-offsetof"  // derived, but plain data: every compiler in use lays it out so
 #define AT(field) offsetof(DebugRegisters, field)
+
+namespace {
+
+std::size_t base_of(unsigned seg) {
+  return AT(seg) + seg * sizeof(channel::Segment) + offsetof(channel::Segment, linear_base);
+}
+std::size_t selector_of(unsigned seg) {
+  return AT(seg) + seg * sizeof(channel::Segment) + offsetof(channel::Segment, selector);
+}
+
+}  // namespace
 
 void RegisterLayout::add_general(bool wide) {
   const u16 size = wide ? 8 : 4;
@@ -103,31 +119,30 @@ void RegisterLayout::add_general(bool wide) {
     registers_.push_back({kCore, name, size, size, AT(gpr) + index * 8, type, true});
   }
   registers_.push_back({kCore, wide ? "rip" : "eip", size, size, AT(pc), "code_ptr", true});
-  registers_.push_back({kCore, "eflags", 4, 4, AT(rflags), "i386_eflags", true});
-  for (const auto& s : kSegment)
-    registers_.push_back({kCore, s.name, 4, 2, AT(selector) + s.index * 2u, "int32", false});
+  registers_.push_back({kCore, "eflags", 4, 4, AT(eflags), "i386_eflags", true});
+  for (const auto& s : kSegment) registers_.push_back({kCore, s.name, 4, 2, selector_of(s.index), "int32", false});
 }
 
 void RegisterLayout::add_x87() {
   for (unsigned i = 0; i < 8; i++)
-    registers_.push_back({kCore, fmt::format("st{}", i), 10, 10, AT(st) + i * 16, "i387_ext", true});
-  registers_.push_back({kCore, "fctrl", 4, 2, AT(fcw), "int", true});
-  registers_.push_back({kCore, "fstat", 4, 2, AT(fsw), "int", true});
-  registers_.push_back({kCore, "ftag", 4, 2, AT(ftw), "int", true, Form::tags});
-  registers_.push_back({kCore, "fiseg", 4, 2, AT(fcs), "int", false});
-  registers_.push_back({kCore, "fioff", 4, 4, AT(fip), "int", false});
-  registers_.push_back({kCore, "foseg", 4, 2, AT(fds), "int", false});
-  registers_.push_back({kCore, "fooff", 4, 4, AT(fdp), "int", false});
-  registers_.push_back({kCore, "fop", 4, 2, AT(fop), "int", false});
+    registers_.push_back({kCore, fmt::format("st{}", i), 10, 10, AT(x87.image) + kSt + i * 16, "i387_ext", true});
+  registers_.push_back({kCore, "fctrl", 4, 2, AT(x87.image) + kFcw, "int", true});
+  registers_.push_back({kCore, "fstat", 4, 2, AT(x87.image) + kFsw, "int", true});
+  registers_.push_back({kCore, "ftag", 4, 2, AT(x87.image) + kFtw, "int", true, Form::tags});
+  registers_.push_back({kCore, "fiseg", 4, 2, AT(x87.fcs), "int", false});
+  registers_.push_back({kCore, "fioff", 4, 4, AT(x87.fip), "int", false});
+  registers_.push_back({kCore, "foseg", 4, 2, AT(x87.fds), "int", false});
+  registers_.push_back({kCore, "fooff", 4, 4, AT(x87.fdp), "int", false});
+  registers_.push_back({kCore, "fop", 4, 2, AT(x87.fop), "int", false});
 }
 
 void RegisterLayout::add_vector(bool wide) {
   const unsigned n = wide ? 16 : 8;
   for (unsigned i = 0; i < n; i++)
-    registers_.push_back({kSse, fmt::format("xmm{}", i), 16, 16, AT(ymm) + i * 32, "vec128", true});
-  registers_.push_back({kSse, "mxcsr", 4, 4, AT(mxcsr), "int", true});
+    registers_.push_back({kSse, fmt::format("xmm{}", i), 16, 16, AT(vec.zmm) + i * 64, "vec128", true});
+  registers_.push_back({kSse, "mxcsr", 4, 4, AT(vec.mxcsr), "int", true});
   for (unsigned i = 0; i < n; i++)
-    registers_.push_back({kAvx, fmt::format("ymm{}h", i), 16, 16, AT(ymm) + i * 32 + 16, "uint128", true});
+    registers_.push_back({kAvx, fmt::format("ymm{}h", i), 16, 16, AT(vec.zmm) + i * 64 + 16, "uint128", true});
 }
 
 void RegisterLayout::add_system(bool wide) {
@@ -135,12 +150,12 @@ void RegisterLayout::add_system(bool wide) {
   const char* type = wide ? "uint64" : "uint32";
   // In a 32-bit description GDB knows no segment bases.
   const char* bases = wide ? kSegments : kSystem;
-  registers_.push_back({bases, "fs_base", size, size, AT(base) + 4 * 8, type, wide});
-  registers_.push_back({bases, "gs_base", size, size, AT(base) + 5 * 8, type, wide});
-  if (wide) registers_.push_back({kSystem, "k_gs_base", size, size, AT(kernel_gs_base), type, true});
+  registers_.push_back({bases, "fs_base", size, size, base_of(4), type, wide});
+  registers_.push_back({bases, "gs_base", size, size, base_of(5), type, wide});
+  if (wide) registers_.push_back({kSystem, "k_gs_base", size, size, AT(msr.kernel_gs_base), type, true});
   for (unsigned i = 0; i < 4; i++)
-    registers_.push_back({kSystem, fmt::format("{}_base", kSegment[i].name), size, size,
-                          AT(base) + kSegment[i].index * 8u, type, false});
+    registers_.push_back(
+        {kSystem, fmt::format("{}_base", kSegment[i].name), size, size, base_of(kSegment[i].index), type, false});
   const struct {
     const char* name;
     std::size_t offset;
@@ -187,7 +202,7 @@ bool RegisterLayout::set(DebugRegisters& r, const Register& reg, const u8* in) c
   if (reg.form == Form::tags) {
     u16 tags;
     std::memcpy(&tags, in, sizeof tags);
-    r.ftw = abridged_tags(tags);
+    r.x87.image[kFtw] = abridged_tags(tags);
   } else {
     std::memcpy(reinterpret_cast<u8*>(&r) + reg.offset, in, reg.stored);
   }

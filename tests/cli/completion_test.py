@@ -53,7 +53,7 @@ class Bash(unittest.TestCase):
             self.assertEqual(offered, options(command), command)
 
     def test_values(self):
-        self.assertEqual(self.complete("trapline run --engine "), {"auto", "interpret", "translate"})
+        self.assertEqual(self.complete("trapline run --engine "), {"auto", "interpret", "patch", "translate"})
         self.assertEqual(self.complete("trapline run --engine=tr"), {"translate"})
         self.assertEqual(self.complete("trapline run --engine="), {"auto", "interpret", "translate"})
         self.assertEqual(self.complete("trapline run --clock i"), {"instructions"})

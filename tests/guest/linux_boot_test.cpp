@@ -70,7 +70,8 @@ TEST_P(LinuxBoot, RunsToInitTakesInputAndPowersOff) {
 }
 
 std::string name_of(const testing::TestParamInfo<Boot>& info) {
-  std::string name = fmt::format("{}_{}cpu_{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug);
+  std::string name =
+      fmt::format("{}_{}cpu_{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug);
   for (char& c : name)
     if (c == '-') c = '_';
   return name;

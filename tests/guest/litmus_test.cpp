@@ -29,6 +29,8 @@ struct Shape {
   unsigned cpus;
 };
 
+void PrintTo(const Shape& s, std::ostream* out) { *out << s.engine << ", " << s.cpus << " vCPUs"; }
+
 class Litmus : public testing::TestWithParam<Shape> {
  protected:
   void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }

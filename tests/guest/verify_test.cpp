@@ -30,6 +30,8 @@ struct Bare {
   unsigned cpus;
 };
 
+void PrintTo(const Bare& b, std::ostream* out) { *out << b.guest << ", " << b.cpus << " vCPUs"; }
+
 class VerifiedGuest : public testing::TestWithParam<Bare> {
  protected:
   void SetUp() override { SKIP_UNLESS_OFFERED("translate"); }

@@ -2,9 +2,16 @@
 // leaves to the processor then follows the policy, but for what the host's own instruction decides.
 #pragma once
 
+#include <ostream>
 #include <string>
 
 #include "cpu/cpuid.h"
+
+namespace trapline::isa {
+
+inline void PrintTo(Vendor vendor, std::ostream* out) { *out << (vendor == Vendor::intel ? "intel" : "amd"); }
+
+}  // namespace trapline::isa
 
 namespace trapline::test {
 

@@ -14,7 +14,7 @@ void CodeCache::clear() {
   blocks_.clear();
   stale_.clear();
   by_frame_.clear();
-  by_place_.clear();
+  by_origin_.clear();
   stable_pages_.clear();
   stable_regions_.clear();
   huge_stable_ = false;
@@ -54,8 +54,8 @@ const cpu::TlbEntry* CodeCache::second_page(u64 linear) const {
 }
 
 Block* CodeCache::movable(u64 gpa, u32 mode) const {
-  const auto known = by_place_.find(Place{gpa, mode});
-  return known == by_place_.end() ? nullptr : known->second;
+  const auto known = by_origin_.find(Origin{gpa, mode});
+  return known == by_origin_.end() ? nullptr : known->second;
 }
 
 const CodeCache::Starts& CodeCache::starts(u64 frame) const {
@@ -91,7 +91,7 @@ bool CodeCache::mark(Block& block) {
 
 // Its code is in the region.
 void CodeCache::admit(Block& block) {
-  if (block.movable && !block.crosses()) by_place_[Place{block.key.gpa, block.key.mode}] = &block;
+  if (block.movable && !block.crosses()) by_origin_[Origin{block.key.gpa, block.key.mode}] = &block;
   blocks_.insert(block);
   Frame& frame = by_frame_[block.key.gpa / kPageSize];
   if (frame.blocks.empty()) frame.checked = block.generation_seen;

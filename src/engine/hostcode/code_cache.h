@@ -88,13 +88,13 @@ class CodeCache {
   void check_mapping(const Remapped& what);
 
  private:
-  struct Place {
+  struct Origin {
     u64 gpa;
     u32 mode;
-    bool operator==(const Place&) const = default;
+    bool operator==(const Origin&) const = default;
   };
-  struct PlaceHash {
-    std::size_t operator()(const Place& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
+  struct OriginHash {
+    std::size_t operator()(const Origin& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
   };
   struct Frame {
     std::vector<Block*> blocks;
@@ -115,7 +115,7 @@ class CodeCache {
   std::pmr::monotonic_buffer_resource memory_{64 * KiB};
   u64 kept_ = 0;  // bytes of it
   BlockTable blocks_, stale_;
-  std::unordered_map<Place, Block*, PlaceHash> by_place_;  // movable ones
+  std::unordered_map<Origin, Block*, OriginHash> by_origin_;  // movable ones
   std::unordered_map<u64, Frame> by_frame_;
   std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
   std::unordered_map<u64, std::vector<u64>> stable_regions_;   // those pages, by region of 2 MiB

@@ -14,9 +14,9 @@ void CodeCache::invalidate(Block& block) {
   redirect(block.entry, block.stale_stub);
   blocks_.erase(block);
   stale_.insert(block);
-  if (const auto known = by_place_.find(Place{block.key.gpa, block.key.mode});
-      known != by_place_.end() && known->second == &block)
-    by_place_.erase(known);
+  if (const auto known = by_origin_.find(Origin{block.key.gpa, block.key.mode});
+      known != by_origin_.end() && known->second == &block)
+    by_origin_.erase(known);
   jumps_.forget(block.view, block.key.linear, block.entry);
   cpu_.count.blocks_invalidated++;
   TRACE(blocks, "translation of {:#x} is stale", block.key.linear);

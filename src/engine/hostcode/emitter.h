@@ -16,6 +16,11 @@ namespace trapline::engine::hostcode {
 enum Reg : u8 { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15 };
 inline constexpr u8 kNone = 0xff;
 
+// Conditions as encodings have them.
+enum class Condition : u8 { below = 2, zero = 4, not_zero = 5, above = 7 };
+
+constexpr Condition opposite(Condition c) { return static_cast<Condition>(static_cast<u8>(c) ^ 1); }
+
 // A memory operand of host code: [base + index << scale + disp], or the 8 bytes at `absolute` (RIP-relative: within
 // 2 GiB of the code).
 struct Mem {
@@ -104,6 +109,23 @@ class Emitter {
   void vex(u8 map, u8 pp, bool wide, u8 vvvv, u8 opcode, u8 reg, const Mem& m, unsigned trailing = 0);
   void vex(u8 map, u8 pp, bool wide, u8 vvvv, u8 opcode, u8 reg, u8 rm);
 
+  // Forward jumps; each is bound once, to the place behind what it leaps over.
+  struct Near {  // 8-bit displacement: 127 bytes
+    u32 at;
+  };
+  struct Far {
+    u32 at;
+  };
+  [[nodiscard]] Near jrcxz() { return byte(0xE3), near(); }  // if RCX is 0; looks at no flag
+  [[nodiscard]] Near jmp_near() { return byte(0xEB), near(); }
+  [[nodiscard]] Far jmp_far() { return byte(0xE9), far(); }
+  [[nodiscard]] Far jcc(Condition c) { return put(0x0F, 0x80 | static_cast<u8>(c)), far(); }
+  // LEA of the place where it is bound.
+  [[nodiscard]] Far lea_of(u8 to) { return put(0x48 | (to & 8) >> 1, 0x8D, (to & 7) << 3 | 5), far(); }
+  bool reaches(Near jump) const { return size_ - (jump.at + 1) <= 127; }
+  void bind(Near jump) { patch8(jump.at, static_cast<u8>(size_ - (jump.at + 1))); }
+  void bind(Far jump) { patch32(jump.at, size_ - (jump.at + 4)); }
+
   // What the translator says all the time. None touches the flags.
   void mov(u8 to, u8 from) { op(0, true, 0x8B, to, from); }
   void mov32(u8 to, u8 from) { op(0, false, 0x8B, to, from); }
@@ -129,8 +151,42 @@ class Emitter {
   }
   void jmp_reg(u8 reg) { op(0, false, 0xFF, 4, reg); }
   void jmp_mem(const Mem& m) { op(0, false, 0xFF, 4, m); }
+  void call_reg(u8 reg) { op(0, false, 0xFF, 2, reg); }
+  void movzx8(u8 to, const Mem& m) { op(0, false, 0x0FB6, to, m); }
+  void movzx8(u8 to, u8 from) { op(0, false, 0x0FB6, to, from, true); }
+  void movzx16(u8 to, const Mem& m) { op(0, false, 0x0FB7, to, m); }
+  void store16(const Mem& m, u8 from) { op(0x66, false, 0x89, from, m); }
+  void lahf_seto() { put(0x9F, 0x0F, 0x90, 0xC0); }  // LAHF; SETO AL
+  void pause() { put(0xF3, 0x90); }
+  void ldmxcsr(const Mem& m) { op(0, false, 0x0FAE, 2, m); }
+  void stmxcsr(const Mem& m) { op(0, false, 0x0FAE, 3, m); }
+  void fnstcw(const Mem& m) { op(0, false, 0xD9, 7, m); }
+  void fldcw(const Mem& m) { op(0, false, 0xD9, 5, m); }
+  void push(u8 reg) { put_rex_b(reg), byte(0x50 | (reg & 7)); }
+  void pop(u8 reg) { put_rex_b(reg), byte(0x58 | (reg & 7)); }
+  void ret() { byte(0xC3); }
+  // These do touch them.
+  void add(u8 to, u8 from) { op(0, true, 0x03, to, from); }
+  void exclusive_or(u8 to, u8 from) { op(0, true, 0x33, to, from); }
+  void or_imm32(u8 reg, u32 v) { op(0, true, 0x81, 1, reg), imm32(v); }
+  void complement(u8 reg) { op(0, true, 0xF7, 2, reg); }
+  void neg(u8 reg) { op(0, true, 0xF7, 3, reg); }
+  void cmp(u8 a, u8 b) { op(0, true, 0x3B, a, b); }
+  void cmp_imm32(u8 reg, u32 v) { op(0, true, 0x81, 7, reg), imm32(v); }
+  void cmp_imm8(u8 reg, i8 v) { op(0, true, 0x83, 7, reg), byte(static_cast<u8>(v)); }
+  void test(u8 a, u8 b) { op(0, true, 0x85, a, b); }
+  void test_imm32(const Mem& m, u32 v) { op(0, false, 0xF7, 0, m, 4), imm32(v); }
+  void shl(u8 reg, u8 by) { op(0, true, 0xC1, 4, reg), byte(by); }
+  void shr(u8 reg, u8 by) { op(0, true, 0xC1, 5, reg), byte(by); }
+  void sar(u8 reg, u8 by) { op(0, true, 0xC1, 7, reg), byte(by); }
 
  private:
+  Near near() { return byte(0), Near{size_ - 1}; }
+  Far far() { return imm32(0), Far{size_ - 4}; }
+  void put_rex_b(u8 reg) {
+    if (reg & 8) byte(0x41);
+  }
+
   std::array<u8, kCapacity> bytes_;
   u64 base_ = 0;
   u32 size_ = 0;

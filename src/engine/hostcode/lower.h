@@ -84,7 +84,6 @@ class Lowering {
   bool block(Block& block, const Context& context, const std::vector<TranslatedInsn>& pieces, u32 island_margin);
 
   // -- For MemoryLowering
-  static constexpr u8 kJrcxz = 0xE3;
   struct Cold {  // a jump (32-bit displacement at `at`) to the code behind the block: a call, or a tail
     static constexpr u32 kNoTail = ~u32{0};
     u32 at = 0;
@@ -103,7 +102,7 @@ class Lowering {
 
  private:
   struct Taken {  // a conditional branch's way out
-    u32 at;
+    Emitter::Far jump;
     u64 target, from;
     u16 uncounted, before;
   };
@@ -115,7 +114,15 @@ class Lowering {
   void flush_islands();
   void head();
   void insn(const TranslatedInsn& p);
+  struct Rewrite;
   bool plain(const TranslatedInsn& p);
+  void rewrite_memory(const TranslatedInsn& p, Rewrite& w);
+  void rewrite_lea(const TranslatedInsn& p, Rewrite& w);
+  bool rewrite_registers(const vector::Decoded& d, Rewrite& w);
+  bool stand_in(Rewrite& w, u8 guest, bool high8, bool written, u8* host);
+  void write_back(const Rewrite& w);
+  void bring_vectors();
+  void bring_x87();
   void call_out(const TranslatedInsn& p, ExitStub::Kind kind);
   void step(const TranslatedInsn& p);
   void branch(const TranslatedInsn& p);
@@ -180,7 +187,7 @@ class Lowering {
   u8 popped_ = 0;  // bytes by which RSP is behind, where addresses are by RSP
   u32 island_margin_ = 0;
   bool ended_ = false, failed_ = false;
-  std::vector<Cold> pending_;  // JRCXZs, with displacements of 8 bits, that have no target yet
+  std::vector<std::pair<Cold, Emitter::Near>> pending_;  // JRCXZs that have no target yet
   std::vector<Cold> cold_;
   std::vector<Taken> taken_;
 };

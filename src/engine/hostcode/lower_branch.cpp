@@ -24,8 +24,9 @@ void Lowering::poll(u64 target, u16 before) {
 void Lowering::look_at_attention(ExitStub& s) {
   e_.mov_imm(rcx, reinterpret_cast<u64>(cpu_.attention));
   e_.load32(rcx, at(rcx));
-  e_.put(kJrcxz, 5);
+  const auto nobody = e_.jrcxz();
   jump_cold(s);
+  e_.bind(nobody);
 }
 
 // May a jump lead straight there? What begins near the end of a page may need the next one too.
@@ -64,8 +65,9 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   e_.load(rcx, slot);
   e_.note(F::jump, e_.size() - 4, target);
   e_.lea(rcx, at(rcx, r10, 0, context_.tag));
-  e_.put(kJrcxz, 5);
+  const auto known = e_.jrcxz();
   jump_cold(s);
+  e_.bind(known);
   slot.disp += 8;
   e_.jmp_mem(slot);
   e_.note(F::jump_entry, e_.size() - 4, target);
@@ -97,8 +99,9 @@ void Lowering::jump_indirect(i8 undo_rsp, const TranslatedInsn& p) {
   slot.disp = kJumpOffset;
   e_.load(rcx, slot);
   e_.lea(rcx, at(rcx, r10, 0, context_.tag));
-  e_.put(kJrcxz, 5);
+  const auto known = e_.jrcxz();
   jump_cold(s);
+  e_.bind(known);
   e_.jmp_reg(r11);
 }
 
@@ -128,6 +131,9 @@ void Lowering::branch(const TranslatedInsn& p) {
   const u16 after = static_cast<u16>(index_ + 1);
   const bool relative = i.op[0].kind == Kind::imm;
   const u8 size = stack_bytes();
+  const auto take = [&](Emitter::Far jump) {
+    taken_.push_back({jump, target, from, static_cast<u16>(block_->count - after), after});
+  };
   switch (i.mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
     case ZYDIS_MNEMONIC_CALL: {
@@ -165,45 +171,46 @@ void Lowering::branch(const TranslatedInsn& p) {
     case ZYDIS_MNEMONIC_LOOPNE:
       e_.lea(r15, at(r15, -1), i.address_bytes == 8);
       e_.mov(rcx, r15);
-      e_.put(kJrcxz, 6, 0x0F, i.mnemonic == ZYDIS_MNEMONIC_LOOPE ? 0x84 : 0x85);  // JE, JNE
-      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-      e_.imm32(0);
+      {
+        const auto done = e_.jrcxz();
+        take(e_.jcc(i.mnemonic == ZYDIS_MNEMONIC_LOOPE ? Condition::zero : Condition::not_zero));
+        e_.bind(done);
+      }
       return;
     case ZYDIS_MNEMONIC_LOOP:
       e_.lea(r15, at(r15, -1), i.address_bytes == 8);
       e_.mov(rcx, r15);
-      e_.put(kJrcxz, 5);
-      e_.byte(0xE9);
-      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-      e_.imm32(0);
+      {
+        const auto done = e_.jrcxz();
+        take(e_.jmp_far());
+        e_.bind(done);
+      }
       return;
     default: {
+      const auto condition = static_cast<Condition>(p.raw.insn.opcode & 15);
       if (target <= from) {  // a loop goes on: one jump less than the other way round
-        e_.put(0x0F, 0x80 | ((p.raw.insn.opcode & 15) ^ 1));
-        const u32 over = e_.size();
-        e_.imm32(0);
+        const auto over = e_.jcc(opposite(condition));
         exit_to(target, from, static_cast<u16>(block_->count - after), after);
         flush_islands();
-        e_.patch32(over, e_.size() - (over + 4));
+        e_.bind(over);
         return;
       }
-      e_.put(0x0F, 0x80 | (p.raw.insn.opcode & 15));
       if (!context_.counted && linkable(target & mask())) {  // nothing to account for: the branch itself is the link
         ExitStub& s = site(ExitStub::Kind::link, nullptr);
         s.rip = target & mask();
         s.before = after;
+        e_.put(0x0F, 0x80 | static_cast<u8>(condition));
         s.patch = e_.pc();
         return cold_target({.site = &s});
       }
-      taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-      e_.imm32(0);
-      return;
+      return take(e_.jcc(condition));
     }
   }
-  // JRCXZ over a jump over a jump.
-  e_.put(kJrcxz, 2, 0xEB, 5, 0xE9);
-  taken_.push_back({e_.size(), target, from, static_cast<u16>(block_->count - after), after});
-  e_.imm32(0);
+  const auto zero = e_.jrcxz();  // it has no long form
+  const auto over = e_.jmp_near();
+  e_.bind(zero);
+  take(e_.jmp_far());
+  e_.bind(over);
 }
 
 }  // namespace trapline::engine::hostcode

@@ -23,32 +23,24 @@ void Lowering::jump_hot(u64 to) {
   c_.imm32(to - (c_.pc() + 4));
 }
 
-void Lowering::jump_cold_if_rcx_0(const Cold& c) {
-  e_.byte(kJrcxz);
-  pending_.push_back(c);
-  pending_.back().at = e_.size();
-  e_.byte(0);
-}
+void Lowering::jump_cold_if_rcx_0(const Cold& c) { pending_.push_back({c, e_.jrcxz()}); }
 
 void Lowering::flush_islands() {
-  for (const Cold& c : pending_) {
-    const u32 distance = e_.size() - (c.at + 1);
-    if (distance > 127) failed_ = true;
-    e_.patch8(c.at, static_cast<u8>(distance));
+  for (const auto& [cold, jump] : pending_) {
+    if (!e_.reaches(jump)) failed_ = true;
+    e_.bind(jump);
     e_.byte(0xE9);
-    cold_target(c);
+    cold_target(cold);
   }
   pending_.clear();
 }
 
 // An island goes here if the first waiting jump would be out of reach after the next `ahead` bytes.
 void Lowering::islands(u32 ahead) {
-  if (pending_.empty() || e_.size() - pending_.front().at + ahead + island_margin_ < 120) return;
-  e_.byte(0xEB);
-  const u32 at = e_.size();
-  e_.byte(0);
+  if (pending_.empty() || e_.size() - pending_.front().second.at + ahead + island_margin_ < 120) return;
+  const auto over = e_.jmp_near();
   flush_islands();
-  e_.patch8(at, static_cast<u8>(e_.size() - (at + 1)));
+  e_.bind(over);
 }
 
 // -- Addresses

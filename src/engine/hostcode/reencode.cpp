@@ -21,19 +21,20 @@ Extension extension_of(const Fields& f, bool modrm) {
 
 bool has_modrm(const Decoded& d) { return d.insn.attributes & ZYDIS_ATTRIB_HAS_MODRM; }
 
-void put_legacy(const Decoded& d, const Fields& f, Emitter& out) {
-  // 66 comes before F2 and F3, and all before REX.
-  bool operand_size = false;
+void put_legacy(const Decoded& d, const Fields& f, bool wide, Emitter& out) {
+  // 66 comes before F2 and F3, and all before REX. In 16-bit code it selects 32 bits, and its absence 16.
+  const bool code16 = d.insn.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_16;
+  bool operand_size = code16 && d.insn.mnemonic == ZYDIS_MNEMONIC_CRC32 && d.insn.operand_width == 16;
   unsigned mandatory = 0;
   for (u8 i = 0; i < d.insn.raw.prefix_count; i++) {
     const auto& p = d.insn.raw.prefixes[i];
-    if (p.value == 0x66) operand_size |= p.type != ZYDIS_PREFIX_TYPE_IGNORED;
+    if (p.value == 0x66)
+      operand_size |= code16 ? p.type == ZYDIS_PREFIX_TYPE_MANDATORY : p.type != ZYDIS_PREFIX_TYPE_IGNORED;
     if (p.type == ZYDIS_PREFIX_TYPE_MANDATORY && (p.value == 0xF2 || p.value == 0xF3)) mandatory = p.value;
   }
   if (d.insn.attributes & ZYDIS_ATTRIB_HAS_LOCK) out.byte(0xF0);
   if (operand_size) out.byte(0x66);
   if (mandatory) out.byte(mandatory);
-  const bool wide = (d.insn.attributes & ZYDIS_ATTRIB_HAS_REX) && d.insn.raw.rex.W;
   const Extension e = extension_of(f, has_modrm(d));
   const unsigned rex = (wide ? 8u : 0u) | e.r << 2 | (f.memory ? e.x : 0u) << 1 | e.b;
   if (rex || f.force_rex) out.byte(0x40 | rex);
@@ -86,22 +87,16 @@ Fields guest_fields(const Decoded& d) {
   return f;
 }
 
-bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out) {
-  const bool legacy = d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-  const std::optional<bool> wide = legacy ? false : vector::w_in_64_bit_mode(d, source);
-  if (!wide) return false;
+void reencode_with(const Decoded& d, const u8* source, const Fields& f, bool wide, Emitter& out) {
   switch (d.insn.encoding) {
-    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
-      put_legacy(d, f, out);
-      break;
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
-      put_vex(d, f, *wide, out);
+      put_vex(d, f, wide, out);
       break;
     case ZYDIS_INSTRUCTION_ENCODING_EVEX:
-      put_evex(d, f, *wide, out);
+      put_evex(d, f, wide, out);
       break;
     default:
-      return false;
+      put_legacy(d, f, wide, out);
   }
   const unsigned tail = immediate_bytes(d);
   if (has_modrm(d)) {
@@ -114,7 +109,22 @@ bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out)
     }
   }
   for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i] & vector::immediate_mask(d));
-  return true;
+}
+
+bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out) {
+  switch (d.insn.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_LEGACY:
+      reencode_with(d, source, f, (d.insn.attributes & ZYDIS_ATTRIB_HAS_REX) && d.insn.raw.rex.W, out);
+      return true;
+    case ZYDIS_INSTRUCTION_ENCODING_VEX:
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX: {
+      const std::optional<bool> wide = vector::w_in_64_bit_mode(d, source);
+      if (wide) reencode_with(d, source, f, *wide, out);
+      return wide.has_value();
+    }
+    default:
+      return false;
+  }
 }
 
 }  // namespace trapline::engine::hostcode

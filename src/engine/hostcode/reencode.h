@@ -20,6 +20,8 @@ struct Fields {
 // The fields as the guest has them.
 Fields guest_fields(const vector::Decoded& d);
 bool has_opcode_register(const vector::Decoded& d);
+// With W as it is to be in the host's code.
+void reencode_with(const vector::Decoded& d, const u8* source, const Fields& f, bool wide, Emitter& out);
 // False: has no host form (legacy-only opcodes); nothing was emitted.
 bool reencode(const vector::Decoded& d, const u8* source, const Fields& f, Emitter& out);
 

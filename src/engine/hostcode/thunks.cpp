@@ -1,6 +1,7 @@
 #include "engine/hostcode/thunks.h"
 
 #include <cstddef>
+#include <optional>
 
 #include "base/invariant.h"
 #include "engine/vector/features.h"
@@ -35,13 +36,6 @@ void mask_move(Emitter& e, bool store, u8 reg, const Mem& m) {
 
 void vzeroupper(Emitter& e) { e.put(0xC5, 0xF8, 0x77); }
 
-u32 forward_jmp(Emitter& e) {
-  e.byte(0xE9);
-  const u32 at = e.size();
-  e.imm32(0);
-  return at;
-}
-
 void upper_registers_and_masks(Emitter& e, cpu::Vcpu& cpu, bool store) {
   if (!vector::host_has_avx512()) return;
   for (u8 i = 16; i < 32; i++) vector_move(e, store, i, var(&cpu.vec.zmm[i]));
@@ -52,8 +46,8 @@ void upper_registers_and_masks(Emitter& e, cpu::Vcpu& cpu, bool store) {
 void save_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
   for (u8 i = 0; i < 16; i++) vector_move(e, true, i, var(&cpu.vec.zmm[i]));
   upper_registers_and_masks(e, cpu, true);
-  e.op(0, false, 0x0FAE, 3, var(&cpu.vec.mxcsr));     // STMXCSR
-  e.op(0, false, 0x0FAE, 2, var(&state.host_mxcsr));  // LDMXCSR
+  e.stmxcsr(var(&cpu.vec.mxcsr));
+  e.ldmxcsr(var(&state.host_mxcsr));
   e.store_imm32(var(&state.vec_live), 0, true);
   if (vector::host_has_avx()) vzeroupper(e);  // C++ may use SSE
 }
@@ -82,24 +76,25 @@ void test_uppers(Emitter& e, cpu::Vcpu& cpu) {
 // Where the guest's uppers are clean, the host's must become so again, not filled with zeros: between dirty uppers and
 // legacy SSE instructions lie some 300 cycles (Intel Optimization Reference Manual, "Mixing Intel AVX and Intel SSE").
 void load_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
-  u32 done = 0;
+  std::optional<Emitter::Far> done;
   if (vector::host_has_avx()) {
     test_uppers(e, cpu);
     vzeroupper(e);
-    e.put(0xE3, 5);  // JRCXZ
-    const u32 dirty = forward_jmp(e);
+    const auto clean = e.jrcxz();
+    const auto dirty = e.jmp_far();
+    e.bind(clean);
     for (u8 i = 0; i < 16; i++) {
       if (i & 8) e.byte(0x44);
       e.put(0x0F, 0x10);  // MOVUPS
       e.modrm(i, var(&cpu.vec.zmm[i]));
     }
-    done = forward_jmp(e);
-    land(e, dirty);
+    done = e.jmp_far();
+    e.bind(dirty);
   }
   for (u8 i = 0; i < 16; i++) vector_move(e, false, i, var(&cpu.vec.zmm[i]));
-  if (done) land(e, done);
+  if (done) e.bind(*done);
   upper_registers_and_masks(e, cpu, false);
-  e.op(0, false, 0x0FAE, 2, var(&cpu.vec.mxcsr));
+  e.ldmxcsr(var(&cpu.vec.mxcsr));
   e.store_imm32(var(&state.vec_live), 1, true);
 }
 
@@ -126,21 +121,14 @@ void save_guest(Emitter& e, cpu::Vcpu& cpu, State& state) {
 constexpr u8 kSaved[] = {rbx, rbp, r12, r13, r14, r15};
 
 void push_saved(Emitter& e) {
-  for (u8 r : kSaved) {
-    if (r & 8) e.byte(0x41);
-    e.byte(0x50 | (r & 7));
-  }
+  for (u8 r : kSaved) e.push(r);
   e.lea(rsp, at(rsp, -8));  // calls from here are aligned
 }
 
 void pop_saved(Emitter& e) {
   e.lea(rsp, at(rsp, 8));
-  for (int i = 5; i >= 0; i--) {
-    const u8 r = kSaved[i];
-    if (r & 8) e.byte(0x41);
-    e.byte(0x58 | (r & 7));
-  }
-  e.byte(0xC3);
+  for (int i = 5; i >= 0; i--) e.pop(kSaved[i]);
+  e.ret();
 }
 
 // A jump whose slot another one has may find its own among those displaced.
@@ -150,26 +138,25 @@ void find_displaced(Emitter& e, State& state, u64 call) {
   e.mov_imm(r10, 0);
   e.op(0xF2, true, 0x0F38F1, r10, rcx);  // CRC32
   static_assert(JumpCache::kVictims == 256);
-  e.op(0, false, 0x0FB6, r10, r10, true);  // MOVZX
+  e.movzx8(r10, r10);
   e.load(r11, var(&state.victims));
   static_assert(sizeof(Victim) == 4 * 8);
   e.lea(r10, at(kNone, r10, 2));
   e.lea(r10, at(r11, r10, 3));
-  constexpr u8 kJrcxz = 0xE3, kJmp = 0xEB;
   e.load(r11, at(r10, offsetof(Victim, negated)));
   e.lea(rcx, at(rcx, r11, 0));
-  e.put(kJrcxz, 2, kJmp, 0);
-  const u32 other = e.size();
+  const auto address = e.jrcxz();
+  const auto other = e.jmp_near();
+  e.bind(address);
   e.load(rcx, var(&state.t0));
   e.load(r11, at(r10, offsetof(Victim, negated_linear)));
   e.lea(rcx, at(rcx, r11, 0));
-  e.put(kJrcxz, 0);
-  const u32 found = e.size();
-  e.patch8(other - 1, static_cast<u8>(e.size() - other));
+  const auto found = e.jrcxz();
+  e.bind(other);
   e.load(r11, var(&state.tmp));
   e.load(r10, var(&state.t0));
   e.jmp(call);
-  e.patch8(found - 1, static_cast<u8>(e.size() - found));
+  e.bind(found);
   e.jmp_mem(at(r10, offsetof(Victim, entry)));
 }
 
@@ -202,23 +189,23 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
   e.load(rsp, var(&state.host_rsp));
   e.load(rdx, var(&state.vec_live));
   e.mov(rsi, r11);
-  e.op(0, true, 0x85, rdx, rdx);
-  const u32 dead = forward(e, kZero);
+  e.test(rdx, rdx);
+  const auto dead = e.jcc(Condition::zero);
   save_vectors(e, cpu, state);
-  land(e, dead);
+  e.bind(dead);
   e.mov_imm(rdi, reinterpret_cast<u64>(self));
   e.mov_imm(rax, reinterpret_cast<u64>(handler));
-  e.op(0, false, 0xFF, 2, rax);
-  e.op(0, true, 0x85, rax, rax);
-  const u32 leave = forward(e, kZero);
+  e.call_reg(rax);
+  e.test(rax, rax);
+  const auto leave = e.jcc(Condition::zero);
   e.store(var(&state.target), rax);
-  e.op(0, true, 0x85, rdx, rdx);
-  const u32 without = forward(e, kZero);
+  e.test(rdx, rdx);
+  const auto without = e.jcc(Condition::zero);
   load_vectors(e, cpu, state);
-  land(e, without);
+  e.bind(without);
   load_guest(e, cpu, state);
 
-  land(e, leave);
+  e.bind(leave);
   pop_saved(e);
   t.indirect = e.pc();
   find_displaced(e, state, t.call);

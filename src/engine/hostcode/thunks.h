@@ -23,23 +23,13 @@ struct ThunkAddresses : Thunks {
 
 // Into `to` and RAX, and back through RAX.
 inline void save_flags(Emitter& e, const u16& to) {
-  e.put(0x9F, 0x0F, 0x90, 0xC0);  // LAHF; SETO AL
-  e.op(0x66, false, 0x89, rax, var(&to));
+  e.lahf_seto();
+  e.store16(var(&to), rax);
 }
 inline void restore_flags(Emitter& e, const u16& from) {
-  e.op(0, false, 0x0FB7, rax, var(&from));  // MOVZX
-  e.put(0x04, 0x7F, 0x9E);                  // ADD AL, 7F: OF; SAHF: the others
+  e.movzx16(rax, var(&from));
+  e.put(0x04, 0x7F, 0x9E);  // ADD AL, 7F: OF; SAHF: the others
 }
-
-// A forward jump under a condition, and where it leads.
-enum Condition : u8 { kBelow = 2, kZero = 4, kNotZero = 5, kAbove = 7 };
-inline u32 forward(Emitter& e, Condition c) {
-  e.put(0x0F, 0x80 | c);
-  const u32 at = e.size();
-  e.imm32(0);
-  return at;
-}
-inline void land(Emitter& e, u32 at) { e.patch32(at, e.size() - (at + 4)); }
 
 // Emits all of them at `out`'s place. `trap_site`: what the handler is called with for `trap`.
 ThunkAddresses emit_thunks(Emitter& out, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self,

@@ -50,7 +50,6 @@ inline void store(u8* p, T v) {
 }
 
 // -- Slow twins' helpers (slow_access.cpp): every mode, page crossings, device memory, faults
-// -----------------------------------
 struct Loaded {
   u64 value;
   bool ok;  // false: cpu.fault is set

@@ -47,7 +47,6 @@ bool in_code(u64 target) {
 }
 
 // -- CALL, RET
-// -------------------------------------------------------------------------------------------------------------
 template <class T>
 [[gnu::cold, gnu::noinline]] bool push_return_slowly(Vcpu& cpu, const Op* op, T rip) {
   if (!push_slow(cpu, op, rip, sizeof(T))) return false;
@@ -166,7 +165,6 @@ const Op* jmp_mem(Vcpu& cpu, const Op* op) {
 }
 
 // -- LOOPcc, JCXZ: T is the counter
-// --------------------------------------------------------------------------------------------
 enum class Counting { loop, loopz, loopnz, jcxz };
 template <class T, Counting C>
 const Op* counted(Vcpu& cpu, const Op* op) {
@@ -189,7 +187,6 @@ Handler choose_counted(unsigned bytes) {
 }
 
 // -- Choice
-// ----------------------------------------------------------------------------------------------------------------------
 template <bool Cross, std::size_t... Cc>
 Handler jcc_of(unsigned cc, std::index_sequence<Cc...>) {
   static constexpr Handler table[] = {jcc<Cc, Cross>...};

@@ -11,6 +11,7 @@
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
+#include "isa/traits.h"
 
 namespace trapline::engine::interpret {
 
@@ -71,46 +72,13 @@ Handler choose_plain(const Insn& insn, const Form& form, u32 key) {
 
 }  // namespace
 
-// Semantics that change neither mode nor flow nor what interrupts may come: the block goes on after them.
 bool block_goes_on(const Insn& insn) {
-  switch (insn.mnemonic) {
-    case ZYDIS_MNEMONIC_CLI:
-    case ZYDIS_MNEMONIC_STAC:
-    case ZYDIS_MNEMONIC_CLAC:
-    case ZYDIS_MNEMONIC_PUSHF:
-    case ZYDIS_MNEMONIC_PUSHFD:
-    case ZYDIS_MNEMONIC_PUSHFQ:
-    case ZYDIS_MNEMONIC_SWAPGS:
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-    case ZYDIS_MNEMONIC_RDPID:
-    case ZYDIS_MNEMONIC_RDRAND:
-    case ZYDIS_MNEMONIC_RDSEED:
-    case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_XGETBV:
-    case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_RDGSBASE:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-    case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-      return true;
-    // In 64-bit mode only FS and GS matter to addressing, and handlers read their bases each time. SS brings a shadow.
-    case ZYDIS_MNEMONIC_MOV:
-      return insn.op[1].kind == Kind::seg ||
-             (insn.op[0].kind == Kind::seg && insn.code_size == isa::CodeSize::bits64 && insn.op[0].reg != u8(Seg::ss));
-    case ZYDIS_MNEMONIC_PUSH:
-      return true;
-    default:
-      return false;
-  }
+  const isa::BlockAfter after = isa::traits(insn.mnemonic).block;
+  if (after != isa::BlockAfter::by_operands) return after == isa::BlockAfter::goes_on;
+  // MOV. In 64-bit mode only FS and GS matter to addressing, and handlers read their bases each time. SS brings a
+  // shadow.
+  return insn.op[1].kind == Kind::seg ||
+         (insn.op[0].kind == Kind::seg && insn.code_size == isa::CodeSize::bits64 && insn.op[0].reg != u8(Seg::ss));
 }
 
 Op& Builder::append(Handler fn, const Insn& insn) {

@@ -7,7 +7,7 @@ namespace trapline::engine::interpret {
 namespace {
 
 // -- MUL, DIV: on the host, the flags with them. RAX holds the flags around the operation, so its operand travels in
-// %[a]. ---------
+// %[a].
 #define TRAPLINE_RAX_RDX(text, accumulator)                                                    \
   asm(TRAPLINE_LOAD_FLAGS "mov %[a], %%" accumulator "\n\t" text " %[b]\n\tmov %%" accumulator \
                           ", %[a]" TRAPLINE_SAVE_FLAGS                                         \
@@ -95,7 +95,7 @@ Outcome div(Vcpu& cpu, const Insn& insn) {
 }
 
 // -- Decimal (SDM Vol. 2: AAA AAD AAM AAS DAA DAS). 64-bit hosts do not have them; undefined flags as Intel leaves
-// them. ------------
+// them.
 constexpr u16 kCarry = 0x100, kAdjust = 0x1000, kOverflow = 1;
 
 void set_flag(Vcpu& cpu, u16 bit, bool on) { cpu.arith = static_cast<u16>(on ? cpu.arith | bit : cpu.arith & ~bit); }
@@ -161,7 +161,6 @@ Outcome salc(Vcpu& cpu, const Insn&) {
 }
 
 // -- CRC32, ADCX, ADOX
-// ---------------------------------------------------------------------------------------------------------
 Outcome crc32(Vcpu& cpu, const Insn& insn) {
   u64 data = 0, crc = cpu.gpr[insn.op[0].reg & 15];
   if (!cpu::load_operand(cpu, insn, insn.op[1], &data)) return Outcome::fault;

@@ -79,7 +79,6 @@ Outcome shift_double(Vcpu& cpu, const Insn& insn) {
 }
 
 // -- BMI: VEX-encoded, so #UD in real and virtual-8086 mode
-// --------------------------------------------------------------------
 bool vex_allowed(const Vcpu& cpu) { return cpu.protected_mode() && !(cpu.sys_flags & cpu::flag::vm); }
 
 struct Operands {

@@ -93,7 +93,8 @@ class Interpreter final : public Engine {
 };
 
 // -- Finding blocks
-// -------------------------------------------------------------------------------------------------------- The block at
+
+// The block at
 // cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
 Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   const cpu::Segment& cs = cpu.seg[static_cast<u8>(Seg::cs)];
@@ -174,7 +175,6 @@ void Interpreter::flush() {
 }
 
 // -- Running
-// ---------------------------------------------------------------------------------------------------------------
 void Interpreter::execute(Vcpu& cpu, Block* block) {
   run_.leave = Leave::boundary;
   run_.pending_link = nullptr;
@@ -339,7 +339,6 @@ bool Interpreter::hot(Vcpu& cpu, Block& block) {
 }
 
 // -- One instruction, with everything that is looked at between two of them
-// -------------------------------------------------------
 Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
   const u32 before = cpu.sys_flags;
   // Behind a load of SS an instruction breakpoint is passed over (SDM Vol. 3A 6.8.3).
@@ -399,7 +398,6 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
 }
 
 // -- Engine
-// -----------------------------------------------------------------------------------------------------------------
 Exit Interpreter::run(Vcpu& cpu, u64 budget) {
   cpu.engine_state = &run_;
   barren_ = 0;

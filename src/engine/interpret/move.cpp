@@ -9,7 +9,6 @@ namespace {
 using Kind = isa::Operand::Kind;
 
 // -- Loads with extension: To register, From memory or register
-// -----------------------------------------------------------
 template <class To, class From>
 const Op* extend_reg(Vcpu& cpu, const Op* op) {
   set<To>(cpu, op->dst, static_cast<To>(get<From>(cpu, op->src)));
@@ -66,7 +65,6 @@ Handler choose_extend_to(const Insn& insn, const Form& form) {
 }
 
 // -- Stores
-// -----------------------------------------------------------------------------------------------------------------
 template <class T, bool Imm>
 [[gnu::cold, gnu::noinline]] const Op* store_slowly(Vcpu& cpu, const Op* op) {
   if (!store_slow(cpu, op, source<Mov, T, Imm>(cpu, op), sizeof(T))) return fault_at(cpu, op);
@@ -126,7 +124,6 @@ Handler mov(const Form& form) {
 }
 
 // -- LEA, XCHG, BSWAP
-// ---------------------------------------------------------------------------------------------------------
 template <class T>
 const Op* lea(Vcpu& cpu, const Op* op) {
   set<T>(cpu, op->dst, static_cast<T>(offset_of(cpu, op)));
@@ -159,7 +156,6 @@ const Op* bswap64(Vcpu& cpu, const Op* op) {
 }
 
 // -- CBW CWDE CDQE, CWD CDQ CQO
-// -------------------------------------------------------------------------------------------------
 template <class To, class From>
 const Op* widen_rax(Vcpu& cpu, const Op* op) {
   set<To>(cpu, 0, static_cast<To>(get<From>(cpu, 0)));
@@ -172,7 +168,6 @@ const Op* sign_to_rdx(Vcpu& cpu, const Op* op) {
 }
 
 // -- SETcc
-// -----------------------------------------------------------------------------------------------------------------------
 template <unsigned Cc>
 const Op* setcc_high(Vcpu& cpu, const Op* op) {
   set<u8>(cpu, op->dst, condition<Cc>(cpu.arith));
@@ -239,7 +234,6 @@ Handler choose_setcc(const Insn& insn) {
 }
 
 // -- Flags and nothing
-// ------------------------------------------------------------------------------------------------------------
 const Op* nop([[maybe_unused]] Vcpu& cpu, const Op* op) { TRAPLINE_NEXT(cpu, op); }
 const Op* clc(Vcpu& cpu, const Op* op) {
   cpu.arith &= 0xfeff;

@@ -7,6 +7,8 @@
 // or leave_after, which set both right.
 #pragma once
 
+#include <cstddef>
+
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
 #include "cpu/vcpu.h"
@@ -50,6 +52,8 @@ struct Op {
 static_assert(sizeof(Op) == 32);
 
 inline constexpr u8 kZero = 16 * 8, kRip = 17 * 8, kScratch = 18 * 8;
+static_assert(offsetof(cpu::ArchState, gpr) == 0 && sizeof(cpu::ArchState::gpr) == kRip &&
+              offsetof(cpu::ArchState, rip) == kRip && offsetof(cpu::ArchState, scratch) == kScratch);
 
 // What the run loop has to do when a chain of blocks ends.
 enum class Leave : u8 { boundary, fault, halt, stop, breakpoint };
@@ -133,7 +137,6 @@ inline void Run::forget_jumps() {
 }
 
 // -- Registers
-// ------------------------------------------------------------------------------------------------------------
 inline u8* reg_at(Vcpu& cpu, u8 offset) { return reinterpret_cast<u8*>(&cpu) + offset; }
 template <class T>
 inline T get(Vcpu& cpu, u8 offset) {
@@ -160,7 +163,8 @@ inline void set(Vcpu& cpu, u8 offset, T v) {
 }
 
 // -- Ways out of the middle (exits.cpp)
-// --------------------------------------------------------------------------------- While it lives, cpu.rip and
+
+// While it lives, cpu.rip and
 // cpu.retired are those before `op`.
 class Exact {
  public:

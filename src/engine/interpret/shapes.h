@@ -157,7 +157,6 @@ const Op* mem_any(Vcpu& cpu, const Op* op) {
 }
 
 // -- Choice
-// -----------------------------------------------------------------------------------------------------------------
 template <class F, class T, bool Imm, bool Locked>
 Handler choose_mem(Address a) {
   if constexpr (Locked) return mem_any<F, T, Imm, true, Address::any>;

@@ -20,12 +20,10 @@ class Writer {
 
   void write(u64 call) {
     save();
-    e_.op(0, true, 0x81, 7, rcx);  // CMP
-    e_.imm32(StringThunks::kMostBytes >> form_.size_log2);
-    slow_if(kAbove);
-    e_.op(0, false, 0xF7, 0, var(&cpu_.sys_flags), 4);  // TEST
-    e_.imm32(cpu::flag::df);
-    slow_if(kNotZero);
+    e_.cmp_imm32(rcx, StringThunks::kMostBytes >> form_.size_log2);
+    slow_if(Condition::above);
+    e_.test_imm32(var(&cpu_.sys_flags), cpu::flag::df);
+    slow_if(Condition::not_zero);
     if (form_.reads_source()) look_up(rax, rsi, false);
     if (form_.has_destination()) look_up(rdx, rdi, !form_.compares());
     if (form_.op == StringOp::lods)
@@ -34,13 +32,13 @@ class Writer {
       repeat();
     restore(!form_.compares());
     leave();
-    for (const u32 at : slow_) land(e_, at);
+    for (const Emitter::Far jump : slow_) e_.bind(jump);
     restore(true);
     e_.jmp(call);
   }
 
  private:
-  void slow_if(Condition c) { slow_.push_back(forward(e_, c)); }
+  void slow_if(Condition c) { slow_.push_back(e_.jcc(c)); }
 
   void save() {
     e_.store(var(&state_.saved_rax), rax);
@@ -58,22 +56,22 @@ class Writer {
   void look_up(u8 to, u8 first, bool write) {
     constexpr u8 kUp = 16, kDown = 28;
     e_.mov(to, first);
-    shift(4, to, kUp);
+    e_.shl(to, kUp);
     if (bits64_) {  // a look-up finds the entry of the canonical address
       e_.mov(r10, to);
-      shift(7, r10, kUp);
-      e_.op(0, true, 0x3B, r10, first);  // CMP
-      slow_if(kNotZero);
+      e_.sar(r10, kUp);
+      e_.cmp(r10, first);
+      slow_if(Condition::not_zero);
     } else {  // what the mode does not see must be 0
       e_.mov32(r10, first);
-      e_.op(0, true, 0x3B, r10, first);  // CMP
-      slow_if(kNotZero);
+      e_.cmp(r10, first);
+      slow_if(Condition::not_zero);
     }
-    shift(5, to, kDown);
+    e_.shr(to, kDown);
     e_.lea(r10, at(first, rcx, form_.size_log2, -1));
-    shift(4, r10, kUp);
-    shift(5, r10, kDown);
-    e_.op(0, true, 0x03, to, r10);  // ADD
+    e_.shl(r10, kUp);
+    e_.shr(r10, kDown);
+    e_.add(to, r10);
     Mem slot = at(kNone, to, 3);
     if (write || !ways_.gs_base) {
       e_.load(r10, var(write ? &state_.write_table : &state_.tables));
@@ -81,31 +79,25 @@ class Writer {
     }
     slot.gs = ways_.gs_base;
     e_.load(to, slot);
-    e_.op(0, true, 0x85, to, to);  // TEST
-    slow_if(kZero);
-  }
-  void shift(u8 op, u8 reg, u8 by) {
-    e_.op(0, true, 0xC1, op, reg);
-    e_.byte(by);
+    e_.test(to, to);
+    slow_if(Condition::zero);
   }
 
   // RAX and RDX have what to add to RSI and RDI. Flags are those of the instruction from then on.
   void repeat() {
     const bool source = form_.reads_source();
-    if (source) e_.op(0, true, 0x03, rsi, rax), e_.op(0, true, 0xF7, 3, rax);
-    e_.op(0, true, 0x03, rdi, rdx), e_.op(0, true, 0xF7, 3, rdx);  // ADD, NEG
+    if (source) e_.add(rsi, rax), e_.neg(rax);
+    e_.add(rdi, rdx), e_.neg(rdx);
     if (!source) e_.load(rax, var(&state_.saved_rax));
     // REP takes its time to start.
-    e_.op(0, true, 0x83, 7, rcx), e_.byte(1);  // CMP
-    const u32 many = forward(e_, kNotZero);
+    e_.cmp_imm8(rcx, 1);
+    const auto many = e_.jcc(Condition::not_zero);
     instruction(false);
     e_.mov_imm(rcx, 0);
-    e_.byte(0xEB);
-    const u32 done = e_.size();
-    e_.byte(0);
-    land(e_, many);
+    const auto done = e_.jmp_near();
+    e_.bind(many);
     instruction(true);
-    e_.patch8(done, static_cast<u8>(e_.size() - (done + 1)));
+    e_.bind(done);
     if (source) e_.lea(rsi, at(rsi, rax, 0), bits64_);
     e_.lea(rdi, at(rdi, rdx, 0), bits64_);
     e_.mov(r15, rcx);
@@ -137,7 +129,7 @@ class Writer {
   const HostWays ways_;
   StringForm form_;
   bool bits64_;
-  std::vector<u32> slow_;
+  std::vector<Emitter::Far> slow_;
 };
 
 }  // namespace

@@ -143,8 +143,9 @@ void TableLowering::tail(Lowering& to, u32 number) {
   const Retry& r = retries_[number];
   Emitter& e = to.cold();
   look_up(e, r.place.base, r.place.disp, r.size, r.write);
-  e.put(Lowering::kJrcxz, 5);
+  const auto failed = e.jrcxz();
   to.jump_hot(r.back);
+  e.bind(failed);
   to.call_site(*r.site, r.place);
 }
 

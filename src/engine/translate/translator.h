@@ -9,6 +9,7 @@
 #include "engine/common/host_space.h"
 #include "engine/hostcode/code_arena.h"
 #include "engine/hostcode/code_cache.h"
+#include "engine/hostcode/deadline_timer.h"
 #include "engine/hostcode/front.h"
 #include "engine/hostcode/listing.h"
 #include "engine/hostcode/lower.h"
@@ -77,9 +78,20 @@ class Translator final : public interpret::Accelerator {
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
   void set_mode(u32 mode, View view);
   void set_view(View view);
+  static void hear_signals(bool timer);
   void adopt_thread();
-  void arm_timer();
+  void leave_thread();
+
+  // make_block.cpp
+  struct Source;
   bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded);
+  bool context_for(u32 mode, u64 linear, bool global, Context* out);
+  CodeCache::Moved move_known(u64 gpa, u32 mode, u64 linear);
+  bool read(Source& source, Context& context);
+  bool collect(const Source& source, const Context& context, const interpret::BlockCache& decoded, u32 key);
+  void describe(Block& block, const Source& source, const Context& context, View view);
+  bool lower(Block& block, const Context& context);
+  bool emit(Block& block, const Context& context);
   bool ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const;
   std::vector<ThunkName> thunk_names() const;
   void dump(const Block& block);
@@ -114,9 +126,7 @@ class Translator final : public interpret::Accelerator {
   std::vector<Page> writable_;      // block by block: the pages in write tables
   const Block* entered_ = nullptr;  // block by block
   u64 dumped_ = 0;                  // bytes, by dump()
-  void* timer_ = nullptr;           // timer_t; sets attention::timer when cpu.timer_deadline has come
-  bool has_timer_ = false;
-  u64 armed_ = ~u64{0};  // the deadline it is set to
+  DeadlineTimer timer_;             // sets attention::timer when cpu.timer_deadline has come
   u64 deadline_ = 0;
   u32 mode_ = 0;
   std::vector<u32> modes_;     // those that have blocks; a mode's tag is its index

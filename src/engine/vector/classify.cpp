@@ -3,10 +3,13 @@
 #include <cpuid.h>
 
 #include "cpu/fpu.h"
+#include "isa/traits.h"
 
 namespace trapline::engine::vector {
 
 namespace {
+
+const isa::Traits& traits(const Decoded& d) { return isa::traits(d.insn.mnemonic); }
 
 struct RegisterFiles {
   bool x87_or_mmx = false, mmx = false, vec = false, mask = false;
@@ -66,45 +69,7 @@ bool uses_mxcsr(const Decoded& d) {
     default:
       break;
   }
-  switch (d.insn.mnemonic) {
-    // MMX conversions have no exception class of their own.
-    case ZYDIS_MNEMONIC_CVTPI2PS:
-    case ZYDIS_MNEMONIC_CVTPS2PI:
-    case ZYDIS_MNEMONIC_CVTTPS2PI:
-    case ZYDIS_MNEMONIC_CVTPD2PI:
-    case ZYDIS_MNEMONIC_CVTTPD2PI:
-    case ZYDIS_MNEMONIC_CVTPI2PD:
-    // Type 4 by their faults, yet they honour DAZ or round or flag.
-    case ZYDIS_MNEMONIC_VFPCLASSPD:
-    case ZYDIS_MNEMONIC_VFPCLASSPS:
-    case ZYDIS_MNEMONIC_VFPCLASSSD:
-    case ZYDIS_MNEMONIC_VFPCLASSSS:
-    case ZYDIS_MNEMONIC_VFPCLASSPH:
-    case ZYDIS_MNEMONIC_VFPCLASSSH:
-    case ZYDIS_MNEMONIC_VRCP14PD:
-    case ZYDIS_MNEMONIC_VRCP14PS:
-    case ZYDIS_MNEMONIC_VRCP14SD:
-    case ZYDIS_MNEMONIC_VRCP14SS:
-    case ZYDIS_MNEMONIC_VRSQRT14PD:
-    case ZYDIS_MNEMONIC_VRSQRT14PS:
-    case ZYDIS_MNEMONIC_VRSQRT14SD:
-    case ZYDIS_MNEMONIC_VRSQRT14SS:
-    case ZYDIS_MNEMONIC_VRCPPH:
-    case ZYDIS_MNEMONIC_VRCPSH:
-    case ZYDIS_MNEMONIC_VRSQRTPH:
-    case ZYDIS_MNEMONIC_VRSQRTSH:
-    case ZYDIS_MNEMONIC_VFMULCPH:
-    case ZYDIS_MNEMONIC_VFMULCSH:
-    case ZYDIS_MNEMONIC_VFCMULCPH:
-    case ZYDIS_MNEMONIC_VFCMULCSH:
-    case ZYDIS_MNEMONIC_VFMADDCPH:
-    case ZYDIS_MNEMONIC_VFMADDCSH:
-    case ZYDIS_MNEMONIC_VFCMADDCPH:
-    case ZYDIS_MNEMONIC_VFCMADDCSH:
-      return true;
-    default:
-      return false;
-  }
+  return traits(d).has(isa::trait::uses_mxcsr);
 }
 
 // Legacy SSE: every 16-byte operand but these must be aligned (exception types 1, 2, 4). VEX and EVEX: type 1 alone.
@@ -119,20 +84,8 @@ u8 alignment(const Decoded& d, isa::Vendor vendor, u16 bytes) {
       break;
   }
   if (d.insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || bytes != 16) return 0;
-  switch (d.insn.mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM:
-    case ZYDIS_MNEMONIC_MASKMOVDQU:
-      return 0;
-    default:
-      return vendor == isa::Vendor::amd && d.insn.meta.isa_ext == ZYDIS_ISA_EXT_SHA ? 0 : 15;
-  }
+  if (traits(d).has(isa::trait::unaligned)) return 0;
+  return vendor == isa::Vendor::amd && d.insn.meta.isa_ext == ZYDIS_ISA_EXT_SHA ? 0 : 15;
 }
 
 // The "no fault suppression" types access the whole operand whatever the opmask says.
@@ -151,30 +104,7 @@ bool suppresses_faults(const Decoded& d) {
     default:
       break;
   }
-  switch (d.insn.mnemonic) {
-    // E4NF by the manual, E4 in the decoder's tables.
-    case ZYDIS_MNEMONIC_VCVTNE2PS2BF16:
-    case ZYDIS_MNEMONIC_VDBPSADBW:
-    case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
-    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB:
-      return false;
-    default:
-      return true;
-  }
-}
-
-// One opmask bit governs four bytes of the operand here, though its elements are narrower.
-bool mask_by_dword(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_VPDPBUSD:
-    case ZYDIS_MNEMONIC_VPDPBUSDS:
-    case ZYDIS_MNEMONIC_VPDPWSSD:
-    case ZYDIS_MNEMONIC_VPDPWSSDS:
-    case ZYDIS_MNEMONIC_VDPBF16PS:
-      return true;
-    default:
-      return false;
-  }
+  return !traits(d).has(isa::trait::whole_operand);
 }
 
 u8 broadcast_factor(ZydisBroadcastMode mode) {
@@ -281,7 +211,8 @@ bool classify_vsib(const Decoded& d, const ZydisDecodedOperand& mem, VectorOp& o
 bool classify_opmasked(const Decoded& d, const ZydisDecodedOperand& mem, bool store, VectorOp& out) {
   const auto set = [&](Kind k) { out.kind = static_cast<u8>(k); };
   out.mask_reg = opmask_of(d);
-  out.element_bytes = static_cast<u8>(mask_by_dword(d.insn.mnemonic) && mem.size >= 32 ? 4 : mem.element_size / 8);
+  out.element_bytes =
+      static_cast<u8>(traits(d).has(isa::trait::dword_mask) && mem.size >= 32 ? 4 : mem.element_size / 8);
   if (out.element_bytes == 0 || out.mem_bytes % out.element_bytes != 0) return false;
   out.count = static_cast<u8>(out.mem_bytes / out.element_bytes * broadcast_factor(d.insn.avx.broadcast.mode));
   if (out.mask_reg == 0 || (!store && !suppresses_faults(d))) return true;
@@ -347,22 +278,6 @@ bool classify_memory(const Decoded& d, isa::Vendor vendor, VectorOp& out) {
   return true;
 }
 
-// x87 instructions that do not look at pending exceptions first (SDM Vol. 1 8.3.12).
-bool is_nonwaiting(ZydisMnemonic m) {
-  switch (m) {
-    case ZYDIS_MNEMONIC_FNSTCW:
-    case ZYDIS_MNEMONIC_FNSTSW:
-    case ZYDIS_MNEMONIC_FENI8087_NOP:
-    case ZYDIS_MNEMONIC_FDISI8087_NOP:
-    case ZYDIS_MNEMONIC_FSETPM287_NOP:
-      return true;
-    default:
-      return false;
-  }
-}
-// Control instructions leave FIP, FDP and FOP alone.
-bool is_control(ZydisMnemonic m) { return is_nonwaiting(m) || m == ZYDIS_MNEMONIC_FLDCW; }
-
 bool fdp_on_exception_only() {
   static const bool value = [] {
     u32 a, b = 0, c, d;
@@ -375,8 +290,8 @@ void classify_x87(const Decoded& d, const RegisterFiles& f, VectorOp& out) {
   // CVTPI2PS enters MMX state even from memory, but does not look at pending exceptions then.
   if (!f.x87_or_mmx && d.insn.mnemonic != ZYDIS_MNEMONIC_CVTPI2PS) return;
   out.flags |= flag::x87;
-  if (f.x87_or_mmx && !is_nonwaiting(d.insn.mnemonic)) out.flags |= flag::waits;
-  if (!is_x87(d) || is_control(d.insn.mnemonic)) return;
+  if (f.x87_or_mmx && !traits(d).has(isa::trait::nonwaiting)) out.flags |= flag::waits;
+  if (!is_x87(d) || traits(d).has(isa::trait::keeps_pointers)) return;
   out.flags |= flag::pointers;
   if (fdp_on_exception_only()) out.flags |= flag::fdp_on_exception_only;
   const auto& m = d.insn.raw.modrm;
@@ -423,35 +338,7 @@ bool is_vector(const Decoded& d) {
     default:
       return false;
   }
-  switch (d.insn.mnemonic) {
-    case ZYDIS_MNEMONIC_SFENCE:
-    case ZYDIS_MNEMONIC_LFENCE:
-    case ZYDIS_MNEMONIC_MFENCE:
-    case ZYDIS_MNEMONIC_PAUSE:
-    case ZYDIS_MNEMONIC_POPCNT:
-    // cpu/fpu.h has these.
-    case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_STMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR:
-    case ZYDIS_MNEMONIC_VSTMXCSR:
-    case ZYDIS_MNEMONIC_FXSAVE:
-    case ZYDIS_MNEMONIC_FXSAVE64:
-    case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64:
-    case ZYDIS_MNEMONIC_EMMS:
-    case ZYDIS_MNEMONIC_FNINIT:
-    case ZYDIS_MNEMONIC_FNCLEX:
-    case ZYDIS_MNEMONIC_FWAIT:
-    case ZYDIS_MNEMONIC_FNSAVE:
-    case ZYDIS_MNEMONIC_FRSTOR:
-    case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FLDENV:
-    case ZYDIS_MNEMONIC_VZEROUPPER:
-    case ZYDIS_MNEMONIC_VZEROALL:
-      return false;
-    default:
-      return true;
-  }
+  return traits(d).semantics != isa::Semantics::fpu && !traits(d).has(isa::trait::not_vector);
 }
 
 bool classify(const Decoded& d, isa::Vendor vendor, VectorOp& out) {

@@ -1,75 +1,10 @@
-// Encodings: Intel SDM Vol. 2A sections 2.1 (legacy, REX), 2.3 (VEX), 2.7 (EVEX).
 #include "engine/vector/encode.h"
+
+#include "engine/hostcode/reencode.h"
 
 namespace trapline::engine::vector {
 
 namespace {
-
-constexpr u8 kRsi = 6;
-
-// Register numbers by encoding field, with the general registers replaced.
-struct Fields {
-  u8 reg, rm, vvvv = 0;
-  bool memory;
-};
-
-Fields fields_of(const Decoded& d) {
-  const auto& raw = d.insn.raw;
-  Fields f{.reg = raw.modrm.reg, .rm = raw.modrm.rm, .memory = raw.modrm.mod != 3};
-  for (u8 i = 0; i < d.insn.operand_count; i++) {
-    const ZydisDecodedOperand& op = d.op[i];
-    if (op.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
-    const u8 id = static_cast<u8>(ZydisRegisterGetId(op.reg.value));
-    if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) f.reg = is_gpr(op) ? kRegField : id;
-    if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) f.rm = is_gpr(op) ? kRmField : id;
-    if (op.encoding == ZYDIS_OPERAND_ENCODING_NDSNDD) f.vvvv = id;
-  }
-  if (f.memory) f.rm = kRsi;
-  return f;
-}
-
-void put_modrm(const Fields& f, Code& out) { out.byte((f.memory ? 0 : 0xC0) | (f.reg & 7) << 3 | (f.rm & 7)); }
-
-void put_legacy(const Decoded& d, const Fields& f, bool wide, Code& out) {
-  bool operand_size = d.insn.mnemonic == ZYDIS_MNEMONIC_CRC32 && d.insn.operand_width == 16;
-  for (u8 i = 0; i < d.insn.raw.prefix_count; i++)
-    if (d.insn.raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY) {
-      if (d.insn.raw.prefixes[i].value == 0x66)
-        operand_size = true;
-      else
-        out.byte(d.insn.raw.prefixes[i].value);
-    }
-  if (operand_size) out.byte(0x66);
-  const unsigned rex = (wide ? 8 : 0) | (f.reg & 8) >> 1 | (f.rm & 8) >> 3;
-  if (rex) out.byte(0x40 | rex);
-  if (d.insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT) out.byte(0x0F);
-  if (d.insn.opcode_map == ZYDIS_OPCODE_MAP_0F38) out.byte(0x38);
-  if (d.insn.opcode_map == ZYDIS_OPCODE_MAP_0F3A) out.byte(0x3A);
-  out.byte(d.insn.opcode);
-}
-
-void put_vex(const Decoded& d, const Fields& f, bool wide, Code& out) {
-  const auto& v = d.insn.raw.vex;
-  out.put(0xC4, (f.reg & 8 ? 0 : 0x80) | 0x40 | (f.rm & 8 ? 0 : 0x20) | v.m_mmmm,
-          (wide ? 0x80 : 0) | (~f.vvvv & 15) << 3 | v.L << 2 | v.pp, d.insn.opcode);
-}
-
-void put_evex(const Decoded& d, const Fields& f, bool wide, Code& out) {
-  const auto& e = d.insn.raw.evex;
-  out.put(0x62,
-          (f.reg & 8 ? 0 : 0x80) | (f.rm & 16 ? 0 : 0x40) | (f.rm & 8 ? 0 : 0x20) | (f.reg & 16 ? 0 : 0x10) | e.mmm,
-          (wide ? 0x80 : 0) | (~f.vvvv & 15) << 3 | 4 | e.pp,
-          e.z << 7 | e.L2 << 6 | e.L << 5 | e.b << 4 | (f.vvvv & 16 ? 0 : 8) | e.aaa, d.insn.opcode);
-}
-
-// Bytes after ModRM, SIB and displacement.
-void put_immediates(const Decoded& d, const u8* source, Code& out) {
-  const auto& raw = d.insn.raw;
-  unsigned at = raw.modrm.offset + 1u;
-  if (d.insn.attributes & ZYDIS_ATTRIB_HAS_SIB) at++;
-  at += raw.disp.size / 8;
-  for (; at < d.insn.length; at++) out.byte(source[at] & immediate_mask(d));
-}
 
 bool w_bit(const Decoded& d) {
   switch (d.insn.encoding) {
@@ -80,18 +15,6 @@ bool w_bit(const Decoded& d) {
     default:
       return d.insn.attributes & ZYDIS_ATTRIB_HAS_REX && d.insn.raw.rex.W;
   }
-}
-
-void put_all(const Decoded& d, const u8* source, bool wide, Code& out) {
-  const Fields f = fields_of(d);
-  if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
-    put_vex(d, f, wide, out);
-  else if (d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
-    put_evex(d, f, wide, out);
-  else
-    put_legacy(d, f, wide, out);
-  put_modrm(f, out);
-  put_immediates(d, source, out);
 }
 
 bool same_operand(const ZydisDecodedOperand& a, const ZydisDecodedOperand& b) {
@@ -117,6 +40,37 @@ bool same_instruction(const Decoded& d, const u8* bytes, std::size_t size) {
     if (!same_operand(d.op[i], n.op[i])) return false;
   }
   return true;
+}
+
+// The unit's form: memory at [rsi], general registers by field.
+hostcode::Fields unit_fields(const Decoded& d) {
+  hostcode::Fields f = hostcode::guest_fields(d);
+  for (u8 i = 0; i < d.insn.operand_count; i++) {
+    if (!is_gpr(d.op[i])) continue;
+    if (d.op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) f.reg = kRegField;
+    if (d.op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) f.rm = kRmField;
+  }
+  if (f.memory) f.mem = hostcode::at(hostcode::rsi);
+  return f;
+}
+
+// Outside 64-bit mode W is ignored where it would select a 64-bit general register, and an opcode bit elsewhere: the
+// second try. True: `wide` and `attempt` are the one whose result means the same.
+bool try_both(const Decoded& d, const u8* source, bool* wide, hostcode::Emitter& attempt) {
+  const hostcode::Fields fields = unit_fields(d);
+  for (const bool w : {w_bit(d), false}) {
+    attempt.begin(0);
+    hostcode::reencode_with(d, source, fields, w, attempt);
+    *wide = w;
+    if (same_instruction(d, attempt.data(), attempt.size())) return true;
+  }
+  return false;
+}
+
+// Large, and used for a moment.
+hostcode::Emitter& workbench() {
+  static thread_local hostcode::Emitter emitter;
+  return emitter;
 }
 
 }  // namespace
@@ -168,26 +122,16 @@ u8 immediate_mask(const Decoded& d) {
 
 std::optional<bool> w_in_64_bit_mode(const Decoded& d, const u8* source) {
   if (d.insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return w_bit(d);
-  for (const bool wide : {w_bit(d), false}) {
-    Code attempt;
-    put_all(d, source, wide, attempt);
-    if (!attempt.overflowed() && same_instruction(d, attempt.data(), attempt.size())) return wide;
-  }
-  return std::nullopt;
+  bool wide;
+  return try_both(d, source, &wide, workbench()) ? std::optional{wide} : std::nullopt;
 }
 
 bool rebuild(const Decoded& d, const u8* source, Code& out) {
-  // Outside 64-bit mode W is ignored where it would select a 64-bit general register, and an opcode bit elsewhere: the
-  // second try.
-  for (const bool wide : {w_bit(d), false}) {
-    Code attempt;
-    put_all(d, source, wide, attempt);
-    if (!attempt.overflowed() && same_instruction(d, attempt.data(), attempt.size())) {
-      for (std::size_t i = 0; i < attempt.size(); i++) out.byte(attempt.data()[i]);
-      return true;
-    }
-  }
-  return false;
+  bool wide;
+  hostcode::Emitter& attempt = workbench();
+  if (!try_both(d, source, &wide, attempt)) return false;
+  for (u32 i = 0; i < attempt.size(); i++) out.byte(attempt.data()[i]);
+  return true;
 }
 
 }  // namespace trapline::engine::vector

@@ -42,7 +42,7 @@ u64 active_elements(const Vcpu& cpu, const VectorOp& op) {
 
 // An operand is one access: its elements lie behind its first byte, past 4 GiB even if addresses have 32 bits. `wrap`:
 // those that go byte by byte, whose every address is cut.
-struct Place {
+struct Target {
   Vcpu& cpu;
   isa::Seg seg;
   u64 offset;
@@ -67,7 +67,7 @@ struct Place {
 
 u64 address_mask(u8 address_bytes) { return address_bytes == 8 ? ~u64{0} : address_bytes == 4 ? 0xffffffff : 0xffff; }
 
-Outcome masked_load(const Place& at, const VectorOp& op) {
+Outcome masked_load(const Target& at, const VectorOp& op) {
   alignas(64) u8 scratch[64] = {};
   const u64 active = active_elements(at.cpu, op);
   const unsigned n = op.element_bytes;
@@ -78,7 +78,7 @@ Outcome masked_load(const Place& at, const VectorOp& op) {
   return run(at.cpu, op, scratch);
 }
 
-Outcome store_active(const Place& at, const VectorOp& op, u64 active, const u8* bytes) {
+Outcome store_active(const Target& at, const VectorOp& op, u64 active, const u8* bytes) {
   const unsigned n = op.element_bytes;
   for (u64 left = active; left; left &= left - 1) {
     const unsigned j = static_cast<unsigned>(__builtin_ctzll(left)) * n;
@@ -87,7 +87,7 @@ Outcome store_active(const Place& at, const VectorOp& op, u64 active, const u8* 
   return Outcome::next;
 }
 
-bool probe_active(const Place& at, const VectorOp& op, u64 active) {
+bool probe_active(const Target& at, const VectorOp& op, u64 active) {
   for (u64 left = active; left; left &= left - 1)
     if (!at.probe_write(static_cast<unsigned>(__builtin_ctzll(left)) * op.element_bytes, op.element_bytes))
       return false;
@@ -96,7 +96,7 @@ bool probe_active(const Place& at, const VectorOp& op, u64 active) {
 
 // The instruction itself changes nothing but scratch and MXCSR. Intel: its #XM comes before the store's faults; AMD:
 // behind.
-Outcome masked_store(const Place& at, const VectorOp& op) {
+Outcome masked_store(const Target& at, const VectorOp& op) {
   const u64 active = active_elements(at.cpu, op);
   const u32 mxcsr = at.cpu.vec.mxcsr;
   const bool whole = op.flags & flag::no_suppression;
@@ -113,7 +113,7 @@ Outcome masked_store(const Place& at, const VectorOp& op) {
 // MASKMOV: which bytes are active shows where two different backgrounds end up equal. Faults of those that are not are
 // left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): AMD's processors check the whole by halves of 8 bytes,
 // whatever the mask.
-Outcome mask_move(const Place& at, const VectorOp& op) {
+Outcome mask_move(const Target& at, const VectorOp& op) {
   for (unsigned half = 0; amd(at.cpu) && half < op.mem_bytes; half += 8)
     if (!at.probe_write(half, 8)) return Outcome::fault;
   alignas(64) u8 zeros[64] = {}, ones[64];
@@ -212,7 +212,7 @@ Outcome stopped_at_element(const Vcpu& cpu, bool any_done) {
 Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   const Kind kind = static_cast<Kind>(op.kind);
   const bool write = writes(kind);
-  Place at{cpu, insn.mem.seg, 0};
+  Target at{cpu, insn.mem.seg, 0};
   if (kind == Kind::mask_move) {  // the address is implied: rDI
     at.wrap = address_mask(insn.address_bytes);
     if (at.seg == isa::Seg::none) at.seg = isa::Seg::ds;
@@ -252,7 +252,7 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
       mask.clear(i);
       continue;
     }
-    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
+    const Target at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
     u8 element[8];
     u64 linear;
     if (!at.linear(0, op.element_bytes, Access::read, linear)) return stopped_at_element(cpu, any_done);
@@ -279,7 +279,7 @@ Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   bool any_done = false;
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
-    const Place at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
+    const Target at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
     u64 linear;
     if (!at.linear(0, op.element_bytes, Access::write, linear)) return stopped_at_element(cpu, any_done);
     if (u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_write))

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <iterator>
+#include <type_traits>
 
 #include "engine/verify/bytes.h"
 
@@ -14,7 +15,11 @@ namespace {
 constexpr const char* kGpr[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 constexpr const char* kSegment[8] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
-constexpr const char* kControl[6] = {"cr0", "cr2", "cr3", "cr4", "efer", "xcr0"};
+constexpr struct {
+  const char* name;
+  u64 cpu::ArchState::*member;
+} kControl[] = {{"cr0", &cpu::ArchState::cr0}, {"cr2", &cpu::ArchState::cr2},   {"cr3", &cpu::ArchState::cr3},
+                {"cr4", &cpu::ArchState::cr4}, {"efer", &cpu::ArchState::efer}, {"xcr0", &cpu::ArchState::xcr0}};
 constexpr u32 kX87Header = 5;  // FCW, FSW, abridged FTW; the pointers are beside the image
 
 template <class T>
@@ -27,6 +32,8 @@ bool same_segment(const cpu::Segment& a, const cpu::Segment& b) {
          a.linear_base == b.linear_base && a.usable == b.usable;
 }
 
+const cpu::Segment& segment(const cpu::ArchState& s, unsigned i) { return i < 6 ? s.seg[i] : i == 6 ? s.ldtr : s.tr; }
+
 const u8* x87_register(const cpu::X87State& x, unsigned i) { return x.image + 32 + 16 * i; }
 
 bool same_x87(const cpu::X87State& a, const cpu::X87State& b) {
@@ -34,10 +41,6 @@ bool same_x87(const cpu::X87State& a, const cpu::X87State& b) {
   for (unsigned i = 0; i < 8; i++)
     if (std::memcmp(x87_register(a, i), x87_register(b, i), 10) != 0) return false;
   return a.fip == b.fip && a.fdp == b.fdp && a.fop == b.fop && a.fcs == b.fcs && a.fds == b.fds;
-}
-
-bool same_table(const cpu::TableRegister& a, const cpu::TableRegister& b) {
-  return a.base == b.base && a.limit == b.limit;
 }
 
 // The shadow of an STI: a translated block that ends with one has dropped it already, which the manual allows nobody to
@@ -90,48 +93,23 @@ class List {
 
 }  // namespace
 
+// The state is copied by its bytes: what follows it in the derived structures does not begin in its padding.
 void Registers::capture(const cpu::Vcpu& c) {
-  std::memcpy(gpr, c.gpr, sizeof gpr);
-  rip = c.rip, linear_mask = c.linear_mask, retired = c.retired, timer_deadline = c.timer_deadline;
-  sys_flags = c.sys_flags, need_read = c.need_read, need_write = c.need_write, need_fetch = c.need_fetch;
-  debug_hits = c.debug_hits, arith = c.arith, cpl = c.cpl, mode = c.mode, activity = c.activity;
-  interrupt_shadow = c.interrupt_shadow, nmi_blocked = c.nmi_blocked;
-  interrupt_waiting = c.interrupt_waiting, nmi_waiting = c.nmi_waiting;
-  for (unsigned i = 0; i < 6; i++) seg[i] = c.seg[i];
-  seg[6] = c.ldtr, seg[7] = c.tr;
-  gdtr = c.gdtr, idtr = c.idtr;
-  control[0] = c.cr0, control[1] = c.cr2, control[2] = c.cr3, control[3] = c.cr4;
-  control[4] = c.efer, control[5] = c.xcr0;
-  std::memcpy(pdpte, c.pdpte, sizeof pdpte);
-  debug = c.debug, fault = c.fault;
-  copy(&msr, &c.msr, sizeof msr), copy(&vec, &c.vec, sizeof vec), copy(&x87, &c.x87, sizeof x87),
-      copy(&count, &c.count, sizeof count);
+  copy(static_cast<cpu::ArchState*>(this), static_cast<const cpu::ArchState*>(&c), sizeof(cpu::ArchState));
+  linear_mask = c.linear_mask, timer_deadline = c.timer_deadline, mode = c.mode;
+  need_read = c.need_read, need_write = c.need_write, need_fetch = c.need_fetch;
+  debug_hits = c.debug_hits, fault = c.fault;
   last_pause = c.last_pause, pauses = c.pauses;
+  copy(&count, &c.count, sizeof count);
 }
 
 void Registers::restore(cpu::Vcpu& c) const {
-  std::memcpy(c.gpr, gpr, sizeof gpr);
-  c.rip = rip, c.linear_mask = linear_mask, c.retired = retired, c.timer_deadline = timer_deadline;
-  c.sys_flags = sys_flags, c.need_read = need_read, c.need_write = need_write, c.need_fetch = need_fetch;
-  c.debug_hits = debug_hits, c.arith = arith, c.cpl = cpl, c.mode = mode, c.activity = activity;
-  c.interrupt_shadow = interrupt_shadow, c.nmi_blocked = nmi_blocked;
-  c.interrupt_waiting = interrupt_waiting, c.nmi_waiting = nmi_waiting;
-  for (unsigned i = 0; i < 6; i++) c.seg[i] = seg[i];
-  c.ldtr = seg[6], c.tr = seg[7];
-  c.gdtr = gdtr, c.idtr = idtr;
-  c.cr0 = control[0], c.cr2 = control[1], c.cr3 = control[2], c.cr4 = control[3];
-  c.efer = control[4], c.xcr0 = control[5];
-  std::memcpy(c.pdpte, pdpte, sizeof pdpte);
-  c.debug = debug, c.fault = fault;
-  copy(&c.msr, &msr, sizeof c.msr), copy(&c.vec, &vec, sizeof c.vec), copy(&c.x87, &x87, sizeof c.x87),
-      copy(&c.count, &count, sizeof c.count);
+  copy(static_cast<cpu::ArchState*>(&c), static_cast<const cpu::ArchState*>(this), sizeof(cpu::ArchState));
+  c.linear_mask = linear_mask, c.timer_deadline = timer_deadline, c.mode = mode;
+  c.need_read = need_read, c.need_write = need_write, c.need_fetch = need_fetch;
+  c.debug_hits = debug_hits, c.fault = fault;
   c.last_pause = last_pause, c.pauses = pauses;
-}
-
-u32 Registers::rflags() const {
-  using namespace cpu;
-  const u32 a = arith;
-  return sys_flags | flag::fixed | (a >> 8 & (flag::cf | flag::pf | flag::af | flag::zf | flag::sf)) | (a & 1) << 11;
+  copy(&c.count, &count, sizeof count);
 }
 
 bool equal(const cpu::Vcpu& c, const Registers& t) {
@@ -141,13 +119,13 @@ bool equal(const cpu::Vcpu& c, const Registers& t) {
       c.need_read != t.need_read || c.need_write != t.need_write || c.need_fetch != t.need_fetch)
     return false;
   if (!same_shadow(c.interrupt_shadow, t.interrupt_shadow) || c.nmi_blocked != t.nmi_blocked) return false;
-  for (unsigned i = 0; i < 6; i++)
-    if (!same_segment(c.seg[i], t.seg[i])) return false;
-  if (!same_segment(c.ldtr, t.seg[6]) || !same_segment(c.tr, t.seg[7])) return false;
-  if (!same_table(c.gdtr, t.gdtr) || !same_table(c.idtr, t.idtr)) return false;
-  const u64 control[6] = {c.cr0, c.cr2, c.cr3, c.cr4, c.efer, c.xcr0};
-  return same(control, t.control) && same(c.pdpte, t.pdpte) && same(c.debug, t.debug) && same(c.msr, t.msr) &&
-         same(c.vec.zmm, t.vec.zmm) && same(c.vec.k, t.vec.k) && c.vec.mxcsr == t.vec.mxcsr && same_x87(c.x87, t.x87);
+  for (unsigned i = 0; i < 8; i++)
+    if (!same_segment(segment(c, i), segment(t, i))) return false;
+  for (const auto& control : kControl)
+    if (c.*control.member != t.*control.member) return false;
+  return c.gdtr == t.gdtr && c.idtr == t.idtr && same(c.pdpte, t.pdpte) && same(c.debug, t.debug) &&
+         same(c.msr, t.msr) && same(c.vec.zmm, t.vec.zmm) && same(c.vec.k, t.vec.k) && c.vec.mxcsr == t.vec.mxcsr &&
+         same_x87(c.x87, t.x87);
 }
 
 std::vector<Difference> differences(const Registers& before, const Registers& reference, const Registers& translated) {
@@ -156,12 +134,12 @@ std::vector<Difference> differences(const Registers& before, const Registers& re
   list.number("rflags", flags);
   for (unsigned i = 0; i < 16; i++) list.number(kGpr[i], [&](const Registers& r) { return r.gpr[i]; });
   list.number("instructions retired", [](const Registers& r) { return r.retired; });
-  for (unsigned i = 0; i < 8; i++) list.add(kSegment[i], [&](const Registers& r) { return text_of(r.seg[i]); });
+  for (unsigned i = 0; i < 8; i++) list.add(kSegment[i], [&](const Registers& r) { return text_of(segment(r, i)); });
   list.number("gdtr base", [](const Registers& r) { return r.gdtr.base; });
   list.number("gdtr limit", [](const Registers& r) { return r.gdtr.limit; });
   list.number("idtr base", [](const Registers& r) { return r.idtr.base; });
   list.number("idtr limit", [](const Registers& r) { return r.idtr.limit; });
-  for (unsigned i = 0; i < 6; i++) list.number(kControl[i], [&](const Registers& r) { return r.control[i]; });
+  for (const auto& control : kControl) list.number(control.name, [&](const Registers& r) { return r.*control.member; });
   for (unsigned i = 0; i < 4; i++)
     list.number(fmt::format("dr{}", i), [&](const Registers& r) { return r.debug.dr[i]; });
   list.number("dr6", [](const Registers& r) { return r.debug.dr6; });
@@ -204,9 +182,9 @@ std::string describe(const Registers& r) {
   for (unsigned i = 0; i < 16; i++) fmt::format_to(out, "  {:3} {:016x}{}", kGpr[i], r.gpr[i], i % 4 == 3 ? "\n" : "");
   fmt::format_to(out, "  rip {:016x}  rflags {:x}  ring {}  instructions retired {}\n", r.rip, r.rflags(), r.cpl,
                  r.retired);
-  fmt::format_to(out, "  cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  efer {:x}  xcr0 {:x}\n", r.control[0], r.control[1],
-                 r.control[2], r.control[3], r.control[4], r.control[5]);
-  for (unsigned i = 0; i < 8; i++) fmt::format_to(out, "  {:4} {}\n", kSegment[i], text_of(r.seg[i]));
+  for (const auto& control : kControl) fmt::format_to(out, "  {} {:x}", control.name, r.*control.member);
+  text += "\n";
+  for (unsigned i = 0; i < 8; i++) fmt::format_to(out, "  {:4} {}\n", kSegment[i], text_of(segment(r, i)));
   static constexpr u8 kZero[64] = {};
   unsigned column = 0;
   for (unsigned i = 0; i < 32; i++) {

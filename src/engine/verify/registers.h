@@ -8,22 +8,11 @@
 
 namespace trapline::engine::verify {
 
-struct Registers {
-  u64 gpr[16], rip, linear_mask, retired, timer_deadline;
-  u32 sys_flags, need_read, need_write, need_fetch, debug_hits;
-  u16 arith;
-  u8 cpl;
+// The architectural state, what follows from it, and what the engines count.
+struct Registers : cpu::ArchState {
+  alignas(64) u64 linear_mask, timer_deadline;
+  u32 need_read, need_write, need_fetch, debug_hits;
   cpu::Mode mode;
-  cpu::Activity activity;
-  bool interrupt_shadow, nmi_blocked, interrupt_waiting, nmi_waiting;
-  cpu::Segment seg[8];  // by isa::Seg, then LDTR and TR
-  cpu::TableRegister gdtr, idtr;
-  u64 control[6];  // CR0, CR2, CR3, CR4, EFER, XCR0
-  u64 pdpte[4];
-  cpu::DebugRegisters debug;
-  cpu::Msrs msr;
-  cpu::VectorState vec;
-  cpu::X87State x87;
   cpu::Fault fault;
   u64 last_pause;
   u32 pauses;
@@ -32,7 +21,6 @@ struct Registers {
   // x87 state must be parked.
   void capture(const cpu::Vcpu& cpu);
   void restore(cpu::Vcpu& cpu) const;
-  u32 rflags() const;
 };
 
 // One register that differs.

@@ -27,7 +27,7 @@ function place(section, offset) {
 }
 const functionName = (f) => f < 0 ? "" : image.functions[f][0];
 
-// ---- state in the address: a view can be linked to
+// -- state in the address: a view can be linked to
 function readHash() {
   const p = new URLSearchParams(location.hash.slice(1));
   const set = (name, all) => new Set(p.has(name) ? p.get(name).split(",").filter((x) => all.includes(x)) : all);
@@ -70,7 +70,7 @@ function apply() {
   drawAll();
 }
 
-// ---- tiles, notes
+// -- tiles, notes
 function drawHead() {
   $("file").replaceChildren(element("b", "", image.name), document.createTextNode("  " + image.format + " · judged as " + image.bits + "-bit code of ring " + image.ring));
   document.title = "Trapline scan: " + image.name;
@@ -111,7 +111,7 @@ function drawHead() {
   }
 }
 
-// ---- chips and instructions
+// -- chips and instructions
 function chips(id, all, set, labels) {
   $(id).replaceChildren(...all.map((name) => {
     const b = element("button", "", labels ? labels[name] : name);
@@ -151,7 +151,7 @@ function drawInstructions() {
   }));
 }
 
-// ---- the list: only the rows in sight exist
+// -- the list: only the rows in sight exist
 function drawRows() {
   const list = $("list"), first = Math.max(0, Math.floor(list.scrollTop / ROW_HEIGHT) - 6);
   const count = Math.ceil(list.clientHeight / ROW_HEIGHT) + 12;
@@ -187,7 +187,7 @@ function select(i, scroll) {
   drawStrip();
 }
 
-// ---- canvases
+// -- canvases
 function paper(id, height) {
   const c = $(id), ratio = window.devicePixelRatio || 1, w = c.clientWidth;
   c.style.height = height + "px";
@@ -339,7 +339,7 @@ function pan(from, size) {
   drawStrip();
 }
 
-// ---- treemap: squarified (Bruls, Huizing and van Wijk 2000)
+// -- treemap: squarified (Bruls, Huizing and van Wijk 2000)
 let boxes = [], weight = "findings", inside = -1;
 function squarify(items, x, y, w, h, out) {
   let total = items.reduce((a, i) => a + i.weight, 0), at = 0;
@@ -423,7 +423,7 @@ function drawAll() {
   drawTreemap();
 }
 
-// ---- input
+// -- input
 function tip(text, event) {
   const t = $("tip");
   t.style.opacity = text ? 1 : 0;

@@ -194,16 +194,15 @@ struct BareVm {
   std::string try_fetch(u64 linear) { return outcome(fetch_lookup(cpu, linear) != nullptr); }
 
   // One instruction by its bytes; RIP is not advanced.
-  Outcome execute(std::initializer_list<u8> bytes) {
+  Outcome execute(const std::vector<u8>& b) {
     isa::Insn insn;
-    const std::vector<u8> b(bytes);
     if (isa::decode(b.data(), b.size(), cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok)
       return cpu.raise_ud();
     const Semantic semantic = find_semantic(insn);
     if (!semantic) return cpu.raise_ud();
     return semantic(cpu, insn);
   }
-  std::string run(std::initializer_list<u8> bytes) {
+  std::string run(const std::vector<u8>& bytes) {
     switch (execute(bytes)) {
       case Outcome::fault:
         return outcome(false);

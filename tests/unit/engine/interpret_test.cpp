@@ -47,6 +47,17 @@ TEST(Interpret, CmpxchgLoadsTheAccumulatorWhenDifferent) {
   EXPECT_FALSE(vm.cpu.rflags() & flag::zf);
 }
 
+// Its displacement fits no operand of an op: the address goes through a register of the engine's own.
+TEST(Interpret, FullAddressesLeaveEverythingElseAlone) {
+  InterpretVm vm{Start::long64};
+  // or al,0xff; mov al,[0xffff000000200000]; hlt: not canonical, so that a handler sees the state
+  vm.run({0x0c, 0xff, 0x48, 0xa0, 0, 0, 0x20, 0, 0, 0, 0xff, 0xff, kHlt});
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(vm.cpu.cpl, 0);
+  EXPECT_EQ(vm.at<u64>(vm.reg(rsp) + 8), vm.kCode + 2);
+  EXPECT_EQ(vm.at<u64>(vm.reg(rsp) + 24) & flag::arith, flag::sf | flag::pf);
+}
+
 TEST(Interpret, BitStringsReachBelowTheirBase) {
   InterpretVm vm{Start::long64};
   vm.reg(rdi) = vm.kData;

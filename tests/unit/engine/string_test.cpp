@@ -21,6 +21,8 @@ struct StringOp {
   Halves before;  // what Intel's have done when no element has been; AMD's nothing
 };
 
+void PrintTo(const StringOp& op, std::ostream* out) { *out << op.name; }
+
 constexpr StringOp kOps[] = {{"movsb", 0xa4, true, true, Halves::all_go},
                              {"stosb", 0xaa, false, true, Halves::all_go},
                              {"lodsb", 0xac, true, false, Halves::count_goes},

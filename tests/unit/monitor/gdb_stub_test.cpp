@@ -151,7 +151,7 @@ TEST_F(GdbStub, ReadsAndWritesRegisters) {
 }
 
 TEST_F(GdbStub, RefusesWritesOfReadOnlyOrMalformedRegisters) {
-  target.regs[0].selector[1] = 0x10;
+  target.regs[0].seg[1].selector = 0x10;
   connect();
   EXPECT_THAT(ask("P12=08000000"), StartsWith("E"));  // CS
   EXPECT_EQ(ask("P12=10000000"), "OK");               // no change
@@ -165,14 +165,14 @@ TEST_F(GdbStub, RefusesWritesOfReadOnlyOrMalformedRegisters) {
 }
 
 TEST_F(GdbStub, KeepsTheX87TagWord) {
-  target.regs[0].fsw = 7 << 11;  // TOP = 7: ST0 is physical 7
-  target.regs[0].ftw = 0x80;
+  target.regs[0].x87.image[3] = 7 << 3;  // TOP = 7: ST0 is physical 7
+  target.regs[0].x87.image[4] = 0x80;
   const u8 one[10] = {0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f};
-  std::copy_n(one, 10, target.regs[0].st[0]);
+  std::copy_n(one, 10, target.regs[0].x87.image + 32);
   connect();
   EXPECT_EQ(ask("p22"), "ff3f0000");  // valid; the others empty
   EXPECT_EQ(ask("P22=ff0f0000"), "OK");
-  EXPECT_EQ(target.regs[0].ftw, 0xc0);  // physical 6 is in use as well
+  EXPECT_EQ(target.regs[0].x87.image[4], 0xc0);  // physical 6 is in use as well
 }
 
 TEST_F(GdbStub, ReadsMemoryUpToTheFirstUnmappedByte) {
@@ -295,7 +295,7 @@ TEST_F(GdbStub, KnowsAThreadPerVcpu) {
   EXPECT_EQ(ask("T2"), "OK");
   EXPECT_THAT(ask("T3"), StartsWith("E"));
   EXPECT_THAT(ask("T0"), StartsWith("E"));
-  target.regs[1].mode = 6, target.regs[1].cpl = 3, target.regs[1].activity = 1;
+  target.regs[1].mode = 6, target.regs[1].cpl = 3, target.regs[1].activity = channel::Activity::halted;
   EXPECT_EQ(ask("qThreadExtraInfo,2"), to_hex("vCPU 1: 64-bit mode, ring 3, halted"));
   EXPECT_EQ(ask("Hg2"), "OK");
   target.regs[1].gpr[0] = 5;
@@ -314,7 +314,8 @@ TEST_F(GdbStub, RunsMonitorCommands) {
   EXPECT_EQ(command("translate 10"), "0x10 is not mapped\n");
   EXPECT_THAT(command("translate ten"), HasSubstr("hexadecimal"));
   EXPECT_THAT(command("frobnicate"), HasSubstr("no such command"));
-  target.regs[0].mode = target.regs[0].activity = 0xff;  // a core may say anything
+  target.regs[0].mode = 0xff,
+  target.regs[0].activity = static_cast<channel::Activity>(0xff);  // a core may say anything
   EXPECT_THAT(command("registers"), HasSubstr("unknown mode"));
   EXPECT_THAT(ask("qRcmd,zz"), StartsWith("E"));
 }

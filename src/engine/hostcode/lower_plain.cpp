@@ -1,0 +1,162 @@
+// Instructions that stay themselves: re-encoded with their registers and their memory operand replaced.
+#include "engine/hostcode/lower.h"
+
+#include <algorithm>
+
+namespace trapline::engine::hostcode {
+
+using Kind = isa::Operand::Kind;
+
+// What takes the place of an instruction's registers and memory operand, as it comes to be known.
+struct Lowering::Rewrite {
+  struct Replaced {
+    u8 guest;
+    bool high8, written;
+    u8 host;
+  };
+  Fields fields;
+  bool count_in_rcx = false;           // shifts by CL
+  u8 free[3] = {r11}, free_count = 1;  // host registers for guest registers that have none
+  Replaced replaced[4] = {};
+  unsigned replaced_count = 0;
+};
+
+// AH, BH, CH or DH: the second byte of `from`.
+void Lowering::high_byte(u8 to, u8 from) {
+  e_.rorx(to, from, 8);
+  e_.movzx8(to, to);
+}
+
+// The memory operand; leaves as many registers free as the others need.
+void Lowering::rewrite_memory(const TranslatedInsn& p, Rewrite& w) {
+  const vector::Decoded& d = p.raw;
+  bool write = false;
+  for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
+  const bool vector = p.treatment == Treatment::vector || p.treatment == Treatment::x87;
+  w.fields.mem = memory_access(p, vector ? p.vector.mem_bytes : p.insn.mem.bytes, write);
+  islands(56);
+  unsigned wanted = w.count_in_rcx ? 2 : 0;
+  for (u8 i = 0; i < d.insn.operand_count; i++)
+    if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
+        (kHost[vector::gpr_number(d.op[i].reg.value)] == kNone || vector::is_high8(d.op[i].reg.value)))
+      wanted++;
+  if (wanted <= 1) return;
+  e_.lea(r10, w.fields.mem);
+  w.fields.mem = at(r10);
+  if (!w.count_in_rcx) w.free[w.free_count++] = rcx;
+}
+
+void Lowering::rewrite_lea(const TranslatedInsn& p, Rewrite& w) {
+  const isa::MemOperand& m = p.insn.mem;
+  const bool wide = m.address_bytes == 8;
+  w.fields.memory = true;
+  w.free_count = 1;
+  if (m.base == isa::kRegRip || (m.base == isa::kNoReg && m.index == isa::kNoReg)) {
+    u64 a = static_cast<u64>(m.disp) + (m.base == isa::kRegRip ? next_of(p) : 0);
+    if (!wide) a &= 0xffffffff;
+    if (m.base == isa::kRegRip && wide)
+      linear(rcx, a);
+    else
+      e_.mov_imm(rcx, a);
+    if (m.base == isa::kRegRip && !wide) block_->movable = false;
+    w.fields.mem = at(rcx);
+    return;
+  }
+  const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, rcx);
+  const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r10);
+  w.fields.mem = at(base, index, m.scale_log2, static_cast<i32>(m.disp));
+  if (!wide && p.insn.operand_bytes == 8) {  // the address is cut before the operand size is
+    e_.lea(rcx, w.fields.mem, false);
+    w.fields.mem = at(rcx);
+  }
+}
+
+// The host register for one that has none of its own, loaded at its first use. False: none is free.
+bool Lowering::stand_in(Rewrite& w, u8 guest, bool high8, bool written, u8* host) {
+  Rewrite::Replaced* const end = w.replaced + w.replaced_count;
+  Rewrite::Replaced* known =
+      std::find_if(w.replaced, end, [&](const Rewrite::Replaced& r) { return r.guest == guest && r.high8 == high8; });
+  if (known == end) {
+    if (w.replaced_count == 4 || w.free_count == 0) return false;
+    const u8 free = w.free[--w.free_count];
+    *known = {guest, high8, false, free};
+    w.replaced_count++;
+    if (high8)
+      high_byte(free, kHost[guest]);
+    else
+      e_.load(free, gpr(guest));
+  }
+  known->written |= written;
+  *host = known->host;
+  return true;
+}
+
+bool Lowering::rewrite_registers(const vector::Decoded& d, Rewrite& w) {
+  Fields& f = w.fields;
+  for (u8 i = 0; i < d.insn.operand_count; i++) {
+    const ZydisDecodedOperand& op = d.op[i];
+    if (!vector::is_gpr(op)) continue;
+    u8* field = op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG  ? &f.reg
+                : op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ? &f.rm
+                : op.encoding == ZYDIS_OPERAND_ENCODING_NDSNDD   ? &f.vvvv
+                : op.encoding == ZYDIS_OPERAND_ENCODING_OPCODE   ? &f.opcode_reg
+                                                                 : nullptr;
+    if (!field) continue;
+    const u8 guest = vector::gpr_number(op.reg.value);
+    const bool high8 = vector::is_high8(op.reg.value);
+    if (kHost[guest] != kNone && !high8) {
+      *field = kHost[guest];
+      if (op.size == 8 && *field >= rsp && *field <= rdi) f.force_rex = true;
+    } else if (!stand_in(w, guest, high8, op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE, field)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Registers without one of the host's go back to where they live.
+void Lowering::write_back(const Rewrite& w) {
+  for (unsigned i = 0; i < w.replaced_count; i++) {
+    const Rewrite::Replaced& r = w.replaced[i];
+    if (!r.written) continue;
+    if (r.high8) {
+      const u8 whole = kHost[r.guest];
+      e_.rorx(whole, whole, 8);
+      e_.op(0, false, 0x88, r.host, whole, true);
+      e_.rorx(whole, whole, 56);
+    } else {
+      e_.store(gpr(r.guest), r.host);
+    }
+  }
+}
+
+// An instruction that stays itself. False: it needs more registers than there are.
+bool Lowering::plain(const TranslatedInsn& p) {
+  const vector::Decoded& d = p.raw;
+  Rewrite w{.fields = guest_fields(d)};
+  const bool lea = p.insn.mnemonic == ZYDIS_MNEMONIC_LEA;
+  for (u8 i = 0; i < d.insn.operand_count; i++)
+    if (vector::is_gpr(d.op[i]) && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
+        vector::gpr_number(d.op[i].reg.value) == isa::rcx)
+      w.count_in_rcx = true;
+  if (w.fields.memory && !lea) {
+    rewrite_memory(p, w);
+  } else {
+    w.free[w.free_count++] = r10;
+    if (!w.count_in_rcx) w.free[w.free_count++] = rcx;
+  }
+  if (lea) rewrite_lea(p, w);
+  if (!rewrite_registers(d, w)) return false;
+  if (w.count_in_rcx) e_.mov(rcx, kHost[isa::rcx]);
+  const unsigned opcode = d.insn.opcode;
+  if (d.insn.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && d.insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+      opcode >= 0x40 && opcode <= 0x4F) {
+    e_.op(p.insn.operand_bytes == 2 ? 0x66 : 0, false, 0xFF, opcode >= 0x48, w.fields.opcode_reg);  // INC, DEC r
+  } else {
+    reencode(d, p.insn.bytes.data(), w.fields, e_);
+  }
+  write_back(w);
+  return true;
+}
+
+}  // namespace trapline::engine::hostcode

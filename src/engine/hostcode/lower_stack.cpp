@@ -1,0 +1,68 @@
+// PUSH, POP and LEAVE.
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+using Kind = isa::Operand::Kind;
+using cpu::Seg;
+
+void Lowering::push(const TranslatedInsn& p) {
+  const isa::Operand& op = p.insn.op[0];
+  const u8 size = p.insn.operand_bytes;
+  if (op.kind == Kind::mem) {
+    e_.op(0, size == 8, 0x8B, r11, memory_access(p, size, false));
+    e_.store(var(&state_.tmp), r11);
+  }
+  const Mem top = stack_access(p, true, size);
+  if (op.kind == Kind::imm) {
+    e_.store_imm32(top, static_cast<u32>(p.insn.imm), size == 8);
+  } else {
+    u8 value = r11;
+    if (op.kind == Kind::mem)
+      e_.load(r11, var(&state_.tmp));
+    else
+      value = host_or_load(op.reg, r11);
+    e_.op(size == 2 ? 0x66 : 0, size == 8, 0x89, value, top);
+  }
+  move_rsp(-size);
+}
+
+void Lowering::pop(const TranslatedInsn& p) {
+  if (p.insn.op[0].kind == Kind::mem) return pop_to_memory(p);
+  const u8 size = p.insn.operand_bytes;
+  const unsigned prefix = size == 2 ? 0x66 : 0;
+  const u8 guest = p.insn.op[0].reg;
+  const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
+  e_.op(prefix, size == 8, 0x8B, to, stack_access(p, false, size));
+  if (guest == isa::rsp) return;
+  if (to == r11) e_.op(prefix, size != 2, 0x89, r11, gpr(guest));
+  move_rsp(size);
+}
+
+// An address by RSP is that behind the pop (SDM Vol. 2B POP).
+void Lowering::pop_to_memory(const TranslatedInsn& p) {
+  const u8 size = stack_bytes();
+  e_.op(0, size == 8, 0x8B, r11, stack_access(p, false, size));
+  e_.store(var(&state_.tmp), r11);
+  islands(56);
+  popped_ = p.insn.mem.base == isa::rsp ? size : 0;
+  const Mem to = memory_access(p, size, true);
+  popped_ = 0;
+  e_.load(r11, var(&state_.tmp));
+  e_.op(0, size == 8, 0x89, r11, to);
+  move_rsp(size);
+}
+
+void Lowering::leave(const TranslatedInsn& p) {
+  const u8 size = stack_bytes();
+  ExitStub& s = site(ExitStub::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.mem = {.seg = Seg::ss, .base = isa::rbp, .address_bytes = size, .bytes = size};
+  Place place{.base = rbp};
+  if (!context_.bits64) e_.lea(r10, at(rbp), false), place.base = r10;
+  e_.op(0, size == 8, 0x8B, r11, reach(place, size, false, p.stack, s));
+  e_.lea(rsp, at(rbp, size), context_.bits64);
+  e_.op(0, size == 8, 0x8B, rbp, r11);
+}
+
+}  // namespace trapline::engine::hostcode

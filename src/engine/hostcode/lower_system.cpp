@@ -1,0 +1,96 @@
+// Moves to and from full addresses and of selectors, and sensitive instructions whose effect is a few moves.
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+using Kind = isa::Operand::Kind;
+using cpu::Seg;
+
+// MOV between the accumulator and a full address (A0 to A3).
+void Lowering::move_offset(const TranslatedInsn& p) {
+  const bool store = p.insn.op[0].kind == Kind::mem;
+  const unsigned size = p.insn.mem.bytes;
+  const Mem m = memory_access(p, size, store);
+  e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, m);
+}
+
+// MOV of a selector to a register of 32 or 64 bits.
+void Lowering::move_selector(const TranslatedInsn& p) {
+  const u8 guest = p.insn.op[0].reg;
+  const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
+  e_.movzx16(to, var(&cpu_.seg[p.insn.op[1].reg].selector));
+  if (to == r11) e_.store(gpr(guest), r11);
+}
+
+// The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
+// breakpoint is armed, VM is never set here).
+void Lowering::push_flags(const TranslatedInsn& p) {
+  e_.mov(r11, rax);
+  e_.lahf_seto();
+  e_.put(0x0F, 0xB6, 0xCC);      // MOVZX ECX, AH
+  e_.put(0x0F, 0xB6, 0xC0);      // MOVZX EAX, AL
+  e_.rorx32(rax, rax, 32 - 11);  // OF
+  e_.lea(rcx, at(rcx, rax, 0));
+  e_.load32(rax, var(&cpu_.sys_flags));
+  e_.lea(rcx, at(rcx, rax, 0));
+  e_.store(var(&state_.tmp), rcx);
+  e_.mov(rax, r11);
+  const Mem top = stack_access(p, true, 8);
+  e_.load(r11, var(&state_.tmp));
+  e_.store(top, r11);
+  move_rsp(-8);
+}
+
+// CLD and STD.
+void Lowering::set_direction(bool down) {
+  constexpr u32 kBit = 10;
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.rorx32(rcx, rcx, kBit + 1);  // DF is bit 31
+  e_.lea(rcx, at(rcx, rcx, 0), false);
+  e_.rorx32(rcx, rcx, 32 - kBit);
+  if (down) e_.lea(rcx, at(rcx, 1 << kBit));
+  e_.store32(var(&cpu_.sys_flags), rcx);
+}
+
+// CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an
+// interrupt waiting the semantic does it all.
+void Lowering::set_interrupts(const TranslatedInsn& p) {
+  const bool set = p.insn.mnemonic == ZYDIS_MNEMONIC_STI;
+  ExitStub* s = nullptr;
+  if (set) {
+    s = &called_site(p, ExitStub::Kind::semantic);
+    e_.movzx8(rcx, var(&cpu_.interrupt_waiting));
+    const auto none = e_.jrcxz();
+    jump_cold(*s);
+    e_.bind(none);
+  }
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.rorx32(rcx, rcx, 10);  // IF is bit 31
+  e_.lea(rcx, at(rcx, rcx, 0), false);
+  e_.rorx32(rcx, rcx, 32 - 9);
+  if (set) e_.lea(rcx, at(rcx, 0x200));
+  e_.store32(var(&cpu_.sys_flags), rcx);
+  if (s) s->resume = e_.pc();
+}
+
+// Itself; after many, C++ steps aside for a vCPU that may wait for this host CPU.
+void Lowering::pause(const TranslatedInsn& p) {
+  ExitStub& s = site(ExitStub::Kind::pause, &p);
+  e_.load(rcx, var(&state_.pauses));
+  e_.lea(rcx, at(rcx, -1));
+  e_.store(var(&state_.pauses), rcx);
+  jump_cold_if_rcx_0({.site = &s});
+  s.resume = e_.pc();
+  e_.pause();
+}
+
+void Lowering::swap_gs() {
+  cpu::Segment& gs = cpu_.seg[static_cast<u8>(Seg::gs)];
+  e_.load(r10, var(&gs.base));
+  e_.load(r11, var(&cpu_.msr.kernel_gs_base));
+  e_.store(var(&gs.base), r11);
+  e_.store(var(&gs.linear_base), r11);
+  e_.store(var(&cpu_.msr.kernel_gs_base), r10);
+}
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,175 @@
+#include "engine/hostcode/treatment.h"
+
+#include "engine/interpret/build.h"
+#include "engine/interpret/complex.h"
+#include "isa/table.h"
+#include "isa/traits.h"
+
+namespace trapline::engine::hostcode {
+
+using Kind = isa::Operand::Kind;
+using cpu::Seg;
+
+namespace {
+
+bool is_bit_test(ZydisMnemonic m) { return isa::traits(m).has(isa::trait::bit_test); }
+
+// May this operand be reached by the look-up?
+bool reachable(const isa::Insn& i, const Context& c) {
+  const isa::MemOperand& m = i.mem;
+  if (m.vsib) return false;
+  if (c.bits64) return m.address_bytes >= 4;
+  if (m.address_bytes != 4) return false;
+  if (m.seg == Seg::fs) return c.fs_flat;
+  if (m.seg == Seg::gs) return c.gs_flat;
+  return m.seg != Seg::cs;
+}
+
+bool has_memory(const isa::Insn& i) {
+  for (unsigned n = 0; n < i.operand_count; n++)
+    if (i.op[n].kind == Kind::mem) return true;
+  return false;
+}
+
+bool only_plain_operands(const isa::Insn& i) {
+  for (unsigned n = 0; n < i.operand_count; n++) {
+    const Kind k = i.op[n].kind;
+    if (k != Kind::gpr && k != Kind::mem && k != Kind::imm && k != Kind::other) return false;
+  }
+  return true;
+}
+
+bool power_of_two(unsigned n) { return n && !(n & (n - 1)); }
+
+bool canonical_branch(u64 from, const isa::Insn& i, const Context& c) {
+  if (!c.bits64) return true;
+  const u64 next = from + i.length;
+  return cpu::canonical(next) && cpu::canonical(next + i.imm);
+}
+
+}  // namespace
+
+// Does the instruction table let it run as it is? What the table does not know is innocuous.
+bool copied(const isa::Insn& i, bool ring0) {
+  const isa::Row* row = isa::classify(i);
+  return !row || (ring0 ? row->ring0 : row->ring3).translate == isa::Lowering::copied;
+}
+
+bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c) {
+  const isa::Insn& i = p.insn;
+  if (!isa::traits(i.mnemonic).has(isa::trait::host_same) || !only_plain_operands(i)) return false;
+  if (!interpret::offered(cpu, i)) return false;
+  const auto& raw = p.raw.insn;
+  if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+      (raw.opcode == 0x82 || (raw.opcode >= 0xA0 && raw.opcode <= 0xA3)))
+    return false;
+  if (!has_memory(i) || i.mnemonic == ZYDIS_MNEMONIC_LEA)
+    return i.mnemonic != ZYDIS_MNEMONIC_LEA || i.address_bytes >= 4;
+  if (!reachable(i, c) || !power_of_two(i.mem.bytes) || i.mem.bytes > 16) return false;
+  return !is_bit_test(i.mnemonic) || i.op[1].kind == Kind::imm;
+}
+
+bool is_accumulator_offset(const TranslatedInsn& p, const Context& c) {
+  const auto& raw = p.raw.insn;
+  return p.insn.mnemonic == ZYDIS_MNEMONIC_MOV && raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+         raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && raw.opcode >= 0xA0 && raw.opcode <= 0xA3 && reachable(p.insn, c);
+}
+
+// BT and its kin with a bit number in a register, which leads to any byte (SDM Vol. 2A BT).
+bool is_bit_string(const isa::Insn& i, const Context& c) {
+  if (!is_bit_test(i.mnemonic) || i.op[0].kind != Kind::mem || i.op[1].kind != Kind::gpr) return false;
+  const bool based = i.mem.seg == Seg::fs || i.mem.seg == Seg::gs;  // added after an address of 32 bits is cut
+  return reachable(i, c) && !(based && i.mem.address_bytes == 4);
+}
+
+bool is_xlat(const isa::Insn& i, const Context& c) {
+  return i.mnemonic == ZYDIS_MNEMONIC_XLAT && i.address_bytes == (c.bits64 ? 8 : 4) && i.mem.seg != Seg::fs &&
+         i.mem.seg != Seg::gs && i.mem.seg != Seg::cs;
+}
+
+// PUSH, POP and LEAVE of the stack's own width.
+bool is_stack(const TranslatedInsn& p, const Context& c) {
+  const isa::Insn& i = p.insn;
+  const unsigned width = c.bits64 ? 8 : 4;
+  const Kind k = i.op[0].kind;
+  if (i.operand_bytes == 2 && k == Kind::gpr && (i.mnemonic == ZYDIS_MNEMONIC_PUSH || i.mnemonic == ZYDIS_MNEMONIC_POP))
+    return i.op[0].reg != isa::rsp;
+  if (i.operand_bytes != width) return false;
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+      return k == Kind::gpr || k == Kind::imm || (k == Kind::mem && reachable(i, c) && i.mem.bytes == width);
+    case ZYDIS_MNEMONIC_POP:
+      return k == Kind::gpr || (k == Kind::mem && reachable(i, c) && i.mem.bytes == width && i.mem.disp < 1 << 30);
+    case ZYDIS_MNEMONIC_LEAVE:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Sensitive instructions whose effect is a few moves.
+bool is_inlined(const TranslatedInsn& p, const Context& c) {
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
+    return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr && p.insn.op[0].bytes >= 4;
+  if (!c.bits64 || !isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
+  switch (p.insn.mnemonic) {
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_SWAPGS:
+      return c.ring0;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+      return p.insn.operand_bytes == 8;
+    default:
+      return false;
+  }
+}
+
+bool is_direction(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_CLD || m == ZYDIS_MNEMONIC_STD; }
+
+// Near branches of the mode's full width. The interpreter has the others.
+bool is_branch(TranslatedInsn& p, const Context& c) {
+  const isa::Insn& i = p.insn;
+  const unsigned width = c.bits64 ? 8 : 4;
+  const bool wide = p.raw.insn.operand_width == width * 8 || c.bits64;
+  // 66 on a near branch means IP in 32-bit code, and differs between makers in 64-bit code.
+  if (p.raw.insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) return false;
+  const Kind k = i.op[0].kind;
+  const u64 from = c.page;  // only the half counts
+  if (isa::traits(i.mnemonic).has(isa::trait::conditional)) return wide && canonical_branch(from, i, c);
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:  // F2 and F3 differ between makers
+      return p.raw.insn.raw.prefix_count == 0 && canonical_branch(from, i, c);
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_JRCXZ:
+      return i.address_bytes >= 4 && canonical_branch(from, i, c);  // with 67 in 32-bit code it counts CX
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+      p.ends = true;
+      if (k == Kind::imm) return canonical_branch(from, i, c);
+      if (k == Kind::mem) return reachable(i, c) && i.mem.bytes == width;
+      return k == Kind::gpr && !(i.mnemonic == ZYDIS_MNEMONIC_CALL && i.op[0].reg == isa::rsp);
+    case ZYDIS_MNEMONIC_RET:
+      p.ends = true;
+      return i.operand_count == 0 || i.op[0].kind != Kind::imm;
+    default:
+      return false;
+  }
+}
+
+// Behind one that does not, inlined x87 code cannot go on: it relies on the control word and on FIP.
+bool keeps_x87_control(ZydisMnemonic m) { return !isa::traits(m).may_change(isa::change::x87_control); }
+
+// What follows a STAC sees memory with other rights: look-ups of this block are in the view that it was entered with.
+bool ends_block(const isa::Insn& i) {
+  // A port access changes nothing that a block is made for. What it makes wait (an interrupt, a budget) call_out sees.
+  if (i.mnemonic == ZYDIS_MNEMONIC_IN || i.mnemonic == ZYDIS_MNEMONIC_OUT) return false;
+  return !interpret::block_goes_on(i) ||
+         (i.mnemonic != ZYDIS_MNEMONIC_MOV && isa::traits(i.mnemonic).may_change(isa::change::access));
+}
+
+bool is_nothing(const TranslatedInsn& p) { return isa::traits(p.insn.mnemonic).has(isa::trait::no_effect); }
+
+}  // namespace trapline::engine::hostcode

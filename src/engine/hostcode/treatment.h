@@ -1,0 +1,29 @@
+// The questions by which Front decides how an instruction is treated.
+#pragma once
+
+#include "engine/hostcode/lower.h"
+
+namespace trapline::engine::hostcode {
+
+// Does the instruction table let it run as it is? What the table does not know is innocuous.
+bool copied(const isa::Insn& i, bool ring0);
+// Computation on general registers and memory that is the same instruction on the host.
+bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c);
+// MOV between the accumulator and a full address.
+bool is_accumulator_offset(const TranslatedInsn& p, const Context& c);
+// BT and its kin with a bit number in a register, which leads to any byte (SDM Vol. 2A BT).
+bool is_bit_string(const isa::Insn& i, const Context& c);
+bool is_xlat(const isa::Insn& i, const Context& c);
+// PUSH, POP and LEAVE of the stack's own width.
+bool is_stack(const TranslatedInsn& p, const Context& c);
+// Sensitive instructions whose effect is a few moves.
+bool is_inlined(const TranslatedInsn& p, const Context& c);
+bool is_direction(ZydisMnemonic m);
+// Near branches of the mode's full width; sets p.ends. The interpreter has the others.
+bool is_branch(TranslatedInsn& p, const Context& c);
+bool keeps_x87_control(ZydisMnemonic m);
+// Of one with a semantic.
+bool ends_block(const isa::Insn& i);
+bool is_nothing(const TranslatedInsn& p);
+
+}  // namespace trapline::engine::hostcode

@@ -1,0 +1,90 @@
+// Modes: what translated code may rely on, the tag of each in the jump cache, and the view of memory that goes with it.
+#include "engine/translate/translator.h"
+
+#include <algorithm>
+
+#include "cpu/debug_port.h"
+#include "engine/interpret/op.h"
+#include "engine/translate/mode_bits.h"
+
+namespace trapline::engine::translate {
+
+using cpu::Vcpu;
+
+namespace {
+
+bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write; }
+
+void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memory"); }
+
+}  // namespace
+
+bool translatable(const Vcpu& cpu, u32 key) {
+  namespace k = interpret::key;
+  if (cpu.need_read & cpu::perm::never || cpu.need_write & cpu::perm::never) return false;
+  if (cpu.debugger && cpu.debugger->any()) return false;
+  if ((key & k::size_mask) == 2) return true;
+  constexpr u32 flat32 = 1 | k::ss_big | k::flat_data | k::flat_code;
+  return (key & flat32) == flat32;
+}
+
+View Translator::view_of(const Vcpu& cpu) {
+  return cpu.cpl == 3 ? View::user : cpu.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
+}
+
+u32 Translator::mode_of(u32 key, View* view) const {
+  u32 mode = key & 0xff;
+  *view = view_of(cpu_);
+  mode |= static_cast<u32>(*view) << kViewShift;
+  if (cpu_.cpl == 1 || cpu_.cpl == 2) mode |= kInner;  // ring 0's pages, ring 3's instructions
+  if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
+    if (cpu_.cr0 & cpu::cr0::ne) mode |= kX87;
+    if (cpu_.cr4 & cpu::cr4::osfxsr) mode |= kSse;
+    if (cpu_.cr4 & cpu::cr4::osxsave) {
+      if ((cpu_.xcr0 & 6) == 6) mode |= kAvx;
+      if ((cpu_.xcr0 & 0xe6) == 0xe6) mode |= kAvx512;
+    }
+  }
+  if (!cpu_.in_long64()) {
+    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::fs)])) mode |= kFsFlat;
+    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::gs)])) mode |= kGsFlat;
+  }
+  return mode;
+}
+
+// Before anything is looked up in, or put into, the view's jump cache.
+void Translator::set_mode(u32 mode, View view) {
+  view_ = view;
+  if (mode == mode_ && tag_ < JumpCache::kTags) return;
+  mode_ = mode;
+  tag_ = tag_of(mode);
+}
+
+u8 Translator::tag_of(u32 mode) const {
+  const auto known = std::find(modes_.begin(), modes_.end(), mode);
+  return known == modes_.end() ? JumpCache::kTags : static_cast<u8>(known - modes_.begin());
+}
+
+// False: there are too many modes, and all is gone.
+bool Translator::tag_for(u32 mode, u8* tag) {
+  if (*tag = tag_of(mode); *tag < JumpCache::kTags) return true;
+  if (modes_.size() == JumpCache::kTags) {
+    flush();
+    return false;
+  }
+  *tag = static_cast<u8>(modes_.size());
+  modes_.push_back(mode);
+  return true;
+}
+
+void Translator::set_view(View view) {
+  State& s = region_->state();
+  s.tables = views_->base(view);
+  s.victims = views_->jumps().victims(view);
+  if (ways_.gs_base)
+    write_gs_base(s.tables);
+  else
+    s.write_table = s.tables + Views::kWriteTable;
+}
+
+}  // namespace trapline::engine::translate
