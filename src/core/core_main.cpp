@@ -119,7 +119,7 @@ void load_guest(Vm& vm, const boot::BootRequest& request) {
 std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind || !kind->cages || launch.instructions_clock || launch.verify) return nullptr;
-  const unsigned each = launch.cpus == 1 ? 12 : 8;
+  const unsigned each = 8;
   constexpr u64 kCopyPages = 1024;  // of code with patches, a vCPU
   auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus);
   if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
@@ -165,7 +165,9 @@ int number(const char* text) {
   const std::vector<int> orders = cages ? cages->descriptors() : std::vector<int>{};
   const int kept = close_descriptors(trace_fd, orders);
   channel::open_trace(kept);
-  if (auto locked = lock_down({kept, vcpus, cpu_seconds, orders, cages ? cages->processes() : std::vector<pid_t>{}}); !locked) refuse(locked.error());
+  if (auto locked = lock_down({kept, vcpus, cpu_seconds, orders, cages ? cages->processes() : std::vector<pid_t>{}});
+      !locked)
+    refuse(locked.error());
   load_guest(*vm, images);
   if (in_turns) run_in_turns(*vm);
   g_start.fetch_or(1, std::memory_order_release);

@@ -22,9 +22,9 @@ void harden_process(bool own_mounts);
 int close_descriptors(int keep, std::vector<int> others = {});
 
 struct Confinement {
-  int trace_fd = -1;    // the one descriptor that may be written; -1: none
-  u32 vcpus = 1;        // memory grows with them
-  u64 cpu_seconds = 0;  // of all threads; 0: no limit
+  int trace_fd = -1;                  // the one descriptor that may be written; -1: none
+  u32 vcpus = 1;                      // memory grows with them
+  u64 cpu_seconds = 0;                // of all threads; 0: no limit
   std::vector<int> orders = {};       // pipes that may be written
   std::vector<pid_t> processes = {};  // that may be signalled and waited for: cages
 };

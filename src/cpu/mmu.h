@@ -45,10 +45,10 @@ struct Tlb {
 // thread, after the TLB itself has changed.
 struct TlbMirror {
   virtual ~TlbMirror() = default;
-  virtual void flushed_all() = 0;                // every entry
-  virtual void flushed_nonglobal() = 0;          // all but global ones (of the current address space, at least)
-  virtual void flushed_page(u64 linear) = 0;     // also a large page that holds it
-  virtual void switched() = 0;                   // another address space: all but global ones
+  virtual void flushed_all() = 0;             // every entry
+  virtual void flushed_nonglobal() = 0;       // all but global ones (of the current address space, at least)
+  virtual void flushed_page(u64 linear) = 0;  // also a large page that holds it
+  virtual void switched() = 0;                // another address space: all but global ones
   // Which entries of the lower half one of these was about: those of a PCID (0 without them), or of all. Told as well.
   virtual void flushed_context(u16 pcid) { static_cast<void>(pcid); }
   virtual void flushed_all_contexts() {}

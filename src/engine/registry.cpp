@@ -55,9 +55,7 @@ const EngineKind* find_engine(std::string_view name, u32 vcpus) {
   return nullptr;
 }
 
-std::string no_engine() {
-  return fmt::format(": no such engine: use {}", engine_names());
-}
+std::string no_engine() { return fmt::format(": no such engine: use {}", engine_names()); }
 
 std::string engine_names() {
   std::string out;

@@ -25,7 +25,7 @@ struct EngineKind {
                                   const EngineOptions& options);
   std::string (*lacks)();  // what this host lacks for it, or empty
   SpaceNeeds needs;
-  bool verifiable;  // has code to compare with the interpreter (--verify)
+  bool verifiable;     // has code to compare with the interpreter (--verify)
   bool cages = false;  // uses those of EngineOptions::cages
 
   // What this host, with the limits that this process has, lacks for a VM of so many vCPUs, or empty.

@@ -21,7 +21,7 @@ struct State {
   u64 t0 = 0;            // r10 at the call
   u64 tmp = 0;
   u64 target = 0;
-  u64 below_rsp = 0;  // what the last indirect CALL has overwritten, where that may have to come back
+  u64 below_rsp = 0;                  // what the last indirect CALL has overwritten, where that may have to come back
   u64 hit = 0, addend = 0;            // where a load over the end of a page goes on, and what its look-up has found
   alignas(64) u8 gathered[128] = {};  // the bytes that it loads
   u64 saved_rax = 0, saved_rdx = 0;   // of a thunk under way

@@ -73,10 +73,18 @@ bool Direct::possible() const {
          selector(cpu_, Seg::es) == 0 && selector(cpu_, Seg::fs) == 0 && selector(cpu_, Seg::gs) == 0;
 }
 
-bool Direct::takes() { return tiers_.direct(root()) && possible(); }
+// A page of top-level tables is used again for the next program; what its entry for the stack names is not, or seldom.
+u64 Direct::program() const {
+  const Gpa top{root() + 255 * sizeof(u64)};
+  if (!cpu_.ram->is_ram(top)) return root();
+  const u64 entry = __atomic_load_n(reinterpret_cast<const u64*>(cpu_.ram->host(top)), __ATOMIC_RELAXED);
+  return root() ^ (entry & 0x000ffffffffff000) << 12;
+}
+
+bool Direct::takes() { return tiers_.direct(program()) && possible(); }
 
 void Direct::translated() {
-  tiers_.translated(root(), __rdtsc(), cpu_.count.instructions_decoded + cpu_.count.instructions_translated);
+  tiers_.translated(program(), __rdtsc(), cpu_.count.instructions_decoded + cpu_.count.instructions_translated);
 }
 
 // -- In
@@ -191,7 +199,7 @@ Direct::ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
 // Only guest code that attacks the stub, or somebody outside, ends a cage. What its registers were nobody knows: the
 // program gets the fault of code that has jumped to where the guest has nothing mapped.
 Direct::ExitReason Direct::died() {
-  tiers_.demote(root());
+  tiers_.demote(program());
   cpu_.rip = cage::kStub;
   cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage::kStub, 0};
   return ExitReason::fault;
@@ -201,16 +209,16 @@ Direct::ExitReason Direct::run() {
   constexpr unsigned kMostSingles = 20'000;
   AddressSpace* const space = cages_.make_current();
   if (!space) {
-    tiers_.demote(root());
+    tiers_.demote(program());
     return ExitReason::boundary;
   }
   cages_.check_code();
   if (space->cage().dead()) return died();
   if (space->refused(cpu_.rip)) {
-    if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(root());
+    if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(program());
     return ExitReason::one;
   }
-  inside_ = beside_ = fetches_ = 0;
+  stay_ = {};
   enter(space->cage());
   if (std::exchange(told_.root, ~u64{0}) == root()) space->map_around(cpu_, told_.linear, told_.want);
   const auto learn = [](u64& mean, u64 ticks) { mean = mean - mean / 8 + std::min<u64>(ticks, kSpinTicks * 8) / 8; };
@@ -238,9 +246,9 @@ Direct::ExitReason Direct::run() {
     const u64 trap = stop.signal == SIGSYS ? trap_ticks_ : trap_ticks_ * 3;
     const u64 inside = std::min(stop.inside - std::min(stop.inside, trap), all);
     since = now;
-    inside_ += inside;
+    stay_.inside += inside;
     learn(mean_inside_, inside);
-    beside_ += all - inside;
+    stay_.beside += all - inside;
     count(stop);
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
@@ -257,10 +265,10 @@ Direct::ExitReason Direct::run() {
       why = serve(*space, stop);
     }
   } while (why == ExitReason::nothing);
-  if (inside_ > 1'000'000) singles_ = 0;
+  if (stay_.inside > 1'000'000) singles_ = 0;
   left_at_ = __rdtsc();
-  cpu_.count.cage_inside += inside_, cpu_.count.cage_beside += beside_;
-  tiers_.ran(root(), inside_, beside_, fetches_);
+  cpu_.count.cage_inside += stay_.inside, cpu_.count.cage_beside += stay_.beside;
+  tiers_.ran(program(), stay_);
   cpu_.count.cage_promotions = tiers_.promotions, cpu_.count.cage_demotions = tiers_.demotions;
   return why;
 }
@@ -270,9 +278,9 @@ void Direct::count(const cage::Stop& stop) {
   if (stop.signal == cage::kKick)
     c.cage_kicks++;
   else if (stop.signal == SIGSYS)
-    c.cage_calls++;
+    c.cage_calls++, stay_.calls++;
   else if (stop.signal == SIGSEGV && stop.trap == 14)
-    c.cage_faults++;
+    c.cage_faults++, stay_.faults++;
   else
     c.cage_traps++;
 }
@@ -347,7 +355,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
-  fetches_ += want == Want::fetch;
+  stay_.fetches += want == Want::fetch;
   cages_.check_code();
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
@@ -366,7 +374,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   last_fault_ = key;
   if (same_faults_ > 4) {
     space.clear();
-    if (same_faults_ > 8) tiers_.demote(root());
+    if (same_faults_ > 8) tiers_.demote(program());
     return leave(space, ExitReason::one);
   }
   if (space.cage().dead()) return died();

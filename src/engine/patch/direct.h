@@ -22,6 +22,7 @@ class Direct {
  private:
   using ExitReason = interpret::Accelerator::ExitReason;
   bool possible() const;
+  u64 program() const;  // what `tiers_` knows it by
   u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
   void enter(cage::Cage& cage);
   void resume(AddressSpace& space);
@@ -55,7 +56,7 @@ class Direct {
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
   unsigned singles_ = 0;  // instructions of refused pages, one by one, since the last stretch in a cage
-  u64 inside_ = 0, beside_ = 0, fetches_ = 0;  // ticks of this run
+  Tiers::Stay stay_;      // of this run
   u64 left_at_ = 0;
   u64 trap_ticks_;  // what the host takes for a signal, which no clock of ours sees
   // A fault that the guest has been told of: once its tables have the page, so has the cage.

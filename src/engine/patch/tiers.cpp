@@ -13,7 +13,8 @@ constexpr std::size_t kMostSpaces = 4096;
 constexpr u64 kMostGap = 10'000'000;  // between two signs of life of translated user code, beyond it something else ran
 constexpr u64 kWindow = 60'000'000;   // of cage time and its costs, between two looks
 // Translated code takes so much longer, beyond its native time: while it is new, and when it is hot.
-constexpr u64 kFewFetches = 8;  // in a window: its code is new no more
+constexpr u64 kManyCalls = 100, kShortTurn = 30'000;  // ticks between two of them
+constexpr u64 kFewFetches = 8;                        // in a window: its code is new no more
 constexpr u64 kSlowdownNew = 5, kSlowdownHot = 1;
 constexpr unsigned kMostSetbacks = 8;  // doublings of the rest
 
@@ -47,22 +48,27 @@ void Tiers::translated(u64 root, u64 now, u64 decoded) {
   s.is_new = s.decoded * costs_.decoding > s.translated / 4;
   if (!s.is_new && s.translated < costs_.promote_hot) return;
   s.direct = true;
-  s.translated = s.decoded = s.inside = s.beside = s.fetches = 0;
+  s.translated = s.decoded = 0;
+  s.stay = {};
   promotions++;
   TRACE(cages, "address space {:#x} runs directly", root);
 }
 
-void Tiers::ran(u64 root, u64 inside, u64 beside, u64 fetches) {
+void Tiers::ran(u64 root, const Stay& stay) {
   Space& s = at(root);
-  s.inside += inside, s.beside += beside, s.fetches += fetches;
-  const u64 slowdown = s.is_new ? kSlowdownNew : kSlowdownHot;
+  Stay& sum = s.stay;
+  sum.inside += stay.inside, sum.beside += stay.beside;
+  sum.calls += stay.calls, sum.faults += stay.faults, sum.fetches += stay.fetches;
+  // It lives in the kernel: however new its code is, there is little of it.
+  if (sum.calls >= kManyCalls && sum.calls > 3 * sum.faults && sum.inside < sum.calls * kShortTurn) return demote(root);
+  const u64 slowdown = s.is_new ? kSlowdownNew : kSlowdownHot, all = sum.inside + sum.beside;
   // A clear case needs less time.
-  if (s.inside + s.beside >= kWindow / 6 && s.beside > 2 * slowdown * s.inside) return demote(root);
-  if (s.inside + s.beside < kWindow) return;
-  if (s.fetches < kFewFetches) s.is_new = false;
-  if (s.beside > s.inside * slowdown) return demote(root);
-  if (s.beside * 4 < s.inside * slowdown && s.setbacks > 0) s.setbacks--;
-  s.inside = s.beside = s.fetches = 0;
+  if (all >= kWindow / 6 && sum.beside > 2 * slowdown * sum.inside) return demote(root);
+  if (all < kWindow) return;
+  if (sum.fetches < kFewFetches) s.is_new = false;
+  if (sum.beside > sum.inside * slowdown) return demote(root);
+  if (sum.beside * 4 < sum.inside * slowdown && s.setbacks > 0) s.setbacks--;
+  sum = {};
 }
 
 void Tiers::demote(u64 root) {
@@ -71,7 +77,8 @@ void Tiers::demote(u64 root) {
   s.translated = s.decoded = 0;
   s.needed = costs_.rest << std::min(s.setbacks++, kMostSetbacks);
   demotions++;
-  TRACE(cages, "address space {:#x} is translated again: {} ticks inside, {} beside", root, s.inside, s.beside);
+  TRACE(cages, "address space {:#x} is translated again: {} ticks inside, {} beside", root, s.stay.inside,
+        s.stay.beside);
 }
 
 void Tiers::forget(u64 root) {

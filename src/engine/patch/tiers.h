@@ -1,4 +1,4 @@
-// Which guest address spaces run directly, by what it costs. Per address space: user time that was translated promotes
+// Which guest programs run directly, by what it costs. `root` names a program's address space: user time that was translated promotes
 // it; hand-overs that take more than translation would demote it, for longer each time. docs/cages.md.
 #pragma once
 
@@ -27,8 +27,12 @@ class Tiers {
   // User code of `root` runs translated now, and did so since the last call if that was not long ago.
   // decoded: instructions decoded or translated so far, whosever.
   void translated(u64 root, u64 now, u64 decoded);
-  // It has been in a cage for so long, at so much beside: hand-overs, faults, mappings. fetches: faults of code.
-  void ran(u64 root, u64 inside, u64 beside, u64 fetches);
+  struct Stay {
+    u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
+    u64 calls = 0, faults = 0, fetches = 0;  // the last: faults of code
+  };
+  // It has been in a cage.
+  void ran(u64 root, const Stay& stay);
   // Never again, whatever it costs (instructions that must not run directly are hot in it, say): for a rest.
   void demote(u64 root);
   // Another program begins there.
@@ -43,7 +47,7 @@ class Tiers {
     u64 translated = 0;   // since the last decision
     u64 decoded = 0;      // likewise
     u64 needed = 0;       // of that, for the next promotion; 0: costs_.promote_after
-    u64 inside = 0, beside = 0, fetches = 0;
+    Stay stay;            // since the last look
     unsigned setbacks = 0;
   };
   bool known(u64 root) const;

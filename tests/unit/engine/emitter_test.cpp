@@ -84,13 +84,12 @@ TEST_F(EmitterTest, NamedFormsAreWhatTheirNamesSay) {
   e.add(rax, r9), e.neg(r10), e.cmp(rcx, rdx), e.cmp_imm32(rcx, 0x1000), e.cmp_imm8(rcx, 1), e.test(rax, rax);
   e.shl(rax, 16), e.shr(r10, 28), e.sar(rdx, 16), e.exclusive_or(rdx, r10), e.or_imm32(rdx, 0xfff), e.complement(rdx);
   e.test_imm32(at(rbx), 0x400), e.pause(), e.ldmxcsr(at(rax)), e.stmxcsr(at(rax)), e.fnstcw(at(rax)), e.call_reg(rax);
-  EXPECT_EQ(
-      listing(),
-      "movzx ecx, sil\nmovzx r10d, word ptr [rax]\nmov [rax], r11w\npush r12\npop rbx\nret\n"
-      "add rax, r9\nneg r10\ncmp rcx, rdx\ncmp rcx, 0x1000\ncmp rcx, 0x01\ntest rax, rax\n"
-      "shl rax, 0x10\nshr r10, 0x1C\nsar rdx, 0x10\nxor rdx, r10\nor rdx, 0xFFF\nnot rdx\n"
-      "test dword ptr [rbx], 0x400\npause\nldmxcsr [rax]\nstmxcsr [rax]\nfnstcw [rax]\n"
-      "call rax\n");
+  EXPECT_EQ(listing(),
+            "movzx ecx, sil\nmovzx r10d, word ptr [rax]\nmov [rax], r11w\npush r12\npop rbx\nret\n"
+            "add rax, r9\nneg r10\ncmp rcx, rdx\ncmp rcx, 0x1000\ncmp rcx, 0x01\ntest rax, rax\n"
+            "shl rax, 0x10\nshr r10, 0x1C\nsar rdx, 0x10\nxor rdx, r10\nor rdx, 0xFFF\nnot rdx\n"
+            "test dword ptr [rbx], 0x400\npause\nldmxcsr [rax]\nstmxcsr [rax]\nfnstcw [rax]\n"
+            "call rax\n");
 }
 
 TEST_F(EmitterTest, WhatDoesNotFitIsSaidAndNotWritten) {

@@ -47,15 +47,22 @@ TEST_F(TiersTest, NorDoesThatOfAnotherAddressSpace) {
 
 TEST_F(TiersTest, CheapHandOversKeepIt) {
   translate(kRoot, 1'200'000);
-  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, 1'000'000, 300'000, 0);
+  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, {.inside = 1'000'000, .beside = 300'000, .fetches = 0});
   EXPECT_TRUE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, NewCodeMayCostMore) {
   translate(kRoot, 1'200'000);
-  for (int i = 0; i < 200; i++) tiers.ran(kRoot, 300'000, 900'000, 1);  // code pages go on coming
+  for (int i = 0; i < 200; i++)
+    tiers.ran(kRoot, {.inside = 300'000, .beside = 900'000, .fetches = 1});  // code pages go on coming
   EXPECT_TRUE(tiers.direct(kRoot));
-  for (int i = 0; i < 200; i++) tiers.ran(kRoot, 300'000, 900'000, 0);
+  for (int i = 0; i < 200; i++) tiers.ran(kRoot, {.inside = 300'000, .beside = 900'000, .fetches = 0});
+  EXPECT_FALSE(tiers.direct(kRoot));
+}
+
+TEST_F(TiersTest, ProgramsThatLiveInTheKernelLoseItSoon) {
+  translate(kRoot, 1'200'000);
+  for (int i = 0; i < 150; i++) tiers.ran(kRoot, {.inside = 5'000, .beside = 10'000, .calls = 1});
   EXPECT_FALSE(tiers.direct(kRoot));
 }
 
@@ -63,7 +70,8 @@ TEST_F(TiersTest, DearOnesDemoteAndEachSetbackLastsLonger) {
   translate(kRoot, 1'200'000);
   u64 rest[2];
   for (u64& r : rest) {
-    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++) tiers.ran(kRoot, 100'000, 900'000, 0);
+    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++)
+      tiers.ran(kRoot, {.inside = 100'000, .beside = 900'000, .fetches = 0});
     ASSERT_FALSE(tiers.direct(kRoot));
     for (r = 0; !tiers.direct(kRoot); r += 100'000) translate(kRoot, 100'000);
   }
