@@ -55,7 +55,7 @@ class Bash(unittest.TestCase):
     def test_values(self):
         self.assertEqual(self.complete("trapline run --engine "), {"auto", "interpret", "patch", "translate"})
         self.assertEqual(self.complete("trapline run --engine=tr"), {"translate"})
-        self.assertEqual(self.complete("trapline run --engine="), {"auto", "interpret", "translate"})
+        self.assertEqual(self.complete("trapline run --engine="), {"auto", "interpret", "patch", "translate"})
         self.assertEqual(self.complete("trapline run --clock i"), {"instructions"})
         self.assertEqual(self.complete("trapline run --trace mmu,ex"), {"mmu,exits", "mmu,exceptions"})
         self.assertEqual(self.complete("trapline run --cpus "), set())
