@@ -169,7 +169,6 @@ void AddressSpace::prove() {
 void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
   refused_.clear();
   if (pages_ == 0) return;
-  std::size_t gone = 0;
   for (auto at = regions_.begin(); at != regions_.end();) {
     Region& region = *at->second;
     const u64 base = at->first * kRegion;
@@ -177,7 +176,6 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
     bool any = false;
     if (!tables.any()) {
       reconcile(base, region, 0, kPages, [](unsigned, u64) { return u64{0}; });
-      gone++;
     } else {
       reconcile(base, region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
         if (!now) return 0;
@@ -189,6 +187,7 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
     }
     at = any ? std::next(at) : regions_.erase(at);
   }
+  ended_ = ended_ || pages_ == 0;
   prove();
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "cage/cage.h"
 #include "cpu/vcpu.h"
@@ -44,6 +45,9 @@ class AddressSpace {
   void drop_all_write();
   void clear();
 
+  // Since the last call everything that was mapped has gone from the guest's tables: the program has ended, and another
+  // begins there.
+  bool take_ended() { return std::exchange(ended_, false); }
   std::size_t pages() const { return pages_; }
 
  private:
@@ -67,6 +71,7 @@ class AddressSpace {
   std::unordered_map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
   std::unordered_set<u64> refused_;                           // page numbers
   std::size_t pages_ = 0;
+  bool ended_ = false;
   u64 mappings_ = 0;  // made since `clear`: at least as many as the host counts
 };
 

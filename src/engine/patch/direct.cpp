@@ -212,6 +212,10 @@ Direct::ExitReason Direct::run() {
     tiers_.demote(program());
     return ExitReason::boundary;
   }
+  if (space->take_ended()) {
+    tiers_.forget(program());
+    return ExitReason::boundary;
+  }
   cages_.check_code();
   if (space->cage().dead()) return died();
   if (space->refused(cpu_.rip)) {
@@ -282,7 +286,7 @@ void Direct::count(const cage::Stop& stop) {
   else if (stop.signal == SIGSEGV && stop.trap == 14)
     c.cage_faults++, stay_.faults++;
   else
-    c.cage_traps++;
+    c.cage_traps++, stay_.calls++;  // CPUID by the hundred, port accesses: they cost as much
 }
 
 Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {

@@ -29,7 +29,7 @@ class Tiers {
   void translated(u64 root, u64 now, u64 decoded);
   struct Stay {
     u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
-    u64 calls = 0, faults = 0, fetches = 0;  // the last: faults of code
+    u64 calls = 0, faults = 0, fetches = 0;  // system calls and traps; page faults, and those of code
   };
   // It has been in a cage.
   void ran(u64 root, const Stay& stay);
