@@ -24,7 +24,6 @@ class Cages final : public cpu::TlbMirror {
   void drop_current();
   // Code that cages execute has been overwritten: takes it out of them.
   void check_code();
-  const CodeFrames& frames() const { return frames_; }
   std::size_t room() const { return spaces_.size() + free_.size(); }
 
   void flushed_all() override;

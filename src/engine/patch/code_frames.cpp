@@ -53,13 +53,6 @@ u64 CodeFrames::copy_of(u64 gpa_page) const {
                                                               : copies_offset_ + u64{known->second.copy} * kPageSize;
 }
 
-bool CodeFrames::is_patched(u64 gpa) const {
-  const auto known = known_.find(gpa / kPageSize);
-  if (known == known_.end()) return false;
-  const auto& sites = known->second.sites;
-  return std::find(sites.begin(), sites.end(), gpa % kPageSize) != sites.end();
-}
-
 bool CodeFrames::admits_border(u64 gpa_page, u64 next_gpa_page) const {
   constexpr unsigned kSide = 3;
   u8 bytes[2 * kSide];

@@ -21,8 +21,6 @@ class CodeFrames {
   bool admits(u64 gpa_page);
   // Where the copy of a frame that was admitted lies in the cages' file; ~0: it is executed as it is.
   u64 copy_of(u64 gpa_page) const;
-  // Has the instruction at this address been replaced?
-  bool is_patched(u64 gpa) const;
   // And right behind that one?
   bool admits_border(u64 gpa_page, u64 next_gpa_page) const;
 

@@ -340,9 +340,9 @@ u8 Direct::guest_byte(u64 linear) const {
 
 Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
   if (stop.trap == 3) {
-    Gpa at{0};
-    const bool patched = cpu::peek_translate(cpu_, registers_.rip - 1, &at) && cages_.frames().is_patched(at.raw);
-    registers_.rip -= patched || guest_byte(registers_.rip - 1) == 0xcc ? 1 : 2;
+    // INT 3 of two bytes, or INT3, of the guest's or in our copy. What is there now may be something else already.
+    const bool two = guest_byte(registers_.rip - 2) == 0xcd && guest_byte(registers_.rip - 1) == 3;
+    registers_.rip -= two ? 2 : 1;
     return leave(space, ExitReason::one);
   }
   if (!(registers_.rflags & cpu::flag::tf)) {  // INT1

@@ -60,8 +60,7 @@ void Tiers::ran(u64 root, const Stay& stay) {
   sum.inside += stay.inside, sum.beside += stay.beside;
   sum.calls += stay.calls, sum.faults += stay.faults, sum.fetches += stay.fetches;
   // It lives in the kernel: however new its code is, there is little of it.
-  if (sum.calls >= kManyCalls && sum.calls > 3 * sum.faults && sum.inside < sum.calls * kShortTurn)
-    return demote(root);
+  if (sum.calls >= kManyCalls && sum.calls > 3 * sum.faults && sum.inside < sum.calls * kShortTurn) return demote(root);
   const u64 slowdown = s.is_new ? kSlowdownNew : kSlowdownHot, all = sum.inside + sum.beside;
   // A clear case needs less time.
   if (all >= kWindow / 6 && sum.beside > 2 * slowdown * sum.inside) return demote(root);
