@@ -1,6 +1,7 @@
 #include "engine/patch/page_scan.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "isa/insn.h"
@@ -78,23 +79,36 @@ bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
 u32 real_site(std::span<const u8, kPageSize> page, u32 at, const HostLacks& host) {
   constexpr u32 kBefore = 64, kStarts = 16;
   const u32 first = at < kBefore ? 0 : at - kBefore;
-  u32 votes = 0, starts = 0, site = ~0u;
-  for (u32 start = first; start < first + kStarts && start <= at; start++, starts++) {
-    u32 here = start;
-    while (here <= at) {
-      isa::Insn insn;
-      if (isa::decode(page.data() + here, kPageSize - here, isa::CodeSize::bits64, host.vendor, insn) !=
-          isa::DecodeStatus::ok) {
-        here++;
-        continue;
-      }
-      if (here + insn.length > at) {
-        if (reveals(insn.mnemonic, host)) votes++, site = here;
+  // The ways from the beginnings soon run together: each byte is decoded once.
+  // 0: not looked at; else one more than where the way from here arrives, or `missed`.
+  constexpr u32 missed = ~0u;
+  std::array<u32, kBefore + 1> arrives{};
+  const auto follow = [&](u32 here) {
+    std::array<u32, kBefore + 1> way;
+    u32 length = 0, end = missed;
+    for (; here <= at; length++) {
+      if (const u32 known = arrives[here - first]) {
+        end = known;
         break;
       }
-      here += insn.length;
+      way[length] = here - first;
+      isa::Insn insn;
+      const bool ok = isa::decode(page.data() + here, kPageSize - here, isa::CodeSize::bits64, host.vendor, insn) ==
+                      isa::DecodeStatus::ok;
+      const u32 next = here + (ok ? insn.length : 1);
+      if (ok && next > at) {
+        end = reveals(insn.mnemonic, host) ? here + 1 : missed;
+        length++;
+        break;
+      }
+      here = next;
     }
-  }
+    while (length > 0) arrives[way[--length]] = end;
+    return end;
+  };
+  u32 votes = 0, starts = 0, site = ~0u;
+  for (u32 start = first; start < first + kStarts && start <= at; start++, starts++)
+    if (const u32 end = follow(start); end != missed) votes++, site = end - 1;
   return votes * 2 > starts ? site : ~0u;
 }
 
