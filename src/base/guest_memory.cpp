@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -46,6 +47,7 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
   if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd))
     return Err{failed("mmap (below 4 GiB)")};
   if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
+  m.expected_ = std::make_unique<std::atomic<u64>[]>(m.reserved_ / kChunk / 64 + 1);
   // vCPUs race for it as the guest's programs do: what they see then is the guest's affair.
   declare_races_benign(m.base_, m.reserved_, "guest RAM");
   return m;
@@ -53,11 +55,13 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
 
 GuestMemory::GuestMemory(GuestMemory&& o) noexcept
     : base_{std::exchange(o.base_, nullptr)},
+      expected_{std::move(o.expected_)},
       size_{std::exchange(o.size_, 0)},
       reserved_{std::exchange(o.reserved_, 0)} {}
 
 GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(base_, o.base_);
+  std::swap(expected_, o.expected_);
   std::swap(size_, o.size_);
   std::swap(reserved_, o.reserved_);
   return *this;
@@ -65,6 +69,13 @@ GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
 
 GuestMemory::~GuestMemory() {
   if (base_) ::munmap(base_, reserved_);
+}
+
+// Where it is refused (holes, hosts before Linux 5.14, no memory left) pages come one by one.
+void GuestMemory::populate(u64 chunk) const {
+  expected_[chunk / 64].fetch_or(u64{1} << chunk % 64, std::memory_order_relaxed);
+  static_cast<void>(
+      ::madvise(base_ + chunk * kChunk, std::min(kChunk, reserved_ - chunk * kChunk), MADV_POPULATE_WRITE));
 }
 
 std::optional<std::span<std::byte>> GuestMemory::bytes(Gpa gpa, u64 length) const {

@@ -6,6 +6,8 @@
 // guests). Thread-safe: the layout never changes; contents are the guest's business.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -50,11 +52,22 @@ class GuestMemory {
   std::byte* host(Gpa gpa) const { return base_ + gpa.raw; }
   std::byte* base() const { return base_; }
 
+  // The byte at `gpa` is RAM and about to be accessed, perhaps for the first time: has the host give memory to the 64 KiB
+  // around it at once, which takes it little longer than one page. Thread-safe.
+  void expect(Gpa gpa) const {
+    const u64 chunk = gpa.raw / kChunk;
+    if (!(expected_[chunk / 64].load(std::memory_order_relaxed) >> chunk % 64 & 1)) [[unlikely]]
+      populate(chunk);
+  }
+
   // The host bytes of [gpa, gpa + length), or nothing unless all of them are RAM.
   std::optional<std::span<std::byte>> bytes(Gpa gpa, u64 length) const;
 
  private:
+  static constexpr u64 kChunk = 64 * KiB;
+  void populate(u64 chunk) const;
   std::byte* base_ = nullptr;
+  std::unique_ptr<std::atomic<u64>[]> expected_;  // by chunk
   u64 size_ = 0;
   u64 reserved_ = 0;
 };

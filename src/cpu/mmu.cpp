@@ -73,6 +73,7 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
   piece.host = nullptr;
   if (is_plain_ram(cpu, w.gpa)) {
+    cpu.ram->expect(Gpa{w.gpa});
     tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
     if (write_watch) [[unlikely]]
       watched(state(cpu).half_of(piece.linear).data.at(piece.linear), access);
