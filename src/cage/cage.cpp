@@ -71,6 +71,10 @@ void Cage::set_bases(u64 fs, u64 gs) {
   order(ARCH_SET_GS, gs_base_, gs);
 }
 
+void Cage::take_back_mappings() {
+  std::erase_if(queue_, [](const Order& o) { return o.number != SYS_arch_prctl; });
+}
+
 // The first orders of the queue, as many as fit.
 void Cage::send(u32 after) {
   Orders orders{};
@@ -98,7 +102,9 @@ bool Cage::await_quietly() {
   const u64 start = __rdtsc();
   for (u64 rounds = 1; !stopped(); rounds++) {
     channel::cpu_relax();
-    if (rounds % 256 == 0) ::sched_yield();
+    if (rounds % 512 == 0 && place_ == Place::apart)
+      place(place_, ::sched_getcpu());  // where it cannot run is here now
+    if (rounds % 2048 == 0) ::sched_yield();
     if (rounds % 4096 == 0 && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
       kill();
       return false;

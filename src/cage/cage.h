@@ -67,6 +67,8 @@ class Cage {
   void protect(u64 address, u64 length, int prot);
   void set_bases(u64 fs, u64 gs);  // hosts without FSGSBASE: what has changed
   bool idle() const { return queue_.empty(); }
+  std::size_t orders() const { return queue_.size(); }
+  void take_back_mappings();  // as if none of what is queued had been given
 
   // Carries out what is queued, and comes back when the cage has proved that it has. False: it has not (`dead` then).
   bool carry_out();

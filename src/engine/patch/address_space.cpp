@@ -1,6 +1,7 @@
 #include "engine/patch/address_space.h"
 
 #include <sys/mman.h>
+#include <x86intrin.h>
 
 #include <algorithm>
 #include <bitset>
@@ -13,8 +14,9 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRegion = 2 * MiB;
-constexpr unsigned kAround = 64;  // pages, aligned, that a fault looks at
-constexpr unsigned kLongRun = 8;  // of them, side by side in RAM too: one order, cheaper than the fault to come
+constexpr unsigned kAround = 64;        // pages, aligned, that a fault looks at
+constexpr u64 kDearestOrder = 200'000;  // ticks that are not for a neighbour's sake
+constexpr unsigned kLongRun = 8;        // of them, side by side in RAM too: one order, cheaper than the fault to come
 
 // Where RAM lies in its file (base/guest_memory.h).
 u64 file_offset(u64 gpa) { return gpa < kPciHoleEnd ? gpa : gpa - (kPciHoleEnd - kPciHoleStart); }
@@ -44,35 +46,37 @@ void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
   mappings_++;
 }
 
-// Pages that follow each other in both spaces and become alike are one order.
+void AddressSpace::finish() {
+  if (run_.length != 0) order(run_.address, run_.length, run_.entry, run_.lower);
+  run_.length = 0;
+}
+
+// Whoever calls it calls `finish` behind the last region. Pages that go are one order with those that have never been
+// there; so the pages of a program that ends are few.
 template <class Wanted>
 void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted) {
-  struct Run {
-    u64 address = 0, length = 0, entry = 0;
-    bool lower = false;
-  } run;
-  const auto finish = [&] {
-    if (run.length != 0) order(run.address, run.length, run.entry, run.lower);
-    run.length = 0;
-  };
   for (unsigned i = first; i < last; i++) {
     u64& now = region.page[i];
     const u64 then = wanted(i, now);
-    if (then == now) continue;
+    if (then == now) {
+      if (now != 0 && run_.entry == 0) finish();
+      continue;
+    }
     const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
     const u64 address = base + i * kPageSize;
-    const u64 expected = run.entry & copy ? ~u64{0} : run.entry & mapped ? run.entry + run.length : 0;
-    if (run.length == 0 || address != run.address + run.length || then != expected || lower != run.lower) {
+    const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
+    const bool follows = then == 0 ? !(run_.address < cage::kStubEnd && address >= cage::kStubEnd)
+                                   : address == run_.address + run_.length;
+    if (run_.length == 0 || !follows || then != expected || lower != run_.lower) {
       finish();
-      run = {address, 0, then, lower};
+      run_ = {address, 0, then, lower};
     }
-    run.length += kPageSize;
+    run_.length = address + kPageSize - run_.address;
     pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
     if ((then & ~now) & write) frames_.note_write(then & ~u64{rights});
     if ((then & ~now) & execute) frames_.note_execute(then & ~u64{rights});
     now = then;
   }
-  finish();
 }
 
 // Marking code takes write permission away, perhaps here: to be asked before anything is planned.
@@ -91,7 +95,7 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
   });
   for (const u64 number : numbers) {
     const u64 base = number * kRegion;
-    if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) return;
+    if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) break;
     if (base + kRegion > cage::kStub && base < cage::kStubEnd) continue;
     const UserRegion tables{cpu, root_, base};
     if (!tables.any() || tables.large()) continue;  // large pages are mapped as they are touched
@@ -109,6 +113,17 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
       return p.gpa | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
     });
   }
+  finish();
+}
+
+bool AddressSpace::put_off(const cpu::Vcpu& cpu, u64 linear) {
+  constexpr std::size_t kMost = 4096;
+  constexpr u32 kMany = 8;
+  const UserPage p = UserRegion{cpu, root_, linear}.page(linear / kPageSize % kPages);
+  if (!p.present || p.writable || p.executable) return false;
+  if (read_.size() > kMost) read_.clear();
+  if (put_off_.size() > kMost) put_off_.clear();
+  return ++read_[p.gpa] > kMany && put_off_.insert(linear / kPageSize).second;
 }
 
 bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
@@ -157,13 +172,31 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
     if (i == asked && !done) return now;
     return entry;
   });
+  finish();
   if (!done && want == Want::fetch) refused_.insert(linear / kPageSize);
   return done;
 }
 
 void AddressSpace::prove() {
-  if (!cage_->idle()) cage_->carry_out();
+  finish();
+  if (!cage_->idle()) {
+    const u64 orders = cage_->orders(), before = __rdtsc();
+    cage_->carry_out();
+    const u64 ticks = std::min<u64>(__rdtsc() - before, orders * kDearestOrder);
+    flush_ticks_ += ticks;
+    order_ticks_ = order_ticks_ - order_ticks_ / 8 + ticks / orders / 8;
+  }
   if (cage_->dead()) regions_.clear(), pages_ = 0;
+}
+
+// A program that forks loses write permission everywhere. Where each order costs the host a flush of its own, to take all
+// away and to begin again with what is touched is cheaper.
+void AddressSpace::prove_cheaply() {
+  constexpr u64 kMostTicks = 400'000;  // what some ten faults cost
+  finish();
+  if (cage_->orders() * order_ticks_ < kMostTicks) return prove();
+  cage_->take_back_mappings();
+  clear();
 }
 
 void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
@@ -188,7 +221,7 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
     at = any ? std::next(at) : regions_.erase(at);
   }
   ended_ = ended_ || pages_ == 0;
-  prove();
+  prove_cheaply();
 }
 
 void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
@@ -203,6 +236,9 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
   reconcile(base, *found->second, 0, kPages, [&](unsigned i, u64 now) -> u64 {
     if (!now) return 0;
     const UserPage p = tables.page(i);
+    // A page that was copied on a write is about to be written to.
+    if (i == here && p.writable && !(now & execute) && cpu::is_plain_ram(cpu, p.gpa) && !frames_.holds_code(p.gpa))
+      return p.gpa | mapped | write;
     if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
     return p.writable ? now : now & ~u64{write};
   });
@@ -236,6 +272,8 @@ void AddressSpace::clear() {
   }
   regions_.clear();
   refused_.clear();
+  read_.clear();
+  put_off_.clear();
   pages_ = 0;
   mappings_ = 0;
   prove();

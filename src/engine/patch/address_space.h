@@ -1,6 +1,7 @@
 // What one cage has mapped of one guest address space: a TLB whose entries are host mappings. docs/cages.md.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <unordered_set>
@@ -32,6 +33,10 @@ class AddressSpace {
   // A fetch from here has been refused.
   bool refused(u64 linear) const { return !refused_.empty() && refused_.count(linear >> 12); }
 
+  // The first read of a page that stands for nothing yet: one frame of zeros is mapped in many places. A write follows
+  // soon, and to take a mapping back costs more than to execute one instruction.
+  bool put_off(const cpu::Vcpu& cpu, u64 linear);
+
   void forget_refusals() { refused_.clear(); }
 
   // -- When these return the cage has proved that what was stale is gone, or is dead (and has nothing).
@@ -48,6 +53,8 @@ class AddressSpace {
   // Since the last call everything that was mapped has gone from the guest's tables: the program has ended, and another
   // begins there.
   bool take_ended() { return std::exchange(ended_, false); }
+  // What flushes have cost since the last call.
+  u64 take_flush_ticks() { return std::exchange(flush_ticks_, 0); }
   std::size_t pages() const { return pages_; }
 
  private:
@@ -57,22 +64,33 @@ class AddressSpace {
     u64 page[kPages] = {};  // gpa | rights; 0: not mapped
   };
   // Asks `wanted` for each page of the region, and queues what makes the cage agree.
+  // What is under way of it: pages that follow each other in both spaces and become alike are one order.
+  struct Run {
+    u64 address = 0, length = 0, entry = 0;
+    bool lower = false;
+  };
   template <class Wanted>
   void reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted);
   void order(u64 address, u64 length, u64 entry, bool lower);
+  void finish();
   u64 entry_of(u64 linear) const;
   bool runs(u64 linear, const UserPage& page);
   bool border_ok(u64 linear, u64 gpa) const;
   void prove();
+  void prove_cheaply();
 
   std::unique_ptr<cage::Cage> cage_;
   CodeFrames& frames_;
   u64 root_, most_mappings_;
-  std::unordered_map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
-  std::unordered_set<u64> refused_;                           // page numbers
+  std::map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
+  Run run_;
+  std::unordered_set<u64> refused_;    // page numbers
+  std::unordered_map<u64, u32> read_;  // frames that reads have asked for, and how often
+  std::unordered_set<u64> put_off_;    // page numbers
   std::size_t pages_ = 0;
   bool ended_ = false;
-  u64 mappings_ = 0;  // made since `clear`: at least as many as the host counts
+  u64 flush_ticks_ = 0, order_ticks_ = 20'000;  // of an order among others, on average
+  u64 mappings_ = 0;                            // made since `clear`: at least as many as the host counts
 };
 
 }  // namespace trapline::engine::patch

@@ -1,17 +1,13 @@
 #include "engine/patch/direct.h"
 
-#include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 #include <x86intrin.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "base/trace.h"
+#include "channel/futex.h"
 #include "cpu/debug_port.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
@@ -25,35 +21,16 @@ namespace {
 
 constexpr u32 kUserFlags = 0x244dd5;  // without RF, which every fault sets in its frame
 constexpr u64 kVsyscall = 0xffffffffff600000;
-// How long core and cage poll for each other when they are apart.
-constexpr u64 kSpinTicks = 300'000;    // some 100 to 150 us
-constexpr unsigned kCageSpins = 6000;  // PAUSEs
 constexpr u64 kLowerHalf = u64{1} << 47;
 // What 64-bit code runs with on Linux, as host and as guest.
 constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
 
 u16 selector(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.seg[static_cast<u8>(s)].selector; }
 
-// Linux 5.16: sleeps on several words. linux/futex.h of Debian 12's kernel has it; older hosts answer ENOSYS.
-bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_now, u64 ns) {
-  futex_waitv words[2] = {};
-  words[0].val = a_now, words[0].uaddr = reinterpret_cast<u64>(&a), words[0].flags = FUTEX_32;
-  if (b) words[1].val = b_now, words[1].uaddr = reinterpret_cast<u64>(b), words[1].flags = FUTEX_32;
-  timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  const u64 nanoseconds = static_cast<u64>(until.tv_nsec) + std::min<u64>(ns, 1'000'000'000);
-  until.tv_sec += static_cast<time_t>(nanoseconds / 1'000'000'000);
-  until.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
-  const long result = ::syscall(SYS_futex_waitv, words, b ? 2 : 1, 0, &until, CLOCK_MONOTONIC);
-  return result >= 0 || (errno != ENOSYS && errno != EPERM);
-}
-
 }  // namespace
 
 Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus)
-    : cpu_{cpu}, cages_{cages}, tiers_{tiers}, spare_cpu_{channel::usable_cpus() > vcpus} {
-  trap_ticks_ = cpu.clock->tsc_khz / 1000 * 2;
-}
+    : cpu_{cpu}, cages_{cages}, tiers_{tiers}, handover_{cpu, channel::usable_cpus() > vcpus} {}
 
 // -- Whether
 
@@ -81,10 +58,19 @@ u64 Direct::program() const {
   return root() ^ (entry & 0x000ffffffffff000) << 12;
 }
 
-bool Direct::takes() { return tiers_.direct(program()) && possible(); }
+bool Direct::takes() {
+  left_user();
+  if (cpu_.cpl != 3) return false;
+  const u64 who = program();
+  if (tiers_.direct(who)) return possible();
+  translated_ = {who, __rdtsc(), decoded()};
+  return false;
+}
 
-void Direct::translated() {
-  tiers_.translated(program(), __rdtsc(), cpu_.count.instructions_decoded + cpu_.count.instructions_translated);
+void Direct::left_user() {
+  if (translated_.since == 0) return;
+  tiers_.translated(translated_.root, __rdtsc() - translated_.since, decoded() - translated_.decoded);
+  translated_.since = 0;
 }
 
 // -- In
@@ -104,76 +90,8 @@ void Direct::resume(AddressSpace& space) {
   Cage& cage = space.cage();
   TRACE(cages, "resume {:#x}, rsp {:#x}", registers_.rip, registers_.gpr[4]);
   if (!cage.shared().exchange.fsgsbase) cage.set_bases(registers_.fs_base, registers_.gs_base);
-  choose_place(cage);
-  cage.resume(registers_, vectors_at_, host_components(), apart_ ? kCageSpins : 0);
-}
-
-// -- Waiting
-
-bool Direct::wants_out() const {
-  return cpu_.attention->load(std::memory_order_acquire) != 0 ||
-         (cpu_.timer_deadline != ~u64{0} && cpu_.vm_tsc() >= cpu_.timer_deadline);
-}
-
-bool Direct::spin(Cage& cage, u64 ticks) const {
-  return channel::poll_for(ticks, [&] { return cage.stopped() || wants_out(); });
-}
-
-void Direct::sleep(Cage& cage) {
-  std::atomic<u32>* const word = cpu_.sleep_word;
-  cage.sleeps().store(1);
-  if (word) word->store(1);
-  const u32 calls = cage.calls().load();
-  if (calls == cage.turn() && !wants_out()) {
-    u64 ns = 1'000'000'000;
-    if (cpu_.timer_deadline != ~u64{0}) {
-      const u64 now = cpu_.vm_tsc();
-      ns = cpu_.timer_deadline > now ? std::min(ns, cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now)) : 0;
-    }
-    constexpr u64 kOften = 200'000;  // where nobody can wake us for the other word
-    if (ns != 0 && !wait_for_either(cage.calls(), calls, word, 1, ns))
-      channel::futex_wait(cage.calls(), calls, std::min(ns, kOften));
-  }
-  cage.sleeps().store(0);
-  if (word) word->store(0);
-}
-
-// Guest code runs, and is to stop.
-void Direct::stop_it(Cage& cage) {
-  constexpr u64 kKickAgain = 10'000'000, kPatience = 40'000'000'000;
-  const u64 start = __rdtsc();
-  for (u64 kicked = 0;;) {
-    if (cage.stopped()) return;
-    const u64 now = __rdtsc();
-    if (now - kicked > kKickAgain) {
-      if (cage.has_ended()) return;
-      cage.kick();
-      kicked = now;
-    }
-    if (now - start > kPatience) return cage.kill();
-    if (channel::poll_for(400'000, [&] { return cage.stopped(); })) return;
-    cage.sleeps().store(1);
-    if (const u32 calls = cage.calls().load(); calls == cage.turn())
-      channel::futex_wait(cage.calls(), calls, 1'000'000);
-    cage.sleeps().store(0);
-  }
-}
-
-void Direct::wait(Cage& cage) {
-  if (apart_) spin(cage, kSpinTicks);
-  while (!cage.stopped()) {
-    if (wants_out()) return stop_it(cage);
-    sleep(cage);
-    if (!cage.stopped() && !wants_out() && cage.has_ended()) return;
-  }
-}
-
-// Two that poll on two CPUs hand over in a microsecond; one that sleeps is woken across CPUs in a hundred, on the same
-// one in ten. So apart while both sides' turns are short, and while there is a CPU to spare; else together.
-void Direct::choose_place(Cage& cage) {
-  const u64 most = apart_ ? kSpinTicks : kSpinTicks / 2;
-  apart_ = spare_cpu_ && mean_inside_ < most && mean_outside_ < most;
-  cage.place(apart_ ? Cage::Place::apart : Cage::Place::beside, ::sched_getcpu());
+  const u32 spins = handover_.give(cage);
+  cage.resume(registers_, vectors_at_, host_components(), spins);
 }
 
 // -- Out
@@ -213,6 +131,7 @@ Direct::ExitReason Direct::run() {
     return ExitReason::boundary;
   }
   if (space->take_ended()) {
+    space->take_flush_ticks();
     tiers_.forget(program());
     return ExitReason::boundary;
   }
@@ -223,14 +142,17 @@ Direct::ExitReason Direct::run() {
     return ExitReason::one;
   }
   stay_ = {};
+  stay_.beside = space->take_flush_ticks();
   enter(space->cage());
-  if (std::exchange(told_.root, ~u64{0}) == root()) space->map_around(cpu_, told_.linear, told_.want);
-  const auto learn = [](u64& mean, u64 ticks) { mean = mean - mean / 8 + std::min<u64>(ticks, kSpinTicks * 8) / 8; };
+  if (std::exchange(told_.root, ~u64{0}) == root() &&
+      !(told_.want == AddressSpace::Want::read && space->put_off(cpu_, told_.linear)))
+    space->map_around(cpu_, told_.linear, told_.want);
   u64 since = __rdtsc();
-  learn(mean_outside_, since - left_at_);
+  handover_.learn_own(since - left_at_);
+  TRACE(cages, "enters after {} ticks outside", since - left_at_);
   ExitReason why = ExitReason::nothing;
   do {
-    if (wants_out()) {
+    if (handover_.wants_out()) {
       why = leave(*space, ExitReason::boundary);
       break;
     }
@@ -239,20 +161,22 @@ Direct::ExitReason Direct::run() {
       break;
     }
     resume(*space);
-    wait(space->cage());
+    handover_.wait(space->cage());
     cage::Stop stop;
     if (space->cage().dead() || !space->cage().take(stop, registers_)) {
       why = died();
       break;
     }
     const u64 now = __rdtsc(), all = now - since;
-    // A signal's delivery lies before the stub's stamp.
-    const u64 trap = stop.signal == SIGSYS ? trap_ticks_ : trap_ticks_ * 3;
-    const u64 inside = std::min(stop.inside - std::min(stop.inside, trap), all);
+    TrapCost& trap = stop.signal == SIGSYS ? call_cost_ : fault_cost_;
+    if (stop.signal == SIGSYS || stop.signal == SIGSEGV) trap.observe(stop.inside);
+    const u64 inside = std::min(stop.inside - std::min(stop.inside, trap.ticks()), all);
     since = now;
     stay_.inside += inside;
-    learn(mean_inside_, inside);
-    stay_.beside += all - inside;
+    handover_.learn(inside, all - inside);
+    // Who has lost the CPU to others for a while would have lost it translating, too.
+    constexpr u64 kMostBeside = 150'000;
+    stay_.beside += std::min(all - inside, kMostBeside);
     count(stop);
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
@@ -263,9 +187,10 @@ Direct::ExitReason Direct::run() {
       vectors_at_ = stop.fpstate;
       vectors_ran_ = true;
       TRACE(cages,
-            "stopped at {:#x}: signal {}, exception {}, error {:#x}, address {:#x}; {} ticks inside, {} beside, {}",
-            registers_.rip, stop.signal, stop.trap, stop.error, stop.cr2, inside, all - inside,
-            apart_ ? "apart" : "beside");
+            "stopped at {:#x} of {:#x}, rax {}: signal {}, exception {}, error {:#x}, address {:#x}; {} ticks inside, "
+            "{} beside, {}",
+            registers_.rip, program(), registers_.gpr[0], stop.signal, stop.trap, stop.error, stop.cr2, inside,
+            all - inside, handover_.apart() ? "apart" : "beside");
       why = serve(*space, stop);
     }
   } while (why == ExitReason::nothing);
@@ -359,7 +284,6 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
-  stay_.fetches += want == Want::fetch;
   cages_.check_code();
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
@@ -382,6 +306,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
     return leave(space, ExitReason::one);
   }
   if (space.cage().dead()) return died();
+  if (want == Want::read && space.put_off(cpu_, stop.cr2)) return leave(space, ExitReason::one);
   if (!space.map_around(cpu_, stop.cr2, want)) return leave(space, ExitReason::one);
   return space.cage().dead() ? died() : ExitReason::nothing;
 }

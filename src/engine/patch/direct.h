@@ -2,10 +2,11 @@
 // interpreter can do. docs/cages.md.
 #pragma once
 
-#include "channel/spin.h"
 #include "engine/interpret/accelerator.h"
 #include "engine/patch/cages.h"
+#include "engine/patch/handover.h"
 #include "engine/patch/tiers.h"
+#include "engine/patch/trap_cost.h"
 
 namespace trapline::engine::patch {
 
@@ -13,24 +14,19 @@ class Direct {
  public:
   Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus);
 
-  // User code at cpu.rip is to run in a cage now.
+  // User code at cpu.rip is to run in a cage now. Else it runs translated, until it is asked again or told that it left.
   bool takes();
-  // User code is about to run translated.
-  void translated();
+  void left_user();
   interpret::Accelerator::ExitReason run();
 
  private:
   using ExitReason = interpret::Accelerator::ExitReason;
   bool possible() const;
+  u64 decoded() const { return cpu_.count.instructions_decoded + cpu_.count.instructions_translated; }
   u64 program() const;  // what `tiers_` knows it by
   u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
   void enter(cage::Cage& cage);
   void resume(AddressSpace& space);
-  bool wants_out() const;
-  void wait(cage::Cage& cage);
-  bool spin(cage::Cage& cage, u64 ticks) const;
-  void sleep(cage::Cage& cage);
-  void stop_it(cage::Cage& cage);
   void put_back(cage::Cage& cage);
   ExitReason leave(AddressSpace& space, ExitReason why);
   ExitReason died();
@@ -49,16 +45,17 @@ class Direct {
   cage::Registers registers_;
   u64 vectors_at_ = 0;        // where the newest vector state is: cage::Cage::kVectors, or in the signal stack
   bool vectors_ran_ = false;  // and cpu.vec is older
-  void choose_place(cage::Cage& cage);
-  bool spare_cpu_;                          // beside those of the vCPUs
-  bool apart_ = false;                      // core and cage on two CPUs, polling; else on one, sleeping
-  u64 mean_inside_ = 0, mean_outside_ = 0;  // ticks between stops, and between a stop and the next entry
+  Handover handover_;
+  int why_ = 0;
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
   unsigned singles_ = 0;  // instructions of refused pages, one by one, since the last stretch in a cage
-  Tiers::Stay stay_;      // of this run
+  struct {
+    u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated
+  } translated_;
+  Tiers::Stay stay_;  // of this run
   u64 left_at_ = 0;
-  u64 trap_ticks_;  // what the host takes for a signal, which no clock of ours sees
+  TrapCost call_cost_{3000, 8'000}, fault_cost_{6000, 80'000};
   // A fault that the guest has been told of: once its tables have the page, so has the cage.
   struct {
     u64 root = ~u64{0}, linear = 0;

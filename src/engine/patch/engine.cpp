@@ -32,7 +32,7 @@ HostLacks host_lacks(isa::Vendor vendor) {
 // Measured on two kinds of hosts; docs/cages.md.
 Tiers::Costs costs(u64 tsc_khz) {
   const u64 us = tsc_khz ? tsc_khz / 1000 : 2000;
-  return {5000 * us, 100'000 * us, us, 60'000 * us};
+  return {2000 * us, 100'000 * us, us, 80'000 * us, 15'000 * us, 60'000 * us};
 }
 
 class Patch final : public interpret::Accelerator, translate::UserGate {
@@ -51,23 +51,23 @@ class Patch final : public interpret::Accelerator, translate::UserGate {
   }
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override {
-    return takes(cpu) ? direct_.run() : translator_->run(cpu, key, limit);
+    if (cpu.cpl != 3) direct_.left_user();
+    if (takes(cpu)) return direct_.run();
+    const ExitReason why = translator_->run(cpu, key, limit);
+    if (cpu.cpl != 3) direct_.left_user();
+    return why;
   }
   bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
     return translator_->translate(cpu, key, linear, gpa, decoded);
   }
   void flush() override { translator_->flush(); }
   u32 threshold() const override { return translator_->threshold(); }
-  bool takes(const cpu::Vcpu&) override {
-    if (cages_.room() == 0) return false;
-    if (direct_.takes()) return true;
-    direct_.translated();
-    return false;
-  }
+  bool takes(const cpu::Vcpu&) override { return cages_.room() != 0 && direct_.takes(); }
   std::string listing() const override { return translator_->listing(); }
 
  private:
   bool wants_user() override { return takes(cpu_); }
+  void left_user() override { direct_.left_user(); }
 
   cpu::Vcpu& cpu_;
   std::unique_ptr<translate::Translator> translator_;

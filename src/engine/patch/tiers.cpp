@@ -10,12 +10,9 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr std::size_t kMostSpaces = 4096;
-constexpr u64 kMostGap = 10'000'000;  // between two signs of life of translated user code, beyond it something else ran
-constexpr u64 kWindow = 60'000'000;   // of cage time and its costs, between two looks
-// Translated code takes so much longer, beyond its native time: while it is new, and when it is hot.
-constexpr u64 kManyCalls = 100, kShortTurn = 30'000;  // ticks between two of them
-constexpr u64 kFewFetches = 8;                        // in a window: its code is new no more
-constexpr u64 kSlowdownNew = 5, kSlowdownHot = 1;
+constexpr u64 kWindow = 10'000'000;                   // of cage time and its costs, between two looks
+constexpr u64 kManyStops = 100, kShortTurn = 30'000;  // ticks between two of them
+constexpr u64 kSlowdown = 2;           // hot code that is translated takes so much longer, beyond its native time
 constexpr unsigned kMostSetbacks = 8;  // doublings of the rest
 
 }  // namespace
@@ -33,17 +30,11 @@ Tiers::Space& Tiers::at(u64 root) {
   return s;
 }
 
-void Tiers::translated(u64 root, u64 now, u64 decoded) {
-  const u64 gap = now - last_;
-  const bool same = last_root_ == root && gap < kMostGap;
-  last_ = now;
-  last_root_ = root;
-  const u64 fresh = decoded - std::exchange(last_decoded_, decoded);
-  if (!same) return;
+void Tiers::translated(u64 root, u64 ticks, u64 decoded) {
   Space& s = at(root);
   if (s.direct) return;
-  s.translated += gap;
-  s.decoded += fresh;
+  s.translated += ticks;
+  s.decoded += decoded;
   if (s.translated < (s.needed ? s.needed : costs_.promote_after)) return;
   s.is_new = s.decoded * costs_.decoding > s.translated / 4;
   if (!s.is_new && s.translated < costs_.promote_hot) return;
@@ -54,26 +45,28 @@ void Tiers::translated(u64 root, u64 now, u64 decoded) {
   TRACE(cages, "address space {:#x} runs directly", root);
 }
 
+// Like renting or buying: it is translated when cages have cost more than that would have, what it takes to begin
+// included.
 void Tiers::ran(u64 root, const Stay& stay) {
   Space& s = at(root);
   Stay& sum = s.stay;
   sum.inside += stay.inside, sum.beside += stay.beside;
-  sum.calls += stay.calls, sum.faults += stay.faults, sum.fetches += stay.fetches;
-  // It lives in the kernel: however new its code is, there is little of it.
-  if (sum.calls >= kManyCalls && sum.calls > 3 * sum.faults && sum.inside < sum.calls * kShortTurn) return demote(root);
-  const u64 slowdown = s.is_new ? kSlowdownNew : kSlowdownHot, all = sum.inside + sum.beside;
-  // A clear case needs less time.
-  if (all >= kWindow / 6 && sum.beside > 2 * slowdown * sum.inside) return demote(root);
-  if (all < kWindow) return;
-  if (sum.fetches < kFewFetches) s.is_new = false;
-  if (sum.beside > sum.inside * slowdown) return demote(root);
-  if (sum.beside * 4 < sum.inside * slowdown && s.setbacks > 0) s.setbacks--;
+  sum.calls += stay.calls, sum.faults += stay.faults;
+  // Hot code that lives in the kernel. (How much of its time new code would take, if translated, nobody knows yet.)
+  const u64 stops = sum.calls + sum.faults;
+  if (!s.is_new && stops >= kManyStops && sum.inside < stops * kShortTurn) return demote(root);
+  if (sum.inside + sum.beside < kWindow) return;
+  const u64 gain = sum.inside * kSlowdown;
+  s.loss = s.loss + sum.beside < gain ? 0 : s.loss + sum.beside - gain;
+  if (s.loss > (s.is_new ? costs_.invest_new : costs_.invest_hot)) return demote(root);
+  if (s.loss == 0 && s.setbacks > 0) s.setbacks--;
   sum = {};
 }
 
 void Tiers::demote(u64 root) {
   Space& s = at(root);
-  s.direct = false;
+  s.direct = s.is_new = false;
+  s.loss = 0;
   s.translated = s.decoded = 0;
   s.needed = costs_.rest << std::min(s.setbacks++, kMostSetbacks);
   demotions++;

@@ -15,6 +15,8 @@ class Tiers {
     u64 promote_after;  // translated user time before a cage is worth its first faults, of code that is mostly new,
     u64 promote_hot;    // and of code that has long been translated: it gains much less
     u64 decoding;       // what decoding and translating takes for an instruction
+    u64 invest_new;     // what it takes to translate a program that has not been,
+    u64 invest_hot;     // and one that has
     u64 rest;           // translated user time before a demoted address space is tried again
   };
   // always: all are direct, and stay so.
@@ -24,12 +26,11 @@ class Tiers {
     if (always_) return true;
     return current_.root == root ? current_.space->direct : known(root);
   }
-  // User code of `root` runs translated now, and did so since the last call if that was not long ago.
-  // decoded: instructions decoded or translated so far, whosever.
-  void translated(u64 root, u64 now, u64 decoded);
+  // User code of `root` has run translated for so many ticks, in which `decoded` instructions were decoded or translated.
+  void translated(u64 root, u64 ticks, u64 decoded);
   struct Stay {
-    u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
-    u64 calls = 0, faults = 0, fetches = 0;  // system calls and traps; page faults, and those of code
+    u64 inside = 0, beside = 0;  // hand-overs, faults, mappings
+    u64 calls = 0, faults = 0;   // system calls and traps; page faults
   };
   // It has been in a cage.
   void ran(u64 root, const Stay& stay);
@@ -48,6 +49,7 @@ class Tiers {
     u64 decoded = 0;      // likewise
     u64 needed = 0;       // of that, for the next promotion; 0: costs_.promote_after
     Stay stay;            // since the last look
+    u64 loss = 0;         // by which cages have been dearer than code that has long been translated
     unsigned setbacks = 0;
   };
   bool known(u64 root) const;
@@ -59,7 +61,6 @@ class Tiers {
   Costs costs_;
   bool always_;
   std::unordered_map<u64, Space> spaces_;
-  u64 last_ = 0, last_root_ = 0, last_decoded_ = 0;
 };
 
 }  // namespace trapline::engine::patch

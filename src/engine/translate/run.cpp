@@ -96,6 +96,7 @@ Resume Translator::dispatch(ExitStub* site, bool same_mode) {
     if (!translatable(cpu_, key)) return leave(ExitReason::boundary);
     View view;
     const u32 mode = mode_of(key, &view);
+    if (user_gate_ && view_ == View::user && view != View::user) user_gate_->left_user();
     if (mode != mode_ || view != view_) {
       set_mode(mode, view);
       set_view(view);

@@ -28,6 +28,8 @@ struct UserGate {
   virtual ~UserGate() = default;
   // The translator is about to go on with user code at cpu.rip, having come from elsewhere. True: it is to leave.
   virtual bool wants_user() = 0;
+  // It goes on with what is no user code, having come from there.
+  virtual void left_user() = 0;
 };
 
 class Translator final : public interpret::Accelerator {

@@ -7,14 +7,18 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRoot = 0x1000, kOther = 0x2000;
-constexpr Tiers::Costs kCosts{1'000'000, 10'000'000, 1000, 5'000'000};
+constexpr Tiers::Costs kCosts{.promote_after = 1'000'000,
+                              .promote_hot = 10'000'000,
+                              .decoding = 1000,
+                              .invest_new = 100'000'000,
+                              .invest_hot = 10'000'000,
+                              .rest = 5'000'000};
 
 struct TiersTest : testing::Test {
   Tiers tiers{kCosts, false};
-  u64 now = 0, decoded = 0;
-  // Signs of life of translated code, `ticks` in all; `fresh` instructions of it are new each time.
+  // Stretches of translated code, `ticks` in all; `fresh` instructions of each are new.
   void translate(u64 root, u64 ticks, u64 fresh = 50) {
-    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, now += 100'000, decoded += fresh);
+    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, 100'000, fresh);
   }
 };
 
@@ -34,34 +38,52 @@ TEST_F(TiersTest, CodeThatIsTranslatedAlreadyWaitsLonger) {
   EXPECT_TRUE(tiers.direct(kRoot));
 }
 
-TEST_F(TiersTest, TimeBetweenDistantSignsDoesNotCount) {
-  for (int i = 0; i < 100; i++) tiers.translated(kRoot, now += 1'000'000'000, decoded += 1000);
-  EXPECT_FALSE(tiers.direct(kRoot));
-}
-
-TEST_F(TiersTest, NorDoesThatOfAnotherAddressSpace) {
-  for (int i = 0; i < 100; i++) tiers.translated(i % 2 ? kRoot : kOther, now += 100'000, decoded += 1000);
+TEST_F(TiersTest, TimeOfAnotherAddressSpaceDoesNotCount) {
+  for (int i = 0; i < 18; i++) tiers.translated(i % 2 ? kRoot : kOther, 100'000, 1000);
   EXPECT_FALSE(tiers.direct(kRoot));
   EXPECT_FALSE(tiers.direct(kOther));
 }
 
+TEST_F(TiersTest, HotCodeThatOnlyFaultsLosesItSoon) {
+  translate(kRoot, 11'000'000, 0);
+  for (int i = 0; i < 110; i++) tiers.ran(kRoot, {.inside = 5'000, .beside = 40'000, .faults = 1});
+  EXPECT_FALSE(tiers.direct(kRoot));
+  translate(kOther, 1'200'000);
+  for (int i = 0; i < 110; i++) tiers.ran(kOther, {.inside = 5'000, .beside = 40'000, .faults = 1});
+  EXPECT_TRUE(tiers.direct(kOther));  // new code would be dear to translate
+}
+
 TEST_F(TiersTest, CheapHandOversKeepIt) {
   translate(kRoot, 1'200'000);
-  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, {.inside = 1'000'000, .beside = 300'000, .fetches = 0});
+  for (int i = 0; i < 1000; i++) tiers.ran(kRoot, {.inside = 1'000'000, .beside = 300'000});
   EXPECT_TRUE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, NewCodeMayCostMore) {
+  const auto stays = [&](u64 root) {
+    int runs = 0;
+    for (; runs < 1000 && tiers.direct(root); runs++) tiers.ran(root, {.inside = 300'000, .beside = 900'000});
+    return runs;
+  };
   translate(kRoot, 1'200'000);
-  for (int i = 0; i < 200; i++)
-    tiers.ran(kRoot, {.inside = 300'000, .beside = 900'000, .fetches = 1});  // code pages go on coming
+  translate(kOther, 11'000'000, 0);
+  const int as_new = stays(kRoot), hot = stays(kOther);
+  EXPECT_GT(hot, 10);
+  EXPECT_GT(as_new, 5 * hot);
+  EXPECT_LT(as_new, 1000);
+}
+
+TEST_F(TiersTest, AGoodStretchMakesUpForABadOne) {
+  translate(kRoot, 11'000'000, 0);
+  for (int i = 0; i < 300; i++) {
+    for (int j = 0; j < 20; j++) tiers.ran(kRoot, {.inside = 300'000, .beside = 900'000});
+    for (int j = 0; j < 40; j++) tiers.ran(kRoot, {.inside = 300'000, .beside = 100'000});
+  }
   EXPECT_TRUE(tiers.direct(kRoot));
-  for (int i = 0; i < 200; i++) tiers.ran(kRoot, {.inside = 300'000, .beside = 900'000, .fetches = 0});
-  EXPECT_FALSE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, ProgramsThatLiveInTheKernelLoseItSoon) {
-  translate(kRoot, 1'200'000);
+  translate(kRoot, 11'000'000, 0);
   for (int i = 0; i < 150; i++) tiers.ran(kRoot, {.inside = 5'000, .beside = 10'000, .calls = 1});
   EXPECT_FALSE(tiers.direct(kRoot));
 }
@@ -70,8 +92,7 @@ TEST_F(TiersTest, DearOnesDemoteAndEachSetbackLastsLonger) {
   translate(kRoot, 1'200'000);
   u64 rest[2];
   for (u64& r : rest) {
-    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++)
-      tiers.ran(kRoot, {.inside = 100'000, .beside = 900'000, .fetches = 0});
+    for (int i = 0; i < 1000 && tiers.direct(kRoot); i++) tiers.ran(kRoot, {.inside = 100'000, .beside = 900'000});
     ASSERT_FALSE(tiers.direct(kRoot));
     for (r = 0; !tiers.direct(kRoot); r += 100'000) translate(kRoot, 100'000);
   }

@@ -1,0 +1,146 @@
+#include "engine/patch/handover.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include <algorithm>
+
+#include "base/trace.h"
+#include "channel/futex.h"
+#include "channel/spin.h"
+
+namespace trapline::engine::patch {
+
+using cage::Cage;
+
+namespace {
+
+// Longest that one side polls for the other. To wake a sleeper on another CPU takes a tenth of that.
+constexpr u64 kLongest = 2'000'000;  // ticks, some 1 ms
+constexpr u32 kCageSpins = 30'000;   // PAUSEs, likewise
+constexpr u64 kMoved = 20'000;       // a poll of so long looks whether the core's thread has moved
+
+void mean(u64& m, u64 ticks) { m = m - m / 8 + std::min<u64>(ticks, kLongest * 8) / 8; }
+
+// Linux 5.16: sleeps on several words. linux/futex.h of Debian 12's kernel has it; older hosts answer ENOSYS.
+bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_now, u64 ns) {
+  futex_waitv words[2] = {};
+  words[0].val = a_now, words[0].uaddr = reinterpret_cast<u64>(&a), words[0].flags = FUTEX_32;
+  if (b) words[1].val = b_now, words[1].uaddr = reinterpret_cast<u64>(b), words[1].flags = FUTEX_32;
+  timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  const u64 nanoseconds = static_cast<u64>(until.tv_nsec) + std::min<u64>(ns, 1'000'000'000);
+  until.tv_sec += static_cast<time_t>(nanoseconds / 1'000'000'000);
+  until.tv_nsec = static_cast<long>(nanoseconds % 1'000'000'000);
+  const long result = ::syscall(SYS_futex_waitv, words, b ? 2 : 1, 0, &until, CLOCK_MONOTONIC);
+  return result >= 0 || (errno != ENOSYS && errno != EPERM);
+}
+
+}  // namespace
+
+bool Handover::wants_out() const {
+  return cpu_.attention->load(std::memory_order_acquire) != 0 ||
+         (cpu_.timer_deadline != ~u64{0} && cpu_.vm_tsc() >= cpu_.timer_deadline);
+}
+
+void Handover::place(Cage& cage) { cage.place(apart_ ? Cage::Place::apart : Cage::Place::beside, ::sched_getcpu()); }
+
+u32 Handover::give(Cage& cage) {
+  place(cage);
+  // One that will be waited for longer than that sleeps at once.
+  return apart_ && mean_own_ < kLongest ? kCageSpins : 0;
+}
+
+bool Handover::spin(Cage& cage, u64 ticks) {
+  for (u64 left = ticks; left > 0; left -= std::min(left, kMoved)) {
+    if (channel::poll_for(std::min(left, kMoved), [&] { return cage.stopped() || wants_out(); })) return true;
+    place(cage);  // this thread may be where the cage is
+  }
+  return false;
+}
+
+void Handover::sleep(Cage& cage) {
+  std::atomic<u32>* const word = cpu_.sleep_word;
+  cage.sleeps().store(1);
+  if (word) word->store(1);
+  const u32 calls = cage.calls().load();
+  if (calls == cage.turn() && !wants_out()) {
+    u64 ns = 1'000'000'000;
+    if (cpu_.timer_deadline != ~u64{0}) {
+      const u64 now = cpu_.vm_tsc();
+      ns = cpu_.timer_deadline > now ? std::min(ns, cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now)) : 0;
+    }
+    constexpr u64 kOften = 200'000;  // where nobody can wake us for the other word
+    if (ns != 0 && !wait_for_either(cage.calls(), calls, word, 1, ns))
+      channel::futex_wait(cage.calls(), calls, std::min(ns, kOften));
+  }
+  cage.sleeps().store(0);
+  if (word) word->store(0);
+}
+
+// Guest code runs, and is to stop.
+void Handover::stop_it(Cage& cage) {
+  constexpr u64 kKickAgain = 10'000'000, kPatience = 40'000'000'000;
+  const u64 start = __rdtsc();
+  for (u64 kicked = 0;;) {
+    if (cage.stopped()) return;
+    const u64 now = __rdtsc();
+    if (now - kicked > kKickAgain) {
+      if (cage.has_ended()) return;
+      cage.kick();
+      kicked = now;
+    }
+    if (now - start > kPatience) return cage.kill();
+    if (channel::poll_for(400'000, [&] { return cage.stopped(); })) return;
+    place(cage);
+    cage.sleeps().store(1);
+    if (const u32 calls = cage.calls().load(); calls == cage.turn())
+      channel::futex_wait(cage.calls(), calls, 1'000'000);
+    cage.sleeps().store(0);
+  }
+}
+
+void Handover::wait(Cage& cage) {
+  // What usually takes longer is not polled for.
+  if (apart_ && mean_inside_ < kLongest) spin(cage, kLongest);
+  while (!cage.stopped()) {
+    if (wants_out()) return stop_it(cage);
+    sleep(cage);
+    if (!cage.stopped() && !wants_out() && cage.has_ended()) return;
+  }
+}
+
+// A CPU to spare is taken for one until it shows itself not to be: then the other place is tried, and kept for a while if
+// it is better.
+void Handover::reconsider() {
+  constexpr u32 kTry = 32, kAgain = 512, kForget = 4096;
+  constexpr u64 kBad = 150'000;  // no place is good; the other one may be better
+  const u64 here = cost_[apart_], there = cost_[!apart_];
+  if (++turns_ < kTry) return;
+  if (apart_) {
+    if (turns_ >= kForget) cost_[0] = 0;
+    if (here < kBad || (there != 0 && there > here)) return;
+  } else if (turns_ < kAgain && here < there) {
+    return;
+  }
+  TRACE(cages, "cages are run {}: a stop took {} ticks, {} once", apart_ ? "beside the core" : "apart", here, there);
+  apart_ = !apart_;
+  turns_ = 0;
+}
+
+void Handover::learn(u64 inside, u64 beside) {
+  constexpr u64 kMost = 400'000;  // a thread that has lost its CPU for a while says little
+  mean(mean_inside_, inside);
+  if (!spare_cpu_) return;
+  u64& cost = cost_[apart_];
+  cost = turns_ == 0 ? beside : cost - cost / 16 + std::min(beside, kMost) / 16;
+  reconsider();
+}
+
+void Handover::learn_own(u64 ticks) { mean(mean_own_, ticks); }
+
+}  // namespace trapline::engine::patch
