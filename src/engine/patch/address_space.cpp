@@ -7,6 +7,7 @@
 #include <bitset>
 #include <vector>
 
+#include "base/trace.h"
 #include "cpu/mmu_internal.h"
 
 namespace trapline::engine::patch {
@@ -192,9 +193,11 @@ void AddressSpace::prove() {
 // A program that forks loses write permission everywhere. Where each order costs the host a flush of its own, to take all
 // away and to begin again with what is touched is cheaper.
 void AddressSpace::prove_cheaply() {
-  constexpr u64 kMostTicks = 400'000;  // what some ten faults cost
+  constexpr u64 kMostTicks = 2'000'000;  // what some thirty faults cost
   finish();
   if (cage_->orders() * order_ticks_ < kMostTicks) return prove();
+  TRACE(cages, "{} orders of some {} ticks each are too many: empties the cage of {} pages", cage_->orders(),
+        order_ticks_, pages_);
   cage_->take_back_mappings();
   clear();
 }

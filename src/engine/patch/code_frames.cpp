@@ -1,5 +1,7 @@
 #include "engine/patch/code_frames.h"
 
+#include <x86intrin.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -7,6 +9,12 @@
 #include "cpu/code_map.h"
 
 namespace trapline::engine::patch {
+
+namespace {
+
+constexpr u64 kSoon = 100'000'000;  // ticks, some 50 ms: between two rewrites
+
+}  // namespace
 
 bool CodeFrames::holds_code(u64 gpa_page) const { return cpu_.code->has_code(gpa_page / kPageSize); }
 
@@ -29,6 +37,23 @@ void CodeFrames::release(const Verdict& verdict) {
   if (verdict.copy != kNone) returned_.push_back(verdict.copy);
 }
 
+void CodeFrames::note_rewrite(u64 frame) {
+  constexpr std::size_t kMost = 4096;
+  if (rewrites_.size() >= kMost) rewrites_.clear();
+  Rewrites& r = rewrites_[frame];
+  const u64 now = __rdtsc();
+  r.count = now - r.last < kSoon ? r.count + 1 : 1;
+  r.last = now;
+}
+
+// Trampolines on the stack, buffers that a compiler fills while it runs from them. Nothing of such a frame is marked, so
+// that writing is free; the interpreter executes what is there.
+bool CodeFrames::restless(u64 frame) {
+  constexpr u32 kOften = 4;
+  const auto found = rewrites_.find(frame);
+  return found != rewrites_.end() && found->second.count >= kOften && __rdtsc() - found->second.last < 4 * kSoon;
+}
+
 bool CodeFrames::admits(u64 gpa_page) {
   const u64 frame = gpa_page / kPageSize;
   const auto known = known_.find(frame);
@@ -37,6 +62,7 @@ bool CodeFrames::admits(u64 gpa_page) {
       return known->second.runs;
     return false;  // overwritten, and not out of every cage yet
   }
+  if (restless(frame)) return false;
   Verdict verdict;
   verdict.generation = cpu_.code->mark_and_number(cpu_, frame, 0, kPageSize);
   const auto* bytes = reinterpret_cast<const u8*>(cpu_.ram->host(Gpa{gpa_page}));
@@ -74,6 +100,7 @@ const std::vector<u64>& CodeFrames::overwritten() {
       if (known == known_.end()) continue;
       release(known->second);
       known_.erase(known);
+      note_rewrite(frame);
       changed_.push_back(frame * kPageSize);
     }
   } else {
@@ -81,6 +108,7 @@ const std::vector<u64>& CodeFrames::overwritten() {
       if (entry.second.generation == cpu_.code->generation(entry.first).load(std::memory_order_acquire)) return false;
       release(entry.second);
       changed_.push_back(entry.first * kPageSize);
+      note_rewrite(entry.first);
       return true;
     });
   }

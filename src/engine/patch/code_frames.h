@@ -47,12 +47,20 @@ class CodeFrames {
     std::vector<u16> sites = {};
   };
   static constexpr u32 kNone = ~0u;
+  // Written and executed in turn: each turn costs faults on both sides.
+  struct Rewrites {
+    u32 count = 0;
+    u64 last = 0;  // TSC
+  };
+  void note_rewrite(u64 frame);
+  bool restless(u64 frame);
   bool patch(u64 gpa_page, Verdict& verdict);
   void release(const Verdict& verdict);
   cpu::Vcpu& cpu_;
   HostLacks host_;
   std::vector<u8> flags_;  // by frame
   std::unordered_map<u64, Verdict> known_;
+  std::unordered_map<u64, Rewrites> rewrites_;
   std::vector<u64> changed_;
   std::span<u8> copies_;
   u64 copies_offset_;

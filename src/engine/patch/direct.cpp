@@ -141,6 +141,7 @@ Direct::ExitReason Direct::run() {
     if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(program());
     return ExitReason::one;
   }
+  last_fault_ = ~u64{0};
   stay_ = {};
   stay_.beside = space->take_flush_ticks();
   enter(space->cage());

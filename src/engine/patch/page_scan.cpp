@@ -10,7 +10,9 @@ namespace trapline::engine::patch {
 
 namespace {
 
-enum class Finding : u8 { nothing, reveals, harms };
+// `hints`: shows the host too, but its bytes are small numbers, which data and operands are full of, and programs have
+// no use for it: where it is not certain to be an instruction it is taken for none.
+enum class Finding : u8 { nothing, hints, reveals, harms };
 
 // Of the bytes behind 0F; `left` of them are there. SDM Vol. 2, APM Vol. 3.
 Finding look(const u8* at, std::size_t left) {
@@ -19,8 +21,9 @@ Finding look(const u8* at, std::size_t left) {
     case 0x00:  // SLDT, STR, VERR, VERW
     case 0x02:  // LAR
     case 0x03:  // LSL
-    case 0xa2:  // CPUID
     case 0x34:  // SYSENTER: its return address is lost on Intel's
+      return Finding::hints;
+    case 0xa2:  // CPUID
       return Finding::reveals;
     case 0x38:  // ENQCMD, ENQCMDS
       return left >= 2 && at[1] == 0xf8 ? Finding::harms : Finding::nothing;
@@ -46,7 +49,7 @@ Finding look(const u8* at, std::size_t left) {
     case 0xf9:  // RDTSCP
       return Finding::reveals;
     default:  // SGDT, SIDT with memory; SMSW
-      return ((at[1] >> 3 & 7) <= 1 && at[1] < 0xc0) || (at[1] >> 3 & 7) == 4 ? Finding::reveals : Finding::nothing;
+      return ((at[1] >> 3 & 7) <= 1 && at[1] < 0xc0) || (at[1] >> 3 & 7) == 4 ? Finding::hints : Finding::nothing;
   }
 }
 
@@ -74,13 +77,24 @@ bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
   }
 }
 
-// Is the 0F at `at` the opcode of a real instruction that shows the host? x86 code falls into step soon, wherever one
-// begins to decode it: most of a number of beginnings must agree. Its first byte; or none (~0).
-u32 real_site(std::span<const u8, kPageSize> page, u32 at, const HostLacks& host) {
-  constexpr u32 kBefore = 64, kStarts = 16;
+using Page = std::span<const u8, kPageSize>;
+
+bool decode(Page page, u32 at, const HostLacks& host, isa::Insn& insn) {
+  return isa::decode(page.data() + at, kPageSize - at, isa::CodeSize::bits64, host.vendor, insn) ==
+         isa::DecodeStatus::ok;
+}
+
+// Where an instruction has the 0F at a given place for its opcode: how many of a number of ways there meet it, and its
+// first byte. x86 code falls into step soon, wherever one begins to decode it.
+struct Votes {
+  u32 site = ~0u, given = 0, ways = 0;
+};
+
+Votes vote(Page page, u32 at, const HostLacks& host) {
+  constexpr u32 kBefore = 64, kWays = 16;
   const u32 first = at < kBefore ? 0 : at - kBefore;
-  // The ways from the beginnings soon run together: each byte is decoded once.
-  // 0: not looked at; else one more than where the way from here arrives, or `missed`.
+  // The ways soon run together: each byte is decoded once. 0: not looked at; else one more than where the way from here
+  // arrives, or `missed`.
   constexpr u32 missed = ~0u;
   std::array<u32, kBefore + 1> arrives{};
   const auto follow = [&](u32 here) {
@@ -93,8 +107,7 @@ u32 real_site(std::span<const u8, kPageSize> page, u32 at, const HostLacks& host
       }
       way[length] = here - first;
       isa::Insn insn;
-      const bool ok = isa::decode(page.data() + here, kPageSize - here, isa::CodeSize::bits64, host.vendor, insn) ==
-                      isa::DecodeStatus::ok;
+      const bool ok = decode(page, here, host, insn);
       const u32 next = here + (ok ? insn.length : 1);
       if (ok && next > at) {
         end = reveals(insn.mnemonic, host) ? here + 1 : missed;
@@ -106,10 +119,79 @@ u32 real_site(std::span<const u8, kPageSize> page, u32 at, const HostLacks& host
     while (length > 0) arrives[way[--length]] = end;
     return end;
   };
-  u32 votes = 0, starts = 0, site = ~0u;
-  for (u32 start = first; start < first + kStarts && start <= at; start++, starts++)
-    if (const u32 end = follow(start); end != missed) votes++, site = end - 1;
-  return votes * 2 > starts ? site : ~0u;
+  Votes votes;
+  for (u32 start = first; start < first + kWays && start <= at; start++, votes.ways++)
+    if (const u32 end = follow(start); end != missed) votes.given++, votes.site = end - 1;
+  return votes;
+}
+
+// Compilers write such instructions. Data, decoded, is full of others: zeros, privileged ones, odd prefixes.
+bool plausible(const isa::Insn& insn) {
+  if (insn.bytes[0] == 0 && insn.bytes[1] == 0) return false;
+  switch (insn.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_CPUID:
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+    case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_SYSCALL:
+    case ZYDIS_MNEMONIC_INT3:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+      return true;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_LAHF:
+    case ZYDIS_MNEMONIC_SAHF:
+    case ZYDIS_MNEMONIC_CMC:
+      return false;
+    default:
+      break;
+  }
+  for (const u8 byte : insn.bytes) {
+    if (byte == 0x26 || byte == 0x2e || byte == 0x36) return false;  // ES, CS, SS: no use in 64-bit code
+    if (byte != 0x66 && byte != 0x67 && byte != 0xf2 && byte != 0xf3 && byte != 0xf0) break;
+  }
+  return !insn.sensitive;
+}
+
+// Is what lies around a site code, and in step with it? All before it as far as one looks (the page may begin), and what
+// follows until it jumps away.
+bool among_code(Page page, u32 site, const HostLacks& host) {
+  constexpr u32 kBefore = 256, kEnough = 24, kBehind = 12;
+  u32 here = site < kBefore ? 0 : site - kBefore, streak = 0;
+  const bool from_begin = here == 0;
+  bool all = true;
+  while (here < site) {
+    isa::Insn insn;
+    const bool good = decode(page, here, host, insn) && plausible(insn);
+    streak = good ? streak + 1 : 0;
+    all = all && good;
+    here += insn.length ? insn.length : 1u;
+  }
+  const bool enough = streak >= kEnough;
+  if (here != site || (!enough && !(from_begin && all))) return false;
+  for (u32 i = 0; i < (enough ? kBehind : kEnough) && here < kPageSize - 16; i++) {
+    isa::Insn insn;
+    if (!decode(page, here, host, insn) || !plausible(insn)) return false;
+    if (enough && (insn.mnemonic == ZYDIS_MNEMONIC_RET || insn.mnemonic == ZYDIS_MNEMONIC_JMP)) return true;
+    here += insn.length;
+  }
+  return true;
 }
 
 }  // namespace
@@ -125,8 +207,14 @@ PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host) {
       return scan;
     }
     if (finding == Finding::nothing) continue;
-    const u32 site = real_site(page, static_cast<u32>(at - begin), host);
-    if (site != ~0u && (scan.sites.empty() || scan.sites.back() != site)) scan.sites.push_back(static_cast<u16>(site));
+    const Votes votes = vote(page, static_cast<u32>(at - begin), host);
+    if (votes.given == 0) continue;
+    if (votes.given * 8 >= votes.ways * 7 && among_code(page, votes.site, host)) {
+      if (scan.sites.empty() || scan.sites.back() != votes.site) scan.sites.push_back(static_cast<u16>(votes.site));
+    } else if (finding == Finding::reveals) {
+      scan.refused = true;
+      return scan;
+    }
   }
   return scan;
 }

@@ -50,6 +50,41 @@ TEST(PageScan, TheirBytesInsideOtherInstructionsAreNot) {
   EXPECT_THAT(scan(200, {0x48, 0x8d, 0x05, 0x0f, 0x00, 0x10, 0x00}).sites, IsEmpty());  // lea rax, [rip+0x10000f]
 }
 
+// What a just-in-time compiler has written among zeros: a small number is an opcode to whoever is out of step by one.
+TEST(PageScan, NumbersAmongZerosAreNoInstructions) {
+  for (u32 number = 0; number < 4096; number++) {
+    std::array<u8, kPageSize> page{};
+    for (u32 at = 1024; at < 1536; at += 64) {
+      const u32 n = number - (1536 - at) / 64;
+      const u8 code[] = {0xb8, static_cast<u8>(n), static_cast<u8>(n >> 8), 0, 0, 0xc3};  // mov eax, n; ret
+      std::copy(std::begin(code), std::end(code), page.begin() + at);
+      page[at + 8] = static_cast<u8>(n), page[at + 9] = static_cast<u8>(n >> 8);
+    }
+    EXPECT_THAT(scan_page(page, {}).sites, IsEmpty()) << number;
+  }
+}
+
+// Tables lie in the text of cryptographic libraries, and are read there.
+TEST(PageScan, DataIsNotReplaced) {
+  u64 state = 1;
+  unsigned candidates = 0;
+  for (int i = 0; i < 400; i++) {
+    std::array<u8, kPageSize> page;
+    for (u8& byte : page) byte = static_cast<u8>((state = state * 6364136223846793005 + 1442695040888963407) >> 56);
+    for (u32 at = 40; at < kPageSize; at += 100) page[at] = 0x0f, page[at + 1] = at % 3 ? 0xa2 : 0x03, candidates++;
+    EXPECT_THAT(scan_page(page, {}).sites, IsEmpty()) << i;
+  }
+  EXPECT_GT(candidates, 10'000U);
+}
+
+TEST(PageScan, CpuidThatMayBeDataRefusesThePage) {
+  std::array<u8, kPageSize> page{};
+  page[2000] = 0x0f, page[2001] = 0xa2;
+  const PageScan s = scan_page(page, {});
+  EXPECT_TRUE(s.refused);
+  EXPECT_THAT(s.sites, IsEmpty());
+}
+
 TEST(PageScan, WhatReachesTheHostsHypervisorIsRefusedAtEveryOffset) {
   EXPECT_TRUE(scan(4093, {0x0f, 0x01, 0xc1}).refused);                          // vmcall
   EXPECT_TRUE(scan(7, {0x0f, 0x01, 0xd9}).refused);                             // vmmcall
