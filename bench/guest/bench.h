@@ -20,7 +20,7 @@ typedef struct {
   const char* output;  // file whose bytes count for the checksum beside standard output, or null
 } Program;
 
-extern const Workload cpu_workloads[], memory_workloads[], float_workloads[], kernel_workloads[], smp_workloads[],
+extern const Workload cpu_workloads[], memory_workloads[], float_workloads[], kernel_workloads[], mixed_workloads[], smp_workloads[],
     port_workloads[];
 extern const Program programs[];
 

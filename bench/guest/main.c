@@ -29,7 +29,7 @@
 const char* scratch = "/tmp/bench";
 const char* helpers = "/bench";
 
-static const Workload* const tables[] = {cpu_workloads, memory_workloads, float_workloads, kernel_workloads,
+static const Workload* const tables[] = {cpu_workloads, memory_workloads, float_workloads, kernel_workloads, mixed_workloads,
                                          smp_workloads, port_workloads};
 static const char* names = "";
 static const char* tree;  // root directory of the programs; null: this machine's own root

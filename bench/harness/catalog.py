@@ -4,6 +4,7 @@ import dataclasses
 INTEGER = ["alu", "divide", "branches", "calls", "dispatch", "sort-array", "hash", "chase", "copy", "strings"]
 FLOAT = ["matrix-sse", "matrix-avx2", "matrix-fma", "nbody", "x87"]
 KERNEL = ["getppid", "read-write", "pipe", "fork", "exec-static", "exec-dynamic", "mmap", "signals", "futex", "small-files"]
+MIXED = ["calls-1k", "calls-10k", "calls-100k", "calls-1m", "touch", "jit"]
 PROGRAMS = ["gzip", "xz", "sort", "openssl", "sqlite", "perl", "python", "gcc", "shell"]
 SMP = ["smp-one", "smp-two", "smp-spin", "smp-counter", "smp-wake"]
 PORTS = ["pm-timer", "pit-read", "port-61", "rtc-read", "serial-poll", "serial-tty"]
@@ -25,6 +26,7 @@ GROUPS = (
     Group("float", "Floating point", tuple(FLOAT), 15, None),
     Group("programs", "Real programs", tuple(PROGRAMS), 4, 1.5),
     Group("kernel", "Kernel-heavy", tuple(KERNEL), 2.5, 1),
+    Group("mixed", "Computing, with system calls and faults", tuple(MIXED), 2.5, 1),
     Group("boot", "Boot", tuple(BOOT), None, 1),
     Group("ports", "Ports and serial output", tuple(PORTS), None, 1),
     Group("smp", "Two vCPUs", tuple(SMP), None, None),
@@ -37,7 +39,7 @@ NATIVE_BAR = 3.0   # spin and wake-up hand-overs: at most this many times the ho
 IDLE_BAR = 0.01    # host CPUs that an idle guest uses
 
 # One boot of a guest runs the workloads of one kind.
-KINDS = {"boot": BOOT, "micro": INTEGER + FLOAT + KERNEL + IDLE, "programs": PROGRAMS, "smp": SMP, "ports": PORTS}
+KINDS = {"boot": BOOT, "micro": INTEGER + FLOAT + KERNEL + MIXED + IDLE, "programs": PROGRAMS, "smp": SMP, "ports": PORTS}
 
 DESCRIPTIONS = {
     "alu": "additions, rotates, multiplications in registers",
@@ -65,6 +67,12 @@ DESCRIPTIONS = {
     "signals": "kill of oneself and the handler",
     "futex": "two threads of one CPU, futex wait and wake",
     "small-files": "create, write, stat, unlink in tmpfs",
+    "calls-1k": "100 ms of arithmetic, a system call every millisecond",
+    "calls-10k": "likewise, every 100 us",
+    "calls-100k": "likewise, every 10 us",
+    "calls-1m": "likewise, every microsecond",
+    "touch": "arithmetic, a new page of memory every 10 us",
+    "jit": "functions that are written, run and overwritten",
     "gzip": "gzip -6 of text",
     "xz": "xz -2 of text",
     "sort": "coreutils sort of text",

@@ -10,7 +10,7 @@ BENCH = pathlib.Path(__file__).resolve().parent.parent
 ROOT = BENCH.parent
 CACHE = pathlib.Path(os.environ.get("TRAPLINE_CACHE", ROOT / ".cache"))
 WORK = CACHE / "bench"
-SOURCES = ["cpu", "memory", "float", "kernel", "smp", "ports", "programs", "console", "main"]
+SOURCES = ["cpu", "memory", "float", "kernel", "mixed", "smp", "ports", "programs", "console", "main"]
 # No vectorization and no contraction: a workload uses the instructions that its source says, and computes the same everywhere.
 FLAGS = ["-std=gnu11", "-O2", "-fno-tree-vectorize", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-pthread"]
 

@@ -12,8 +12,8 @@ namespace {
 
 // Arena sizes are address space: pages are touched as code is made.
 constexpr EngineKind kEngines[] = {
-    {"translate", 16 * MiB, make_translate, translate_lacks, kTranslateNeeds, true},
     {"patch", 16 * MiB, make_patch, patch_lacks, kTranslateNeeds, true, true},
+    {"translate", 16 * MiB, make_translate, translate_lacks, kTranslateNeeds, true},
     {"interpret",
      16 * MiB,
      [](cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace&, const EngineOptions&) {

@@ -54,30 +54,38 @@ void AddressSpace::finish() {
 
 // Whoever calls it calls `finish` behind the last region. Pages that go are one order with those that have never been
 // there; so the pages of a program that ends are few.
+void AddressSpace::become(u64 base, Region& region, unsigned index, u64 then) {
+  u64& now = region.page[index];
+  if (then == now) {
+    if (now != 0 && run_.entry == 0) finish();
+    return;
+  }
+  const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
+  const u64 address = base + index * kPageSize;
+  const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
+  const bool follows =
+      then == 0 ? !(run_.address < cage::kStubEnd && address >= cage::kStubEnd) : address == run_.address + run_.length;
+  if (run_.length == 0 || !follows || then != expected || lower != run_.lower) {
+    finish();
+    run_ = {address, 0, then, lower};
+  }
+  run_.length = address + kPageSize - run_.address;
+  pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
+  if ((then & ~now) & write) frames_.note_write(then & ~u64{rights});
+  if ((then & ~now) & execute) frames_.note_execute(then & ~u64{rights});
+  region.in_use[index] = then != 0;
+  now = then;
+}
+
 template <class Wanted>
 void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted) {
-  for (unsigned i = first; i < last; i++) {
-    u64& now = region.page[i];
-    const u64 then = wanted(i, now);
-    if (then == now) {
-      if (now != 0 && run_.entry == 0) finish();
-      continue;
-    }
-    const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
-    const u64 address = base + i * kPageSize;
-    const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
-    const bool follows = then == 0 ? !(run_.address < cage::kStubEnd && address >= cage::kStubEnd)
-                                   : address == run_.address + run_.length;
-    if (run_.length == 0 || !follows || then != expected || lower != run_.lower) {
-      finish();
-      run_ = {address, 0, then, lower};
-    }
-    run_.length = address + kPageSize - run_.address;
-    pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
-    if ((then & ~now) & write) frames_.note_write(then & ~u64{rights});
-    if ((then & ~now) & execute) frames_.note_execute(then & ~u64{rights});
-    now = then;
-  }
+  for (unsigned i = first; i < last; i++) become(base, region, i, wanted(i, region.page[i]));
+}
+
+template <class Wanted>
+void AddressSpace::review(u64 base, Region& region, Wanted wanted) {
+  for (std::size_t i = region.in_use._Find_first(); i < kPages; i = region.in_use._Find_next(i))
+    become(base, region, static_cast<unsigned>(i), wanted(static_cast<unsigned>(i), region.page[i]));
 }
 
 // Marking code takes write permission away, perhaps here: to be asked before anything is planned.
@@ -211,10 +219,9 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
     const UserRegion tables{cpu, root_, base};
     bool any = false;
     if (!tables.any()) {
-      reconcile(base, region, 0, kPages, [](unsigned, u64) { return u64{0}; });
+      review(base, region, [](unsigned, u64) { return u64{0}; });
     } else {
-      reconcile(base, region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
-        if (!now) return 0;
+      review(base, region, [&](unsigned i, u64 now) -> u64 {
         const UserPage p = tables.page(i);
         if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
         any = true;
@@ -236,8 +243,7 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
   if (found->second->page[here] == 0) return;
   // A range is flushed page by page: the first one does it for all.
   const UserRegion tables{cpu, root_, base};
-  reconcile(base, *found->second, 0, kPages, [&](unsigned i, u64 now) -> u64 {
-    if (!now) return 0;
+  review(base, *found->second, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
     // A page that was copied on a write is about to be written to.
     if (i == here && p.writable && !(now & execute) && cpu::is_plain_ram(cpu, p.gpa) && !frames_.holds_code(p.gpa))
@@ -250,21 +256,21 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
 
 void AddressSpace::drop_write(u64 gpa_page) {
   for (auto& [number, region] : regions_)
-    reconcile(number * kRegion, *region, 0, kPages,
-              [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now; });
+    review(number * kRegion, *region,
+           [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now; });
   prove();
 }
 
 void AddressSpace::drop_execute(u64 gpa_page) {
   for (auto& [number, region] : regions_)
-    reconcile(number * kRegion, *region, 0, kPages,
-              [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now; });
+    review(number * kRegion, *region,
+           [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now; });
   prove();
 }
 
 void AddressSpace::drop_all_write() {
   for (auto& [number, region] : regions_)
-    reconcile(number * kRegion, *region, 0, kPages, [](unsigned, u64 now) -> u64 { return now & ~u64{write}; });
+    review(number * kRegion, *region, [](unsigned, u64 now) -> u64 { return now & ~u64{write}; });
   prove();
 }
 

@@ -1,6 +1,7 @@
 // What one cage has mapped of one guest address space: a TLB whose entries are host mappings. docs/cages.md.
 #pragma once
 
+#include <bitset>
 #include <map>
 #include <memory>
 #include <unordered_map>
@@ -61,16 +62,21 @@ class AddressSpace {
   enum : u64 { mapped = 1, write = 2, execute = 4, copy = 8, rights = 15 };
   static constexpr unsigned kPages = 512;
   struct Region {
-    u64 page[kPages] = {};  // gpa | rights; 0: not mapped
+    u64 page[kPages] = {};       // gpa | rights; 0: not mapped
+    std::bitset<kPages> in_use;  // which are
   };
-  // Asks `wanted` for each page of the region, and queues what makes the cage agree.
   // What is under way of it: pages that follow each other in both spaces and become alike are one order.
   struct Run {
     u64 address = 0, length = 0, entry = 0;
     bool lower = false;
   };
+  // Asks `wanted` for each page from `first` to `last`, and queues what makes the cage agree.
   template <class Wanted>
   void reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted);
+  // The same for each page that is mapped.
+  template <class Wanted>
+  void review(u64 base, Region& region, Wanted wanted);
+  void become(u64 base, Region& region, unsigned index, u64 then);
   void order(u64 address, u64 length, u64 entry, bool lower);
   void finish();
   u64 entry_of(u64 linear) const;

@@ -285,6 +285,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
+  stay_.fetches += want == Want::fetch;
   cages_.check_code();
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr

@@ -52,13 +52,16 @@ void Tiers::ran(u64 root, const Stay& stay) {
   Stay& sum = s.stay;
   sum.inside += stay.inside, sum.beside += stay.beside;
   sum.calls += stay.calls, sum.faults += stay.faults;
+  s.fetches += stay.fetches;
   // Hot code that lives in the kernel. (How much of its time new code would take, if translated, nobody knows yet.)
   const u64 stops = sum.calls + sum.faults;
   if (!s.is_new && stops >= kManyStops && sum.inside < stops * kShortTurn) return demote(root);
   if (sum.inside + sum.beside < kWindow) return;
   const u64 gain = sum.inside * kSlowdown;
   s.loss = s.loss + sum.beside < gain ? 0 : s.loss + sum.beside - gain;
-  if (s.loss > (s.is_new ? costs_.invest_new : costs_.invest_hot)) return demote(root);
+  const u64 invest =
+      s.is_new ? std::min(costs_.invest_hot + s.fetches * costs_.invest_page, costs_.invest_new) : costs_.invest_hot;
+  if (s.loss > invest) return demote(root);
   if (s.loss == 0 && s.setbacks > 0) s.setbacks--;
   sum = {};
 }
@@ -66,7 +69,7 @@ void Tiers::ran(u64 root, const Stay& stay) {
 void Tiers::demote(u64 root) {
   Space& s = at(root);
   s.direct = s.is_new = false;
-  s.loss = 0;
+  s.loss = s.fetches = 0;
   s.translated = s.decoded = 0;
   s.needed = costs_.rest << std::min(s.setbacks++, kMostSetbacks);
   demotions++;

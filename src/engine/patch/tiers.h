@@ -15,8 +15,9 @@ class Tiers {
     u64 promote_after;  // translated user time before a cage is worth its first faults, of code that is mostly new,
     u64 promote_hot;    // and of code that has long been translated: it gains much less
     u64 decoding;       // what decoding and translating takes for an instruction
-    u64 invest_new;     // what it takes to translate a program that has not been,
-    u64 invest_hot;     // and one that has
+    u64 invest_hot;     // what it takes to go back to code that has been translated,
+    u64 invest_page;    // more for each fault that has fetched code that has not,
+    u64 invest_new;     // but no more than this
     u64 rest;           // translated user time before a demoted address space is tried again
   };
   // always: all are direct, and stay so.
@@ -29,8 +30,8 @@ class Tiers {
   // User code of `root` has run translated for so many ticks, in which `decoded` instructions were decoded or translated.
   void translated(u64 root, u64 ticks, u64 decoded);
   struct Stay {
-    u64 inside = 0, beside = 0;  // hand-overs, faults, mappings
-    u64 calls = 0, faults = 0;   // system calls and traps; page faults
+    u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
+    u64 calls = 0, faults = 0, fetches = 0;  // system calls and traps; page faults, and those of code
   };
   // It has been in a cage.
   void ran(u64 root, const Stay& stay);
@@ -49,6 +50,7 @@ class Tiers {
     u64 decoded = 0;      // likewise
     u64 needed = 0;       // of that, for the next promotion; 0: costs_.promote_after
     Stay stay;            // since the last look
+    u64 fetches = 0;      // as long as it is direct
     u64 loss = 0;         // by which cages have been dearer than code that has long been translated
     unsigned setbacks = 0;
   };

@@ -10,8 +10,9 @@ constexpr u64 kRoot = 0x1000, kOther = 0x2000;
 constexpr Tiers::Costs kCosts{.promote_after = 1'000'000,
                               .promote_hot = 10'000'000,
                               .decoding = 1000,
-                              .invest_new = 100'000'000,
                               .invest_hot = 10'000'000,
+                              .invest_page = 1'000'000,
+                              .invest_new = 100'000'000,
                               .rest = 5'000'000};
 
 struct TiersTest : testing::Test {
@@ -48,9 +49,13 @@ TEST_F(TiersTest, HotCodeThatOnlyFaultsLosesItSoon) {
   translate(kRoot, 11'000'000, 0);
   for (int i = 0; i < 110; i++) tiers.ran(kRoot, {.inside = 5'000, .beside = 40'000, .faults = 1});
   EXPECT_FALSE(tiers.direct(kRoot));
+  // New code would be dear to translate, as long as more of it comes.
   translate(kOther, 1'200'000);
-  for (int i = 0; i < 110; i++) tiers.ran(kOther, {.inside = 5'000, .beside = 40'000, .faults = 1});
-  EXPECT_TRUE(tiers.direct(kOther));  // new code would be dear to translate
+  for (int i = 0; i < 500; i++)
+    tiers.ran(kOther, {.inside = 5'000, .beside = 40'000, .faults = 1, .fetches = i % 8 == 0});
+  EXPECT_TRUE(tiers.direct(kOther));
+  for (int i = 0; i < 3000; i++) tiers.ran(kOther, {.inside = 5'000, .beside = 40'000, .faults = 1});
+  EXPECT_FALSE(tiers.direct(kOther));
 }
 
 TEST_F(TiersTest, CheapHandOversKeepIt) {
@@ -62,7 +67,8 @@ TEST_F(TiersTest, CheapHandOversKeepIt) {
 TEST_F(TiersTest, NewCodeMayCostMore) {
   const auto stays = [&](u64 root) {
     int runs = 0;
-    for (; runs < 1000 && tiers.direct(root); runs++) tiers.ran(root, {.inside = 300'000, .beside = 900'000});
+    for (; runs < 1000 && tiers.direct(root); runs++)
+      tiers.ran(root, {.inside = 300'000, .beside = 900'000, .faults = 1, .fetches = 1});
     return runs;
   };
   translate(kRoot, 1'200'000);
