@@ -85,12 +85,13 @@ void Cage::send(u32 after) {
   queue_.erase(queue_.begin(), queue_.begin() + orders.count);
   const std::size_t bytes = offsetof(Orders, order) + orders.count * sizeof(Order);
   const ssize_t sent = ::write(parts_.order_fd, &orders, bytes);
+  if (sent < 0 && errno == EPIPE) return kill();  // somebody has killed it
   INVARIANT(sent == static_cast<ssize_t>(bytes), "the order pipe took {} of {} bytes", sent, bytes);
 }
 
 bool Cage::check_ack() {
   if (expected_ == 0) return true;
-  const bool proved = parts_.shared->exchange.ack == expected_;
+  const bool proved = parts_.shared->exchange.ack == expected_ || parts_.trusted;
   if (const u64 failed = parts_.shared->exchange.failed) TRACE(cages, "an order failed: {}", -static_cast<i64>(failed));
   expected_ = 0;
   if (!proved) kill();

@@ -51,6 +51,7 @@ class Cage {
     Shared* shared = nullptr;
     Nonce nonce{};
     Tokens tokens;
+    bool trusted = false;  // for tests: what it says is not proved
   };
   explicit Cage(const Parts& parts) : parts_{parts} {}
 

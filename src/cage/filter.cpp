@@ -15,6 +15,7 @@ namespace {
 
 class Program {
  public:
+  explicit Program(bool arguments) : arguments_{arguments} {}
   void load(std::size_t offset) { code_.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<u32>(offset))); }
   // Or SIGSYS.
   void require(u32 value) {
@@ -23,6 +24,7 @@ class Program {
   }
   void require(std::size_t offset, u32 value) { load(offset), require(value); }
   void require64(unsigned argument, u64 value) {
+    if (!arguments_) return;
     require(low(argument), static_cast<u32>(value));
     require(high(argument), static_cast<u32>(value >> 32));
   }
@@ -44,6 +46,7 @@ class Program {
   static std::size_t high(unsigned argument) { return low(argument) + 4; }
 
  private:
+  bool arguments_;
   std::vector<sock_filter> code_;
   std::vector<std::size_t> to_trap_;
 };
@@ -56,8 +59,9 @@ u32 site(const char* at) { return static_cast<u32>(kStub + static_cast<u64>(at -
 
 }  // namespace
 
-std::vector<sock_filter> filter(const Nonce& nonce) {
-  Program p;
+std::vector<sock_filter> filter(const Nonce& nonce, const Defences& defences) {
+  if (!defences.calls) return {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  Program p{defences.arguments};
   p.require(kArch, AUDIT_ARCH_X86_64);
   p.require(kIp + 4, static_cast<u32>(kStub >> 32));
   p.load(kIp);
@@ -86,8 +90,10 @@ std::vector<sock_filter> filter(const Nonce& nonce) {
     p.allow();
   });
   p.require(site(cage_site_order));
-  p.require(Program::high(3), nonce.flags);
-  p.require(Program::high(4), nonce.fd);
+  if (defences.nonce) {
+    p.require(Program::high(3), nonce.flags);
+    p.require(Program::high(4), nonce.fd);
+  }
   p.load(kNumber);
   for (const u32 call : {u32{SYS_mmap}, u32{SYS_munmap}, u32{SYS_mprotect}, kArchPrctl})
     p.when(call, [&] { p.allow(); });

@@ -19,7 +19,15 @@ struct Nonce {
   u64 with_fd(u64 value) const { return (value & 0xffffffff) | u64{fd} << 32; }
 };
 
+// What can be left out, so that a test shows what it is there for. A VM has all.
+struct Defences {
+  bool calls = true;      // the guest's system calls are signals
+  bool arguments = true;  // calls of the stub have its arguments
+  bool nonce = true;      // orders have the nonce
+  bool tokens = true;     // what is said of orders is proved
+};
+
 // For a stub at kStub. Any thread.
-std::vector<sock_filter> filter(const Nonce& nonce);
+std::vector<sock_filter> filter(const Nonce& nonce, const Defences& defences = {});
 
 }  // namespace trapline::cage

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/auxv.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -140,10 +142,36 @@ SharedFile make_shared_file(const char* name, u64 bytes) {
   return f;
 }
 
+// How many tasks, up to `most`, could be made now: by making them. No call tells what RLIMIT_NPROC and a control group
+// leave.
+unsigned room_for_tasks(unsigned most) {
+  std::atomic<u32> end{0};
+  std::vector<pthread_t> threads;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, 256 * KiB);
+  const auto body = [](void* word) -> void* {
+    auto& over = *static_cast<std::atomic<u32>*>(word);
+    while (over.load() == 0) channel::futex_wait(over, 0, 1'000'000'000);
+    return nullptr;
+  };
+  pthread_t thread;
+  while (threads.size() < most && pthread_create(&thread, &attributes, body, &end) == 0) threads.push_back(thread);
+  end.store(1);
+  for (const pthread_t t : threads) {
+    channel::futex_wake(end);
+    pthread_join(t, nullptr);
+  }
+  pthread_attr_destroy(&attributes);
+  return static_cast<unsigned>(threads.size());
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, u64 copy_pages) {
+Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, u64 copy_pages, unsigned spare,
+                                                      const Defences& defences) {
   std::unique_ptr<Pool> pool{new Pool};
+  ::signal(SIGPIPE, SIG_IGN);  // orders to a cage that somebody has killed say EPIPE
   if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
     return Err{std::string{"signal frames of this CPU do not fit into a cage"}};
   pool->slots_ = count;
@@ -160,6 +188,7 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
     return Err{error};
   }
   std::string why;
+  bool too_many = false;  // of the user's tasks, or the control group's
   for (unsigned i = 0; i < count; i++) {
     u64 random[3];
     int ends[2];
@@ -170,14 +199,15 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
     Cage::Parts parts;
     parts.nonce = {static_cast<u32>(random[0]) | 1, static_cast<u32>(random[0] >> 32) | 1};
     parts.tokens = Tokens{random[1], random[2]};
+    parts.trusted = !defences.tokens;
     parts.shared = pool->shared_ + i;
     parts.shared->exchange.fsgsbase = host_has_fsgsbase();
     parts.order_fd = ends[1];
-    const std::vector<sock_filter> program = filter(parts.nonce);
+    const std::vector<sock_filter> program = filter(parts.nonce, defences);
     const pid_t parent = ::getpid();
     parts.pid = ::fork();
     if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program, parent});
-    if (parts.pid < 0) why = failed("fork");
+    if (parts.pid < 0) why = failed("fork"), too_many = errno == EAGAIN;
     ::close(ends[0]);
     if (parts.pid < 0) {
       ::close(ends[1]);
@@ -187,15 +217,21 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
   }
   ::close(fd);
   ::close(copies_fd);
-  if (pool->cages_.empty()) return Err{why};
+  if (pool->cages_.empty() && !too_many) return Err{why};
+  for (unsigned lacking = spare - room_for_tasks(spare); lacking > 0 && !pool->cages_.empty(); lacking--) {
+    end(pool->cages_.back());
+    pool->cages_.pop_back();
+  }
   return pool;
 }
 
+void Pool::end(const Cage::Parts& c) {
+  if (::kill(c.pid, SIGKILL) == 0) ::waitpid(c.pid, nullptr, 0);
+  if (c.order_fd >= 0) ::close(c.order_fd);
+}
+
 Pool::~Pool() {
-  for (const Cage::Parts& c : cages_) {
-    if (::kill(c.pid, SIGKILL) == 0) ::waitpid(c.pid, nullptr, 0);
-    if (c.order_fd >= 0) ::close(c.order_fd);
-  }
+  for (const Cage::Parts& c : cages_) end(c);
   if (shared_) ::munmap(shared_, slots_ * sizeof(Shared));
   if (copies_) ::munmap(copies_, copies_bytes_);
 }
@@ -230,14 +266,23 @@ std::span<u8> Pool::copies(unsigned part, unsigned parts) const {
 }
 
 std::string missing_on_host() {
+  // Beyond the limit of file sizes: a signal, which is said later by whoever makes guest RAM.
+  const auto before = ::signal(SIGXFSZ, SIG_IGN);
   const int fd = ::memfd_create("cage probe", MFD_CLOEXEC);
-  if (fd < 0 || ::ftruncate(fd, 4096) != 0) return "memfd_create";
+  const bool made = fd >= 0 && ::ftruncate(fd, 4096) == 0;
+  ::signal(SIGXFSZ, before);
+  if (!made) {
+    if (fd >= 0) ::close(fd);
+    return "memfd_create";
+  }
   std::string why;
   if (auto pool = Pool::make(1, fd, 1); !pool) {
     why = "cages: " + pool.error();
   } else {
     auto cages = (*pool)->share(0, 1);
-    if (cages.empty()) {
+    if ((*pool)->size() == 0) {
+      why = "cages: room for processes (ulimit -u, or the control group's)";
+    } else if (cages.empty()) {
       why = "cages: a process that has given everything up but its filter";
     } else {
       cages[0]->map(0x10000000, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);

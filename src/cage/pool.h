@@ -16,8 +16,9 @@ class Pool {
  public:
   // Forks `count` cages from the calling thread, which must be the only one, and which they do not outlive. ram_fd:
   // guest RAM, not kept. copy_pages: room for pages with patches, which cages can map and only this process can write.
-  // Fewer cages than asked for: the host's limits. Error: one line, there is none.
-  static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, u64 copy_pages);
+  // Fewer cages than asked for, or none: the host's limits, which leave room for `spare` more tasks. Error: one line.
+  static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, u64 copy_pages, unsigned spare = 0,
+                                                         const Defences& defences = {});
   ~Pool();  // kills them
   Pool(const Pool&) = delete;
 
@@ -33,6 +34,7 @@ class Pool {
 
  private:
   Pool() = default;
+  static void end(const Cage::Parts& cage);
   std::vector<Cage::Parts> cages_;
   Shared* shared_ = nullptr;
   std::size_t slots_ = 0;

@@ -120,8 +120,10 @@ std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind || !kind->cages || launch.instructions_clock || launch.verify) return nullptr;
   const unsigned each = 8;
-  constexpr u64 kCopyPages = 1024;  // of code with patches, a vCPU
-  auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus);
+  constexpr u64 kCopyPages = 1024;      // of code with patches, a vCPU
+  constexpr unsigned kOwnThreads = 12;  // of both processes, beside two for each vCPU
+  auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus,
+                               2 * launch.cpus + kOwnThreads);
   if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
   return std::move(*pool);
 }

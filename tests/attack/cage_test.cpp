@@ -36,9 +36,10 @@ class CageAttack : public testing::Test {
     munmap(ram_, 16 * 4096);
     close(fd_);
   }
-  void begin() {
+  // Without one of the defences the same attack must succeed: it is no test else.
+  void begin(const Defences& defences = {}) {
     cage_.reset();
-    auto pool = Pool::make(1, fd_, 1);
+    auto pool = Pool::make(1, fd_, 1, 0, defences);
     ASSERT_TRUE(pool) << pool.error();
     pool_ = std::move(*pool);
     auto cages = pool_->share(0, 1);
@@ -104,6 +105,15 @@ TEST_F(CageAttack, NoSystemCallIsMadeByItsNumber) {
   EXPECT_TRUE(obeys());
 }
 
+TEST_F(CageAttack, WithoutTheFilterSystemCallsAreMade) {
+  begin({.calls = false});
+  code({0x0f, 0x05, 0x0f, 0x0b});  // syscall; ud2
+  registers_.gpr[kRax] = SYS_getppid;
+  ASSERT_TRUE(run());
+  EXPECT_EQ(stop_.signal, SIGILL);
+  EXPECT_EQ(registers_.gpr[kRax], static_cast<u64>(getpid()));
+}
+
 TEST_F(CageAttack, NorByTheOtherEntries) {
   code({0xcd, 0x80});  // int 0x80: exit_group, of 32-bit programs
   registers_.gpr[kRax] = 252;
@@ -136,6 +146,24 @@ TEST_F(CageAttack, TheOrderInstructionNeedsTheNonce) {
   }
 }
 
+TEST_F(CageAttack, WithoutItTheProgramMapsWhatItLikes) {
+  begin({.nonce = false});
+  // mov rax, [rbx]; test rax, rax; jz +2; syscall; mov eax, r15d; jmp rcx
+  code({0x48, 0x8b, 0x03, 0x48, 0x85, 0xc0, 0x74, 0x02, 0x0f, 0x05, 0x44, 0x89, 0xf8, 0xff, 0xe1});
+  registers_.gpr[kRcx] = in_stub(cage_site_order) - 2;
+  registers_.gpr[15] = SYS_mmap;
+  registers_.gpr[kRbx] = registers_.gpr[kRdi] = kTarget;
+  registers_.gpr[kRsi] = 4096;
+  registers_.gpr[kRdx] = PROT_READ | PROT_WRITE;
+  registers_.gpr[kR10] = MAP_SHARED | MAP_FIXED;
+  registers_.gpr[kR8] = CAGE_RAM_FD;
+  registers_.gpr[kR9] = 4096;
+  registers_.gpr[kRbp] = 1;  // the last order: the stub goes on with the program
+  ASSERT_TRUE(run());
+  EXPECT_EQ(stop_.signal, SIGSYS);
+  EXPECT_EQ(registers_.gpr[kRax], kSecret);
+}
+
 TEST_F(CageAttack, OtherCallsOfTheStubGoWhereTheyMustOnly) {
   code({0xff, 0xe1});
   // A read of the order pipe into memory of the program's, and one of another descriptor.
@@ -156,6 +184,24 @@ TEST_F(CageAttack, OtherCallsOfTheStubGoWhereTheyMustOnly) {
   registers_.gpr[kRdi] = kTarget;
   registers_.gpr[kRsi] = 1;
   EXPECT_FALSE(run());
+}
+
+TEST_F(CageAttack, WithoutThatTheProgramReadsTheNonce) {
+  begin({.arguments = false});
+  code({0xf0, 0xff, 0x03, 0xff, 0xe1});  // lock inc dword [rbx]; jmp rcx
+  registers_.gpr[kRbx] = kStub + CAGE_EXCHANGE + X_CALLS;
+  registers_.gpr[kRcx] = in_stub(cage_site_read) - 2;
+  registers_.gpr[kRax] = SYS_read;
+  registers_.gpr[kRdi] = CAGE_ORDER_FD;
+  registers_.gpr[kRsi] = kTarget;
+  registers_.gpr[kRdx] = 4096;
+  ASSERT_TRUE(run());  // it says so
+  cage_->map(0x9000000000, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
+  go();
+  const auto* stolen = reinterpret_cast<const volatile Orders*>(ram_ + 2 * 4096);
+  for (int i = 0; i < 1000 && stolen->count == 0; i++) usleep(1000);
+  EXPECT_EQ(stolen->count, 1u);
+  EXPECT_NE(stolen->order[0].argument[3] >> 32, 0u);
 }
 
 TEST_F(CageAttack, SteppingThroughTheStubEndsIt) {
@@ -217,6 +263,19 @@ TEST_F(CageAttack, AForgedTokenProvesNothing) {
   registers_.gpr[kRcx] = 4096;
   ASSERT_TRUE(run());
   EXPECT_FALSE(obeys());
+}
+
+TEST_F(CageAttack, WithoutProofItWouldBeBelieved) {
+  begin({.tokens = false});
+  auto* orders = reinterpret_cast<Orders*>(ram_ + 2 * 4096);
+  *orders = {};
+  orders->count = 1, orders->done = 1, orders->after = 1;
+  code({0xf3, 0xa4, 0x0f, 0x05});
+  registers_.gpr[kRsi] = kTarget;
+  registers_.gpr[kRdi] = kStub + CAGE_ORDERS;
+  registers_.gpr[kRcx] = 4096;
+  ASSERT_TRUE(run());
+  EXPECT_TRUE(obeys());
 }
 
 TEST_F(CageAttack, NothingOfTheOrdersIsLeftForTheProgram) {

@@ -108,6 +108,7 @@ void Handover::wait(Cage& cage) {
   // What usually takes longer is not polled for.
   if (apart_ && mean_inside_ < kLongest) spin(cage, kLongest);
   while (!cage.stopped()) {
+    if (cage.dead()) return;
     if (wants_out()) return stop_it(cage);
     sleep(cage);
     if (!cage.stopped() && !wants_out() && cage.has_ended()) return;
