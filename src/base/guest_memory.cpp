@@ -1,5 +1,6 @@
 #include "base/guest_memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,12 +25,14 @@ bool map_part(std::byte* at, u64 length, int fd, u64 offset) {
 }  // namespace
 
 Result<int, std::string> GuestMemory::create_fd(u64 size) {
-  const int fd = ::memfd_create("guest-ram", MFD_CLOEXEC);
+  const int fd = ::memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return Err{failed("memfd_create")};
   if (::ftruncate(fd, static_cast<off_t>(size)) != 0) {
     ::close(fd);
     return Err{failed("ftruncate")};
   }
+  // Several processes map it: none can take the others' memory away.
+  ::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
   return fd;
 }
 

@@ -41,7 +41,10 @@ class GuestMemory {
   u64 size() const { return size_; }
   u64 low_end() const { return size_ < kPciHoleStart ? size_ : kPciHoleStart; }  // end of RAM below 4 GiB
   u64 high_end() const { return size_ > kPciHoleStart ? kPciHoleEnd + size_ - kPciHoleStart : kPciHoleEnd; }
-  u64 frames() const { return (size_ > kPciHoleStart ? high_end() : low_end()) / kPageSize; }  // for per-frame tables
+  u64 frames() const { return frames_of(size_); }  // for per-frame tables
+  static u64 frames_of(u64 size) {
+    return (size > kPciHoleStart ? kPciHoleEnd + size - kPciHoleStart : size) / kPageSize;
+  }
 
   // Is the byte at `gpa` RAM?
   bool is_ram(Gpa gpa) const {

@@ -19,8 +19,10 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "channel/code_writes.h"
 #include "channel/counters.h"
 #include "channel/debug_mailbox.h"
+#include "channel/doorbell.h"
 #include "channel/posted.h"
 #include "channel/serial_ring.h"
 
@@ -102,6 +104,8 @@ struct alignas(kPageSize) VmPage {
   std::atomic<u32> boots{0};  // Boots: what the core found the kernel to be
   u32 trace_error = 0;        // errno of the write that ended the core's trace, left as it dies
   alignas(64) SerialRing serial;
+  Doorbell doorbells[kDoorbells];
+  CodeWrites code_writes;
   alignas(64) DebugMailbox debug;
   alignas(64) Report report;
 };

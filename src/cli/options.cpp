@@ -209,6 +209,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->capture_default_str();
   run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5; 0: never")
       ->type_name("SECONDS");
+  run.add_flag("--rng", c.rng, "an entropy device (virtio-rng), fed by the host's random numbers");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
   run.add_option("--trace-file", c.trace_file, "where trace lines go; default: standard error")->type_name("FILE");

@@ -17,6 +17,7 @@
 #include "channel/core_start.h"
 #include "channel/shared_page.h"
 #include "channel/trace_sink.h"
+#include "core/device_writes.h"
 #include "core/finish.h"
 #include "core/sandbox.h"
 #include "core/vcpu_loop.h"
@@ -135,8 +136,10 @@ std::unique_ptr<Vm> set_up(channel::Channel channel, channel::Launch launch, cag
   if (!ram) refuse(ram.error() + ": give a smaller --memory");
   ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
   await_clock(channel.vm());
-  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices, cages);
+  std::atomic<u64>* const code_lines = map_code_lines(launch.code_fd, *ram);
+  auto vm = Vm::make(std::move(channel), std::move(*ram), std::move(launch), *devices, cages, code_lines);
   if (!vm) finish(channel::EndKind::boot_failed, vm.error());
+  if (code_lines != nullptr) serve_code_writes((*vm)->channel.vm().code_writes, *(*vm)->code);
   return std::move(*vm);
 }
 

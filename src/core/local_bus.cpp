@@ -171,6 +171,19 @@ void LocalBus::send_com1(cpu::Vcpu& cpu, u8 byte) {
   next_.port_write(cpu, map::com1, 1, byte);
 }
 
+// Whichever way it is written: a doorbell is told its queue by its place (VIRTIO 1.2, 4.1.5.2).
+bool LocalBus::ring_doorbell(Gpa gpa) {
+  if (d_.doorbells == nullptr || gpa.raw < map::pci_mmio_start || gpa.raw >= map::pci_mmio_end) return false;
+  const devices::DoorbellView view = d_.page.doorbells.load();
+  for (unsigned i = 0; i < devices::DoorbellView::kMost; i++) {
+    const u64 offset = gpa.raw - view.at[i];
+    if (view.at[i] == 0 || offset >= devices::DoorbellView::kBytes) continue;
+    d_.doorbells[i].ring(static_cast<unsigned>(offset / 4));
+    return true;
+  }
+  return false;
+}
+
 u64 LocalBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
   if (is_nothing(gpa)) return ones(size);
   const u64 offset = gpa.raw - map::ioapic;
@@ -182,7 +195,7 @@ u64 LocalBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
 }
 
 void LocalBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
-  if (is_nothing(gpa)) return;
+  if (is_nothing(gpa) || ring_doorbell(gpa)) return;
   const u64 offset = gpa.raw - map::ioapic;
   if (offset == IoApic::kSelect) {
     d_.ioapic_select.store(static_cast<u8>(value), std::memory_order_relaxed);

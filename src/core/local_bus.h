@@ -7,6 +7,7 @@
 //   RTC                             published registers, the index kept here; register C is the monitor's
 //   IOAPIC                          published entries, the register select kept here
 //   COM1                            what the published UartView allows; a byte to send is posted (serial_ring.h)
+//   virtio doorbells                posted (doorbell.h)
 //   80 to 8F                        memory without meaning, kept here
 //   ports without a device          all ones: probing for ISA cards is thousands of them
 //
@@ -17,6 +18,7 @@
 #include <atomic>
 #include <mutex>
 
+#include "channel/doorbell.h"
 #include "channel/serial_ring.h"
 #include "core/short_lock.h"
 #include "cpu/bus.h"
@@ -26,13 +28,14 @@ namespace trapline::core {
 
 // Of the VM: shared by its vCPUs' buses.
 struct LocalDevices {
-  // `posting`: else each byte to send is a request.
-  LocalDevices(const devices::DevicePage& p, channel::SerialRing& s, bool posting)
-      : page{p}, serial{s}, posts{posting} {}
+  // `posting`: else each byte to send is a request. `bells`: kDoorbells of them; null: each ring is a request.
+  LocalDevices(const devices::DevicePage& p, channel::SerialRing& s, bool posting, channel::Doorbell* bells = nullptr)
+      : page{p}, serial{s}, posts{posting}, doorbells{bells} {}
 
   const devices::DevicePage& page;
   channel::SerialRing& serial;
   const bool posts;
+  channel::Doorbell* const doorbells;
 
   ShortLock pit_lock, serial_lock;  // never taken together
   devices::PitReader pit;           // under pit_lock
@@ -63,6 +66,7 @@ class LocalBus final : public cpu::Bus {
   u8 read_rtc(cpu::Vcpu& cpu);
   u8 read_com1(cpu::Vcpu& cpu, unsigned reg);
   void send_com1(cpu::Vcpu& cpu, u8 byte);
+  bool ring_doorbell(Gpa gpa);
 
   LocalDevices& d_;
   cpu::Bus& next_;

@@ -79,7 +79,8 @@ Result<engine::EngineOptions, std::string> options_of(const channel::Launch& lau
 }  // namespace
 
 Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, GuestMemory ram, channel::Launch launch,
-                                                  const devices::DevicePage& devices, cage::Pool* cages) {
+                                                  const devices::DevicePage& devices, cage::Pool* cages,
+                                                  std::atomic<u64>* code_lines) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
@@ -107,14 +108,15 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   auto cpuid = cpu::Cpuid::make({vm->launch.cpus, vm->launch.para_kvm, page.tsc_khz, vm->launch.cpu_features});
   if (!cpuid) return Err{cpuid.error()};
   vm->cpuid = std::move(*cpuid);
-  vm->code = std::make_unique<cpu::CodeMap>(vm->ram);
+  vm->code = std::make_unique<cpu::CodeMap>(vm->ram, code_lines);
   if (vm->launch.para_kvm) {
     const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
   // Each byte is a request where a trace shows what devices do, so that its lines stay in order.
   const bool posts = !(trace::mask & trace::devices);
-  vm->devices = std::make_unique<LocalDevices>(devices, vm->channel.vm().serial, posts);
+  vm->devices = std::make_unique<LocalDevices>(devices, vm->channel.vm().serial, posts,
+                                               posts && !vm->clock.instructions ? vm->channel.vm().doorbells : nullptr);
   for (u32 i = 0; i < vm->launch.cpus; i++) {
     static_assert(alignof(VcpuUnit) <= kPageSize);
     options->cages = {cages, i, vm->launch.cpus};

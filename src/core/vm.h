@@ -49,11 +49,12 @@ struct EndInPlace {
 };
 
 struct Vm {
-  // All parts are ready, and the clock is. cages: of this VM, for engines that run guest code directly; kept. Error: one
-  // line for the user.
+  // All parts are ready, and the clock is. cages: of this VM, for engines that run guest code directly; kept.
+  // code_lines: cpu::CodeMap's. Error: one line for the user.
   static Result<std::unique_ptr<Vm>, std::string> make(channel::Channel channel, GuestMemory ram,
                                                        channel::Launch launch, const devices::DevicePage& devices,
-                                                       cage::Pool* cages = nullptr);
+                                                       cage::Pool* cages = nullptr,
+                                                       std::atomic<u64>* code_lines = nullptr);
 
   channel::Channel channel;
   GuestMemory ram;

@@ -71,6 +71,7 @@ struct CodeMap::Impl {
     std::atomic<bool> parked{false};
   };
   u64 frames = 0;
+  bool own_lines = true;
   std::vector<std::unique_ptr<Member>> members;
   std::atomic<u32> busy{
       0};  // the rendezvous lock; held from before a frame's first line is set until every vCPU has answered
@@ -99,15 +100,16 @@ void CodeMap::Impl::answer(Member& m) {
   m.answered.store(last, std::memory_order_release);
 }
 
-CodeMap::CodeMap(const GuestMemory& ram) : impl_{std::make_unique<Impl>()} {
+CodeMap::CodeMap(const GuestMemory& ram, std::atomic<u64>* lines) : impl_{std::make_unique<Impl>()} {
   impl_->frames = ram.frames();
   generation_ = reserve<std::atomic<u32>>(impl_->frames);
-  lines_ = reserve<std::atomic<u64>>(impl_->frames);
+  impl_->own_lines = lines == nullptr;
+  lines_ = lines != nullptr ? lines : reserve<std::atomic<u64>>(impl_->frames);
 }
 
 CodeMap::~CodeMap() {
   munmap(generation_, impl_->frames * sizeof *generation_);
-  munmap(lines_, impl_->frames * sizeof *lines_);
+  if (impl_->own_lines) munmap(lines_, impl_->frames * sizeof *lines_);
 }
 
 void CodeMap::add_vcpu(Vcpu* cpu) {

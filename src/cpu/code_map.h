@@ -6,7 +6,7 @@
 // through attention::smp_request; parked vCPUs answer before they run again), so that a later guest write takes the
 // MMU's slow path, which calls written(). Lines of 64 bytes are told apart: data beside code does not invalidate.
 //
-// Any thread may call generation(), has_code() and written() (DMA by devices does, through the core's channel thread);
+// Any thread may call generation(), has_code() and written() (DMA by devices does, through a thread of the core: core/device_writes.h);
 // mark(), serve(), park() and unpark() are for the vCPU's own thread. vCPUs start unparked: one whose thread does not
 // run, sleeps or has ended must be parked, or markers wait for it for ever. Never sleep between unpark() and park() on
 // something that another vCPU's mark() precedes.
@@ -25,7 +25,8 @@ struct Vcpu;
 
 class CodeMap {
  public:
-  explicit CodeMap(const GuestMemory& ram);
+  // `lines`: zeroed words, one for each frame, that others may read (channel/code_writes.h); null: memory of its own.
+  explicit CodeMap(const GuestMemory& ram, std::atomic<u64>* lines = nullptr);
   ~CodeMap();
   CodeMap(const CodeMap&) = delete;
 

@@ -29,11 +29,20 @@ struct FreePorts {
   }
 };
 
+// Where virtio devices are notified (a doorbell of 4 bytes for each queue), or 0. What is written there is posted to the
+// device's worker (channel/doorbell.h).
+struct DoorbellView {
+  static constexpr unsigned kMost = 31, kBytes = 4 * 64;
+  std::array<u64, kMost> at{};
+  bool operator==(const DoorbellView&) const = default;
+};
+
 struct alignas(kPageSize) DevicePage {
   Published<PitView> pit;
   Published<RtcState> rtc;
   Published<IoApicView> ioapic;
   Published<UartView> com1;
+  Published<DoorbellView> doorbells;
   FreePorts free_ports;
 };
 static_assert(sizeof(DevicePage) == kPageSize);

@@ -18,6 +18,7 @@
 #include "machine/chipset_firmware.h"
 #include "machine/chipset_state.h"
 #include "machine/pci.h"
+#include "machine/virtio_pci.h"
 
 namespace trapline::machine {
 
@@ -61,6 +62,18 @@ struct Chipset::Impl {
     }
     Impl& impl;
   };
+  // INTA of a PCI slot. Slots share wires: one is up while any of them pulls.
+  struct Inta final : devices::IrqLine {
+    Inta(Impl& i, unsigned s) : impl{i}, slot{s} {}
+    void set(bool up) override {
+      impl.inta = up ? impl.inta | 1u << slot : impl.inta & ~(1u << slot);
+      bool any = false;
+      for (unsigned s = 0; s < 32; s++) any |= (impl.inta >> s & 1) && pci_intx_gsi(s, 0) == pci_intx_gsi(slot, 0);
+      impl.gsi(pci_intx_gsi(slot, 0)).set(any);
+    }
+    Impl& impl;
+    unsigned slot;
+  };
   struct MsiOut final : devices::MsiSink {
     explicit MsiOut(InterruptSink& s) : sink{s} {}
     void msi(u64 address, u32 data) override { sink.msi(address, data); }
@@ -85,6 +98,9 @@ struct Chipset::Impl {
   u64 deadline_ns() const;  // of what somebody would see
   void tick();
   void catch_up();
+  void plug_virtio();
+  void place_devices() { pci.place_memory(map::pci_mmio_start, map::pci_mmio_end); }
+  devices::DoorbellView doorbells() const;
   void publish_ports(devices::FreePorts& free) const;
   u32 read_port(u16 port, unsigned size);
   void write_port(u16 port, unsigned size, u32 value);
@@ -108,6 +124,9 @@ struct Chipset::Impl {
   devices::AcpiPm pm;
   devices::FwCfg fw_cfg;
   PciBus pci{reset_control};
+  u32 inta = 0;
+  std::vector<std::unique_ptr<Inta>> inta_lines;
+  std::vector<VirtioPci*> virtio;  // the bus owns them
 
   std::vector<Slot> slots;
   std::vector<u8> port_table = std::vector<u8>(65536, 0);  // slot number + 1
@@ -138,6 +157,7 @@ Chipset::Impl::Impl(const ChipsetParts& p)
     lines[i].gsi = i;
   }
   pci.plug(0, make_host_bridge());
+  plug_virtio();
   fill_cmos(rtc, p.config);
   fill_fw_cfg(fw_cfg, p.config);
 
@@ -173,6 +193,24 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   install(pm, map::sci_irq);
   install(fw_cfg);
   install(pci);
+}
+
+void Chipset::Impl::plug_virtio() {
+  INVARIANT(parts.virtio.size() <= devices::DoorbellView::kMost, "{} virtio devices", parts.virtio.size());
+  for (unsigned slot = 1; virtio::Device * device : parts.virtio) {
+    inta_lines.push_back(std::make_unique<Inta>(*this, slot));
+    auto function = std::make_unique<VirtioPci>(*device, msi_out, *inta_lines.back());
+    virtio.push_back(function.get());
+    INVARIANT(pci.plug(slot, std::move(function)), "PCI slot {}", slot);
+    slot++;
+  }
+  place_devices();
+}
+
+devices::DoorbellView Chipset::Impl::doorbells() const {
+  devices::DoorbellView view;
+  for (std::size_t i = 0; i < virtio.size(); i++) view.at[i] = virtio[i]->doorbells();
+  return view;
 }
 
 void Chipset::Impl::map_ports(u16 first, u16 count, unsigned widest, devices::Device& device) {
@@ -322,6 +360,7 @@ void Chipset::publish(DevicePage& page, bool com1_readable) const {
   if (!com1_readable)
     for (u8& possible : com1.possible) possible &= devices::UartView::kSends;
   page.com1.store(com1);
+  if (!impl_->virtio.empty()) page.doorbells.store(impl_->doorbells());
   if (!page.free_ports.known.load(std::memory_order_relaxed)) impl_->publish_ports(page.free_ports);
 }
 
@@ -364,6 +403,7 @@ void Chipset::tick() { impl_->tick(); }
 ChipsetState Chipset::save() const {
   const Impl& i = *impl_;
   ChipsetState s{.wires = 0,
+                 .inta = 0,
                  .ioapic = i.ioapic.save(),
                  .pic = i.pic.save(),
                  .pit = i.pit.save(),
@@ -376,7 +416,10 @@ ChipsetState Chipset::save() const {
                  .crtc = i.crtc.save(),
                  .pm = i.pm.save(),
                  .fw_cfg = i.fw_cfg.save(),
-                 .pci = i.pci.save()};
+                 .pci = i.pci.save(),
+                 .virtio = {}};
+  s.inta = i.inta;
+  for (const VirtioPci* v : i.virtio) s.virtio.push_back(v->save());
   for (const Impl::GsiLine& line : i.lines) s.wires |= u32{line.is_up} << line.gsi;
   return s;
 }
@@ -397,10 +440,13 @@ void Chipset::restore(const State& s) {
   i.pm.restore(s.pm);
   i.fw_cfg.restore(s.fw_cfg);
   i.pci.restore(s.pci);
+  i.inta = s.inta;
+  for (std::size_t n = 0; n < i.virtio.size(); n++) i.virtio[n]->restore(s.virtio[n]);
 }
 
 void Chipset::reset() {
   for (const Impl::Installed& i : impl_->installed) i.device->reset();
+  impl_->place_devices();
 }
 
 }  // namespace trapline::machine

@@ -4,17 +4,20 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "base/types.h"
 #include "devices/board_map.h"
 #include "devices/device.h"
 #include "devices/device_page.h"
+#include "devices/virtio/device.h"
 #include "machine/config.h"
 
 namespace trapline::machine {
 
 using devices::DevicePage;
+namespace virtio = devices::virtio;
 
 // Where interrupts go. The IOAPIC sends messages as an MSI would (SDM Vol. 3A 10.11); the 8259's INTR is a level to
 // vCPU 0's LINT0.
@@ -45,6 +48,7 @@ struct ChipsetParts {
   InterruptSink& interrupts;
   PowerSink& power;
   SerialBackend& serial;
+  std::span<virtio::Device* const> virtio = {};  // in PCI slots 1, 2, ...; they outlive the chipset
 };
 
 struct ChipsetState;  // machine/chipset_state.h

@@ -11,11 +11,13 @@
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
 #include "machine/pci.h"
+#include "machine/virtio_pci.h"
 
 namespace trapline::machine {
 
 struct ChipsetState {
   u32 wires = 0;  // bit per GSI: its level
+  u32 inta = 0;   // bit per PCI slot: its INTA
   devices::IoApic::State ioapic;
   devices::PicPair::State pic;
   devices::Pit8254::State pit;
@@ -29,6 +31,7 @@ struct ChipsetState {
   devices::AcpiPm::State pm;
   devices::FwCfg::State fw_cfg;
   PciBus::State pci;
+  std::vector<VirtioPci::State> virtio;
 
   bool operator==(const ChipsetState&) const = default;
 };

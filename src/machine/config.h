@@ -49,6 +49,7 @@ struct Config {
   std::string gdb_socket;  // path; empty: none
   bool debugged() const { return gdb_port != 0 || !gdb_socket.empty(); }
   bool gdb_wait = false;
+  bool rng = false;  // a virtio entropy device
 };
 
 }  // namespace trapline::machine

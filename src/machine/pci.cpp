@@ -86,6 +86,28 @@ std::optional<PciDevice::Hit> PciDevice::find_memory(u64 gpa, unsigned size) con
   return std::nullopt;
 }
 
+u64 PciDevice::memory_bar(unsigned index) const {
+  if (!(command() & kMemorySpace)) return 0;
+  for (const Bar& bar : bars_)
+    if (bar.index == index && bar.kind != BarKind::io) return base_of(bar);
+  return 0;
+}
+
+void PciDevice::place_memory(u64& next, u64 end) {
+  for (const Bar& bar : bars_) {
+    if (bar.kind == BarKind::io) continue;
+    const u64 base = (next + bar.size - 1) & ~(bar.size - 1);
+    if (base + bar.size > end) return;  // not decoded: the guest's system may find room
+    for (unsigned i = 0; i < 4; i++) {
+      u8& byte = config_[kBar0 + 4 * bar.index + i];
+      const unsigned kind = i == 0 ? byte & 0x0f : 0;
+      byte = static_cast<u8>(kind | (base >> 8 * i & 0xff));
+    }
+    next = base + bar.size;
+    config_[kCommand] |= kMemorySpace;
+  }
+}
+
 u32 PciDevice::config_read(unsigned offset, unsigned size) {
   u32 value = 0;
   for (unsigned i = 0; i < size && offset + i < config_.size(); i++)
@@ -172,6 +194,11 @@ std::optional<PciDevice::Hit> PciBus::find_memory(u64 gpa, unsigned size) const 
     if (device)
       if (auto hit = device->find_memory(gpa, size)) return hit;
   return std::nullopt;
+}
+
+void PciBus::place_memory(u64 start, u64 end) {
+  for (auto& device : slots_)
+    if (device) device->place_memory(start, end);
 }
 
 std::unique_ptr<PciDevice> make_host_bridge() {

@@ -40,7 +40,7 @@ struct Release {
 using Filter = std::unique_ptr<void, Release>;
 
 // The errno of the first step that fails, in `error`.
-Filter make_filter(int& error) {
+Filter make_filter(std::span<const int> more, int& error) {
   Filter filter{::seccomp_init(SCMP_ACT_ERRNO(EPERM))};
   if (!filter) error = ENOMEM;
   const auto allow = [&](int call, std::initializer_list<scmp_arg_cmp> conditions) {
@@ -49,6 +49,7 @@ Filter make_filter(int& error) {
                                         conditions.begin());
   };
   for (const int call : kAllowed) allow(call, {});
+  for (const int call : more) allow(call, {});
   const scmp_arg_cmp not_executable{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0};
   allow(SCMP_SYS(mmap), {not_executable, {3, SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS}});
   allow(SCMP_SYS(mprotect), {not_executable});
@@ -60,11 +61,15 @@ Filter make_filter(int& error) {
 
 }  // namespace
 
-void confine_thread() {
+void confine_thread(std::span<const int> more) {
   static std::mutex mutex;
   std::lock_guard guard{mutex};
-  static int error = 0;
-  static const Filter filter = make_filter(error);
+  static int common_error = 0;
+  static const Filter common = make_filter({}, common_error);
+  int error = common_error;
+  Filter own;
+  if (!more.empty()) own = make_filter(more, error = 0);
+  const Filter& filter = more.empty() ? common : own;
   const int failed = error ? error : -::seccomp_load(filter.get());
   if (failed)
     throw HostRefused{

@@ -26,7 +26,8 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
     : deterministic{config.clock == machine::ClockChoice::instructions},
       output{output_fd, hurry},
       end{end_event},
-      chipset{machine::ChipsetParts{config, time, held, *this, *this}},
+      virtio{config, *this},
+      chipset{machine::ChipsetParts{config, time, held, *this, *this, virtio.devices()}},
       input{terminal,
             deterministic,
             {.arrived =

@@ -16,6 +16,7 @@
 #include "monitor/input.h"
 #include "monitor/interrupts.h"
 #include "monitor/output.h"
+#include "monitor/virtio_devices.h"
 
 namespace trapline::monitor {
 
@@ -36,6 +37,7 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   HeldInterrupts held{interrupts};
   Output output;
   EndEvent& end;
+  VirtioDevices virtio;
   machine::Chipset chipset;
   Input input;
   std::condition_variable timer;   // the chipset's deadline moved, or closing

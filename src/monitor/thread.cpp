@@ -27,10 +27,10 @@ std::thread start_thread(std::function<void()> body, OnFailure failed) {
   }
 }
 
-std::thread start_confined_thread(std::function<void()> body, OnFailure failed) {
+std::thread start_confined_thread(std::function<void()> body, OnFailure failed, std::vector<int> more) {
   return start_thread(
-      [body = std::move(body)] {
-        confine_thread();
+      [body = std::move(body), more = std::move(more)] {
+        confine_thread(more);
         body();
       },
       std::move(failed));

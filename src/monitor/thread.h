@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "channel/exit_codes.h"
 
@@ -14,7 +15,7 @@ using OnFailure = std::function<void(ExitCode, const std::string&)>;
 
 // Throws HostRefused when there is no thread to be had.
 std::thread start_thread(std::function<void()> body, OnFailure failed);
-// The same, behind the filter of confine.h.
-std::thread start_confined_thread(std::function<void()> body, OnFailure failed);
+// The same, behind the filter of confine.h, with `more` system calls.
+std::thread start_confined_thread(std::function<void()> body, OnFailure failed, std::vector<int> more = {});
 
 }  // namespace trapline::monitor

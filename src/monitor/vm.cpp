@@ -200,6 +200,13 @@ Result<void, std::string> VmRun::power_on() {
   channel::Launch launch = images_.launch(config_);
   launch.ram_fd = ram_fd.get();
   launch.devices_fd = device_memory->fd();
+  CodeLines code_lines;
+  if (m.virtio.any()) {
+    auto made = CodeLines::create(GuestMemory::frames_of(config_.memory));
+    if (!made) return Err{made.error() + kRaiseLimits};
+    code_lines = std::move(*made);
+    launch.code_fd = code_lines.fd();
+  }
   const auto bytes = channel::pack(launch);
   if (bytes.size() > channel::kLaunchBytes)
     return Err{std::string{"--append and module arguments are too long: shorten them"}};
@@ -208,10 +215,16 @@ Result<void, std::string> VmRun::power_on() {
   page.launch_length = static_cast<u32>(bytes.size());
   page.start_ns = m.deterministic ? m.time.now_ns() : 0;
   m.attach(std::move(*channel), std::move(*device_memory));
+  if (m.virtio.any()) {
+    auto own = GuestMemory::map(ram_fd.get(), config_.memory);
+    if (!own) return Err{own.error() + ": give a smaller --memory"};
+    m.virtio.dma().attach(std::move(*own), std::move(code_lines), page.code_writes);
+  }
   if (gdb_) gdb_->core_starting(m.channel);
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
   descriptors.push_back(m.device_memory.fd());
+  if (launch.code_fd >= 0) descriptors.push_back(launch.code_fd);
   if (auto started = core_.start(m.channel, descriptors, config_.perf_map); !started) return started;
   if (images_.names) {
     complain_if(perf_map_.begin(images_.names.get(), core_.pid()));
@@ -253,6 +266,8 @@ void VmRun::start_service() {
     threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed));
   threads_.push_back(start_confined_thread([&m] { run_console(m); }, failed));
   if (!m.deterministic) threads_.push_back(start_confined_thread([&m] { run_timer(m); }, failed));
+  for (auto& worker : m.virtio.workers())
+    threads_.push_back(start_confined_thread(std::move(worker.body), failed, std::move(worker.calls)));
 }
 
 void VmRun::await_end() {
@@ -294,6 +309,7 @@ void VmRun::stop_core() {
 
 void VmRun::stop_service() {
   MachineState& m = *machine_;
+  m.virtio.close();  // first: who holds the lock may wait for the core's answer
   {
     std::lock_guard guard{m.lock};
     m.closing = true;
@@ -307,6 +323,7 @@ void VmRun::stop_service() {
   if (m.channel.vcpus() > 0) m.channel.vm().serial.wake();
   for (auto& t : threads_) t.join();
   threads_.clear();
+  m.virtio.settle();
   std::lock_guard guard{m.lock};
   m.take_posted();  // the core's last bytes
 }

@@ -1,0 +1,166 @@
+#include "devices/virtio/device.h"
+
+#include "base/trace.h"
+
+namespace trapline::devices::virtio {
+
+Queue& Backend::queue(unsigned index) const { return device_->queue(index); }
+
+Device::Device(std::unique_ptr<Backend> backend, Dma& dma, Host& host) : backend_{std::move(backend)}, host_{host} {
+  INVARIANT(kind().queues.size() <= kMostQueues, "{} queues", kind().queues.size());
+  for (u16 i = 0; i < kind().queues.size(); i++) {
+    INVARIANT(kind().queues[i] <= kLargestQueue, "a queue of {}", kind().queues[i]);
+    queues_.push_back(std::make_unique<Queue>(*this, i, dma));
+  }
+  backend_->attach(*this);
+  finish_reset();
+}
+
+u8 Device::status() {
+  if (s_.resetting && in_flight() == 0) finish_reset();
+  return broken_.load(std::memory_order_relaxed) ? s_.status | status::needs_reset : s_.status;
+}
+
+// 2.1.1: bits are added; only a reset takes them away.
+void Device::write_status(u8 value) {
+  TRACE(devices, "{} status {:#x}", kind().name, value);
+  if (status() != 0 && value == 0) return begin_reset();
+  if (s_.resetting) return;
+  u8 next = s_.status | (value & ~status::needs_reset);
+  const u8 added = next & ~s_.status;
+  if (added & status::features_ok && !acceptable()) next &= ~status::features_ok;
+  if (added & status::driver_ok && !(next & status::features_ok)) next &= ~status::driver_ok;  // 3.1.1
+  s_.status = next;
+  if (added & next & status::driver_ok) start();
+}
+
+bool Device::acceptable() const {
+  return (s_.features & feature::version_1) && !(s_.features & ~offered()) && backend_->accepts(s_.features);
+}
+
+u32 Device::device_features() const {
+  return s_.device_select < 2 ? static_cast<u32>(offered() >> 32 * s_.device_select) : 0;
+}
+
+u32 Device::driver_features() const {
+  return s_.driver_select < 2 ? static_cast<u32>(s_.features >> 32 * s_.driver_select) : 0;
+}
+
+void Device::write_driver_features(u32 value) {
+  if (s_.status & status::features_ok || s_.driver_select >= 2) return;
+  const unsigned shift = 32 * s_.driver_select;
+  s_.features = (s_.features & ~(u64{0xffffffff} << shift)) | u64{value} << shift;
+}
+
+void Device::write_size(u16 size) {
+  if (writable_queue() && size <= largest(s_.queue_select)) selected()->place.size = size;
+}
+
+void Device::write_place(u64 RingPlace::*area, unsigned shift, u32 value) {
+  if (!writable_queue()) return;
+  u64& place = selected()->place.*area;
+  place = (place & ~(u64{0xffffffff} << shift)) | u64{value} << shift;
+}
+
+void Device::enable() {
+  if (!writable_queue() || s_.resetting) return;
+  selected()->enabled = true;
+  if (live() && !start_queue(s_.queue_select)) {
+    break_down();
+    transport_->config_changed();
+  }
+}
+
+bool Device::start_queue(unsigned index) {
+  const QueueState& q = s_.queues[index];
+  const bool started = queues_[index]->start(q.place, q.position, s_.features);
+  if (!started) TRACE(devices, "{} queue {} cannot be where it is", kind().name, index);
+  return started;
+}
+
+void Device::start() {
+  backend_->start(s_.features);
+  bool all = true;
+  for (unsigned i = 0; i < queues_.size(); i++)
+    if (s_.queues[i].enabled) all &= start_queue(i);
+  if (!all) {
+    break_down();
+    transport_->config_changed();
+  }
+  // What was made available before counts too.
+  for (unsigned i = 0; i < queues_.size(); i++)
+    if (s_.queues[i].enabled) host_.rung(*this, i);
+}
+
+void Device::begin_reset() {
+  for (auto& q : queues_) q->stop();
+  if (s_.status & status::driver_ok && !s_.resetting) backend_->stop();
+  s_.resetting = true;
+  if (in_flight() == 0) finish_reset();
+}
+
+void Device::finish_reset() {
+  s_ = {};
+  s_.queues.resize(queues_.size());
+  for (unsigned i = 0; i < queues_.size(); i++) s_.queues[i].place.size = largest(i);
+  broken_ = false;
+}
+
+void Device::reset() {
+  begin_reset();
+  INVARIANT(in_flight() == 0, "{} requests of {} in flight", in_flight(), kind().name);
+}
+
+u32 Device::in_flight() const {
+  u32 sum = 0;
+  for (const auto& q : queues_) sum += q->in_flight();
+  return sum;
+}
+
+void Device::read_config(u64 offset, std::span<u8> out) const {
+  std::fill(out.begin(), out.end(), u8{0});
+  backend_->read_config(offset, out);
+}
+
+void Device::write_config(u64 offset, std::span<const u8> in) {
+  if (!s_.resetting) backend_->write_config(offset, in);
+}
+
+void Device::notify(unsigned queue) {
+  if (live() && queue < queues_.size()) host_.rung(*this, queue);
+}
+
+void Device::config_changed() {
+  generation_++;
+  host_.interrupt(*this, Host::kConfig);
+}
+
+void Device::fail() {
+  if (break_down()) host_.interrupt(*this, Host::kConfig);
+}
+
+// 2.1.2: no queue is used any more.
+bool Device::break_down() {
+  TRACE(devices, "{} needs a reset", kind().name);
+  for (auto& q : queues_) q->stop();
+  return !broken_.exchange(true);
+}
+
+Device::State Device::save() const {
+  State state = s_;
+  state.broken = broken_;
+  for (unsigned i = 0; i < queues_.size(); i++)
+    if (live() && state.queues[i].enabled) state.queues[i].position = queues_[i]->position();
+  return state;
+}
+
+void Device::restore(const State& state) {
+  s_ = state;
+  broken_ = state.broken;
+  for (unsigned i = 0; i < queues_.size(); i++) {
+    queues_[i]->rest_at(s_.queues[i].position);
+    if (live() && !broken_ && s_.queues[i].enabled) start_queue(i);
+  }
+}
+
+}  // namespace trapline::devices::virtio

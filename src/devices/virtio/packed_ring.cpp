@@ -1,0 +1,129 @@
+// VIRTIO 1.2, 2.8.
+#include "devices/virtio/ring.h"
+
+namespace trapline::devices::virtio {
+
+namespace {
+
+class PackedRing final : public Ring {
+ public:
+  struct Areas {
+    std::byte *ring, *driver, *device;
+  };
+  PackedRing(Dma& dma, const RingPlace& place, const Areas& areas, const RingPosition& at, u64 features)
+      : Ring{at},
+        dma_{dma},
+        ring_{areas.ring},
+        driver_{areas.driver},
+        device_{areas.device},
+        ring_at_{place.descriptors},
+        size_{place.size},
+        indirect_{(features & feature::indirect_desc) != 0},
+        events_{(features & feature::event_index) != 0} {}
+
+  Take take(Request& request) override;
+  void give(const Request& request, u32 written) override;
+  bool wants_interrupt() override;
+  void hush() override { store_release(device_ + 2, kEventsOff); }
+  bool listen() override;
+
+ private:
+  std::byte* at(u16 position) const { return ring_ + u64{position} * sizeof(PackedDescriptor); }
+  // 2.8.1: available when AVAIL is the wrap counter and USED is not.
+  bool available(u16 position, bool wrap) const {
+    const u16 flags = load_acquire(at(position) + offsetof(PackedDescriptor, flags));
+    return ((flags & descriptor_flag::avail) != 0) == wrap && ((flags & descriptor_flag::used) != 0) != wrap;
+  }
+  void advance(u16& position, bool& wrap, u16 by) const {
+    position = static_cast<u16>(position + by);
+    if (position < size_) return;
+    position = static_cast<u16>(position - size_);
+    wrap = !wrap;
+  }
+
+  Dma& dma_;
+  std::byte *ring_, *driver_, *device_;
+  u64 ring_at_;
+  u16 size_;
+  bool indirect_, events_;
+};
+
+// A list is made available by its first descriptor, the last one written: the others are there when it is. Its buffer
+// id is in the last one (2.8.6).
+Ring::Take PackedRing::take(Request& request) {
+  if (!available(at_.taken, at_.taken_wrap)) return Take::nothing;
+  u16 position = at_.taken;
+  bool wrap = at_.taken_wrap;
+  for (u16 count = 1; count <= size_; count++) {
+    const auto d = copy_once<PackedDescriptor>(at(position));
+    advance(position, wrap, 1);
+    const bool more = d.flags & descriptor_flag::next;
+    if (d.flags & descriptor_flag::indirect) {
+      if (!indirect_ || more || count > 1) return Take::broken;  // 2.8.8: not in a list
+      if (!add_indirect(dma_, d.address, d.length, kLargestQueue, TableOrder::consecutive, request))
+        return Take::broken;
+    } else if (!request.add(dma_, d.address, d.length, d.flags & descriptor_flag::write)) {
+      return Take::broken;
+    }
+    if (more) continue;
+    request.id = d.id;
+    request.descriptors = count;
+    at_.taken = position;
+    at_.taken_wrap = wrap;
+    return Take::request;
+  }
+  return Take::broken;
+}
+
+// One used descriptor for the list, at the device's own place; it skips as many as the list had (2.8.7).
+void PackedRing::give(const Request& request, u32 written) {
+  std::byte* d = at(at_.given);
+  const u64 offset = static_cast<u64>(d - ring_);
+  std::memcpy(d + offsetof(PackedDescriptor, length), &written, sizeof written);
+  std::memcpy(d + offsetof(PackedDescriptor, id), &request.id, sizeof request.id);
+  dma_.written(Gpa{ring_at_ + offset}, sizeof(PackedDescriptor));
+  const u16 both = descriptor_flag::avail | descriptor_flag::used;
+  const u16 flags = static_cast<u16>((at_.given_wrap ? both : 0) | (written != 0 ? descriptor_flag::write : 0));
+  store_release(d + offsetof(PackedDescriptor, flags), flags);
+  advance(at_.given, at_.given_wrap, request.descriptors);
+}
+
+bool PackedRing::wants_interrupt() {
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  const u16 before = std::exchange(at_.told, at_.given);
+  const bool before_wrap = std::exchange(at_.told_wrap, at_.given_wrap);
+  if (before == at_.given && before_wrap == at_.given_wrap) return false;
+  const auto wish = copy_once<EventSuppression>(driver_);
+  if (wish.flags == kEventsOff) return false;
+  if (wish.flags != kEventsAt || !events_) return true;
+  // Positions as distances behind `given`, counted through the wrap.
+  const auto behind = [this](u16 position, bool wrap) {
+    return wrap == at_.given_wrap ? i32{at_.given} - position : i32{at_.given} + size_ - position;
+  };
+  const u16 event = wish.position & 0x7fff;
+  const i32 distance = behind(event, wish.position >> 15);
+  return event < size_ && distance > 0 && distance <= behind(before, before_wrap);
+}
+
+bool PackedRing::listen() {
+  if (events_) store_release(device_, static_cast<u16>(at_.taken | u16{at_.taken_wrap} << 15));
+  store_release(device_ + 2, events_ ? kEventsAt : kEventsOn);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return available(at_.taken, at_.taken_wrap);
+}
+
+}  // namespace
+
+std::unique_ptr<Ring> make_packed_ring(Dma& dma, const RingPlace& place, const RingPosition& at, u64 features) {
+  if (place.size == 0 || place.size > kLargestQueue) return nullptr;
+  if (place.descriptors % 16 != 0 || place.driver % 4 != 0 || place.device % 4 != 0) return nullptr;
+  if (at.taken >= place.size || at.given >= place.size) return nullptr;
+  const auto ring = dma.bytes(Gpa{place.descriptors}, u64{place.size} * sizeof(PackedDescriptor));
+  const auto driver = dma.bytes(Gpa{place.driver}, sizeof(EventSuppression));
+  const auto device = dma.bytes(Gpa{place.device}, sizeof(EventSuppression));
+  if (!ring || !driver || !device) return nullptr;
+  return std::make_unique<PackedRing>(dma, place, PackedRing::Areas{ring->data(), driver->data(), device->data()}, at,
+                                      features);
+}
+
+}  // namespace trapline::devices::virtio

@@ -1,0 +1,90 @@
+#include "monitor/virtio_devices.h"
+
+#include <sys/random.h>
+#include <sys/syscall.h>
+
+#include "devices/virtio/rng.h"
+#include "monitor/machine_state.h"
+
+namespace trapline::monitor {
+
+namespace virtio = devices::virtio;
+
+namespace {
+
+std::size_t host_random(std::span<std::byte> out) {
+  const ssize_t n = ::getrandom(out.data(), out.size(), GRND_NONBLOCK);
+  return n < 0 ? 0 : static_cast<std::size_t>(n);
+}
+
+// --clock instructions: the same numbers in each run. splitmix64.
+virtio::Rng::Source repeated_random() {
+  return [state = u64{0}](std::span<std::byte> out) mutable {
+    for (std::byte& byte : out) {
+      u64 z = state += 0x9e3779b97f4a7c15;
+      z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+      z = (z ^ z >> 27) * 0x94d049bb133111eb;
+      byte = static_cast<std::byte>(z ^ z >> 31);
+    }
+    return out.size();
+  };
+}
+
+}  // namespace
+
+VirtioDevices::VirtioDevices(const machine::Config& config, MachineState& machine) : machine_{machine} {
+  if (config.rng)
+    add(std::make_unique<virtio::Rng>(machine.deterministic ? repeated_random() : host_random), {SYS_getrandom});
+}
+
+void VirtioDevices::add(std::unique_ptr<virtio::Backend> backend, std::vector<int> calls) {
+  devices_.push_back({std::make_unique<virtio::Device>(std::move(backend), dma_, *this), std::move(calls)});
+  pointers_.push_back(devices_.back().device.get());
+}
+
+std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
+  closing_ = false;
+  std::vector<Worker> all;
+  if (machine_.deterministic) return all;
+  for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
+  return all;
+}
+
+void VirtioDevices::run(std::size_t index) {
+  const virtio::Device& device = *devices_[index].device;
+  channel::Doorbell& bell = machine_.channel.vm().doorbells[index];
+  while (!closing_) {
+    const u64 queues = bell.take([this] { return closing_.load(); });
+    for (unsigned q = 0; q < device.queues(); q++)
+      if (queues >> q & 1) device.backend().serve(q);
+  }
+}
+
+void VirtioDevices::close() {
+  closing_ = true;
+  dma_.abandon();
+  if (machine_.channel.vcpus() == 0) return;
+  for (std::size_t i = 0; i < devices_.size(); i++) machine_.channel.vm().doorbells[i].wake();
+}
+
+void VirtioDevices::settle() {
+  for (const Entry& e : devices_) e.device->backend().settle();
+}
+
+void VirtioDevices::interrupt(virtio::Device& device, unsigned queue) {
+  const auto send = [&] {
+    queue == kConfig ? device.transport().config_changed() : device.transport().interrupt(queue);
+  };
+  if (machine_.deterministic) return send();  // inside the access: the lock is held, and publish() follows
+  std::lock_guard guard{machine_.lock};
+  send();
+  machine_.publish();
+}
+
+void VirtioDevices::rung(virtio::Device& device, unsigned queue) {
+  if (machine_.deterministic) return device.backend().serve(queue);
+  for (std::size_t i = 0; i < devices_.size(); i++)
+    if (pointers_[i] == &device) machine_.channel.vm().doorbells[i].ring(queue);
+}
+
+}  // namespace trapline::monitor

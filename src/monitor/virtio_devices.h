@@ -1,0 +1,56 @@
+// The VM's virtio devices in the monitor: made from the configuration, each served by a thread of its own, which waits
+// for its doorbell (channel/doorbell.h). Under --clock instructions there are no such threads: a device does its work
+// inside the access that rings it, so that runs repeat.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "channel/channel.h"
+#include "devices/virtio/device.h"
+#include "machine/config.h"
+#include "monitor/guest_dma.h"
+
+namespace trapline::monitor {
+
+struct MachineState;
+
+class VirtioDevices final : public devices::virtio::Host {
+ public:
+  VirtioDevices(const machine::Config& config, MachineState& machine);
+
+  std::span<devices::virtio::Device* const> devices() const { return pointers_; }
+  bool any() const { return !devices_.empty(); }
+  GuestDma& dma() { return dma_; }
+
+  // A worker: what it runs until close(), and the system calls that its filter allows beside the common ones.
+  struct Worker {
+    std::function<void()> body;
+    std::vector<int> calls;
+  };
+  // For a core that starts. None under --clock instructions.
+  std::vector<Worker> workers();
+  // The workers end; once their threads are joined, settle() waits for what is still in flight.
+  void close();
+  void settle();
+
+  void interrupt(devices::virtio::Device& device, unsigned queue) override;
+  void rung(devices::virtio::Device& device, unsigned queue) override;
+
+ private:
+  void add(std::unique_ptr<devices::virtio::Backend> backend, std::vector<int> calls);
+  void run(std::size_t index);
+
+  struct Entry {
+    std::unique_ptr<devices::virtio::Device> device;
+    std::vector<int> calls;
+  };
+  MachineState& machine_;
+  GuestDma dma_;
+  std::vector<Entry> devices_;
+  std::vector<devices::virtio::Device*> pointers_;
+  std::atomic<bool> closing_{false};
+};
+
+}  // namespace trapline::monitor
