@@ -18,7 +18,7 @@ with_modules() {
     flavour=$(basename "$kernel")
     case $flavour in *amd64) [ "$arch" = amd64 ] || continue ;; *) [ "$arch" = i386 ] || continue ;; esac
     [ -d "$kernel/modules" ] || continue
-    [ -s "$kernel/initrd" ] && [ "$kernel/initrd" -nt "$cache/initrd-$arch" ] && [ "$kernel/initrd" -nt "$kernel/modules" ] && continue
+    [ -s "$kernel/initrd" ] && [ "$kernel/initrd" -nt "$cache/initrd-$arch" ] && [ "$kernel/initrd" -nt "$kernel/modules.list" ] && continue
     { cat "$cache/initrd-$arch"; archive "$kernel/modules"; } >"$kernel/initrd.new"
     mv "$kernel/initrd.new" "$kernel/initrd"
   done

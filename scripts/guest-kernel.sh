@@ -8,7 +8,7 @@ source "$(dirname "$0")/guest-packages.sh"
 
 # Whatever a flavour builds in or lacks is passed over; what these depend on comes along.
 wanted_modules="virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio-rng virtio_balloon virtio_scsi
-  vmw_vsock_virtio_transport vsock_diag 9p 9pnet_virtio virtiofs overlay fuse ext4 isofs vfat nls_ascii nls_cp437 nls_utf8
+  vmw_vsock_virtio_transport vsock_diag 9p 9pnet_virtio virtiofs overlay fuse ext4 crc32c_generic isofs vfat nls_ascii nls_cp437 nls_utf8
   nls_iso8859-1 squashfs loop af_packet sd_mod sr_mod"
 depmod=$(command -v depmod || echo /sbin/depmod)
 
@@ -35,7 +35,7 @@ for flavour in "$@"; do
     *) echo "guest-kernel: unknown flavour '$flavour': cloud-amd64, amd64, rt-amd64, 686-pae or 686" >&2; exit 2 ;;
   esac
   target=$cache/kernels/$flavour
-  [ -s "$target/vmlinuz" ] && [ -d "$target/modules" ] && continue
+  [ -s "$target/vmlinuz" ] && [ "$(cat "$target/modules.list" 2>/dev/null)" = "$wanted_modules" ] && continue
   mkdir -p "$cache"
   if ! guest_apt apt-cache show "linux-image-$flavour:$arch" >/dev/null 2>&1; then guest_apt apt-get update >/dev/null 2>&1 || true; fi
   # The meta package depends on the image of the current version. A kernel that is here gets the modules of its own.
@@ -55,10 +55,12 @@ for flavour in "$@"; do
   keep_modules "$unpacked" "$target.new/modules"
   rm -rf "$unpacked"
   if [ "$(cat "$target/version" 2>/dev/null)" = "$image" ]; then
+    rm -rf "$target/modules"
     mv "$target.new/modules" "$target/modules"  # guests may run from what is there
     rm -rf "$target.new"
   else
     rm -rf "$target"
     mv "$target.new" "$target"
   fi
+  echo "$wanted_modules" >"$target/modules.list"
 done

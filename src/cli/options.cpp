@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "base/trace.h"
+#include "cli/disk_option.h"
 #include "cpu/cpuid.h"
 #include "engine/registry.h"
 
@@ -134,6 +135,17 @@ std::string check_gdb(const std::string& where, Config& c) {
   return {};
 }
 
+std::string check_disks(const RunOptions& o, Config& c) {
+  constexpr std::size_t kMost = 30;  // PCI slots, beside the other devices
+  for (const std::string& text : o.disks) {
+    auto disk = parse_disk(text);
+    if (!disk) return disk.error();
+    c.disks.push_back(std::move(*disk));
+  }
+  if (c.disks.size() > kMost) return fmt::format("--disk: {} disks: give {} or fewer", c.disks.size(), kMost);
+  return {};
+}
+
 std::string check_rest(const RunOptions& o, Config& c) {
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
     return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
@@ -209,6 +221,10 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->capture_default_str();
   run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5; 0: never")
       ->type_name("SECONDS");
+  run.add_option("--disk", o.disks,
+                 "a disk (virtio-blk): a raw image or a block device; options: format=raw, readonly, snapshot, "
+                 "serial=NAME, discard; can be given several times")
+      ->type_name("FILE[,OPTION...]");
   run.add_flag("--rng", c.rng, "an entropy device (virtio-rng), fed by the host's random numbers");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
@@ -241,6 +257,7 @@ Result<Config, std::string> check(const RunOptions& o) {
   if (wrong.empty()) wrong = check_trace(o.trace, c);
   if (wrong.empty()) wrong = check_cpus(c);
   if (wrong.empty()) wrong = check_verify(c);
+  if (wrong.empty()) wrong = check_disks(o, c);
   if (wrong.empty()) wrong = check_rest(o, c);
   if (!wrong.empty()) return Err{wrong};
   return c;

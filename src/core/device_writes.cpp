@@ -28,13 +28,17 @@ u32 answer_code_write(channel::CodeWrites& writes, cpu::CodeMap& code, u32 seen)
 }
 
 void serve_code_writes(channel::CodeWrites& writes, cpu::CodeMap& code) {
+  static std::atomic<u32> ready{0};  // a thread that is still being made does what the sandbox forbids
   std::thread{[&writes, &code] {
     install_alternate_stack();
+    ready.store(1);
+    channel::futex_wake(ready);
     for (u32 seen = 0;;) {
       channel::futex_wait(writes.asked, seen);
       seen = answer_code_write(writes, code, seen);
     }
   }}.detach();
+  while (ready.load() == 0) channel::futex_wait(ready, 0);
 }
 
 }  // namespace trapline::core

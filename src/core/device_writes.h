@@ -16,7 +16,7 @@ std::atomic<u64>* map_code_lines(int fd, const GuestMemory& ram);
 // One question of the monitor, when there is one that is not `seen`. Returns its number.
 u32 answer_code_write(channel::CodeWrites& writes, cpu::CodeMap& code, u32 seen);
 
-// Starts the thread that answers for ever. Before the sandbox closes.
+// Starts the thread that answers for ever, and waits until it runs. Before the sandbox closes.
 void serve_code_writes(channel::CodeWrites& writes, cpu::CodeMap& code);
 
 }  // namespace trapline::core

@@ -24,6 +24,16 @@ struct EngineSettings {
   u32 miscompile_how = 0;
 };
 
+// --disk FILE[,OPTION...]
+struct DiskConfig {
+  std::string path, serial;
+  bool format_given = false;
+  bool read_only = false;
+  bool snapshot = false;  // what the guest writes is thrown away
+  bool discard = false;   // what the guest discards is given back to the host
+  bool operator==(const DiskConfig&) const = default;
+};
+
 struct Config {
   std::string kernel, initrd, append, system_map;
   std::vector<Module> modules;
@@ -49,6 +59,7 @@ struct Config {
   std::string gdb_socket;  // path; empty: none
   bool debugged() const { return gdb_port != 0 || !gdb_socket.empty(); }
   bool gdb_wait = false;
+  std::vector<DiskConfig> disks;
   bool rng = false;  // a virtio entropy device
 };
 

@@ -3,6 +3,7 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
+#include "devices/virtio/blk.h"
 #include "devices/virtio/rng.h"
 #include "monitor/machine_state.h"
 
@@ -11,6 +12,8 @@ namespace trapline::monitor {
 namespace virtio = devices::virtio;
 
 namespace {
+
+constexpr u32 kMostDiskQueues = 8;
 
 std::size_t host_random(std::span<std::byte> out) {
   const ssize_t n = ::getrandom(out.data(), out.size(), GRND_NONBLOCK);
@@ -32,7 +35,14 @@ virtio::Rng::Source repeated_random() {
 
 }  // namespace
 
-VirtioDevices::VirtioDevices(const machine::Config& config, MachineState& machine) : machine_{machine} {
+VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, MachineState& machine)
+    : machine_{machine} {
+  const DiskMode mode = machine.deterministic ? DiskMode::at_once : DiskMode::asynchronous;
+  for (OpenDisk& open : disks) {
+    auto disk = make_file_disk(std::move(open), mode);
+    disks_.push_back(disk.get());
+    add(std::make_unique<virtio::Blk>(std::move(disk), std::min(config.cpus, kMostDiskQueues)), FileDisk::calls());
+  }
   if (config.rng)
     add(std::make_unique<virtio::Rng>(machine.deterministic ? repeated_random() : host_random), {SYS_getrandom});
 }
@@ -47,6 +57,8 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   std::vector<Worker> all;
   if (machine_.deterministic) return all;
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
+  for (FileDisk* disk : disks_)
+    for (auto& body : disk->threads()) all.push_back({std::move(body), FileDisk::calls()});
   return all;
 }
 
@@ -63,6 +75,7 @@ void VirtioDevices::run(std::size_t index) {
 void VirtioDevices::close() {
   closing_ = true;
   dma_.abandon();
+  for (FileDisk* disk : disks_) disk->stop();
   if (machine_.channel.vcpus() == 0) return;
   for (std::size_t i = 0; i < devices_.size(); i++) machine_.channel.vm().doorbells[i].wake();
 }

@@ -11,6 +11,7 @@
 #include "devices/virtio/device.h"
 #include "machine/config.h"
 #include "monitor/guest_dma.h"
+#include "monitor/storage/file_disk.h"
 
 namespace trapline::monitor {
 
@@ -18,7 +19,8 @@ struct MachineState;
 
 class VirtioDevices final : public devices::virtio::Host {
  public:
-  VirtioDevices(const machine::Config& config, MachineState& machine);
+  // `disks`: opened, in the order of the configuration.
+  VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, MachineState& machine);
 
   std::span<devices::virtio::Device* const> devices() const { return pointers_; }
   bool any() const { return !devices_.empty(); }
@@ -50,6 +52,7 @@ class VirtioDevices final : public devices::virtio::Host {
   GuestDma dma_;
   std::vector<Entry> devices_;
   std::vector<devices::virtio::Device*> pointers_;
+  std::vector<FileDisk*> disks_;  // their devices own them
   std::atomic<bool> closing_{false};
 };
 

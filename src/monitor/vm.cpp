@@ -120,9 +120,16 @@ int VmRun::live() {
       complain(fmt::format("waiting for a debugger: target remote {}",
                            path ? config_.gdb_socket : fmt::format("localhost:{}", config_.gdb_port)));
   }
+  std::vector<OpenDisk> disks;
+  for (const machine::DiskConfig& disk : config_.disks) {
+    auto opened = open_disk(disk);
+    if (!opened) return fail(ExitCode::bad_input, opened.error());
+    disks.push_back(std::move(*opened));
+  }
   trace::mask = config_.trace_mask;
   if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
-  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_);
+  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_,
+                                            std::move(disks));
   watch_.machine_begins();
   terminal_.begin();
   return run_machine();

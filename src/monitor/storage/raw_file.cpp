@@ -1,0 +1,137 @@
+#include "monitor/storage/raw_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "monitor/storage/snapshot_file.h"
+
+namespace trapline::monitor {
+
+namespace {
+
+using devices::virtio::DiskJob;
+
+// Takes `done` bytes off the front.
+void advance(std::vector<iovec>& data, u64 done) {
+  std::size_t whole = 0;
+  while (whole < data.size() && done >= data[whole].iov_len) done -= data[whole++].iov_len;
+  data.erase(data.begin(), data.begin() + static_cast<std::ptrdiff_t>(whole));
+  if (data.empty()) return;
+  data[0].iov_base = static_cast<char*>(data[0].iov_base) + done;
+  data[0].iov_len -= done;
+}
+
+template <class Call>
+int all(std::vector<iovec>& data, u64 offset, Call call) {
+  while (!data.empty()) {
+    const ssize_t n = call(data, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return errno;
+    if (n == 0) return EIO;
+    advance(data, static_cast<u64>(n));
+    offset += static_cast<u64>(n);
+  }
+  return 0;
+}
+
+// One VM at a time writes to an image; any number may read one that nobody writes to. The lock goes with the file.
+bool lock(int fd, bool shared) {
+  struct flock whole {};
+  whole.l_type = shared ? F_RDLCK : F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  return ::fcntl(fd, F_OFD_SETLK, &whole) == 0 || (errno != EAGAIN && errno != EACCES);
+}
+
+// A guest can write any header to its raw disk: a format is never guessed.
+bool looks_like_qcow2(int fd) {
+  std::array<char, 4> magic{};
+  return ::pread(fd, magic.data(), magic.size(), 0) == 4 && std::memcmp(magic.data(), "QFI\xfb", 4) == 0;
+}
+
+}  // namespace
+
+int read_vectors(int fd, std::vector<iovec> data, u64 offset) {
+  return all(data, offset, [fd](const std::vector<iovec>& v, off_t at) {
+    return ::preadv(fd, v.data(), static_cast<int>(v.size()), at);
+  });
+}
+
+int write_vectors(int fd, std::vector<iovec> data, u64 offset, int flags) {
+  return all(data, offset, [fd, flags](const std::vector<iovec>& v, off_t at) {
+    return ::pwritev2(fd, v.data(), static_cast<int>(v.size()), at, flags);
+  });
+}
+
+int RawFile::perform(const DiskJob& job) {
+  switch (job.kind) {
+    case DiskJob::Kind::read:
+      return read_vectors(fd(), job.data, job.offset);
+    case DiskJob::Kind::write:
+      return write_vectors(fd(), job.data, job.offset, job.through ? RWF_DSYNC : 0);
+    case DiskJob::Kind::flush:
+      return ::fdatasync(fd()) == 0 ? 0 : errno;
+    case DiskJob::Kind::discard:  // a hint: a file system that cannot do it loses nothing
+      ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(job.offset),
+                  static_cast<off_t>(job.bytes));
+      return 0;
+    case DiskJob::Kind::write_zeroes: {
+      const int error = job.bytes == 0 ? 0 : zero(job);
+      return error == 0 && job.through && ::fdatasync(fd()) != 0 ? errno : error;
+    }
+  }
+  return EINVAL;
+}
+
+int RawFile::zero(const DiskJob& job) {
+  const auto offset = static_cast<off_t>(job.offset), bytes = static_cast<off_t>(job.bytes);
+  if (job.unmap && ::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, bytes) == 0) return 0;
+  if (::fallocate(fd(), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, bytes) == 0) return 0;
+  if (errno == ENOSPC || errno == EIO) return errno;
+  static const std::array<char, 65536> zeros{};
+  for (u64 done = 0; done < job.bytes;) {
+    const u64 n = std::min<u64>(zeros.size(), job.bytes - done);
+    if (const int error = write_vectors(fd(), {{const_cast<char*>(zeros.data()), n}}, job.offset + done, 0))
+      return error;
+    done += n;
+  }
+  return 0;
+}
+
+Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config) {
+  const auto wrong = [&](const std::string& why) { return Err{fmt::format("--disk {}: {}", config.path, why)}; };
+  const bool writes = !config.read_only && !config.snapshot;
+  Fd fd{::open(config.path.c_str(), (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY)};
+  if (!fd && writes && (errno == EACCES || errno == EROFS))
+    return wrong(fmt::format("{}: give readonly or snapshot, or a file that can be written", std::strerror(errno)));
+  if (!fd) return wrong(fmt::format("{}: name an image", std::strerror(errno)));
+  struct stat st {};
+  if (::fstat(fd.get(), &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
+    return wrong("neither a file nor a block device: name an image");
+  if (!config.format_given && looks_like_qcow2(fd.get()))
+    return wrong("this looks like qcow2: say format=qcow2, or format=raw if the guest is to see it as it is");
+  const off_t end = ::lseek(fd.get(), 0, SEEK_END);
+  if (end < 512) return wrong("smaller than a sector of 512 bytes: make it larger (truncate -s)");
+  if (!lock(fd.get(), !writes)) return wrong("in use by another VM: give readonly or snapshot, or end that one");
+  OpenDisk disk;
+  disk.facts = {.bytes = static_cast<u64>(end) / 512 * 512,
+                .read_only = config.read_only,
+                .discards = config.discard && !config.read_only,
+                .serial = config.serial};
+  if (!config.snapshot) {
+    disk.image = std::make_unique<RawFile>(std::move(fd));
+    return disk;
+  }
+  auto snapshot = SnapshotFile::create(std::move(fd), disk.facts.bytes);
+  if (!snapshot) return wrong(snapshot.error());
+  disk.image = std::move(*snapshot);
+  return disk;
+}
+
+}  // namespace trapline::monitor

@@ -1,0 +1,166 @@
+// Debian's kernels with virtio devices: a file system on a disk that the host looks at afterwards, and programs that
+// devices load over other ones.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+#include <fstream>
+
+#include "support/engines.h"
+#include "support/process.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::Not;
+
+// The smallest program: exit(code).
+std::vector<unsigned char> program(unsigned char code) {
+  std::vector<unsigned char> p(0x80 + 9, 0);
+  const auto put = [&p](std::size_t at, unsigned long long value, unsigned bytes) {
+    for (unsigned i = 0; i < bytes; i++) p[at + i] = static_cast<unsigned char>(value >> 8 * i);
+  };
+  constexpr unsigned long long kBase = 0x400000;
+  std::memcpy(p.data(), "\177ELF\2\1\1", 7);
+  put(0x10, 2, 2), put(0x12, 62, 2), put(0x14, 1, 4);       // executable, x86-64
+  put(0x18, kBase + 0x80, 8), put(0x20, 0x40, 8);           // entry, program headers
+  put(0x34, 0x40, 2), put(0x36, 0x38, 2), put(0x38, 1, 2);  // their sizes, one of them
+  put(0x40, 1, 4), put(0x44, 5, 4);                         // load, read and execute
+  put(0x50, kBase, 8), put(0x58, kBase, 8), put(0x60, p.size(), 8), put(0x68, p.size(), 8), put(0x70, 0x1000, 8);
+  const unsigned char text[] = {0x40, 0xb7, code, 0x31, 0xc0,
+                                0xb0, 60,   0x0f, 0x05};  // mov dil; xor eax; mov al; syscall
+  std::memcpy(&p[0x80], text, sizeof text);
+  return p;
+}
+
+// An ext4 image with `data` and the programs.
+struct DiskImage {
+  std::string folder = "/tmp/trapline-guest-disk-XXXXXX", path;
+  std::string sum;
+  DiskImage() {
+    EXPECT_NE(::mkdtemp(folder.data()), nullptr);
+    path = folder + "/image";
+    const std::string root = folder + "/root";
+    ::mkdir(root.c_str(), 0755);
+    std::ofstream data{root + "/data"};
+    for (unsigned i = 0; i < 40'000; i++) data << i * 2654435761u << '\n';
+    data.close();
+    for (unsigned code = 1; code <= 60; code++) {
+      const std::string name = fmt::format("{}/exit-{}", root, code);
+      const auto bytes = program(static_cast<unsigned char>(code));
+      std::ofstream{name, std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
+                                                  static_cast<std::streamsize>(bytes.size()));
+      ::chmod(name.c_str(), 0755);
+    }
+    sum = run({"md5sum", root + "/data"}).output.substr(0, 32);
+    const Finished made = run({"/sbin/mke2fs", "-q", "-t", "ext4", "-d", root, path, "24M"});
+    EXPECT_EQ(made.code, 0) << made.output;
+  }
+  ~DiskImage() { run({"rm", "-rf", folder}); }
+  std::string digest() const { return run({"md5sum", path}).output.substr(0, 32); }
+};
+
+struct Case {
+  const char* flavour;
+  unsigned cpus;
+  const char* engine;
+  const char* append = "";
+  const char* debug = "";
+  bool instructions = false;
+};
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.flavour << ' ' << c.cpus << ' ' << c.engine << ' ' << c.append << c.debug
+       << (c.instructions ? " instructions" : "");
+}
+
+Finished boot(const Case& c, const std::vector<std::string>& options) {
+  std::vector<std::string> argv{
+      "env",
+      fmt::format("TRAPLINE_DEBUG={}", c.debug),
+      TRAPLINE_EXECUTABLE,
+      "run",
+      "--engine",
+      c.engine,
+      "--kernel",
+      fmt::format("{}/kernels/{}/vmlinuz", GUEST_CACHE, c.flavour),
+      "--initrd",
+      fmt::format("{}/kernels/{}/initrd", GUEST_CACHE, c.flavour),
+      "--cpus",
+      std::to_string(c.cpus),
+      "--memory",
+      "128M",
+      "--timeout",
+      "240",
+      "--append",
+      fmt::format("console=ttyS0 trapline.run=disk trapline.modules=virtio_pci,virtio_blk,virtio-rng,ext4 {}",
+                  c.append)};
+  if (c.instructions) argv.insert(argv.end(), {"--clock", "instructions"});
+  argv.insert(argv.end(), options.begin(), options.end());
+  return run(argv, {}, seconds{240});
+}
+
+class GuestDisk : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
+};
+
+TEST_P(GuestDisk, IsReadWrittenAndRunFrom) {
+  DiskImage image;
+  const Finished vm = boot(GetParam(), {"--rng", "--disk", image.path + ",discard,serial=first"});
+  EXPECT_EQ(vm.code, 0) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: hwrng 64"));
+  EXPECT_THAT(vm.output, HasSubstr(fmt::format("guest-test: vda sectors {} ro 0 serial [first] queues {}", 24 * 2048,
+                                               GetParam().cpus)));
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: sum " + image.sum));
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: wrong programs 0"));
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: new "));
+  EXPECT_THAT(vm.output, Not(HasSubstr("guest-test: fstrim")));
+  EXPECT_THAT(vm.output, Not(HasSubstr("kernel complaint")));
+  // What the guest wrote, as the host finds it.
+  const Finished check = run({"/sbin/e2fsck", "-fn", image.path});
+  EXPECT_EQ(check.code, 0) << check.output;
+  run({"/sbin/debugfs", "-R", fmt::format("dump /new {}/new", image.folder), image.path});
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: new " + run({"md5sum", image.folder + "/new"}).output.substr(0, 32)));
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const char* engine : kEngines)
+    for (const unsigned cpus : {1u, 2u}) all.push_back({"cloud-amd64", cpus, engine});
+  all.push_back({"cloud-amd64", 1, "translate", "pci=nomsi"});
+  all.push_back({"cloud-amd64", 2, "translate", "", "", true});
+  all.push_back({"amd64", 1, "translate"});
+  return all;
+}
+std::string name_of(const testing::TestParamInfo<Case>& info) {
+  std::string name =
+      fmt::format("{}_{}cpu_{}{}{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug,
+                  *info.param.append ? "_intx" : "", info.param.instructions ? "_instructions" : "");
+  for (char& c : name)
+    if (c == '-') c = '_';
+  return name;
+}
+INSTANTIATE_TEST_SUITE_P(Kernels, GuestDisk, testing::ValuesIn(cases()), name_of);
+
+TEST(GuestDisks, ReadonlyAndSnapshotLeaveTheImage) {
+  DiskImage image;
+  const std::string before = image.digest();
+  const Case c{"cloud-amd64", 1, "auto"};
+  const Finished reads = boot(c, {"--disk", image.path + ",readonly"});
+  EXPECT_THAT(reads.output, HasSubstr("ro 1"));
+  EXPECT_THAT(reads.output, HasSubstr("guest-test: sum " + image.sum));
+  EXPECT_EQ(image.digest(), before);
+  const Finished writes = boot(c, {"--disk", image.path + ",snapshot"});
+  EXPECT_THAT(writes.output, HasSubstr("guest-test: new "));
+  EXPECT_THAT(writes.output, Not(HasSubstr("kernel complaint")));
+  EXPECT_EQ(image.digest(), before);
+}
+
+}  // namespace
+}  // namespace trapline::test
