@@ -26,6 +26,7 @@
 #include "engine/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
+#include "slirp/slirp_process.h"
 
 namespace {
 
@@ -177,6 +178,7 @@ int dispatch(int argc, char** argv, bool output_open) {
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], channel::kCoreCommand) == 0) return core::core_main(argc, argv);
+  if (argc > 1 && std::strcmp(argv[1], slirp::kNetCommand) == 0) return slirp::net_main(argc, argv);
   const bool output_open = monitor::secure_standard_descriptors();
   try {
     // What a command has printed must have arrived, or it has failed.

@@ -8,6 +8,7 @@
 
 #include "base/trace.h"
 #include "cli/disk_option.h"
+#include "cli/net_option.h"
 #include "cpu/cpuid.h"
 #include "engine/registry.h"
 
@@ -146,6 +147,19 @@ std::string check_disks(const RunOptions& o, Config& c) {
   return {};
 }
 
+std::string check_networks(const RunOptions& o, Config& c) {
+  for (const std::string& text : o.networks) {
+    auto network = parse_net(text, fmt::format("{}\n{}", c.kernel, c.networks.size()));
+    if (!network) return network.error();
+    if (*network) c.networks.push_back(std::move(**network));
+  }
+  if (!c.networks.empty() && c.clock == ClockChoice::instructions)
+    return "--net: what comes from outside cannot be repeated: use --clock real";
+  const std::size_t devices = c.networks.size() + c.disks.size() + c.rng;
+  if (devices > 31) return fmt::format("{} virtio devices: PCI has slots for 31", devices);
+  return {};
+}
+
 std::string check_rest(const RunOptions& o, Config& c) {
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
     return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
@@ -225,6 +239,11 @@ void add_run_options(CLI::App& run, RunOptions& o) {
                  "a disk (virtio-blk): a raw image or a block device; options: format=raw, readonly, snapshot, "
                  "serial=NAME, discard; can be given several times")
       ->type_name("FILE[,OPTION...]");
+  run.add_option(
+         "--net", o.networks,
+         "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], tap,ifname=NAME, "
+         "socket,path=PATH or none; mac=ADDRESS, mtu=BYTES")
+      ->type_name("KIND[,OPTION...]");
   run.add_flag("--rng", c.rng, "an entropy device (virtio-rng), fed by the host's random numbers");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");
@@ -258,6 +277,7 @@ Result<Config, std::string> check(const RunOptions& o) {
   if (wrong.empty()) wrong = check_cpus(c);
   if (wrong.empty()) wrong = check_verify(c);
   if (wrong.empty()) wrong = check_disks(o, c);
+  if (wrong.empty()) wrong = check_networks(o, c);
   if (wrong.empty()) wrong = check_rest(o, c);
   if (!wrong.empty()) return Err{wrong};
   return c;

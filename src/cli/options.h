@@ -26,7 +26,7 @@ std::optional<u64> parse_size(const std::string& text);
 struct RunOptions {
   machine::Config config;
   std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump, gdb;
-  std::vector<std::string> modules, disks;
+  std::vector<std::string> modules, disks, networks;
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);

@@ -1,6 +1,7 @@
 // What a VM is made of, as the command line or the API gives it. Plain data, checked by monitor/ before use.
 #pragma once
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,18 @@ struct DiskConfig {
   bool operator==(const DiskConfig&) const = default;
 };
 
+// --net
+struct NetConfig {
+  enum class Kind : u8 { user, tap, socket };
+  Kind kind = Kind::user;
+  std::array<u8, 6> mac{};
+  u32 mtu = 1500;
+  std::string path;                   // socket: where; tap: the interface
+  bool restricted = false;            // user: the guest reaches what is forwarded and nothing else
+  std::vector<std::string> forwards;  // user: as slirp/forward.h has them
+  bool operator==(const NetConfig&) const = default;
+};
+
 struct Config {
   std::string kernel, initrd, append, system_map;
   std::vector<Module> modules;
@@ -60,6 +73,7 @@ struct Config {
   bool debugged() const { return gdb_port != 0 || !gdb_socket.empty(); }
   bool gdb_wait = false;
   std::vector<DiskConfig> disks;
+  std::vector<NetConfig> networks;
   bool rng = false;  // a virtio entropy device
 };
 

@@ -3,6 +3,8 @@
 #include <sys/random.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
+
 #include "devices/virtio/blk.h"
 #include "devices/virtio/rng.h"
 #include "monitor/machine_state.h"
@@ -35,13 +37,21 @@ virtio::Rng::Source repeated_random() {
 
 }  // namespace
 
-VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, MachineState& machine)
+VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks,
+                             std::vector<OpenNetwork> networks, MachineState& machine)
     : machine_{machine} {
   const DiskMode mode = machine.deterministic ? DiskMode::at_once : DiskMode::asynchronous;
   for (OpenDisk& open : disks) {
     auto disk = make_file_disk(std::move(open), mode);
     disks_.push_back(disk.get());
     add(std::make_unique<virtio::Blk>(std::move(disk), std::min(config.cpus, kMostDiskQueues)), FileDisk::calls());
+  }
+  for (OpenNetwork& opened : networks) {
+    auto open = std::make_unique<OpenNetwork>(std::move(opened));
+    NetLink* link = open->link.get();
+    auto net = std::make_unique<virtio::Net>(open->settings, *link, [link] { link->retry(); });
+    networks_.push_back({std::move(open), net.get()});
+    add(std::move(net), NetLink::calls());
   }
   if (config.rng)
     add(std::make_unique<virtio::Rng>(machine.deterministic ? repeated_random() : host_random), {SYS_getrandom});
@@ -59,6 +69,24 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
   for (FileDisk* disk : disks_)
     for (auto& body : disk->threads()) all.push_back({std::move(body), FileDisk::calls()});
+  for (const Network& n : networks_) {
+    NetLink* link = n.open->link.get();
+    link->start();
+    all.push_back({[link, net = n.device] {
+                     link->receive([net](std::span<const std::byte> frame) { return net->deliver(frame); },
+                                   [net] { net->set_link(false); });
+                   },
+                   NetLink::calls()});
+  }
+  return all;
+}
+
+std::vector<int> VirtioDevices::service_calls() const {
+  std::vector<int> all;
+  if (machine_.deterministic)
+    for (const Entry& e : devices_) all.insert(all.end(), e.calls.begin(), e.calls.end());
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
   return all;
 }
 
@@ -76,6 +104,7 @@ void VirtioDevices::close() {
   closing_ = true;
   dma_.abandon();
   for (FileDisk* disk : disks_) disk->stop();
+  for (const Network& n : networks_) n.open->link->stop();
   if (machine_.channel.vcpus() == 0) return;
   for (std::size_t i = 0; i < devices_.size(); i++) machine_.channel.vm().doorbells[i].wake();
 }

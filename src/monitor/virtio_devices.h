@@ -11,6 +11,7 @@
 #include "devices/virtio/device.h"
 #include "machine/config.h"
 #include "monitor/guest_dma.h"
+#include "monitor/network/networks.h"
 #include "monitor/storage/file_disk.h"
 
 namespace trapline::monitor {
@@ -19,8 +20,9 @@ struct MachineState;
 
 class VirtioDevices final : public devices::virtio::Host {
  public:
-  // `disks`: opened, in the order of the configuration.
-  VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, MachineState& machine);
+  // `disks`, `networks`: opened, in the order of the configuration.
+  VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, std::vector<OpenNetwork> networks,
+                MachineState& machine);
 
   std::span<devices::virtio::Device* const> devices() const { return pointers_; }
   bool any() const { return !devices_.empty(); }
@@ -33,6 +35,8 @@ class VirtioDevices final : public devices::virtio::Host {
   };
   // For a core that starts. None under --clock instructions.
   std::vector<Worker> workers();
+  // What the threads that serve vCPUs need beside the common calls: under --clock instructions they do the work.
+  std::vector<int> service_calls() const;
   // The workers end; once their threads are joined, settle() waits for what is still in flight.
   void close();
   void settle();
@@ -53,6 +57,11 @@ class VirtioDevices final : public devices::virtio::Host {
   std::vector<Entry> devices_;
   std::vector<devices::virtio::Device*> pointers_;
   std::vector<FileDisk*> disks_;  // their devices own them
+  struct Network {
+    std::unique_ptr<OpenNetwork> open;
+    devices::virtio::Net* device;
+  };
+  std::vector<Network> networks_;
   std::atomic<bool> closing_{false};
 };
 

@@ -126,10 +126,16 @@ int VmRun::live() {
     if (!opened) return fail(ExitCode::bad_input, opened.error());
     disks.push_back(std::move(*opened));
   }
+  std::vector<OpenNetwork> networks;
+  for (const machine::NetConfig& network : config_.networks) {
+    auto opened = open_network(network);
+    if (!opened) return fail(ExitCode::bad_input, opened.error());
+    networks.push_back(std::move(*opened));
+  }
   trace::mask = config_.trace_mask;
   if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
   machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_,
-                                            std::move(disks));
+                                            std::move(disks), std::move(networks));
   watch_.machine_begins();
   terminal_.begin();
   return run_machine();
@@ -270,7 +276,7 @@ void VmRun::start_service() {
   const auto failed = [&m](ExitCode code, const std::string& text) { m.fail(code, text); };
   threads_.reserve(config_.cpus + 2);
   for (u32 i = 0; i < config_.cpus; i++)
-    threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed));
+    threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed, m.virtio.service_calls()));
   threads_.push_back(start_confined_thread([&m] { run_console(m); }, failed));
   if (!m.deterministic) threads_.push_back(start_confined_thread([&m] { run_timer(m); }, failed));
   for (auto& worker : m.virtio.workers())

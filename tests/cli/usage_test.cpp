@@ -156,7 +156,7 @@ TEST(Usage, HelpAndVersion) {
   EXPECT_EQ(run_help.code, 0);
   for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para",
                              "--cpu-features", "--clock", "--timeout", "--no-reboot", "--trace", "--trace-file",
-                             "--stats", "--system-map", "--gdb", "--gdb-wait", "--disk", "--rng"})
+                             "--stats", "--system-map", "--gdb", "--gdb-wait", "--disk", "--rng", "--net"})
     EXPECT_THAT(run_help.output, HasSubstr(option));
 }
 

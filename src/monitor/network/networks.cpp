@@ -1,0 +1,125 @@
+#include "monitor/network/networks.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "monitor/network/stream_link.h"
+#include "monitor/network/tap_link.h"
+
+namespace trapline::monitor {
+
+namespace {
+
+using machine::NetConfig;
+
+constexpr const char* kNetCommand = "__net";  // slirp/slirp_process.h
+
+struct UserNetwork {
+  Fd socket;
+  HelperProcess process;
+};
+
+Result<UserNetwork, std::string> start_user_network(const NetConfig& config) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return Err{fmt::format("--net user: {}: raise the limit of open files (ulimit -n)", std::strerror(errno))};
+  Fd ours{ends[0]}, theirs{ends[1]};
+  std::vector<std::string> words{"trapline", kNetCommand, std::to_string(theirs.get()), config.restricted ? "1" : "0",
+                                 std::to_string(config.mtu)};
+  words.insert(words.end(), config.forwards.begin(), config.forwards.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid == 0) {  // system calls only
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != parent) ::_exit(1);
+    ::fcntl(theirs.get(), F_SETFD, 0);
+    sigset_t none;
+    ::sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    char* const no_environment[] = {nullptr};
+    ::execve("/proc/self/exe", argv.data(), no_environment);
+    ::execve(reinterpret_cast<const char*>(::getauxval(AT_EXECFN)), argv.data(), no_environment);
+    ::_exit(127);
+  }
+  if (pid < 0) return Err{fmt::format("--net user: no process: {}: raise its limit (ulimit -u)", std::strerror(errno))};
+  return UserNetwork{std::move(ours), HelperProcess{pid}};
+}
+
+// The process's first line.
+std::string await_ready(int socket) {
+  constexpr int kPatienceMs = 10'000;
+  std::string line;
+  for (char c = 0; line.size() < 1000; line += c) {
+    pollfd ready{socket, POLLIN, 0};
+    if (::poll(&ready, 1, kPatienceMs) <= 0 || ::read(socket, &c, 1) != 1)
+      return "its process has ended or says nothing: see whether libslirp0 is installed";
+    if (c == '\n') break;
+  }
+  return line == "ok" ? std::string{} : line;
+}
+
+Result<Fd, std::string> connect_to(const std::string& path) {
+  const auto wrong = [&](const std::string& why) { return Err{fmt::format("--net socket,path={}: {}", path, why)}; };
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return wrong("a socket's path has 107 bytes at most");
+  std::memcpy(address.sun_path, path.data(), path.size());
+  Fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  if (!socket || ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+    return wrong(fmt::format("{}: start what listens there (passt --socket {}) first", std::strerror(errno), path));
+  return socket;
+}
+
+}  // namespace
+
+HelperProcess::~HelperProcess() {
+  if (pid_ <= 0) return;
+  ::kill(pid_, SIGKILL);
+  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+}
+
+Result<OpenNetwork, std::string> open_network(const NetConfig& config) {
+  OpenNetwork network;
+  network.settings = {config.mac, static_cast<u16>(config.mtu)};
+  switch (config.kind) {
+    case NetConfig::Kind::user: {
+      auto user = start_user_network(config);
+      if (!user) return Err{user.error()};
+      if (const std::string wrong = await_ready(user->socket.get()); !wrong.empty())
+        return Err{fmt::format("--net user: {}", wrong)};
+      network.link = std::make_unique<StreamLink>(std::move(user->socket));
+      network.process = std::move(user->process);
+      return network;
+    }
+    case NetConfig::Kind::socket: {
+      auto socket = connect_to(config.path);
+      if (!socket) return Err{socket.error()};
+      network.link = std::make_unique<StreamLink>(std::move(*socket));
+      return network;
+    }
+    case NetConfig::Kind::tap: {
+      auto tap = open_tap(config.path);
+      if (!tap) return Err{tap.error()};
+      network.link = std::make_unique<TapLink>(std::move(*tap));
+      return network;
+    }
+  }
+  return Err{std::string{"--net: no such network"}};
+}
+
+}  // namespace trapline::monitor

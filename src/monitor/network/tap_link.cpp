@@ -1,0 +1,52 @@
+#include "monitor/network/tap_link.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace trapline::monitor {
+
+TapLink::TapLink(Fd tap) : tap_{std::move(tap)}, frame_(devices::virtio::Net::kLargestFrame) {}
+
+void TapLink::send(std::span<const iovec> frame) {
+  [[maybe_unused]] const ssize_t n = ::writev(tap_.get(), frame.data(), static_cast<int>(frame.size()));
+}
+
+void TapLink::receive(const Deliver& deliver, const std::function<void()>& closed) {
+  while (await(tap_.get())) {
+    const ssize_t n = ::read(tap_.get(), frame_.data(), frame_.size());
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+      closed();
+      while (await(-1)) {
+      }
+      return;
+    }
+    while (n > 0 && !deliver({frame_.data(), static_cast<std::size_t>(n)}))
+      if (!await(-1)) return;
+  }
+}
+
+Result<Fd, std::string> open_tap(const std::string& interface) {
+  const auto wrong = [&](const std::string& why) {
+    return Err{fmt::format("--net tap,ifname={}: {}", interface, why)};
+  };
+  Fd tap{::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK)};
+  if (!tap) return wrong(fmt::format("/dev/net/tun: {}: use --net user", std::strerror(errno)));
+  ifreq request{};
+  if (interface.size() >= sizeof request.ifr_name) return wrong("no interface has so long a name");
+  std::memcpy(request.ifr_name, interface.data(), interface.size());
+  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  if (::ioctl(tap.get(), TUNSETIFF, &request) != 0)
+    return wrong(
+        fmt::format("{}: make it for this user: ip tuntap add {} mode tap user NAME", std::strerror(errno), interface));
+  return tap;
+}
+
+}  // namespace trapline::monitor

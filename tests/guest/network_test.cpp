@@ -1,0 +1,157 @@
+// A Debian kernel on `--net user`: it reaches the host, the host reaches it by a forwarded port, and `restrict` stops
+// the former alone.
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "support/engines.h"
+#include "support/process.h"
+
+namespace trapline::test {
+namespace {
+
+using std::chrono::seconds;
+using testing::HasSubstr;
+using testing::Not;
+
+sockaddr_in loopback(unsigned port) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+
+// A socket on a port that was free a moment ago; the port.
+int listening(unsigned& port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = loopback(0);
+  EXPECT_EQ(::bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  EXPECT_EQ(::listen(fd, 8), 0);
+  socklen_t length = sizeof address;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+  port = ntohs(address.sin_port);
+  return fd;
+}
+
+void send_all(int fd, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (n <= 0) return;
+    bytes.remove_prefix(static_cast<std::size_t>(n));
+  }
+}
+
+// Answers HTTP requests with a body, until it is gone.
+class FileServer {
+ public:
+  FileServer() : listener_{listening(port_)} {
+    for (unsigned i = 0; i < 60'000; i++) body_ += fmt::format("{}\n", i * 2654435761u);
+    thread_ = std::thread{[this] {
+      for (int fd; (fd = ::accept(listener_, nullptr, nullptr)) >= 0; ::close(fd)) {
+        char request[4096];
+        [[maybe_unused]] const ssize_t n = ::read(fd, request, sizeof request);
+        send_all(fd, fmt::format("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body_.size()) + body_);
+      }
+    }};
+  }
+  ~FileServer() {
+    ::shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    ::close(listener_);
+  }
+  unsigned port() const { return port_; }
+  std::string sum() const { return run({"md5sum"}, body_).output.substr(0, 32); }
+
+ private:
+  unsigned port_ = 0;
+  int listener_;
+  std::string body_;
+  std::thread thread_;
+};
+
+// What comes back from the forwarded port. Its listener in the guest may be a moment late: then it is tried again.
+std::string echo(unsigned port, const std::string& text) {
+  std::string back;
+  for (unsigned tries = 0; back.empty() && tries < 100; tries++) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const sockaddr_in address = loopback(port);
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+      send_all(fd, text);
+      char bytes[4096];
+      for (ssize_t n; back.size() < text.size() && (n = ::read(fd, bytes, sizeof bytes)) > 0;)
+        back.append(bytes, static_cast<std::size_t>(n));
+    }
+    ::close(fd);
+    if (back.empty()) std::this_thread::sleep_for(std::chrono::milliseconds{100});
+  }
+  return back;
+}
+
+unsigned free_port() {
+  unsigned port = 0;
+  ::close(listening(port));
+  return port;
+}
+
+std::vector<std::string> command(const char* engine, const std::string& net, unsigned port) {
+  return {TRAPLINE_EXECUTABLE,
+          "run",
+          "--engine",
+          engine,
+          "--kernel",
+          fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE),
+          "--initrd",
+          fmt::format("{}/kernels/cloud-amd64/initrd", GUEST_CACHE),
+          "--memory",
+          "128M",
+          "--timeout",
+          "200",
+          "--net",
+          net,
+          "--append",
+          fmt::format("console=ttyS0 trapline.run=net trapline.modules=virtio_pci,virtio_net trapline.port={}", port)};
+}
+
+class GuestNetwork : public testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam()); }
+};
+
+TEST_P(GuestNetwork, ReachesTheHostAndIsReached) {
+  const FileServer server;
+  const unsigned port = free_port();
+  Process vm{command(GetParam(), fmt::format("user,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port), server.port())};
+  ASSERT_TRUE(vm.wait_for("guest-test: listening", seconds{200})) << vm.output();
+  EXPECT_THAT(vm.output(), HasSubstr("guest-test: mac 52:54:00:12:34:56 mtu 1500"));
+  EXPECT_THAT(vm.output(), HasSubstr("guest-test: fetched " + server.sum()));
+  EXPECT_EQ(echo(port, "hello from outside\n"), "hello from outside\n");
+  EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
+}
+INSTANTIATE_TEST_SUITE_P(Engines, GuestNetwork, testing::ValuesIn(kEngines),
+                         [](const auto& engine) { return std::string{engine.param}; });
+
+TEST(GuestNetworks, RestrictedReachesNobodyAndIsReached) {
+  const FileServer server;
+  const unsigned port = free_port();
+  Process vm{command("auto", fmt::format("user,restrict,hostfwd=tcp::{}-:8000", port), server.port())};
+  ASSERT_TRUE(vm.wait_for("guest-test: listening", seconds{200})) << vm.output();
+  EXPECT_THAT(vm.output(), Not(HasSubstr(server.sum())));
+  EXPECT_EQ(echo(port, "hello"), "hello");
+  EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
+}
+
+TEST(GuestNetworks, APortThatIsTakenIsNamed) {
+  const FileServer server;
+  const Finished vm = run(command("auto", fmt::format("user,hostfwd=tcp::{}-:22", server.port()), 1));
+  EXPECT_EQ(vm.code, 3);
+  EXPECT_THAT(vm.output, HasSubstr(fmt::format("--net user: hostfwd: TCP port {} of 127.0.0.1", server.port())));
+}
+
+}  // namespace
+}  // namespace trapline::test
