@@ -13,6 +13,7 @@
 
 #include "base/write.h"
 #include "channel/core_start.h"
+#include "channel/share_link.h"
 #include "channel/exit_codes.h"
 #include "cli/completion.h"
 #include "cli/doctor.h"
@@ -27,6 +28,7 @@
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
 #include "slirp/slirp_process.h"
+#include "share/share_main.h"
 
 namespace {
 
@@ -179,6 +181,7 @@ int dispatch(int argc, char** argv, bool output_open) {
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], channel::kCoreCommand) == 0) return core::core_main(argc, argv);
   if (argc > 1 && std::strcmp(argv[1], slirp::kNetCommand) == 0) return slirp::net_main(argc, argv);
+  if (argc > 1 && std::strcmp(argv[1], channel::kShareCommand) == 0) return share::share_main(argc, argv);
   const bool output_open = monitor::secure_standard_descriptors();
   try {
     // What a command has printed must have arrived, or it has failed.

@@ -2,10 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
 #include <signal.h>
-#include <sys/auxv.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,59 +11,31 @@
 
 #include "channel/core_start.h"
 #include "channel/namespaces.h"
+#include "monitor/child_start.h"
 
 namespace trapline::monitor {
-
-namespace {
-
-struct Start {
-  char** argv;
-  const std::vector<int>& descriptors;
-  int channel;
-  int lifeline[2];  // a pipe: hung up once the monitor is gone
-  bool own_mounts;
-};
-
-// Between fork and exec: system calls only.
-[[noreturn]] void become_core(const Start& start) {
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  ::close(start.lifeline[1]);
-  pollfd monitor{start.lifeline[0], 0, 0};
-  if (::poll(&monitor, 1, 0) == 1) ::_exit(1);  // it died before the first line
-  if (start.own_mounts) channel::keep_mount_capability();
-  // A signal to the process group is the monitor's to answer, from the first moment on: it stays ignored over exec.
-  channel::ignore_group_signals();
-#ifndef __SANITIZE_ADDRESS__
-  ::dup2(start.lifeline[0], STDERR_FILENO);  // what the loader has to say is said by the exit status
-#endif
-  for (int fd : start.descriptors) ::fcntl(fd, F_SETFD, 0);
-  ::fcntl(start.channel, F_SETFD, 0);
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  char* const no_environment[] = {nullptr};
-  ::execve("/proc/self/exe", start.argv, no_environment);
-  ::execve(reinterpret_cast<const char*>(::getauxval(AT_EXECFN)), start.argv, no_environment);  // no /proc
-  ::_exit(127);
-}
-
-}  // namespace
 
 Result<void, std::string> CoreProcess::start(const channel::Channel& channel, const std::vector<int>& descriptors,
                                              bool visible) {
   std::string words[] = {"trapline", channel::kCoreCommand, std::to_string(channel.fd()),
                          std::to_string(channel.vcpus()), "0"};
   char* argv[] = {words[0].data(), words[1].data(), words[2].data(), words[3].data(), words[4].data(), nullptr};
-  Start start{argv, descriptors, channel.fd(), {-1, -1}, false};
-  const bool piped = ::pipe2(start.lifeline, O_CLOEXEC) == 0;
-  const pid_t pid = !piped ? -1 : visible ? ::fork() : channel::fork_into_namespaces(start.own_mounts);
+  std::vector<int> all = descriptors;
+  all.push_back(channel.fd());
+  int lifeline[2] = {-1, -1};
+  bool own_mounts = false;
+  const bool piped = ::pipe2(lifeline, O_CLOEXEC) == 0;
+  const pid_t pid = !piped ? -1 : visible ? ::fork() : channel::fork_into_namespaces(own_mounts);
   if (pid == 0) {
-    if (start.own_mounts) argv[4][0] = '1';
-    become_core(start);
+    if (own_mounts) {
+      argv[4][0] = '1';
+      channel::keep_mount_capability();
+    }
+    become_child(argv, all, lifeline);
   }
   const int error = errno;
-  lifeline_ = Fd{start.lifeline[1]};
-  if (piped) ::close(start.lifeline[0]);
+  lifeline_ = Fd{lifeline[1]};
+  if (piped) ::close(lifeline[0]);
   if (pid < 0)
     return Err{fmt::format(
         "cannot start the core process: {}: raise the limits of processes and open files (ulimit -u, ulimit -n)",
