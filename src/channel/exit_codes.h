@@ -15,6 +15,10 @@ enum class ExitCode : int {
   guest_halted = 8,    // every vCPU halted with interrupts off: nothing can wake the guest
   console_lost = 9,    // the console's output could not be written
   verify_failed = 10,  // --verify: translated code and the interpreter differ
+  // trapline exec: the command's own code, or
+  command_timeout = 124,  // --timeout passed (as timeout(1) says it)
+  vm_failed = 125,        // the VM did not get so far, or ended before the command did
+  // 126, 127: the command cannot be executed, is not there
   interrupted = 130,   // SIGINT; other signals: 128 + number (SIGTERM: 143)
   // isa-debug-exit: (value << 1) | 1 as QEMU does
 };

@@ -36,7 +36,8 @@ std::vector<std::string> split(std::string_view text) {
 }
 
 Values values_of(const std::string& type) {
-  if (type.starts_with("FILE") || type.ends_with("PATH")) return {{}, true, false};
+  if (type == "host|DIR") return {{"host"}, true, false};
+  if (type.starts_with("FILE") || type.starts_with("DIR") || type.ends_with("PATH")) return {{}, true, false};
   if (type == "ENGINE") {
     Values v{{"auto"}, false, false};
     for (const engine::EngineKind& e : engine::engines()) v.words.emplace_back(e.name);

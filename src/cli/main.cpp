@@ -13,10 +13,11 @@
 
 #include "base/write.h"
 #include "channel/core_start.h"
-#include "channel/share_link.h"
 #include "channel/exit_codes.h"
+#include "channel/share_link.h"
 #include "cli/completion.h"
 #include "cli/doctor.h"
+#include "cli/exec_command.h"
 #include "cli/fuzz_command.h"
 #include "cli/isa_command.h"
 #include "cli/options.h"
@@ -107,6 +108,23 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   return monitor::run_vm(*config);
 }
 
+// All that is wrong before the command runs has one exit code, which is not the command's.
+int run_exec(cli::ExecCommand& exec, int argc, char** argv) {
+  const auto failed = [](const std::string& why) {
+    say(why);
+    return static_cast<int>(ExitCode::vm_failed);
+  };
+  auto options = exec.prepare();
+  if (!options) return failed(options.error());
+  options->config.rerun = rerun_line(argc, argv);
+  auto settings = settings_of_environment(false);
+  if (!settings) return failed(settings.error());
+  options->config.engine_settings = std::move(*settings);
+  const auto config = cli::check(*options);
+  if (!config) return failed(config.error());
+  return monitor::run_vm(*config);
+}
+
 // "help X" and "--help X" are "X --help", "version" is "--version".
 std::vector<std::string> canonical(int argc, char** argv) {
   std::vector<std::string> words{argv + std::min(argc, 1), argv + argc};
@@ -146,6 +164,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::RunOptions options;
   CLI::App* run_command = app.add_subcommand("run", "boot a guest on this terminal (Ctrl-A X quits, Ctrl-A H helps)");
   cli::add_run_options(*run_command, options);
+  cli::ExecCommand exec{app};
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
@@ -155,12 +174,16 @@ int dispatch(int argc, char** argv, bool output_open) {
   app.add_subcommand("help", "this text; help COMMAND: that command's options");
   app.add_subcommand("version", "say which version this is");
   std::vector<std::string> words = canonical(argc, argv);
+  exec.take_command(words);
   const bool about_all = words.size() == 1 && (words[0] == "--help" || words[0] == "-h" || words[0] == "--version");
   if (!about_all) {
     std::string wrong;
     const CLI::App* command = named_command(app, words, wrong);
     if (command) wrong = cli::wrong_words(*command, {words.begin() + 1, words.end()});
-    if (!wrong.empty()) return usage(wrong);
+    if (!wrong.empty()) {
+      const int code = usage(wrong);
+      return command == exec.app() ? static_cast<int>(ExitCode::vm_failed) : code;
+    }
   }
   try {
     std::reverse(words.begin(), words.end());  // as CLI11 wants them
@@ -171,6 +194,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (doctor_command->parsed()) return cli::run_doctor();
   if (isa.parsed()) return isa.run();
   if (completion.parsed()) return completion.run();
+  if (exec.parsed()) return run_exec(exec, argc, argv);
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);

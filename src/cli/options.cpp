@@ -160,7 +160,34 @@ std::string check_networks(const RunOptions& o, Config& c) {
   return {};
 }
 
+// DIR, and words after commas. A folder with a comma in its name is reached by another name.
+std::string check_share(const std::string& text, Config& c) {
+  machine::Share share{text.substr(0, text.find(',')), fmt::format("share{}", c.shares.size()), false};
+  if (share.path.empty()) return fmt::format("--share {}: name a folder: --share DIR[,tag=TAG][,readonly]", text);
+  for (std::size_t at = text.find(','); at != std::string::npos;) {
+    const std::size_t next = text.find(',', at + 1);
+    const std::string word = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
+    at = next;
+    if (word == "readonly" || word == "ro")
+      share.readonly = true;
+    else if (word.starts_with("tag="))
+      share.tag = word.substr(4);
+    else
+      return fmt::format("--share {}: {}: no such word: give tag=TAG or readonly", text, word);
+  }
+  if (share.tag.empty() || share.tag.size() > kLongestTag)
+    return fmt::format("--share {}: tag={}: give 1 to {} bytes", text, share.tag, kLongestTag);
+  for (const machine::Share& other : c.shares)
+    if (other.tag == share.tag)
+      return fmt::format("--share {}: tag={}: {} has it: give another", text, share.tag, other.path);
+  c.shares.push_back(std::move(share));
+  return {};
+}
+
 std::string check_rest(const RunOptions& o, Config& c) {
+  for (const std::string& share : o.shares)
+    if (std::string wrong = check_share(share, c); !wrong.empty()) return wrong;
+  if (c.shares.size() > kMostShares) return fmt::format("--share: {}: give {} or fewer", c.shares.size(), kMostShares);
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
     return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
   if (std::string wrong = check_gdb(o.gdb, c); !wrong.empty()) return wrong;
@@ -244,6 +271,11 @@ void add_run_options(CLI::App& run, RunOptions& o) {
          "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], tap,ifname=NAME, "
          "socket,path=PATH or none; mac=ADDRESS, mtu=BYTES")
       ->type_name("KIND[,OPTION...]");
+  run.add_option("--share", o.shares, "show a folder to the guest, by 9p over virtio; repeatable")
+      ->type_name("DIR[,tag=TAG][,readonly]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   run.add_flag("--rng", c.rng, "an entropy device (virtio-rng), fed by the host's random numbers");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");

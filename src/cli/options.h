@@ -17,6 +17,8 @@ namespace trapline::cli {
 
 inline constexpr u64 kLeastMemory = 64 * MiB, kMostMemory = 256 * GiB;
 inline constexpr u32 kMostCpus = 64;
+inline constexpr std::size_t kLongestTag = 31;  // devices/virtio/ninep.h
+inline constexpr std::size_t kMostShares = 16;
 
 // "512M", "4G", "1.5G", "65536K", "512MB", "2GiB", "1T": powers of 1024 throughout, whole pages of a fraction. A number
 // alone is MiB. Nothing on anything else.
@@ -26,7 +28,7 @@ std::optional<u64> parse_size(const std::string& text);
 struct RunOptions {
   machine::Config config;
   std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump, gdb;
-  std::vector<std::string> modules, disks, networks;
+  std::vector<std::string> modules, disks, networks, shares;
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);

@@ -17,6 +17,20 @@ struct Module {  // multiboot module: file and its command line
   std::string arguments;
 };
 
+// A folder of the host that the guest sees.
+struct Share {
+  std::string path;
+  std::string tag;
+  bool readonly = false;
+};
+
+// The VM runs one command (trapline exec): src/agent/protocol.h.
+struct CommandRun {
+  bool wanted = false;
+  bool terminal = false;  // this process's own is the command's
+  bool verbose = false;   // the guest's console on standard error
+};
+
 // What the environment says of engines, for tests. engine/translate/options.h has the meaning of the numbers.
 struct EngineSettings {
   u32 hot_threshold = 32;
@@ -74,6 +88,9 @@ struct Config {
   bool gdb_wait = false;
   std::vector<DiskConfig> disks;
   std::vector<NetConfig> networks;
+  std::vector<Share> shares;
+  CommandRun command;
+  int initrd_fd = -1;  // instead of `initrd`; the caller's
   bool rng = false;  // a virtio entropy device
 };
 

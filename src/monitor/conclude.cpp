@@ -101,6 +101,8 @@ Conclusion conclude(const EndedRun& run) {
                   fmt::format("--timeout: the guest still ran after {} s", run.config.timeout_seconds));
     case End::signal:
       return by_signal(static_cast<int>(reason->value));
+    case End::command:
+      return {static_cast<int>(reason->value), {}};
     case End::failed:
       return {static_cast<int>(reason->value), reason->text};
     case End::console_lost:

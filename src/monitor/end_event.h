@@ -12,13 +12,13 @@
 
 namespace trapline::monitor {
 
-enum class End : u8 { power_off, reset, debug_exit, quit, console_lost, timeout, signal, core_gone, failed };
+enum class End : u8 { power_off, reset, debug_exit, quit, console_lost, timeout, signal, core_gone, failed, command };
 
 class EndEvent {
  public:
   struct Reason {
     End end;
-    u32 value;         // debug_exit: what was written; signal: its number; failed: the exit code
+    u32 value;         // debug_exit: what was written; signal: its number; failed, command: the exit code
     std::string text;  // failed: one line for the user
   };
 

@@ -22,11 +22,12 @@ constexpr std::string_view kHelp =
 }
 
 MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end_event,
-                           const Event& hurry, std::vector<OpenDisk> disks, std::vector<OpenNetwork> networks)
+                           const Event& hurry, std::vector<OpenDisk> disks, std::vector<OpenNetwork> networks,
+                           const Attachments& attachments)
     : deterministic{config.clock == machine::ClockChoice::instructions},
       output{output_fd, hurry},
       end{end_event},
-      virtio{config, std::move(disks), std::move(networks), *this},
+      virtio{config, std::move(disks), std::move(networks), *this, attachments},
       chipset{machine::ChipsetParts{config, time, held, *this, *this, virtio.devices()}},
       input{terminal,
             deterministic,

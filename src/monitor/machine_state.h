@@ -26,9 +26,10 @@ inline constexpr u64 kDeterministicEpoch =
 using DeviceMemory = channel::SharedPage<devices::DevicePage>;
 
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
-  // `end` and `hurry` outlive it. Throws HostRefused.
+  // `end`, `hurry` and `attachments` outlive it. Throws HostRefused.
   MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end, const Event& hurry,
-               std::vector<OpenDisk> disks = {}, std::vector<OpenNetwork> networks = {});
+               std::vector<OpenDisk> disks = {}, std::vector<OpenNetwork> networks = {},
+               const Attachments& attachments = kNoAttachments);
 
   const bool deterministic;
   std::mutex lock;  // around all use of chipset, time.advance() and interrupts

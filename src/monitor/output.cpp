@@ -14,6 +14,7 @@ namespace trapline::monitor {
 namespace {
 
 constexpr std::size_t kChunk = 1024;
+constexpr std::size_t kKept = 4096;
 constexpr u64 kOldTicks = 3'000'000;  // about a millisecond
 
 // A terminal that polls writable may take less than a chunk, and then block.
@@ -50,11 +51,21 @@ void Output::flush() {
     size_.store(0, std::memory_order_relaxed);
   }
   if (text.empty() || error_) return;
+  if (fd_ < 0) {
+    kept_ += text;
+    if (kept_.size() > kKept) kept_.erase(0, kept_.size() - kKept);
+    return;
+  }
   const int error = write_all(fd_, text, hurry_.fd());
   if (error == ECANCELED)
     cut_ = true;
   else if (error)
     error_ = error;
+}
+
+std::string Output::kept() {
+  std::lock_guard writing{write_mutex_};
+  return kept_;
 }
 
 }  // namespace trapline::monitor

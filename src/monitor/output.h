@@ -24,6 +24,9 @@ class Output {
   bool empty() const { return size_.load(std::memory_order_relaxed) == 0; }
   bool used() const { return used_.load(std::memory_order_relaxed); }  // the guest has written something
 
+  // The last of what would have been written; for an output that goes nowhere (no descriptor, -1).
+  std::string kept();
+
   int failed() const { return error_.load(); }  // errno of the write that failed, or 0
   bool cut() const { return cut_.load(); }      // `hurry` came before everything was written
 
@@ -33,6 +36,7 @@ class Output {
   const Event& hurry_;
   std::mutex buffer_mutex_, write_mutex_;  // order: write_mutex_, then buffer_mutex_
   std::string buffer_;
+  std::string kept_;  // under write_mutex_
   std::atomic<std::size_t> size_{0};
   std::atomic<u64> oldest_{0};  // TSC when the oldest byte came
   std::atomic<int> error_{0};

@@ -97,12 +97,13 @@ Result<void, std::string> ShareProcess::start(const std::string& folder, bool re
   return {};
 }
 
-void ShareProcess::send(std::size_t length) {
+std::span<const u8> ShareProcess::ask(std::size_t length) {
   link_->request_length = static_cast<u32>(std::min<std::size_t>(length, channel::kShareMessage));
   link_->set(ShareTurn::requested);
+  while (link_->turn.load(std::memory_order_acquire) != ShareTurn::replied)
+    if (letting_go_ || !wait()) return {};
+  return {link_->reply, std::min<std::size_t>(link_->reply_length, channel::kShareMessage)};
 }
-
-bool ShareProcess::answered() const { return link_->turn.load(std::memory_order_acquire) == ShareTurn::replied; }
 
 bool ShareProcess::wait() {
   const ShareTurn now = link_->turn.load(std::memory_order_acquire);
@@ -112,14 +113,9 @@ bool ShareProcess::wait() {
   return link_->turn.load(std::memory_order_acquire) != now || !gone();
 }
 
-std::span<const u8> ShareProcess::reply() const {
-  return {link_->reply, std::min<std::size_t>(link_->reply_length, channel::kShareMessage)};
-}
-
-bool ShareProcess::settle() {
-  while (link_->turn.load(std::memory_order_acquire) == ShareTurn::requested)
-    if (!wait()) return false;
-  return true;
+void ShareProcess::settle() {
+  while (link_->turn.load(std::memory_order_acquire) == ShareTurn::requested && wait()) {
+  }
 }
 
 bool ShareProcess::gone() const {

@@ -9,44 +9,36 @@
 
 #include "base/result.h"
 #include "channel/share_link.h"
+#include "devices/virtio/ninep.h"
 #include "monitor/files.h"
 
 namespace trapline::monitor {
 
-class ShareProcess {
+class ShareProcess final : public devices::virtio::MessageServer {
  public:
   ShareProcess() = default;
-  ~ShareProcess();
+  ~ShareProcess() override;
   ShareProcess(const ShareProcess&) = delete;
 
   // By a thread that lives as long as the process shall. Returns once the process is closed in. An error is one line
   // that names the folder and the remedy.
   Result<void, std::string> start(const std::string& folder, bool readonly);
 
-  // -- By one thread at a time.
-  // Room for a request; what is there once ask() has been told its length; the reply's bytes, of which nothing is
-  // believed. Empty: the process is gone, or gave no answer before `closing`.
-  std::span<u8> room() { return {link_->request, channel::kShareMessage}; }
-  template <class GiveUp>
-  std::span<const u8> ask(std::size_t length, GiveUp closing) {
-    send(length);
-    while (!answered())
-      if (closing() || !wait()) return {};
-    return reply();
-  }
-  // An answer that nobody waited for has come; false: the process is gone.
-  bool settle();
-  pid_t pid() const { return pid_; }
+  // -- By one thread at a time. Nothing of a reply is believed; it is cut short once let_go() has been called.
+  std::span<u8> room() override { return {link_->request, channel::kShareMessage}; }
+  std::span<const u8> ask(std::size_t length) override;
+  void settle() override;
+
+  // Any thread: nobody waits for a slow disk any more, or does so again.
+  void let_go(bool on) { letting_go_ = on; }
 
  private:
-  void send(std::size_t length);
-  bool answered() const;
   bool wait();  // false: it is gone
-  std::span<const u8> reply() const;
   bool gone() const;
 
   channel::ShareLink* link_ = nullptr;
   channel::Patience patience_{0};
+  std::atomic<bool> letting_go_{false};
   pid_t pid_ = -1;
   Fd lifeline_;  // a socket, whose other end the process holds
 };

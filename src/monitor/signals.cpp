@@ -24,7 +24,7 @@ sigset_t handled() {
   ::sigemptyset(&set);
   ::sigaddset(&set, SIGCHLD);
   for (const int s : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF,
-                      SIGIO, SIGPWR, SIGSTKFLT, SIGXCPU})
+                      SIGIO, SIGPWR, SIGSTKFLT, SIGXCPU, SIGWINCH})
     if (!ignored(s)) ::sigaddset(&set, s);
   for (int s = SIGRTMIN; s <= SIGRTMAX; s++)
     if (!ignored(s)) ::sigaddset(&set, s);

@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
+#include "devices/virtio/ninep.h"
 #include "devices/virtio/rng.h"
 #include "monitor/machine_state.h"
 
@@ -38,8 +40,8 @@ virtio::Rng::Source repeated_random() {
 }  // namespace
 
 VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks,
-                             std::vector<OpenNetwork> networks, MachineState& machine)
-    : machine_{machine} {
+                             std::vector<OpenNetwork> networks, MachineState& machine, const Attachments& attachments)
+    : machine_{machine}, attachments_{attachments} {
   const DiskMode mode = machine.deterministic ? DiskMode::at_once : DiskMode::asynchronous;
   for (OpenDisk& open : disks) {
     auto disk = make_file_disk(std::move(open), mode);
@@ -55,6 +57,14 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
   }
   if (config.rng)
     add(std::make_unique<virtio::Rng>(machine.deterministic ? repeated_random() : host_random), {SYS_getrandom});
+  if (attachments.command) {
+    auto console =
+        std::make_unique<virtio::Console>(std::vector<virtio::Console::Port>{{agent::kPortName, *attachments.command}});
+    attachments.command->attach(*console);
+    add(std::move(console), {});
+  }
+  for (std::size_t i = 0; i < attachments.shares.size(); i++)
+    add(std::make_unique<virtio::NineP>(config.shares[i].tag, *attachments.shares[i]), {});
 }
 
 void VirtioDevices::add(std::unique_ptr<virtio::Backend> backend, std::vector<int> calls) {
@@ -64,6 +74,7 @@ void VirtioDevices::add(std::unique_ptr<virtio::Backend> backend, std::vector<in
 
 std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   closing_ = false;
+  for (const auto& share : attachments_.shares) share->let_go(false);
   std::vector<Worker> all;
   if (machine_.deterministic) return all;
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
@@ -102,6 +113,7 @@ void VirtioDevices::run(std::size_t index) {
 
 void VirtioDevices::close() {
   closing_ = true;
+  for (const auto& share : attachments_.shares) share->let_go(true);
   dma_.abandon();
   for (FileDisk* disk : disks_) disk->stop();
   for (const Network& n : networks_) n.open->link->stop();

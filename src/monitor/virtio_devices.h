@@ -10,19 +10,28 @@
 #include "channel/channel.h"
 #include "devices/virtio/device.h"
 #include "machine/config.h"
+#include "monitor/command_session.h"
 #include "monitor/guest_dma.h"
 #include "monitor/network/networks.h"
+#include "monitor/share_process.h"
 #include "monitor/storage/file_disk.h"
 
 namespace trapline::monitor {
 
 struct MachineState;
 
+// What the devices work with and somebody else has made; it outlives them.
+struct Attachments {
+  std::vector<std::unique_ptr<ShareProcess>> shares;  // as Config::shares
+  std::unique_ptr<CommandSession> command;            // trapline exec
+};
+inline const Attachments kNoAttachments;
+
 class VirtioDevices final : public devices::virtio::Host {
  public:
   // `disks`, `networks`: opened, in the order of the configuration.
   VirtioDevices(const machine::Config& config, std::vector<OpenDisk> disks, std::vector<OpenNetwork> networks,
-                MachineState& machine);
+                MachineState& machine, const Attachments& attachments);
 
   std::span<devices::virtio::Device* const> devices() const { return pointers_; }
   bool any() const { return !devices_.empty(); }
@@ -53,6 +62,7 @@ class VirtioDevices final : public devices::virtio::Host {
     std::vector<int> calls;
   };
   MachineState& machine_;
+  const Attachments& attachments_;
   GuestDma dma_;
   std::vector<Entry> devices_;
   std::vector<devices::virtio::Device*> pointers_;

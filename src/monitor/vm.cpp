@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -49,15 +50,30 @@ constexpr const char* kRaiseLimits = ": raise the limits of open files, file siz
 constexpr milliseconds kMapEvery{500};      // --perf-map
 constexpr std::chrono::seconds kSilent{5};  // a guest that has written nothing for so long gets a hint
 
+// A guest's text for a terminal of the user's.
+std::string printable_lines(std::string text) {
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\t') c = ' ';
+  while (text.ends_with('\n')) text.pop_back();
+  return text;
+}
+
 class VmRun {
  public:
   explicit VmRun(const machine::Config& config) : config_{config} {}
   int run() {
-    return watch_.run([this] { return live(); });
+    return watch_.run([this] {
+      const int code = live();
+      return config_.command.wanted ? code_of_command(code) : code;
+    });
   }
 
  private:
   int live();
+  int console_fd() const;
+  int code_of_command(int code);
+  void start_input();
+  bool pass_on(int signal);
   int run_machine();
   void lives();
   bool starts_over();
@@ -89,12 +105,15 @@ class VmRun {
   Event hurry_;  // the user has lost patience: nothing waits for slow readers any more
   CoreProcess core_;
   Terminal terminal_;
-  Watch watch_{{end_, hurry_, core_, terminal_}, config_.timeout_seconds};
+  Watch watch_{{end_, hurry_, core_, terminal_, [this](int signal) { return pass_on(signal); }},
+               config_.timeout_seconds};
   TscMeasurement tsc_;
   u64 tsc_khz_ = 0;
   Images images_;
   PerfMap perf_map_;
   std::optional<Symbols> symbols_;  // once they are wanted
+  Attachments attachments_;
+  std::atomic<bool> command_runs_{false};  // attachments_.command may be asked by Watch's thread
   std::unique_ptr<MachineState> machine_;
   Fd gdb_listener_;
   std::unique_ptr<gdb::Server> gdb_;
@@ -134,11 +153,35 @@ int VmRun::live() {
   }
   trace::mask = config_.trace_mask;
   if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
-  machine_ = std::make_unique<MachineState>(config_, STDOUT_FILENO, ::isatty(STDIN_FILENO) != 0, end_, hurry_,
-                                            std::move(disks), std::move(networks));
+  for (const machine::Share& share : config_.shares) {
+    attachments_.shares.push_back(std::make_unique<ShareProcess>());
+    if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started)
+      return fail(ExitCode::bad_input, started.error());
+  }
+  if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
+  machine_ = std::make_unique<MachineState>(config_, console_fd(), ::isatty(STDIN_FILENO) != 0, end_, hurry_,
+                                            std::move(disks), std::move(networks), attachments_);
   watch_.machine_begins();
-  terminal_.begin();
+  if (!config_.command.wanted || config_.command.terminal) terminal_.begin();
   return run_machine();
+}
+
+// Where the guest's first serial port goes.
+int VmRun::console_fd() const {
+  if (!config_.command.wanted) return STDOUT_FILENO;
+  return config_.command.verbose ? STDERR_FILENO : -1;
+}
+
+// The command's own code, a signal to this process, or why there is none.
+int VmRun::code_of_command(int code) {
+  const auto reason = end_.get();
+  if (reason && reason->end == End::command) return code;
+  if (reason && reason->end == End::timeout) return static_cast<int>(ExitCode::command_timeout);
+  if (code > 128) return code;
+  if (reason && reason->end == End::power_off) complain("the VM powered off before the command had ended");
+  if (const std::string words = machine_ ? machine_->output.kept() : std::string{}; !words.empty())
+    complain("the VM's last words:\n" + printable_lines(words));
+  return static_cast<int>(ExitCode::vm_failed);
 }
 
 int VmRun::run_machine() {
@@ -154,6 +197,7 @@ int VmRun::run_machine() {
     stop_service();
   }
   machine_->input.stop();
+  if (attachments_.command) attachments_.command->stop();
   machine_->output.flush();
   terminal_.finish();
   channel::flush_trace();
@@ -175,7 +219,7 @@ void VmRun::lives() {
     resets_.started(steady_clock::now());
     if (auto on = power_on(); !on) return machine_->fail(ExitCode::host_refused, on.error());
     start_service();
-    if (first) machine_->input.start();
+    if (first) start_input();
     await_end();
     stop_core();
     update_perf_map();
@@ -184,6 +228,22 @@ void VmRun::lives() {
     collect_stats();
     if (config_.no_reboot || !starts_over()) return;
   }
+}
+
+void VmRun::start_input() {
+  if (attachments_.command) {
+    attachments_.command->start();
+    command_runs_ = true;
+  } else {
+    machine_->input.start();
+  }
+}
+
+// Signals that are for the command. Watch's thread.
+bool VmRun::pass_on(int signal) {
+  if (!command_runs_) return false;
+  if (signal == SIGWINCH) return attachments_.command->resize(), true;
+  return attachments_.command->signal(signal);
 }
 
 bool VmRun::starts_over() {
@@ -428,7 +488,7 @@ int run_vm(const machine::Config& config) {
     return code;
   } catch (const HostRefused& refused) {
     say(refused.what());
-    return static_cast<int>(ExitCode::host_refused);
+    return static_cast<int>(config.command.wanted ? ExitCode::vm_failed : ExitCode::host_refused);
   }
 }
 

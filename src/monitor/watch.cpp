@@ -15,6 +15,7 @@
 namespace trapline::monitor {
 
 namespace {
+constexpr int kMostPassedOn = 3;
 constexpr std::chrono::seconds kPatience{5};  // from an ending signal to an end that waits for nothing
 
 std::string name_of(int signal) {
@@ -65,8 +66,16 @@ void Watch::on_signal(int signal) {
       s_.terminal.resume();
       s_.core.signal(SIGCONT);
       return;
+    case SIGWINCH:
+      if (s_.pass_on) s_.pass_on(signal);
+      return;
     default:
       break;
+  }
+  // Whoever asks again and again is not heard inside.
+  if (s_.pass_on && passed_on_ < kMostPassedOn && s_.pass_on(signal)) {
+    if (signal != SIGUSR1 && signal != SIGUSR2) passed_on_++;
+    return;
   }
   int none = 0;
   signal_.compare_exchange_strong(none, signal);

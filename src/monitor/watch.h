@@ -27,6 +27,8 @@ class Watch {
     Event& hurry;
     CoreProcess& core;
     Terminal& terminal;
+    // Takes a signal that somebody else shall have (trapline exec: the command); false: it is this process's.
+    std::function<bool(int)> pass_on = {};
   };
   Watch(Shared shared, double timeout_seconds);  // 0: none. Throws HostRefused
 
@@ -52,6 +54,7 @@ class Watch {
   Event done_;
   std::atomic<bool> begun_{false};
   std::atomic<int> signal_{0};
+  int passed_on_ = 0;  // how many that end a process were passed on
   std::optional<Clock::time_point> timeout_, last_;
   int last_code_ = 0;
   std::string last_words_;

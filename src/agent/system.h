@@ -1,0 +1,20 @@
+// From an initramfs to a system that a command can run in.
+#pragma once
+
+#include "agent/config.h"
+
+namespace trapline::agent {
+
+// /dev, and the modules that the rest needs.
+void load_modules(const Config& config);
+// The root: a share, read-only, under an overlay in memory; /proc, /sys, /dev, /run and /tmp of the VM's own; the other
+// shares. Then that is /.
+void enter_root(const Config& config);
+// The loopback interface, the host's name.
+void set_up_network();
+// The port of that name, opened. Ends with fail() when it does not come.
+int open_port();
+// What was written to shares is on the host. They may be used no more.
+void leave_shares(const Config& config);
+
+}  // namespace trapline::agent
