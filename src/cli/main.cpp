@@ -23,6 +23,7 @@
 #include "cli/options.h"
 #include "cli/print.h"
 #include "cli/scan_command.h"
+#include "cli/vm_commands.h"
 #include "cli/words.h"
 #include "core/core_main.h"
 #include "engine/options.h"
@@ -166,6 +167,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::add_run_options(*run_command, options);
   cli::ExecCommand exec{app};
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
+  cli::VmCommands vms{app};
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
@@ -195,6 +197,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (isa.parsed()) return isa.run();
   if (completion.parsed()) return completion.run();
   if (exec.parsed()) return run_exec(exec, argc, argv);
+  if (vms.parsed()) return vms.run();
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);

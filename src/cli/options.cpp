@@ -11,6 +11,7 @@
 #include "cli/net_option.h"
 #include "cpu/cpuid.h"
 #include "engine/registry.h"
+#include "monitor/registry.h"
 
 namespace trapline::cli {
 
@@ -187,6 +188,8 @@ std::string check_share(const std::string& text, Config& c) {
 std::string check_rest(const RunOptions& o, Config& c) {
   for (const std::string& share : o.shares)
     if (std::string wrong = check_share(share, c); !wrong.empty()) return wrong;
+  if (!c.name.empty() && !monitor::Registry::is_name(c.name))
+    return fmt::format("--name {}: give letters, digits, dots, dashes and underscores, 64 at most", c.name);
   if (c.shares.size() > kMostShares) return fmt::format("--share: {}: give {} or fewer", c.shares.size(), kMostShares);
   if (c.timeout_seconds < 0 || !(c.timeout_seconds < 1e9))
     return fmt::format("--timeout {}: give seconds, 0 for none", c.timeout_seconds);
@@ -271,6 +274,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
          "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], tap,ifname=NAME, "
          "socket,path=PATH or none; mac=ADDRESS, mtu=BYTES")
       ->type_name("KIND[,OPTION...]");
+  run.add_option("--name", c.name, "what `trapline ps` and `trapline stop` call this VM")->type_name("NAME");
   run.add_option("--share", o.shares, "show a folder to the guest, by 9p over virtio; repeatable")
       ->type_name("DIR[,tag=TAG][,readonly]")
       ->expected(1)

@@ -50,9 +50,10 @@ void AcpiPm::tick() {
   update();
 }
 
-void AcpiPm::press_power_button() {
+bool AcpiPm::press_power_button() {
   s_.status |= kPowerButton;
   update();
+  return s_.enable & kPowerButton;
 }
 
 u8 AcpiPm::read_byte(u64 offset, u32 timer) const {

@@ -39,7 +39,8 @@ class AcpiPm final : public Device {
   void tick() override;
   void reset() override;
 
-  void press_power_button();
+  // Does the guest listen? It has asked for the event, at least.
+  bool press_power_button();
 
  private:
   u64 timer_ticks() const;

@@ -370,7 +370,7 @@ void Chipset::Impl::publish_ports(devices::FreePorts& free) const {
   free.known.store(true, std::memory_order_release);
 }
 
-void Chipset::press_power_button() { impl_->pm.press_power_button(); }
+bool Chipset::press_power_button() { return impl_->pm.press_power_button(); }
 
 // A source whose interrupt would change nothing needs no event: its controller has latched a request that nobody has
 // acknowledged, or the pin is masked. So a timer at 20 kHz that nobody listens to wakes nobody.

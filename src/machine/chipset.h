@@ -82,7 +82,7 @@ class Chipset {
   // Brings the page up to date. `com1_readable`: the core may read COM1 by itself; else each look at it is a request.
   void publish(DevicePage& page, bool com1_readable) const;
 
-  void press_power_button();  // ACPI fixed power button: a guest that listens shuts down
+  bool press_power_button();  // ACPI fixed power button: a guest that listens (true) shuts down
 
   u64 deadline_ns() const;  // earliest of all devices
   void tick();              // time has reached it

@@ -90,7 +90,9 @@ struct Config {
   std::vector<NetConfig> networks;
   std::vector<Share> shares;
   CommandRun command;
-  int initrd_fd = -1;  // instead of `initrd`; the caller's
+  std::string name;         // as `trapline ps` has it; empty: one is given
+  std::string what;         // for that list; empty: the kernel
+  int kernel_fd = -1, initrd_fd = -1;  // instead of `kernel` and `initrd`, which then are names; the caller's
   bool rng = false;  // a virtio entropy device
 };
 

@@ -41,9 +41,15 @@ std::string open_into(Fd& slot, const std::string& path, const char* what, u64 m
 
 Result<Images, std::string> Images::open(const machine::Config& config) {
   Images images;
-  std::string wrong = open_into(images.kernel, config.kernel, "kernel");
-  if (wrong.empty()) wrong = open_into(images.initrd, config.initrd, "--initrd");
-  if (config.initrd_fd >= 0) images.initrd = Fd{::fcntl(config.initrd_fd, F_DUPFD_CLOEXEC, 3)};
+  std::string wrong;
+  if (config.kernel_fd >= 0)
+    images.kernel = Fd{::fcntl(config.kernel_fd, F_DUPFD_CLOEXEC, 3)};
+  else
+    wrong = open_into(images.kernel, config.kernel, "kernel");
+  if (config.initrd_fd >= 0)
+    images.initrd = Fd{::fcntl(config.initrd_fd, F_DUPFD_CLOEXEC, 3)};
+  else if (wrong.empty())
+    wrong = open_into(images.initrd, config.initrd, "--initrd");
   if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map", kLargestMap);
   for (const auto& m : config.modules) {
     images.modules.emplace_back();

@@ -29,6 +29,7 @@
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
 #include "monitor/perf_map.h"
+#include "monitor/registry.h"
 #include "monitor/reset_limit.h"
 #include "monitor/scan_report.h"
 #include "monitor/stats.h"
@@ -46,6 +47,7 @@ using std::chrono::steady_clock;
 
 constexpr milliseconds kStopPatience{1000};
 constexpr milliseconds kHurriedPatience{100};
+constexpr std::chrono::seconds kPowerButton{30};  // for a guest to shut down
 constexpr const char* kRaiseLimits = ": raise the limits of open files, file size and memory (ulimit -n, -f, -v)";
 constexpr milliseconds kMapEvery{500};      // --perf-map
 constexpr std::chrono::seconds kSilent{5};  // a guest that has written nothing for so long gets a hint
@@ -61,6 +63,9 @@ std::string printable_lines(std::string text) {
 class VmRun {
  public:
   explicit VmRun(const machine::Config& config) : config_{config} {}
+  ~VmRun() {
+    if (registry_) registry_->leave(name_);
+  }
   int run() {
     return watch_.run([this] {
       const int code = live();
@@ -70,10 +75,11 @@ class VmRun {
 
  private:
   int live();
+  Result<void, std::string> enter_registry();
   int console_fd() const;
   int code_of_command(int code);
   void start_input();
-  bool pass_on(int signal);
+  std::optional<std::chrono::seconds> pass_on(int signal);
   int run_machine();
   void lives();
   bool starts_over();
@@ -109,10 +115,14 @@ class VmRun {
                config_.timeout_seconds};
   TscMeasurement tsc_;
   u64 tsc_khz_ = 0;
+  std::optional<Registry> registry_;
+  Fd entry_;  // in it, while open
+  std::string name_;
   Images images_;
   PerfMap perf_map_;
   std::optional<Symbols> symbols_;  // once they are wanted
   Attachments attachments_;
+  bool button_pressed_ = false;            // Watch's
   std::atomic<bool> command_runs_{false};  // attachments_.command may be asked by Watch's thread
   std::unique_ptr<MachineState> machine_;
   Fd gdb_listener_;
@@ -153,6 +163,7 @@ int VmRun::live() {
   }
   trace::mask = config_.trace_mask;
   if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
+  if (auto entered = enter_registry(); !entered) return fail(ExitCode::bad_input, entered.error());
   for (const machine::Share& share : config_.shares) {
     attachments_.shares.push_back(std::make_unique<ShareProcess>());
     if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started)
@@ -164,6 +175,19 @@ int VmRun::live() {
   watch_.machine_begins();
   if (!config_.command.wanted || config_.command.terminal) terminal_.begin();
   return run_machine();
+}
+
+// A VM without a name of its own does without, where there is no place for names.
+Result<void, std::string> VmRun::enter_registry() {
+  auto registry = Registry::open();
+  if (!registry) return config_.name.empty() ? Result<void, std::string>{} : Err{registry.error()};
+  RunningVm vm{.name = config_.name, .what = config_.what.empty() ? config_.kernel : config_.what};
+  auto held = registry->enter(vm);
+  if (!held) return config_.name.empty() ? Result<void, std::string>{} : Err{held.error()};
+  registry_ = std::move(*registry);
+  entry_ = std::move(*held);
+  name_ = vm.name;
+  return {};
 }
 
 // Where the guest's first serial port goes.
@@ -239,11 +263,20 @@ void VmRun::start_input() {
   }
 }
 
-// Signals that are for the command. Watch's thread.
-bool VmRun::pass_on(int signal) {
-  if (!command_runs_) return false;
-  if (signal == SIGWINCH) return attachments_.command->resize(), true;
-  return attachments_.command->signal(signal);
+// Signals that are for the command, and SIGTERM as a power button, once. Watch's thread.
+std::optional<std::chrono::seconds> VmRun::pass_on(int signal) {
+  constexpr std::chrono::seconds kForEver{0};
+  if (command_runs_) {
+    if (signal == SIGWINCH) return attachments_.command->resize(), kForEver;
+    return attachments_.command->signal(signal) ? std::optional{kForEver} : std::nullopt;
+  }
+  if (signal != SIGTERM || config_.command.wanted || machine_->deterministic || std::exchange(button_pressed_, true))
+    return std::nullopt;
+  std::lock_guard guard{machine_->lock};
+  if (machine_->channel.vcpus() == 0) return std::nullopt;  // not yet powered on
+  const bool listens = machine_->chipset.press_power_button();
+  machine_->publish();
+  return listens ? std::optional{kPowerButton} : std::nullopt;
 }
 
 bool VmRun::starts_over() {

@@ -73,10 +73,12 @@ void Watch::on_signal(int signal) {
       break;
   }
   // Whoever asks again and again is not heard inside.
-  if (s_.pass_on && passed_on_ < kMostPassedOn && s_.pass_on(signal)) {
+  if (const auto patience = s_.pass_on && begun_ && passed_on_ < kMostPassedOn ? s_.pass_on(signal) : std::nullopt) {
     if (signal != SIGUSR1 && signal != SIGUSR2) passed_on_++;
+    if (patience->count() > 0) grace_ = Clock::now() + *patience, waits_with_ = signal;
     return;
   }
+  grace_.reset();
   int none = 0;
   signal_.compare_exchange_strong(none, signal);
   s_.end.post(End::signal, static_cast<u32>(signal));
@@ -92,12 +94,17 @@ void Watch::on_time() {
              begun_ ? fmt::format("--timeout: the guest still ran after {} s", timeout_seconds_)
                     : fmt::format("--timeout: its files were not read after {} s", timeout_seconds_));
   }
+  if (grace_ && now >= *grace_) {
+    passed_on_ = kMostPassedOn;
+    on_signal(waits_with_);
+  }
   if (last_ && now >= *last_) leave(last_code_, last_words_);
 }
 
 int Watch::wait_ms() const {
-  if (!timeout_ && !last_) return -1;
-  const auto next = std::min(timeout_.value_or(Clock::time_point::max()), last_.value_or(Clock::time_point::max()));
+  if (!timeout_ && !last_ && !grace_) return -1;
+  const auto never = Clock::time_point::max();
+  const auto next = std::min({timeout_.value_or(never), last_.value_or(never), grace_.value_or(never)});
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(next - Clock::now()).count();
   return static_cast<int>(std::clamp<i64>(left, 0, 1'000'000));
 }

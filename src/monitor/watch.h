@@ -27,8 +27,9 @@ class Watch {
     Event& hurry;
     CoreProcess& core;
     Terminal& terminal;
-    // Takes a signal that somebody else shall have (trapline exec: the command); false: it is this process's.
-    std::function<bool(int)> pass_on = {};
+    // Takes a signal that somebody else shall have: the command of trapline exec, the guest's power button. Nothing:
+    // it is this process's. Else how long to wait for what comes of it, zero for ever.
+    std::function<std::optional<std::chrono::seconds>(int)> pass_on = {};
   };
   Watch(Shared shared, double timeout_seconds);  // 0: none. Throws HostRefused
 
@@ -54,8 +55,9 @@ class Watch {
   Event done_;
   std::atomic<bool> begun_{false};
   std::atomic<int> signal_{0};
-  int passed_on_ = 0;  // how many that end a process were passed on
-  std::optional<Clock::time_point> timeout_, last_;
+  int passed_on_ = 0;   // how many that end a process were passed on
+  int waits_with_ = 0;  // the one that is this process's at `grace_`
+  std::optional<Clock::time_point> timeout_, last_, grace_;
   int last_code_ = 0;
   std::string last_words_;
 };
