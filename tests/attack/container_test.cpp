@@ -131,6 +131,20 @@ TEST(Container, AVmRunsThere) {
   EXPECT_EQ(contents(log.path()), "from insidefrom inside");
 }
 
+TEST(Container, ACommandRunsInAVmThere) {
+  const std::string kernel = std::string{GUEST_CACHE} + "/kernels/amd64/vmlinuz";
+  if (::access(GUEST_CACHE "/kernels/amd64/modules", F_OK) != 0)
+    GTEST_SKIP() << "scripts/guest-kernel.sh amd64 fetches it";
+  const TempFile log{""};
+  ::chmod(log.path().c_str(), 0666);
+  const int code = run_in_container({TRAPLINE_EXECUTABLE, "exec", "--timeout", "100", "--kernel", kernel, "--workdir",
+                                     "/tmp", "--", "sh", "-c", "id -u; pwd; exit 5"},
+                                    log.path());
+  if (code == 96) GTEST_SKIP() << "the executable lies where others cannot read it";
+  EXPECT_EQ(code, 5) << contents(log.path());
+  EXPECT_EQ(contents(log.path()), ::geteuid() == 0 ? "65534\n/tmp\n" : std::to_string(::getuid()) + "\n/tmp\n");
+}
+
 TEST(Container, DoctorFindsAllItNeeds) {
   const TempFile log{""};
   ::chmod(log.path().c_str(), 0666);
