@@ -88,6 +88,9 @@ bool decode(Page page, u32 at, const HostLacks& host, isa::Insn& insn) {
 // first byte. x86 code falls into step soon, wherever one begins to decode it.
 struct Votes {
   u32 site = ~0u, given = 0, ways = 0;
+  // An instruction that began on the page before ends within 14 bytes: one of these ways is the CPU's.
+  bool all() const { return ways == 16 && given == ways; }
+  bool most() const { return ways == 16 && given >= 14; }
 };
 
 Votes vote(Page page, u32 at, const HostLacks& host) {
@@ -169,22 +172,23 @@ bool plausible(const isa::Insn& insn) {
   return !insn.sensitive;
 }
 
-// Is what lies around a site code, and in step with it? All before it as far as one looks (the page may begin), and what
-// follows until it jumps away.
-bool among_code(Page page, u32 site, const HostLacks& host) {
+// Is what lies around a site code, and in step with it? All before it as far as one looks, and what follows until it
+// jumps away. Where the page begins too soon before it, all ways must have met it.
+bool among_code(Page page, const Votes& votes, const HostLacks& host) {
   constexpr u32 kBefore = 256, kEnough = 24, kBehind = 12;
+  const u32 site = votes.site;
   u32 here = site < kBefore ? 0 : site - kBefore, streak = 0;
-  const bool from_begin = here == 0;
-  bool all = true;
+  bool in_step = true;  // as far as the page goes
   while (here < site) {
     isa::Insn insn;
     const bool good = decode(page, here, host, insn) && plausible(insn);
     streak = good ? streak + 1 : 0;
-    all = all && good;
+    in_step = in_step && (good || here < 16);
     here += insn.length ? insn.length : 1u;
   }
   const bool enough = streak >= kEnough;
-  if (here != site || (!enough && !(from_begin && all))) return false;
+  if (here != site || (!enough && (site < 64 || site >= kBefore || !in_step || !votes.all()))) return false;
+  here = site;
   for (u32 i = 0; i < (enough ? kBehind : kEnough) && here < kPageSize - 16; i++) {
     isa::Insn insn;
     if (!decode(page, here, host, insn) || !plausible(insn)) return false;
@@ -209,7 +213,7 @@ PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host) {
     if (finding == Finding::nothing) continue;
     const Votes votes = vote(page, static_cast<u32>(at - begin), host);
     if (votes.given == 0) continue;
-    if (votes.given * 8 >= votes.ways * 7 && among_code(page, votes.site, host)) {
+    if (votes.most() && among_code(page, votes, host)) {
       if (scan.sites.empty() || scan.sites.back() != votes.site) scan.sites.push_back(static_cast<u16>(votes.site));
     } else if (finding == Finding::reveals) {
       scan.refused = true;

@@ -30,7 +30,7 @@ TEST(PageScan, PlainCodeRunsAsItIs) {
 }
 
 TEST(PageScan, InstructionsThatShowTheHostAreSites) {
-  EXPECT_THAT(scan(0, {0x0f, 0xa2}).sites, ElementsAre(0));                  // cpuid
+  EXPECT_THAT(scan(80, {0x0f, 0xa2}).sites, ElementsAre(80));                // cpuid
   EXPECT_THAT(scan(200, {0x0f, 0x01, 0xf9}).sites, ElementsAre(200));        // rdtscp
   EXPECT_THAT(scan(200, {0xf3, 0x0f, 0xc7, 0xf8}).sites, ElementsAre(200));  // rdpid rax
   EXPECT_THAT(scan(200, {0x48, 0x0f, 0x03, 0xc1}).sites, ElementsAre(200));  // lsl rax, ecx
@@ -40,14 +40,24 @@ TEST(PageScan, InstructionsThatShowTheHostAreSites) {
 }
 
 TEST(PageScan, XgetbvIsOneOnlyWhereXcr0Differs) {
-  EXPECT_THAT(scan(50, {0x0f, 0x01, 0xd0}).sites, ElementsAre(50));
-  EXPECT_THAT(scan(50, {0x0f, 0x01, 0xd0}, {.xcr0_same = true}).sites, IsEmpty());
+  EXPECT_THAT(scan(80, {0x0f, 0x01, 0xd0}).sites, ElementsAre(80));
+  EXPECT_THAT(scan(80, {0x0f, 0x01, 0xd0}, {.xcr0_same = true}).sites, IsEmpty());
 }
 
 TEST(PageScan, TheirBytesInsideOtherInstructionsAreNot) {
   EXPECT_THAT(scan(200, {0xb8, 0x0f, 0xa2, 0x00, 0x00}).sites, IsEmpty());              // mov eax, 0xa20f
   EXPECT_THAT(scan(200, {0x0f, 0x84, 0x0f, 0x03, 0x00, 0x00}).sites, IsEmpty());        // je +0x30f
   EXPECT_THAT(scan(200, {0x48, 0x8d, 0x05, 0x0f, 0x00, 0x10, 0x00}).sites, IsEmpty());  // lea rax, [rip+0x10000f]
+}
+
+// The page before may end within an instruction: these bytes may be its operand.
+TEST(PageScan, WhatAPageBeginsWithIsNotCertain) {
+  EXPECT_THAT(scan(0, {0x0f, 0x00, 0x00}).sites, IsEmpty());  // of call +0xf6d
+  for (const u32 at : {0u, 1u, 7u, 14u}) {
+    const PageScan s = scan(at, {0x0f, 0xa2});
+    EXPECT_TRUE(s.refused) << at;
+    EXPECT_THAT(s.sites, IsEmpty()) << at;
+  }
 }
 
 // What a just-in-time compiler has written among zeros: a small number is an opcode to whoever is out of step by one.
