@@ -59,6 +59,9 @@ TEST(Usage, MisspeltWordsAreNamedWithWhatWasMeant) {
   expect_refusal({"run", kernel.path(), "--xyzzy"}, 2, "run: --xyzzy: no such option: see trapline help run");
   expect_refusal({"run", kernel.path(), "--memory"}, 2, "run: --memory: its value is missing: --memory SIZE");
   expect_refusal({"run", kernel.path(), "--cpus", "1", "--cpus", "2"}, 2, "run: --cpus: given twice");
+  expect_refusal({"run", kernel.path(), "--disk", "/nonexistent/a", "--disk", "/nonexistent/b"}, 3,
+                 "--disk /nonexistent/a: No such file");
+  expect_refusal({"run", kernel.path(), "--net", "none", "--net", "bridge"}, 2, "--net bridge: give user");
   expect_refusal({"run", kernel.path(), "--cpus", "two"}, 2, "run: --cpus two: not a number");
   expect_refusal({"run", kernel.path(), "--timeout", "soon"}, 2, "run: --timeout soon: give seconds, 0 for none");
   expect_refusal({"run", kernel.path(), "--stats=yes"}, 2, "run: --stats: takes no value");
@@ -154,9 +157,10 @@ TEST(Usage, HelpAndVersion) {
   EXPECT_EQ(help.code, 0);
   for (const char* command : {"\n  doctor ", "\n  help ", "\n  version "}) EXPECT_THAT(help.output, HasSubstr(command));
   EXPECT_EQ(run_help.code, 0);
-  for (const char* option : {"--kernel", "--initrd", "--module", "--append", "--memory", "--cpus", "--engine", "--para",
-                             "--cpu-features", "--clock", "--timeout", "--no-reboot", "--trace", "--trace-file",
-                             "--stats", "--system-map", "--gdb", "--gdb-wait", "--disk", "--rng", "--net"})
+  for (const char* option :
+       {"--kernel", "--initrd",       "--module", "--append",   "--memory",    "--cpus",  "--engine",
+        "--para",   "--cpu-features", "--clock",  "--timeout",  "--no-reboot", "--trace", "--trace-file",
+        "--stats",  "--system-map",   "--gdb",    "--gdb-wait", "--disk",      "--rng",   "--net"})
     EXPECT_THAT(run_help.output, HasSubstr(option));
 }
 

@@ -39,9 +39,21 @@ std::vector<unsigned char> program(unsigned char code) {
   return p;
 }
 
-// An ext4 image with `data` and the programs.
+// disk/code.c: blocks of 4 KiB, the n-th a function that returns n + 1.
+std::string functions() {
+  std::string blocks;
+  for (unsigned n = 0; n < 64; n++) {
+    std::string block(4096, '\0');
+    const char text[] = {'\xb8', static_cast<char>(n + 1), 0, 0, 0, '\xc3'};  // mov eax, n + 1; ret
+    block.replace(0, sizeof text, text, sizeof text);
+    blocks += block;
+  }
+  return blocks;
+}
+
+// An ext4 image with `data` and the programs, and a disk of functions.
 struct DiskImage {
-  std::string folder = "/tmp/trapline-guest-disk-XXXXXX", path;
+  std::string folder = "/tmp/trapline-guest-disk-XXXXXX", path, code;
   std::string sum;
   DiskImage() {
     EXPECT_NE(::mkdtemp(folder.data()), nullptr);
@@ -51,13 +63,16 @@ struct DiskImage {
     std::ofstream data{root + "/data"};
     for (unsigned i = 0; i < 40'000; i++) data << i * 2654435761u << '\n';
     data.close();
-    for (unsigned code = 1; code <= 60; code++) {
-      const std::string name = fmt::format("{}/exit-{}", root, code);
-      const auto bytes = program(static_cast<unsigned char>(code));
+    for (unsigned n = 1; n <= 60; n++) {
+      const std::string name = fmt::format("{}/exit-{}", root, n);
+      const auto bytes = program(static_cast<unsigned char>(n));
       std::ofstream{name, std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
                                                   static_cast<std::streamsize>(bytes.size()));
       ::chmod(name.c_str(), 0755);
     }
+    run({"cp", DISK_CODE, root + "/code"});
+    code = folder + "/functions";
+    std::ofstream{code, std::ios::binary} << functions();
     sum = run({"md5sum", root + "/data"}).output.substr(0, 32);
     const Finished made = run({"/sbin/mke2fs", "-q", "-t", "ext4", "-d", root, path, "24M"});
     EXPECT_EQ(made.code, 0) << made.output;
@@ -112,13 +127,15 @@ class GuestDisk : public testing::TestWithParam<Case> {
 
 TEST_P(GuestDisk, IsReadWrittenAndRunFrom) {
   DiskImage image;
-  const Finished vm = boot(GetParam(), {"--rng", "--disk", image.path + ",discard,serial=first"});
+  const Finished vm =
+      boot(GetParam(), {"--rng", "--disk", image.path + ",discard,serial=first", "--disk", image.code + ",readonly"});
   EXPECT_EQ(vm.code, 0) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr("guest-test: hwrng 64"));
   EXPECT_THAT(vm.output, HasSubstr(fmt::format("guest-test: vda sectors {} ro 0 serial [first] queues {}", 24 * 2048,
                                                GetParam().cpus)));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: sum " + image.sum));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: wrong programs 0"));
+  EXPECT_THAT(vm.output, HasSubstr("guest-test: functions from the disk, 0 wrong"));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: new "));
   EXPECT_THAT(vm.output, Not(HasSubstr("guest-test: fstrim")));
   EXPECT_THAT(vm.output, Not(HasSubstr("kernel complaint")));
