@@ -158,10 +158,8 @@ unsigned room_for_tasks(unsigned most) {
   pthread_t thread;
   while (threads.size() < most && pthread_create(&thread, &attributes, body, &end) == 0) threads.push_back(thread);
   end.store(1);
-  for (const pthread_t t : threads) {
-    channel::futex_wake(end);
-    pthread_join(t, nullptr);
-  }
+  for (std::size_t i = 0; i < threads.size(); i++) channel::futex_wake(end);  // one each
+  for (const pthread_t t : threads) pthread_join(t, nullptr);
   pthread_attr_destroy(&attributes);
   return static_cast<unsigned>(threads.size());
 }
