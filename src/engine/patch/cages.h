@@ -24,6 +24,7 @@ class Cages final : public cpu::TlbMirror {
   void drop_current();
   // Code that cages execute has been overwritten: takes it out of them.
   void check_code();
+  bool rewritten(u64 gpa_page) const { return frames_.rewritten(gpa_page); }
   std::size_t room() const { return spaces_.size() + free_.size(); }
 
   void flushed_all() override;

@@ -30,6 +30,8 @@ class CodeFrames {
   // Was it noted since the last time? Forgets it.
   bool forget_write(u64 gpa_page) { return forget(gpa_page, 1); }
   bool forget_execute(u64 gpa_page) { return forget(gpa_page, 2); }
+  // Has it been overwritten after it was executed? As far as is remembered.
+  bool rewritten(u64 gpa_page) const { return rewrites_.count(gpa_page / kPageSize) != 0; }
   // Frames that were looked at and have been overwritten since.
   const std::vector<u64>& overwritten();
 

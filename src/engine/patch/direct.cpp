@@ -285,8 +285,10 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
-  stay_.fetches += want == Want::fetch;
   cages_.check_code();
+  // What is fetched after it was overwritten is no measure of how much code there is.
+  if (want == Want::fetch)
+    stay_.fetches += !cages_.rewritten(UserRegion{cpu_, root(), stop.cr2}.page(stop.cr2 / kPageSize % 512).gpa);
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
                                            : cpu::probe(cpu_, cpu::Seg::ds, stop.cr2, 1,
