@@ -3,6 +3,7 @@
 // multiboot 1 and 2.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ struct BootModule {
   std::string arguments;
 };
 
+// Brings bytes of an image into RAM by a shorter way than through two mappings; false: not these, and they are copied.
+using Bring = std::function<bool(Bytes from, Gpa to)>;
+
 struct BootRequest {
   Bytes kernel, initrd;     // initrd may be empty
   std::string kernel_name;  // for messages, and begins multiboot's command line
@@ -29,6 +33,8 @@ struct BootRequest {
   std::vector<BootModule> modules;
   u32 cpus = 1;
   bool acpi = true;
+  bool ram_is_zero = false;  // as the host gives it: then clearing it would only touch its pages
+  Bring bring = nullptr;     // may be none
 };
 
 enum class BootFormat : u8 { linux64, linux32, pvh, multiboot1, multiboot2 };
@@ -38,9 +44,9 @@ struct BootInfo {
   u64 entry = 0;  // guest physical
 };
 
-// On success the RAM holds kernel, tables and parameters and `boot_cpu` is ready to run. Error: one line that names the
-// image and the remedy ("kernel: setup header asks for 9.3 MiB at 16 MiB, but the guest has 8 MiB: give --memory 64M or
-// more").
+// On success the RAM holds kernel, tables and parameters and `boot_cpu` is ready to run.
+// Error: one line that names the image and the remedy ("kernel: setup header asks for 9.3 MiB at 16 MiB, but the guest
+// has 8 MiB: give --memory 64M or more").
 Result<BootInfo, std::string> load_kernel(GuestMemory& ram, cpu::Vcpu& boot_cpu, const BootRequest& request);
 
 }  // namespace trapline::boot

@@ -211,12 +211,12 @@ Loaded load_linux(LoadContext& c) {
   const auto kernel = place_kernel(c, h);
   if (!kernel) return Err{kernel.error()};
   p.kernel = *kernel;
-  put(c.ram, p.kernel, *slice(image, h.setup_size, h.code_size));
+  put_image(c, p.kernel, *slice(image, h.setup_size, h.code_size));
   if (!c.request.initrd.empty()) {
     const auto initrd = place_initrd(c, h);
     if (!initrd) return Err{initrd.error()};
     p.initrd = *initrd;
-    put(c.ram, p.initrd, c.request.initrd);
+    put_image(c, p.initrd, c.request.initrd);
   }
   const auto text = place_string(c, line);
   const auto zero_page = place_low(c, kPageSize, kPageSize);

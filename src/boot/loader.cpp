@@ -14,17 +14,25 @@ void put(GuestMemory& ram, u64 gpa, Bytes bytes) {
   std::memcpy(to->data(), bytes.data(), bytes.size());
 }
 
-void zero(GuestMemory& ram, u64 gpa, u64 size) {
+void put_image(LoadContext& c, u64 gpa, Bytes bytes) {
+  if (bytes.empty()) return;
+  INVARIANT(c.ram.bytes(Gpa{gpa}, bytes.size()), "boot: {:#x}+{:#x} is not RAM", gpa, bytes.size());
+  if (!c.request.bring || !c.request.bring(bytes, Gpa{gpa})) put(c.ram, gpa, bytes);
+}
+
+void zero(LoadContext& c, u64 gpa, u64 size) {
   if (size == 0) return;
-  const auto to = ram.bytes(Gpa{gpa}, size);
+  const auto to = c.ram.bytes(Gpa{gpa}, size);
   INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, size);
-  std::memset(to->data(), 0, size);
+  // Firmware and tables have been written below.
+  const u64 written = gpa < MiB ? std::min(size, MiB - gpa) : 0;
+  std::memset(to->data(), 0, c.request.ram_is_zero ? written : size);
 }
 
 std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment) {
   auto at = c.place.lowest(size, alignment, 0, kExtendedBiosData);
   if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
-  if (at) zero(c.ram, *at, size);
+  if (at) zero(c, *at, size);
   return at;
 }
 
@@ -56,8 +64,8 @@ Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64
       return Err{claim_error(c, claim, fmt::format("ELF segment {}", i), start, s.memory_size)};
   }
   for (const ElfSegment& s : elf.segments) {
-    put(c.ram, s.paddr + delta, *slice(elf.image, s.offset, s.file_size));
-    zero(c.ram, s.paddr + delta + s.file_size, s.memory_size - s.file_size);
+    put_image(c, s.paddr + delta, *slice(elf.image, s.offset, s.file_size));
+    zero(c, s.paddr + delta + s.file_size, s.memory_size - s.file_size);
     TRACE(boot, "segment {:#x}+{:#x}", s.paddr + delta, s.memory_size);
   }
   return {};

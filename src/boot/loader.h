@@ -24,7 +24,8 @@ inline constexpr u64 kCommandLineMax = 64 * KiB - 1;  // where the format sets n
 
 // Copies into RAM that the Placer handed out. `gpa + bytes` being RAM is an invariant.
 void put(GuestMemory& ram, u64 gpa, Bytes bytes);
-void zero(GuestMemory& ram, u64 gpa, u64 size);
+void put_image(LoadContext& c, u64 gpa, Bytes bytes);  // the same for the larger parts of images
+void zero(LoadContext& c, u64 gpa, u64 size);
 template <class T>
 void put_value(GuestMemory& ram, u64 gpa, const T& value) {
   put(ram, gpa, std::as_bytes(std::span{&value, 1}));

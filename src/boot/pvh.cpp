@@ -32,7 +32,7 @@ Result<ModuleEntry, std::string> load_module(LoadContext& c, Bytes bytes, const 
   if (!at)
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
                            human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + c.request.kernel.size())))};
-  put(c.ram, *at, bytes);
+  put_image(c, *at, bytes);
   ModuleEntry entry{*at, bytes.size(), 0, 0};
   if (!arguments.empty()) {
     const auto text = place_string(c, arguments);

@@ -3,7 +3,6 @@
 #include "core/core_main.h"
 
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -19,6 +18,7 @@
 #include "channel/trace_sink.h"
 #include "core/device_writes.h"
 #include "core/finish.h"
+#include "core/images.h"
 #include "core/sandbox.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
@@ -34,26 +34,6 @@ std::atomic<u32> g_start{0};  // a futex: 1 once the guest is loaded
 
 [[noreturn]] void refuse(const std::string& why) { finish(channel::EndKind::host_refused, why); }
 
-// A whole file in anonymous memory: what changes on disk afterwards cannot hurt.
-boot::Bytes read_image(int fd, const char* what) {
-  struct stat st {};
-  if (::fstat(fd, &st) != 0 || st.st_size <= 0) return {};
-  const auto size = static_cast<std::size_t>(st.st_size);
-  void* at = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED)
-    finish(channel::EndKind::host_memory, fmt::format("{}: no memory to read {} bytes", what, size));
-  std::size_t done = 0;
-  while (done < size) {
-    const ssize_t n = ::pread(fd, static_cast<char*>(at) + done, size - done, static_cast<off_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0)
-      finish(channel::EndKind::boot_failed, fmt::format("{}: read failed at byte {}: {}", what, done,
-                                                        n < 0 ? std::strerror(errno) : "the file was cut short"));
-    done += static_cast<std::size_t>(n);
-  }
-  return {static_cast<const std::byte*>(at), size};
-}
-
 void map_executed_log(int fd) {
   if (fd < 0) return;
   void* at = ::mmap(nullptr, sizeof(engine::ExecutedLog), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -66,21 +46,6 @@ void map_code_names(int fd) {
   void* at = ::mmap(nullptr, sizeof(engine::CodeNames), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) refuse("--perf-map: no address space for its log");
   engine::code_names = static_cast<engine::CodeNames*>(at);
-}
-
-void release_image(boot::Bytes bytes) {
-  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
-}
-
-boot::BootRequest read_images(const channel::Launch& launch) {
-  boot::BootRequest r;
-  r.kernel = read_image(launch.kernel_fd, "kernel");
-  r.initrd = launch.initrd_fd >= 0 ? read_image(launch.initrd_fd, "initrd") : boot::Bytes{};
-  for (const auto& m : launch.modules) r.modules.push_back({read_image(m.fd, "module"), m.name, m.arguments});
-  r.kernel_name = launch.kernel_name;
-  r.command_line = launch.command_line;
-  r.cpus = launch.cpus;
-  return r;
 }
 
 // The monitor measures the TSC meanwhile.
@@ -105,15 +70,16 @@ void start_threads(Vm& vm) {
   for (u32 v; (v = g_start.load(std::memory_order_acquire)) != all;) channel::futex_wait(g_start, v);
 }
 
-void load_guest(Vm& vm, const boot::BootRequest& request) {
+void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
+  request.ram_is_zero = true;
+  request.bring = [&](boot::Bytes from, Gpa to) { return images.bring(from, vm.ram, to); };
   auto booted = boot::load_kernel(vm.ram, vm.vcpus.front()->cpu, request);
   if (!booted) finish(channel::EndKind::boot_failed, booted.error());
   const bool multiboot =
       booted->format == boot::BootFormat::multiboot1 || booted->format == boot::BootFormat::multiboot2;
   vm.channel.vm().boots.store(static_cast<u32>(multiboot ? channel::Boots::not_linux : channel::Boots::maybe_linux));
-  release_image(request.kernel);
-  release_image(request.initrd);
-  for (const auto& m : request.modules) release_image(m.bytes);
+  set_report_images(nullptr);
+  images.release();
 }
 
 // Before there are threads, and before guest RAM or an image is mapped: forks are cheap then.
@@ -155,10 +121,13 @@ int number(const char* text) {
   if (!launch) finish(channel::EndKind::internal_error, "the launch parameters are malformed");
   const int trace_fd = launch->trace_fd;
   const u32 vcpus = launch->cpus;
-  const u64 cpu_seconds = launch->cpu_seconds;
+  const u64 cpu_seconds = launch->cpu_seconds, ram_bytes = launch->memory;
   trace::mask = launch->trace_mask;
   const std::unique_ptr<cage::Pool> cages = make_cages(*launch);
-  const boot::BootRequest images = read_images(*launch);
+  auto images = Images::open(*launch);
+  if (!images) finish(channel::EndKind::boot_failed, images.error());
+  set_report_images(&*images);
+  const boot::BootRequest request = images->request(*launch);
   map_executed_log(launch->scan_fd);
   map_code_names(launch->names_fd);
   const bool in_turns = launch->instructions_clock;
@@ -168,12 +137,18 @@ int number(const char* text) {
   install_alternate_stack();
   if (!in_turns) start_threads(*vm);
   const std::vector<int> orders = cages ? cages->descriptors() : std::vector<int>{};
-  const int kept = close_descriptors(trace_fd, orders);
+  std::vector<int> used = images->sources();
+  used.push_back(images->ram_fd());
+  used.insert(used.end(), orders.begin(), orders.end());
+  const int kept = close_descriptors(trace_fd, used);
   channel::open_trace(kept);
-  if (auto locked = lock_down({kept, vcpus, cpu_seconds, orders, cages ? cages->processes() : std::vector<pid_t>{}});
-      !locked)
-    refuse(locked.error());
-  load_guest(*vm, images);
+  Confinement walls{.trace_fd = kept, .vcpus = vcpus, .cpu_seconds = cpu_seconds, .orders = orders};
+  if (cages) walls.processes = cages->processes();
+  walls.images = images->sources();
+  walls.ram_fd = images->ram_fd();
+  walls.ram_bytes = ram_bytes;
+  if (auto locked = lock_down(walls); !locked) refuse(locked.error());
+  load_guest(*vm, *images, request);
   if (in_turns) run_in_turns(*vm);
   g_start.fetch_or(1, std::memory_order_release);
   channel::futex_wake(g_start, 64);

@@ -16,6 +16,7 @@
 #include "base/trace.h"
 #include "channel/futex.h"
 #include "channel/trace_sink.h"
+#include "core/images.h"
 #include "core/vm.h"
 #include "engine/verify/lockstep.h"
 
@@ -25,6 +26,7 @@ namespace {
 
 channel::VmPage* g_page = nullptr;
 Vm* g_vm = nullptr;
+const Images* g_images = nullptr;
 thread_local const cpu::Vcpu* t_vcpu = nullptr;
 thread_local bool t_claimed = false;
 
@@ -83,6 +85,8 @@ bool in_guest_ram(const void* address) {
 void on_signal(int signal, siginfo_t* info, void* context) {
   if (signal == SIGBUS && in_guest_ram(info->si_addr))
     publish(channel::EndKind::host_memory, "the host has no memory left for the guest's RAM");
+  if (const char* what = signal == SIGBUS && g_images ? g_images->holds(info->si_addr) : nullptr)
+    publish(channel::EndKind::boot_failed, std::string{what} + ": the file was cut short while it was read");
   const auto* uc = static_cast<const ucontext_t*>(context);
   char text[512];
   const int n = std::snprintf(
@@ -126,6 +130,7 @@ void on_signal(int signal, siginfo_t* info, void* context) {
 
 void set_report_channel(const channel::Channel& channel) { g_page = &channel.vm(); }
 void set_report_vm(Vm* vm) { g_vm = vm; }
+void set_report_images(const Images* images) { g_images = images; }
 void set_current_vcpu(const cpu::Vcpu* cpu) {
   t_vcpu = cpu;
   trace::set_vcpu(cpu ? static_cast<int>(cpu->index) : -1);

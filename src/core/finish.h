@@ -10,10 +10,12 @@
 
 namespace trapline::core {
 
+class Images;
 struct Vm;
 
 void set_report_channel(const channel::Channel& channel);  // from here on finish() works
 void set_report_vm(Vm* vm);                                // from here on it includes counters and guest state
+void set_report_images(const Images* images);              // mapped files; null: none any more
 [[noreturn]] void finish(channel::EndKind kind, std::string_view text);
 
 void install_crash_handlers();                // once per process

@@ -147,7 +147,8 @@ Result<void, std::string> lock_down(const Confinement& c) {
   limit_growth(RLIMIT_DATA, data_allowance(c.vcpus));
   limit_growth(RLIMIT_AS, address_space_allowance(c.vcpus));
   if (c.cpu_seconds > 0) limit(RLIMIT_CPU, c.cpu_seconds);
-  limit(RLIMIT_FSIZE, c.trace_fd < 0 ? 0 : size_of(c.trace_fd) + channel::kMostTraceBytes);
+  const u64 most_trace = c.trace_fd < 0 ? 0 : size_of(c.trace_fd) + channel::kMostTraceBytes;
+  limit(RLIMIT_FSIZE, std::max(most_trace, c.ram_fd < 0 ? 0 : c.ram_bytes));
   limit(RLIMIT_NPROC, 0);
   limit(RLIMIT_NOFILE, 0);
   Filter f;
@@ -176,6 +177,13 @@ Result<void, std::string> lock_down(const Confinement& c) {
     f.allow(SCMP_SYS(sched_setaffinity), {equal(0, static_cast<u64>(pid))});
   }
   if (!c.processes.empty()) f.allow(kFutexWaitv);
+  // Images into RAM. Descriptors that are closed do not come back: nothing here makes new ones.
+  for (const int fd : c.images) {
+    f.allow(SCMP_SYS(sendfile), {equal(0, static_cast<u64>(c.ram_fd)), equal(1, static_cast<u64>(fd))});
+    for (const int call : {SCMP_SYS(lseek), SCMP_SYS(close)}) f.allow(call, {equal(0, static_cast<u64>(fd))});
+  }
+  if (c.ram_fd >= 0)
+    for (const int call : {SCMP_SYS(lseek), SCMP_SYS(close)}) f.allow(call, {equal(0, static_cast<u64>(c.ram_fd))});
   if (c.trace_fd >= 0) f.allow(SCMP_SYS(write), {equal(0, static_cast<u64>(c.trace_fd))});
   // libc tells standard error, which is closed, of a smashed stack before it aborts: the crash report is to say
   // SIGABRT.

@@ -27,6 +27,9 @@ struct Confinement {
   u64 cpu_seconds = 0;                // of all threads; 0: no limit
   std::vector<int> orders = {};       // pipes that may be written
   std::vector<pid_t> processes = {};  // that may be signalled and waited for: cages
+  std::vector<int> images = {};       // may be sent to ram_fd, and be closed
+  int ram_fd = -1;                    // -1: nothing is sent
+  u64 ram_bytes = 0;                  // its size
 };
 
 // What the core may map beyond what it has when it is locked down: private memory, and address space in all (malloc

@@ -77,14 +77,28 @@ std::string place_for(const struct stat& st) {
                      static_cast<u64>(st.st_mtim.tv_sec) * 1'000'000'000 + static_cast<u64>(st.st_mtim.tv_nsec));
 }
 
-bool write_whole(int fd, std::span<const u8> bytes) {
+bool write_at(int fd, std::span<const u8> bytes, off_t at) {
   while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
+    const ssize_t n = ::pwrite(fd, bytes.data(), bytes.size(), at);
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return false;
     bytes = bytes.subspan(static_cast<std::size_t>(n));
+    at += n;
   }
   return true;
+}
+
+bool all_zero(std::span<const u8> bytes) {
+  return bytes.empty() || (bytes[0] == 0 && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+// With holes where there are zeros (a third of Debian's kernel): they are not copied into the guest's RAM then.
+bool write_whole(int fd, std::span<const u8> bytes) {
+  for (u64 at = 0; at < bytes.size(); at += kPageSize) {
+    const auto page = bytes.subspan(at, std::min<u64>(kPageSize, bytes.size() - at));
+    if (!all_zero(page) && !write_at(fd, page, static_cast<off_t>(at))) return false;
+  }
+  return ::ftruncate(fd, static_cast<off_t>(bytes.size())) == 0;
 }
 
 // Only one of its kind is kept; a file appears whole or not at all.

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -42,6 +43,34 @@ bool survived(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 7
 
 #define EXPECT_KILLED(...) EXPECT_TRUE(killed(behind_the_filter([] { __VA_ARGS__; }))) << #__VA_ARGS__
 #define EXPECT_ALLOWED(...) EXPECT_TRUE(survived(behind_the_filter([] { __VA_ARGS__; }))) << #__VA_ARGS__
+
+// Images go into RAM by their two descriptors, and no other way.
+TEST(Sandbox, ImagesMayBeSentToRamAndNowhereElse) {
+  const int ram = ::memfd_create("ram", 0), image = ::memfd_create("image", 0), other = ::memfd_create("other", 0);
+  ASSERT_EQ(::ftruncate(ram, 4096) | ::ftruncate(image, 4096) | ::ftruncate(other, 4096), 0);
+  const auto with = [&](auto attempt) {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      if (!lock_down({.images = {image}, .ram_fd = ram, .ram_bytes = 4096})) ::_exit(99);
+      attempt();
+      ::_exit(7);
+    }
+    int status = 0;
+    ::waitpid(pid, &status, 0);
+    return status;
+  };
+  EXPECT_TRUE(survived(with([&] {
+    off_t at = 0;
+    if (::lseek(ram, 0, SEEK_SET) != 0 || ::sendfile(ram, image, &at, 4096) != 4096 || ::close(image) != 0) ::_exit(1);
+  })));
+  EXPECT_TRUE(killed(with([&] { ::sendfile(image, ram, nullptr, 1); })));
+  EXPECT_TRUE(killed(with([&] { ::sendfile(ram, other, nullptr, 1); })));
+  EXPECT_TRUE(killed(with([&] { ::sendfile(other, image, nullptr, 1); })));
+  EXPECT_TRUE(killed(with([&] { ::close(other); })));
+  EXPECT_TRUE(killed(with([&] { ::lseek(other, 0, SEEK_SET); })));
+  EXPECT_TRUE(killed(with([&] { [[maybe_unused]] ssize_t n = ::write(ram, "x", 1); })));
+  for (const int fd : {ram, image, other}) ::close(fd);
+}
 
 TEST(Sandbox, NoFilesNoSocketsNoProcesses) {
   EXPECT_KILLED(::open("/etc/passwd", O_RDONLY));
