@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory_resource>
 #include <vector>
 
 #include "engine/hostcode/block.h"
@@ -10,7 +11,7 @@ namespace trapline::engine::hostcode {
 // the way of every dispatch.
 class BlockTable {
  public:
-  BlockTable() : slots_(kLeast) {}
+  explicit BlockTable(std::pmr::memory_resource* memory = std::pmr::get_default_resource()) : slots_(kLeast, memory) {}
   Block* find(const Key& key) const {
     for (u64 i = first(key);; i++) {
       const Slot& s = slots_[i & mask()];
@@ -52,13 +53,13 @@ class BlockTable {
     slots_[i & mask()] = {block.key.linear, &block, false};
   }
   void grow() {
-    std::vector<Slot> old(slots_.size() * 2);
+    std::pmr::vector<Slot> old(slots_.size() * 2, slots_.get_allocator());
     old.swap(slots_);
     used_ = 1;
     for (const Slot& s : old)
       if (s.block) used_++, place(*s.block);
   }
-  std::vector<Slot> slots_;
+  std::pmr::vector<Slot> slots_;
   u64 used_ = 0;  // and erased
 };
 

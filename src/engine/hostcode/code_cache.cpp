@@ -116,7 +116,7 @@ void CodeCache::admit(Block& block) {
 void CodeCache::note_stable(Block& block, u64 page) {
   auto& list = stable_pages_[page];
   if (list.empty()) {
-    std::vector<u64>& region = stable_regions_[page >> 21];
+    auto& region = stable_regions_[page >> 21];
     if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
   }
   list.push_back(&block);

@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/growing_memory.h"
 #include "base/invariant.h"
 #include "cpu/code_map.h"
 #include "cpu/mmu.h"
@@ -55,9 +56,9 @@ class CodeCache {
   // or taken back while it is the last.
   Block& append() { return all_.emplace_back(); }
   void take_back() { all_.pop_back(); }
-  std::deque<ExitStub>& sites() { return sites_; }
-  const std::deque<ExitStub>& sites() const { return sites_; }
-  std::deque<Called>& called() { return called_; }
+  std::pmr::deque<ExitStub>& sites() { return sites_; }
+  const std::pmr::deque<ExitStub>& sites() const { return sites_; }
+  std::pmr::deque<Called>& called() { return called_; }
   // Enters its bytes into the CodeMap. False: they are other ones by now.
   bool mark(Block& block);
   void admit(Block& block);
@@ -96,8 +97,11 @@ class CodeCache {
   struct OriginHash {
     std::size_t operator()(const Origin& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
   };
+  using Blocks = std::pmr::vector<Block*>;
   struct Frame {
-    std::vector<Block*> blocks;
+    using allocator_type = Blocks::allocator_type;
+    explicit Frame(const allocator_type& from) : blocks(from) {}
+    Blocks blocks;
     Starts starts;
     u32 checked = 0;  // the generation at which all blocks were looked at
   };
@@ -106,24 +110,26 @@ class CodeCache {
   void note_stable(Block& block, u64 page);
   void invalidate(Block& block);
   void check_frame(u64 number, Frame& frame);
-  void check_page(u64 page, std::vector<Block*>& list);
+  void check_page(u64 page, Blocks& list);
 
   cpu::Vcpu& cpu_;
   Region& region_;
   JumpCache& jumps_;
   const bool links_;
-  std::pmr::monotonic_buffer_resource memory_{64 * KiB};
-  u64 kept_ = 0;  // bytes of it
-  BlockTable blocks_, stale_;
-  std::unordered_map<Origin, Block*, OriginHash> by_origin_;  // movable ones
-  std::unordered_map<u64, Frame> by_frame_;
-  std::unordered_map<u64, std::vector<Block*>> stable_pages_;  // by linear page
-  std::unordered_map<u64, std::vector<u64>> stable_regions_;   // those pages, by region of 2 MiB
-  bool huge_stable_ = false;                                   // one of them is part of a larger page
-  std::vector<u64> changed_;                                   // check_code()'s
-  std::deque<Block> all_;                                      // in the order of their host addresses
-  std::deque<ExitStub> sites_;
-  std::deque<Called> called_;
+  GrowingMemory memory_;  // what keep() copies
+  u64 kept_ = 0;          // bytes of it
+  GrowingMemory more_nodes_;
+  std::pmr::unsynchronized_pool_resource nodes_{&more_nodes_};  // of the containers below
+  BlockTable blocks_{&nodes_}, stale_{&nodes_};
+  std::pmr::unordered_map<Origin, Block*, OriginHash> by_origin_{&nodes_};  // movable ones
+  std::pmr::unordered_map<u64, Frame> by_frame_{&nodes_};
+  std::pmr::unordered_map<u64, Blocks> stable_pages_{&nodes_};                   // by linear page
+  std::pmr::unordered_map<u64, std::pmr::vector<u64>> stable_regions_{&nodes_};  // those pages, by region of 2 MiB
+  bool huge_stable_ = false;                                                     // one of them is part of a larger page
+  std::vector<u64> changed_;                                                     // check_code()'s
+  std::pmr::deque<Block> all_{&nodes_};                                          // in the order of their host addresses
+  std::pmr::deque<ExitStub> sites_{&nodes_};
+  std::pmr::deque<Called> called_{&nodes_};
   u64 epoch_ = 0;
 };
 

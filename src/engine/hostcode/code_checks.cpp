@@ -64,7 +64,7 @@ void CodeCache::check_mapping(const Remapped& what) {
   }
 }
 
-void CodeCache::check_page(u64 page, std::vector<Block*>& list) {
+void CodeCache::check_page(u64 page, Blocks& list) {
   cpu::FetchPage now;
   const bool mapped = cpu::peek_fetch(cpu_, page, &now) && now.global;
   std::erase_if(list, [&](Block* b) {

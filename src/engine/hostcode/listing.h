@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <memory_resource>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,7 @@ struct Listed {
   const cpu::Vcpu& cpu;
   const State& state;
   std::vector<ThunkName> thunks;
-  const std::deque<ExitStub>& sites;
+  const std::pmr::deque<ExitStub>& sites;
   std::size_t first_site = 0;  // of the block's; earlier ones are not looked at
 };
 

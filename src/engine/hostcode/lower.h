@@ -4,6 +4,7 @@
 #pragma once
 
 #include <deque>
+#include <memory_resource>
 #include <string>
 #include <vector>
 
@@ -67,7 +68,7 @@ struct Thunks {
 class Lowering {
  public:
   Lowering(cpu::Vcpu& cpu, State& state, const HostWays& ways, Emitter& out, Emitter& cold, const Thunks& thunks,
-           MemoryLowering& memory, std::deque<ExitStub>& sites, std::deque<Called>& called, Draft& draft)
+           MemoryLowering& memory, std::pmr::deque<ExitStub>& sites, std::pmr::deque<Called>& called, Draft& draft)
       : cpu_{cpu},
         state_{state},
         ways_{ways},
@@ -178,8 +179,8 @@ class Lowering {
   Emitter& c_;  // what is seldom run
   const Thunks& thunks_;
   MemoryLowering& memory_;
-  std::deque<ExitStub>& sites_;
-  std::deque<Called>& called_;
+  std::pmr::deque<ExitStub>& sites_;
+  std::pmr::deque<Called>& called_;
   Draft& draft_;
   Block* block_ = nullptr;
   Context context_;

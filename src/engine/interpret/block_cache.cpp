@@ -4,20 +4,28 @@
 
 #include <algorithm>
 
+#include "base/growing_memory.h"
 #include "base/host_refused.h"
 #include "base/invariant.h"
 
 namespace trapline::engine::interpret {
 
-BlockCache::BlockCache(u64 bytes) : buckets_(kBuckets), size_{bytes} {
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p == MAP_FAILED)
+namespace {
+
+constexpr u64 kAhead = 64 * KiB;
+
+}  // namespace
+
+BlockCache::BlockCache(u64 bytes) : size_{bytes} {
+  void* p = map_huge(kBuckets * sizeof(Block*) + bytes);
+  if (p == nullptr)
     throw HostRefused{
         fmt::format("no address space for {} bytes of decoded blocks: raise its limit (ulimit -v)", bytes)};
-  region_ = static_cast<u8*>(p);
+  buckets_ = static_cast<Block**>(p);
+  region_ = static_cast<u8*>(p) + kBuckets * sizeof(Block*);
 }
 
-BlockCache::~BlockCache() { munmap(region_, size_); }
+BlockCache::~BlockCache() { munmap(buckets_, kBuckets * sizeof(Block*) + size_); }
 
 Block* BlockCache::find(u64 gpa, u32 key) const {
   for (Block* b = buckets_[bucket(gpa, key)]; b; b = b->next)
@@ -44,11 +52,16 @@ void* BlockCache::allocate(u64 bytes) {
   if (size_ - used_ < bytes) return nullptr;
   u8* p = region_ + used_;
   used_ += bytes;
+  if (used_ > populated_) [[unlikely]] {
+    const u64 more = std::min((used_ - populated_ + kAhead - 1) & ~(kAhead - 1), size_ - populated_);
+    populate(region_ + populated_, more);
+    populated_ += more;
+  }
   return p;
 }
 
 void BlockCache::clear() {
-  std::fill(buckets_.begin(), buckets_.end(), nullptr);
+  std::fill_n(buckets_, kBuckets, nullptr);
   used_ = 0;
 }
 

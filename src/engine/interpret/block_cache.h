@@ -2,8 +2,6 @@
 // key).
 #pragma once
 
-#include <vector>
-
 #include "engine/interpret/op.h"
 
 namespace trapline::engine::interpret {
@@ -24,9 +22,9 @@ class BlockCache {
  private:
   static constexpr u64 kBuckets = 1 << 18;
   static u64 bucket(u64 gpa, u32 key) { return (gpa ^ gpa >> 14 ^ u64{key} << 9) & (kBuckets - 1); }
-  std::vector<Block*> buckets_;
+  Block** buckets_ = nullptr;  // in front of the region
   u8* region_ = nullptr;
-  u64 size_ = 0, used_ = 0;
+  u64 size_ = 0, used_ = 0, populated_ = 0;
 };
 
 }  // namespace trapline::engine::interpret

@@ -1,0 +1,67 @@
+#include "base/growing_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <new>
+
+namespace trapline {
+
+namespace {
+
+// One call for 16 pages costs little more than the fault of one.
+constexpr u64 kAhead = 64 * KiB;
+
+u64 round_up(u64 value, u64 alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+
+}  // namespace
+
+void* map_huge(u64 bytes) {
+  void* all =
+      ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) return nullptr;
+  auto* const from = static_cast<u8*>(all);
+  const u64 before = round_up(reinterpret_cast<u64>(from), kHugePage) - reinterpret_cast<u64>(from);
+  if (before != 0) ::munmap(from, before);
+  ::munmap(from + before + bytes, kHugePage - before);
+  ::madvise(from + before, bytes, MADV_HUGEPAGE);
+  return from + before;
+}
+
+// Where it is refused (hosts before Linux 5.14, no memory left) pages come one by one.
+void populate(void* at, u64 bytes) { static_cast<void>(::madvise(at, bytes, MADV_POPULATE_WRITE)); }
+
+void* GrowingMemory::do_allocate(std::size_t bytes, std::size_t alignment) {
+  const auto place = [&] { return reinterpret_cast<u8*>(round_up(reinterpret_cast<u64>(next_), alignment)); };
+  if (next_ == nullptr || place() + bytes > end_) {
+    const u64 size = round_up(bytes + alignment + sizeof(Chunk), kHugePage);
+    void* at = map_huge(size);
+    if (at == nullptr) throw std::bad_alloc{};
+    populated_ = static_cast<u8*>(at);
+    end_ = populated_ + size;
+    next_ = populated_ + sizeof(Chunk);
+    populate(populated_, kAhead);
+    chunk_ = new (at) Chunk{chunk_, size};
+    populated_ += kAhead;
+  }
+  u8* const at = place();
+  next_ = at + bytes;
+  if (next_ > populated_) {
+    const u64 more =
+        std::min<u64>(round_up(static_cast<u64>(next_ - populated_), kAhead), static_cast<u64>(end_ - populated_));
+    populate(populated_, more);
+    populated_ += more;
+  }
+  return at;
+}
+
+void GrowingMemory::release() {
+  while (chunk_ != nullptr) {
+    Chunk* const before = chunk_->before;
+    ::munmap(chunk_, chunk_->bytes);
+    chunk_ = before;
+  }
+  next_ = populated_ = end_ = nullptr;
+}
+
+}  // namespace trapline

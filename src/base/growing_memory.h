@@ -1,0 +1,44 @@
+// Memory for records that only grow: in whole huge pages where the host gives them (transparent_hugepage: madvise or
+// always), else populated ahead of use. A host whose own page tables are shadowed charges some 20 us for the first touch
+// of a page, whatever its size.
+#pragma once
+
+#include <memory_resource>
+
+#include "base/types.h"
+
+namespace trapline {
+
+inline constexpr u64 kHugePage = 2 * MiB;
+
+// Address space of `bytes`, readable and writable, that begins at a multiple of a huge page and asks for them. Null: the
+// host has none left.
+void* map_huge(u64 bytes);
+
+// Tells the host that [at, at + bytes) is about to be written for the first time.
+void populate(void* at, u64 bytes);
+
+// Allocations that are given back all at once, populated ahead. Not thread-safe.
+class GrowingMemory : public std::pmr::memory_resource {
+ public:
+  GrowingMemory() = default;
+  ~GrowingMemory() override { release(); }
+  GrowingMemory(const GrowingMemory&) = delete;
+  // All of it goes back to the host.
+  void release();
+
+ private:
+  struct Chunk {
+    Chunk* before;
+    u64 bytes;
+  };
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(void*, std::size_t, std::size_t) override {}
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+  Chunk* chunk_ = nullptr;
+  u8* next_ = nullptr;
+  u8* populated_ = nullptr;
+  u8* end_ = nullptr;
+};
+
+}  // namespace trapline
