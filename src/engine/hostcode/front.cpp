@@ -5,6 +5,7 @@
 #include "engine/hostcode/treatment.h"
 #include "engine/interpret/complex.h"
 #include "engine/vector/op.h"
+#include "isa/decode_memo.h"
 #include "isa/traits.h"
 
 namespace trapline::engine::hostcode {
@@ -151,7 +152,7 @@ bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::Co
                 const Ready& ready, std::vector<TranslatedInsn>& out, bool* full) {
   if (out.size() == debug_.max_block || (!out.empty() && out.back().ends)) return false;
   TranslatedInsn& p = out.emplace_back();
-  if (isa::decode(bytes.data(), bytes.size(), size, cpu.vendor(), p.insn, p.raw) != isa::DecodeStatus::ok) {
+  if (isa::decode_often(bytes.data(), bytes.size(), size, cpu.vendor(), p.insn, p.raw) != isa::DecodeStatus::ok) {
     out.pop_back();  // crosses the page, or is no instruction
     return false;
   }

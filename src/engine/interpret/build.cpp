@@ -11,6 +11,7 @@
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
+#include "isa/decode_memo.h"
 #include "isa/traits.h"
 
 namespace trapline::engine::interpret {
@@ -228,7 +229,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
   if (at_ >= available_ || add_breakpoint(cpu, source)) return Step::before;
   Insn insn;
   const isa::DecodeStatus status =
-      isa::decode(code_ + at_, available_ - at_, code_size(source.key), cpu.vendor(), insn, raw_);
+      isa::decode_often(code_ + at_, available_ - at_, code_size(source.key), cpu.vendor(), insn, raw_);
   if (status == isa::DecodeStatus::truncated) return count_ ? Step::before : add_crossing(cpu, source);
   if (status != isa::DecodeStatus::ok) {
     if (count_) return Step::before;

@@ -1,0 +1,223 @@
+#include "isa/decode_memo.h"
+
+#include <sys/mman.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+
+#include "base/growing_memory.h"
+
+namespace trapline::isa {
+
+namespace {
+
+constexpr unsigned kMostForm = 8;  // bytes in front of the numbers
+constexpr unsigned kLongest = 15;
+
+// Opcodes with a ModRM byte, by map (SDM Vol. 2D, tables; 64-bit mode).
+constexpr std::array<u64, 4> kModrm1{
+    0x0f0f'0f0f'0f0f'0f0f,  // 00-3F: the ALU rows
+    0x0000'0a0c'0000'0000,  // 40-7F: 62 (EVEX, told apart before), 63, 69, 6B
+    0x0000'0000'0000'ffff,  // 80-BF
+    0xc0c0'0000'ff0f'00c3,  // C0-FF: C0 C1 C6 C7 D0-D3 D8-DF F6 F7 FE FF
+};
+constexpr bool bit(const std::array<u64, 4>& table, u8 opcode) { return table[opcode >> 6] >> (opcode & 63) & 1; }
+
+// 0F xx without one; all others have it or are not decoded here.
+constexpr bool without_modrm(u8 opcode) {
+  switch (opcode) {
+    case 0x05:
+    case 0x06:
+    case 0x07:
+    case 0x08:
+    case 0x09:
+    case 0x0b:
+    case 0x0e:
+    case 0x77:
+    case 0xa0:
+    case 0xa1:
+    case 0xa2:
+    case 0xa8:
+    case 0xa9:
+    case 0xaa:
+      return true;
+    default:
+      return (opcode >= 0x30 && opcode <= 0x37) || (opcode >= 0x80 && opcode <= 0x8f) ||
+             (opcode >= 0xc8 && opcode <= 0xcf);
+  }
+}
+
+constexpr bool is_prefix(u8 b) {
+  return b == 0x66 || b == 0x67 || b == 0xf0 || b == 0xf2 || b == 0xf3 || b == 0x2e || b == 0x36 || b == 0x3e ||
+         b == 0x26 || b == 0x64 || b == 0x65;
+}
+
+// How many bytes the form has in 64-bit mode; 0: it is none for this memory. A guess: what Zydis finds is compared with
+// it before anything is kept.
+unsigned form_bytes(const u8* b) {
+  unsigned n = 0;
+  while (is_prefix(b[n]))
+    if (++n == 4) return 0;
+  if ((b[n] & 0xf0) == 0x40) n++;
+  const u8 opcode = b[n++];
+  bool modrm = false;
+  if (opcode == 0x0f) {
+    const u8 second = b[n++];
+    if (second == 0x0f) return 0;
+    if (second == 0x38 || second == 0x3a)
+      n++, modrm = true;
+    else
+      modrm = !without_modrm(second);
+  } else if (opcode == 0xc5 || opcode == 0xc4) {
+    n += opcode == 0xc5 ? 1 : 2;
+    modrm = b[n++] != 0x77;
+  } else if (opcode == 0x62) {
+    n += 4;
+    modrm = true;
+  } else {
+    modrm = bit(kModrm1, opcode);
+  }
+  if (modrm) {
+    const u8 m = b[n++];
+    if (m < 0xc0 && (m & 7) == 4) n++;
+  }
+  return n <= kMostForm ? n : 0;
+}
+
+// A number of `bits` behind the form.
+struct Number {
+  u8 offset = 0, bits = 0;
+  bool is_signed = false;
+  u64 read(const u8* bytes) const {
+    u64 v = 0;
+    std::memcpy(&v, bytes + offset, bits / 8);
+    const unsigned unused = 64 - bits;
+    return is_signed ? static_cast<u64>(static_cast<i64>(v << unused) >> unused) : v << unused >> unused;
+  }
+};
+
+constexpr u8 kNone = 0xff;
+
+struct Entry {
+  u64 form = 0;
+  u8 bytes = 0;  // of it; 0: the entry is empty
+  Vendor vendor = Vendor::intel;
+  u8 length = 0;
+  u8 memory = kNone, immediate[2] = {kNone, kNone};  // operands that have the numbers
+  Number disp, imm[2];
+  Insn insn;
+  Raw raw;
+};
+
+class Memo {
+ public:
+  Memo() : entries_{static_cast<Entry*>(map_huge(kBytes))} {}
+  ~Memo() {
+    if (entries_) ::munmap(entries_, kBytes);
+  }
+  Memo(const Memo&) = delete;
+  Entry* at(u64 form, unsigned bytes) const {
+    return entries_ ? &entries_[(form ^ bytes) * 0x9e3779b97f4a7c15 >> (64 - kBits)] : nullptr;
+  }
+
+ private:
+  static constexpr unsigned kBits = 12;
+  static constexpr u64 kBytes = ((sizeof(Entry) << kBits) + kHugePage - 1) & ~(kHugePage - 1);
+  Entry* entries_;
+};
+
+// Do the numbers stand where and as the decoded forms say? Then only they differ in what else has this form.
+bool fits(Entry& e, const u8* bytes, unsigned form) {
+  const ZydisDecodedInstruction& i = e.raw.insn;
+  if (i.mnemonic == ZYDIS_MNEMONIC_UD0 || i.mnemonic == ZYDIS_MNEMONIC_UD1) return false;
+  const bool evex = i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
+  if (evex && i.raw.disp.size == 8) return false;
+  unsigned next = form;
+  e.disp = {i.raw.disp.offset, i.raw.disp.size, true};
+  if (e.disp.bits != 0) {
+    if (e.disp.offset != next) return false;
+    next += e.disp.bits / 8u;
+  }
+  for (int n = 0; n < 2; n++) {
+    e.imm[n] = {i.raw.imm[n].offset, i.raw.imm[n].size, i.raw.imm[n].is_signed != 0};
+    if (e.imm[n].bits == 0) continue;
+    if (e.imm[n].offset != next) return false;
+    next += e.imm[n].bits / 8u;
+  }
+  if (next != i.length) return false;
+  int seen = 0;
+  for (u8 n = 0; n < i.operand_count; n++) {
+    const ZydisDecodedOperand& op = e.raw.op[n];
+    if (op.encoding == ZYDIS_OPERAND_ENCODING_IS4) return false;
+    if (op.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
+    if (op.type == ZYDIS_OPERAND_TYPE_MEMORY && op.mem.disp.has_displacement) {
+      if (e.memory != kNone) return false;
+      e.memory = n;
+    }
+    if (op.type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+      if (seen == 2) return false;
+      e.immediate[seen++] = n;
+    }
+  }
+  // A displacement that is no operand's (there is none such), numbers that are more or fewer than the operands.
+  if ((e.disp.bits != 0) != (e.memory != kNone)) return false;
+  const int numbers = (e.imm[0].bits != 0) + (e.imm[1].bits != 0);
+  if (numbers != 0 && numbers != seen) return false;
+  if (e.disp.bits != 0 && e.disp.read(bytes) != static_cast<u64>(e.raw.op[e.memory].mem.disp.value)) return false;
+  if (e.disp.bits != 0 && e.insn.mem.disp != e.raw.op[e.memory].mem.disp.value) return false;
+  if (numbers > 0 && e.insn.imm != e.imm[0].read(bytes)) return false;
+  return numbers < 2 || e.insn.imm2 == e.imm[1].read(bytes);
+}
+
+void put_numbers(Entry& e, const u8* bytes) {
+  std::memcpy(e.insn.bytes.data() + e.bytes, bytes + e.bytes, e.length - e.bytes);
+  if (e.disp.bits != 0) {
+    const i64 value = static_cast<i64>(e.disp.read(bytes));
+    e.insn.mem.disp = value;
+    e.raw.op[e.memory].mem.disp.value = value;
+    e.raw.insn.raw.disp.value = value;
+  }
+  for (int n = 0; n < 2 && e.imm[n].bits != 0; n++) {
+    const u64 value = e.imm[n].read(bytes);
+    (n == 0 ? e.insn.imm : e.insn.imm2) = value;
+    e.raw.op[e.immediate[n]].imm.value.u = value;
+    e.raw.insn.raw.imm[n].value.u = value;
+  }
+}
+
+void copy_out(const Entry& e, Insn& out, Raw& raw) {
+  out = e.insn;
+  raw.insn = e.raw.insn;
+  std::memcpy(raw.op, e.raw.op, e.raw.insn.operand_count * sizeof raw.op[0]);
+}
+
+}  // namespace
+
+DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw) {
+  const unsigned form = size == CodeSize::bits64 && available >= kLongest ? form_bytes(bytes) : 0;
+  if (form == 0) return decode(bytes, available, size, vendor, out, raw);
+  static thread_local Memo memo;
+  u64 key = 0;
+  std::memcpy(&key, bytes, sizeof key);
+  key = key << (64 - 8 * form) >> (64 - 8 * form);
+  Entry* const e = memo.at(key, form);
+  if (e != nullptr && e->bytes == form && e->form == key && e->vendor == vendor) {
+    put_numbers(*e, bytes);
+    copy_out(*e, out, raw);
+    return DecodeStatus::ok;
+  }
+  if (e == nullptr) return decode(bytes, available, size, vendor, out, raw);
+  *e = Entry{};
+  const DecodeStatus status = decode(bytes, available, size, vendor, e->insn, e->raw);
+  if (status != DecodeStatus::ok) return status;
+  copy_out(*e, out, raw);
+  if (!fits(*e, bytes, form)) return status;
+  e->form = key;
+  e->bytes = static_cast<u8>(form);
+  e->vendor = vendor;
+  e->length = e->insn.length;
+  return status;
+}
+
+}  // namespace trapline::isa
