@@ -144,9 +144,8 @@ std::string ExecCommand::make_initrd(RunOptions& o) {
   const auto image = exec::open_plain_kernel(kernel->path);
   if (!image) return image.error();
   o.config.kernel_fd = *image;  // as the other: until the process ends
-  const std::vector<u8> archive = exec::make_initramfs(task_, kernel->modules);
   const int fd = ::memfd_create("initramfs", MFD_CLOEXEC);
-  if (fd < 0 || ::write(fd, archive.data(), archive.size()) != static_cast<ssize_t>(archive.size()))
+  if (fd < 0 || !exec::write_initramfs(fd, task_, kernel->modules))
     return fmt::format("exec: no memory for the VM's first files: {}", std::strerror(errno));
   o.config.initrd_fd = fd;  // until the process ends
   return {};

@@ -3,24 +3,30 @@
 #pragma once
 
 #include <span>
+#include <string>
 #include <string_view>
-#include <vector>
 
-#include "base/types.h"
+#include "exec/content.h"
 
 namespace trapline::exec {
 
 class Cpio {
  public:
+  // Into the empty file `fd`, which stays the caller's.
+  explicit Cpio(int fd) : fd_{fd} {}
   void directory(std::string_view path, u32 mode = 0755);
+  void file(std::string_view path, const Content& content, u32 mode = 0644);
   void file(std::string_view path, std::span<const u8> content, u32 mode = 0644);
-  // The archive, whole.
-  std::vector<u8> finish() &&;
+  // The archive is whole. False: something could not be written, errno says why.
+  bool finish();
 
  private:
-  void entry(std::string_view path, u32 mode, std::span<const u8> content);
+  void head(std::string_view path, u32 mode, u64 size);
+  void put(const void* bytes, u64 size);
   void pad();
-  std::vector<u8> bytes_;
+  int fd_;
+  u64 written_ = 0;
+  int error_ = 0;
   u32 inode_ = 0;
 };
 

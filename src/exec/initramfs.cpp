@@ -35,13 +35,13 @@ std::string describe(const Task& task, std::span<const Module> modules) {
 
 }  // namespace
 
-std::vector<u8> make_initramfs(const Task& task, std::span<const Module> modules) {
-  Cpio archive;
-  archive.file("init", {trapline_init_begin, trapline_init_end}, 0755);
-  for (const Module& m : modules) archive.file(m.name + ".ko", m.bytes);
+bool write_initramfs(int fd, const Task& task, std::span<const Module> modules) {
+  Cpio archive{fd};
+  archive.file("init", std::span<const u8>{trapline_init_begin, trapline_init_end}, 0755);
+  for (const Module& m : modules) archive.file(m.name + ".ko", m.content);
   const std::string text = describe(task, modules);
-  archive.file(agent::kConfigPath, {reinterpret_cast<const u8*>(text.data()), text.size()});
-  return std::move(archive).finish();
+  archive.file(agent::kConfigPath, std::span{reinterpret_cast<const u8*>(text.data()), text.size()});
+  return archive.finish();
 }
 
 }  // namespace trapline::exec

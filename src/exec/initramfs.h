@@ -34,7 +34,7 @@ struct Task {
   std::vector<std::string> environment, arguments;
 };
 
-// None of the strings holds a zero byte.
-std::vector<u8> make_initramfs(const Task& task, std::span<const Module> modules);
+// Into the empty file `fd`. None of the strings holds a zero byte. False: errno says why.
+bool write_initramfs(int fd, const Task& task, std::span<const Module> modules);
 
 }  // namespace trapline::exec

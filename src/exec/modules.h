@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "base/result.h"
-#include "base/types.h"
+#include "exec/content.h"
 
 namespace trapline::exec {
 
 struct Module {
   std::string name;
-  std::vector<u8> bytes;  // unpacked, without its signature
+  Content content;  // unpacked, without its signature
 };
 
 // `directory`: /lib/modules/VERSION, with modules.dep and modules.builtin as depmod(8) writes them. An error is one line
@@ -27,6 +27,7 @@ Result<std::vector<std::string>, std::string> load_order(std::string_view depend
                                                          std::span<const std::string_view> wanted);
 
 // Checking signatures takes a slow machine longer than all the rest of loading, and there is nobody here to convince.
-void strip_signature(std::vector<u8>& module);
+// The size without the signature, of a module that ends in `tail` and has `size` bytes.
+u64 unsigned_size(std::span<const u8> tail, u64 size);
 
 }  // namespace trapline::exec

@@ -86,8 +86,13 @@ Result<void, std::string> ShareProcess::start(const std::string& folder, bool re
         "--share {}: cannot start its process: {}: raise the limits of processes and open files (ulimit -u, -n)",
         folder, std::strerror(error))};
   pid_ = pid;
+  folder_ = folder;
+  return {};
+}
+
+Result<void, std::string> ShareProcess::await_ready() {
   while (link_->turn.load(std::memory_order_acquire) == ShareTurn::starting)
-    if (!wait()) return Err{fmt::format("--share {}: its process ended before it was ready", folder)};
+    if (!wait()) return Err{fmt::format("--share {}: its process ended before it was ready", folder_)};
   if (link_->turn == ShareTurn::refused) {
     char why[sizeof link_->why];
     std::memcpy(why, link_->why, sizeof why);

@@ -20,9 +20,10 @@ class ShareProcess final : public devices::virtio::MessageServer {
   ~ShareProcess() override;
   ShareProcess(const ShareProcess&) = delete;
 
-  // By a thread that lives as long as the process shall. Returns once the process is closed in. An error is one line
-  // that names the folder and the remedy.
+  // By a thread that lives as long as the process shall. An error is one line that names the folder and the remedy.
   Result<void, std::string> start(const std::string& folder, bool readonly);
+  // Once the process is closed in. Before the first request. Errors as above.
+  Result<void, std::string> await_ready();
 
   // -- By one thread at a time. Nothing of a reply is believed; it is cut short once let_go() has been called.
   std::span<u8> room() override { return {link_->request, channel::kShareMessage}; }
@@ -36,6 +37,7 @@ class ShareProcess final : public devices::virtio::MessageServer {
   bool wait();  // false: it is gone
   bool gone() const;
 
+  std::string folder_;
   channel::ShareLink* link_ = nullptr;
   channel::Patience patience_{0};
   std::atomic<bool> letting_go_{false};

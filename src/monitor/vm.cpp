@@ -79,6 +79,7 @@ class VmRun {
   int console_fd() const;
   int code_of_command(int code);
   void start_input();
+  Result<void, std::string> shares_ready();
   std::optional<std::chrono::seconds> pass_on(int signal);
   int run_machine();
   void lives();
@@ -243,7 +244,15 @@ void VmRun::lives() {
     resets_.started(steady_clock::now());
     if (auto on = power_on(); !on) return machine_->fail(ExitCode::host_refused, on.error());
     start_service();
-    if (first) start_input();
+    if (first) {
+      // They have come up beside the core.
+      if (auto ready = shares_ready(); !ready) {
+        machine_->fail(ExitCode::bad_input, ready.error());
+        stop_core();
+        return stop_service();
+      }
+      start_input();
+    }
     await_end();
     stop_core();
     update_perf_map();
@@ -252,6 +261,12 @@ void VmRun::lives() {
     collect_stats();
     if (config_.no_reboot || !starts_over()) return;
   }
+}
+
+Result<void, std::string> VmRun::shares_ready() {
+  for (const auto& share : attachments_.shares)
+    if (auto ready = share->await_ready(); !ready) return ready;
+  return {};
 }
 
 void VmRun::start_input() {
