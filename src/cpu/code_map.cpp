@@ -103,12 +103,14 @@ void CodeMap::Impl::answer(Member& m) {
 CodeMap::CodeMap(const GuestMemory& ram, std::atomic<u64>* lines) : impl_{std::make_unique<Impl>()} {
   impl_->frames = ram.frames();
   generation_ = reserve<std::atomic<u32>>(impl_->frames);
+  given_up_ = reserve<std::atomic<u32>>(impl_->frames);
   impl_->own_lines = lines == nullptr;
   lines_ = lines != nullptr ? lines : reserve<std::atomic<u64>>(impl_->frames);
 }
 
 CodeMap::~CodeMap() {
   munmap(generation_, impl_->frames * sizeof *generation_);
+  munmap(given_up_, impl_->frames * sizeof *given_up_);
   if (impl_->own_lines) munmap(lines_, impl_->frames * sizeof *lines_);
 }
 
@@ -196,6 +198,16 @@ bool CodeMap::written_in_frame(u64 frame, u64 lines) {
   tell_watchers(frame);
   TRACE(blocks, "code in frame {:#x} is overwritten", frame);
   return true;
+}
+
+void CodeMap::give_up(u64 frame) {
+  if (frame >= impl_->frames || lines_[frame].exchange(0, std::memory_order_acq_rel) == 0) return;
+  // Before the number moves: who sees the new one must see this too. If somebody else moves it in between, what was
+  // decoded is compared once more, which is no harm.
+  given_up_[frame].store(generation_[frame].load(std::memory_order_acquire) + 1, std::memory_order_release);
+  generation_[frame].fetch_add(1, std::memory_order_acq_rel);
+  tell_watchers(frame);
+  TRACE(blocks, "code in frame {:#x} is given up", frame);
 }
 
 void CodeMap::tell_watchers(u64 frame) {

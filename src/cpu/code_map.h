@@ -50,6 +50,11 @@ class CodeMap {
   // Bytes were written (call it after they were). True when they hit decoded code: the generation has moved. The range
   // may run on into the frames that follow.
   bool written(u64 frame, u32 offset, u64 length);
+  // The frame is about to be written to a good deal: what was decoded of it is not to be kept even where its bytes stay,
+  // and nothing of it is marked any more. Any thread.
+  void give_up(u64 frame);
+  // The generation since which that holds; generations before it are given up. 0: never.
+  u32 given_up(u64 frame) const { return given_up_[frame].load(std::memory_order_acquire); }
   // The vCPU thread answers attention::smp_request. Also called before a halted vCPU runs again.
   void serve(Vcpu& self);
   // Around sleeping (halt, channel waits): a parked vCPU is not waited for; unpark serves first.
@@ -72,6 +77,7 @@ class CodeMap {
   static constexpr u64 log_entry(u64 number, u64 frame) { return number << kFrameBits | frame; }
   std::atomic<u64> log_[kLog] = {};
   std::atomic<u32>* generation_;
+  std::atomic<u32>* given_up_;
   std::atomic<u64>* lines_;
   std::unique_ptr<Impl> impl_;
 };

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <cstring>
+
 #include "support/engines.h"
 #include "support/process.h"
 
@@ -48,6 +51,29 @@ TEST_P(Litmus, ShowsNothingForbidden) {
   EXPECT_NE(vm.output().find(fmt::format(" tests on {} CPUs", shape.cpus)), std::string::npos) << vm.output();
   for (const char* test : {"SB:", "IRIW:", "cmpxchg16b:", "ring:", "breakpoint-patching:", "copy-on-write:"})
     EXPECT_NE(vm.output().find(fmt::format("LITMUS {}", test)), std::string::npos) << test << "\n" << vm.output();
+}
+
+// Each stop of a cage costs tens of microseconds: a compiler's stores are not to be one each.
+TEST(CompilersInCages, FillAPageInFewStops) {
+  SKIP_UNLESS_OFFERED("patch");
+  Process::Options options;
+  options.environment = {"TRAPLINE_DEBUG=direct"};
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--engine", "patch", "--kernel",
+              fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE), "--initrd", LITMUS_INITRD, "--memory", "256M",
+              "--timeout", "120", "--stats", "--append",
+              "console=ttyS0 quiet trapline.litmus.seconds=2 trapline.litmus.only=compiler"},
+             options};
+  EXPECT_EQ(vm.wait_exit(seconds{120}), 0) << vm.output();
+  expect_clean(vm.output());
+  const auto number_behind = [&](const char* what) {
+    const auto at = vm.output().find(what);
+    return at == std::string::npos ? 0.0 : std::strtod(vm.output().c_str() + at + std::strlen(what), nullptr);
+  };
+  const double calls = number_behind("compiler: calls "), faults = number_behind("cages: page faults");
+  EXPECT_GT(calls, 0) << vm.output();
+  EXPECT_GT(faults, 0) << vm.output();
+  // Six stores a function: that many faults if each was one.
+  EXPECT_LT(faults, 2.5 * calls) << vm.output();
 }
 
 std::vector<Shape> all_shapes() {

@@ -41,10 +41,11 @@ void CodeCache::check_frame(u64 number, Frame& frame) {
   // Not by what a block has seen: one that crosses may have been looked at for its other frame.
   const u32 now = cpu_.code->generation(number).load(std::memory_order_acquire);
   if (now == frame.checked) return;
+  const bool given_up = static_cast<i32>(cpu_.code->given_up(number) - frame.checked) > 0;
   frame.checked = now;
   std::erase_if(list, [&](Block* b) {
     if (b->stale) return true;
-    if (mark(*b)) return false;
+    if (!given_up && mark(*b)) return false;
     invalidate(*b);
     return true;
   });

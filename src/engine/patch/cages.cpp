@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/code_map.h"
+
 namespace trapline::engine::patch {
 
 Cages::Cages(cpu::Vcpu& cpu, std::vector<std::unique_ptr<cage::Cage>> cages, const HostLacks& host,
@@ -78,6 +80,11 @@ void Cages::check_code() {
   for (const u64 frame : overwritten)
     if (frames_.forget_execute(frame))
       for (Slot& s : spaces_) s.space->drop_execute(frame);
+}
+
+void Cages::give_up(u64 gpa_page) {
+  cpu_.code->give_up(gpa_page / kPageSize);
+  check_code();
 }
 
 // -- TLB flushes

@@ -25,6 +25,9 @@ class Cages final : public cpu::TlbMirror {
   // Code that cages execute has been overwritten: takes it out of them.
   void check_code();
   bool rewritten(u64 gpa_page) const { return frames_.rewritten(gpa_page); }
+  bool holds_code(u64 gpa_page) const { return frames_.holds_code(gpa_page); }
+  // What was decoded of it goes, wherever: it may be written to.
+  void give_up(u64 gpa_page);
   std::size_t room() const { return spaces_.size() + free_.size(); }
 
   void flushed_all() override;

@@ -12,7 +12,10 @@ namespace trapline::engine::patch {
 
 namespace {
 
-constexpr u64 kSoon = 100'000'000;  // ticks, some 50 ms: between two rewrites
+constexpr u64 kShortLife = 800'000;        // ticks, some 0.4 ms
+constexpr u32 kOften = 4;                  // short lives in a row
+constexpr u64 kShortestRest = 20'000'000;  // some 10 ms; twice that after each further short life
+constexpr u32 kLongestRest = 4;            // doublings
 
 }  // namespace
 
@@ -37,21 +40,21 @@ void CodeFrames::release(const Verdict& verdict) {
   if (verdict.copy != kNone) returned_.push_back(verdict.copy);
 }
 
-void CodeFrames::note_rewrite(u64 frame) {
+void CodeFrames::note_rewrite(u64 frame, const Verdict& verdict) {
   constexpr std::size_t kMost = 4096;
   if (rewrites_.size() >= kMost) rewrites_.clear();
   Rewrites& r = rewrites_[frame];
-  const u64 now = __rdtsc();
-  r.count = now - r.last < kSoon ? r.count + 1 : 1;
-  r.last = now;
+  r.last = __rdtsc();
+  r.short_lives = r.last - verdict.since < kShortLife ? r.short_lives + 1 : 0;
 }
 
-// Trampolines on the stack, buffers that a compiler fills while it runs from them. Nothing of such a frame is marked, so
-// that writing is free; the interpreter executes what is there.
+// Trampolines on the stack, code that a program changes each time before it runs it. Nothing of such a frame is marked,
+// so that writing is free; the interpreter executes what is there.
 bool CodeFrames::restless(u64 frame) {
-  constexpr u32 kOften = 4;
   const auto found = rewrites_.find(frame);
-  return found != rewrites_.end() && found->second.count >= kOften && __rdtsc() - found->second.last < 4 * kSoon;
+  if (found == rewrites_.end() || found->second.short_lives < kOften) return false;
+  const u64 rest = kShortestRest << std::min(found->second.short_lives - kOften, kLongestRest);
+  return __rdtsc() - found->second.last < rest;
 }
 
 bool CodeFrames::admits(u64 gpa_page) {
@@ -70,6 +73,7 @@ bool CodeFrames::admits(u64 gpa_page) {
   verdict.sites = std::move(scan.sites);
   verdict.runs = !scan.refused && (verdict.sites.empty() || patch(gpa_page, verdict));
   TRACE(cages, "frame {:#x}: {}, {} patches", gpa_page, verdict.runs ? "runs" : "is refused", verdict.sites.size());
+  verdict.since = __rdtsc();
   return known_.emplace(frame, std::move(verdict)).first->second.runs;
 }
 
@@ -99,8 +103,8 @@ const std::vector<u64>& CodeFrames::overwritten() {
       const auto known = known_.find(frame);
       if (known == known_.end()) continue;
       release(known->second);
+      note_rewrite(frame, known->second);
       known_.erase(known);
-      note_rewrite(frame);
       changed_.push_back(frame * kPageSize);
     }
   } else {
@@ -108,7 +112,7 @@ const std::vector<u64>& CodeFrames::overwritten() {
       if (entry.second.generation == cpu_.code->generation(entry.first).load(std::memory_order_acquire)) return false;
       release(entry.second);
       changed_.push_back(entry.first * kPageSize);
-      note_rewrite(entry.first);
+      note_rewrite(entry.first, entry.second);
       return true;
     });
   }

@@ -44,17 +44,18 @@ class CodeFrames {
   }
   struct Verdict {
     u32 generation = 0;
+    u64 since = 0;  // TSC
     bool runs = false;
     u32 copy = kNone;
     std::vector<u16> sites = {};
   };
   static constexpr u32 kNone = ~0u;
-  // Written and executed in turn: each turn costs faults on both sides.
+  // Written and executed in turn: each turn costs faults on both sides, and flushes.
   struct Rewrites {
-    u32 count = 0;
-    u64 last = 0;  // TSC
+    u32 short_lives = 0;  // in a row: it was overwritten before it had run for as long as that costs
+    u64 last = 0;         // TSC
   };
-  void note_rewrite(u64 frame);
+  void note_rewrite(u64 frame, const Verdict& verdict);
   bool restless(u64 frame);
   bool patch(u64 gpa_page, Verdict& verdict);
   void release(const Verdict& verdict);

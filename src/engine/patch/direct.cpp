@@ -11,6 +11,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
+#include "cpu/mmu_internal.h"
 #include "engine/patch/vectors.h"
 
 namespace trapline::engine::patch {
@@ -280,6 +281,18 @@ Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& sto
   return cpu::debug_trap(cpu_, cpu::dr6::bs) == cpu::Outcome::stop ? ExitReason::stop : ExitReason::boundary;
 }
 
+// A page that holds code is written to one instruction at a time. A compiler that fills its buffer beside what it has
+// made before would stay here for ever: at the second write in a row the page is one of data, until it is executed
+// again. True: this write is the interpreter's.
+bool Direct::writes_code(u64 linear) {
+  const UserPage page = UserRegion{cpu_, root(), linear}.page(linear / kPageSize % 512);
+  if (!page.present || !page.writable || !cpu::is_plain_ram(cpu_, page.gpa) || !cages_.holds_code(page.gpa))
+    return false;
+  if (std::exchange(written_code_, page.gpa) != page.gpa) return true;
+  cages_.give_up(page.gpa);
+  return false;
+}
+
 Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop) {
   using Want = AddressSpace::Want;
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
@@ -287,8 +300,11 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
                                                         : Want::read;
   cages_.check_code();
   // What is fetched after it was overwritten is no measure of how much code there is.
-  if (want == Want::fetch)
-    stay_.fetches += !cages_.rewritten(UserRegion{cpu_, root(), stop.cr2}.page(stop.cr2 / kPageSize % 512).gpa);
+  if (want == Want::fetch) {
+    const u64 frame = UserRegion{cpu_, root(), stop.cr2}.page(stop.cr2 / kPageSize % 512).gpa;
+    stay_.fetches += !cages_.rewritten(frame);
+    if (frame == written_code_) written_code_ = ~u64{0};
+  }
   const cpu::AlignmentUnchecked unchecked{cpu_};
   const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
                                            : cpu::probe(cpu_, cpu::Seg::ds, stop.cr2, 1,
@@ -311,6 +327,7 @@ Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Sto
   }
   if (space.cage().dead()) return died();
   if (want == Want::read && space.put_off(cpu_, stop.cr2)) return leave(space, ExitReason::one);
+  if (want == Want::write && writes_code(stop.cr2)) return space.cage().dead() ? died() : leave(space, ExitReason::one);
   if (!space.map_around(cpu_, stop.cr2, want)) return leave(space, ExitReason::one);
   return space.cage().dead() ? died() : ExitReason::nothing;
 }

@@ -37,6 +37,7 @@ class Direct {
   ExitReason serve_call(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_trap(AddressSpace& space, const cage::Stop& stop);
   bool passed_filter(const cage::Stop& stop);
+  bool writes_code(u64 linear);
   u8 guest_byte(u64 linear) const;
 
   cpu::Vcpu& cpu_;
@@ -49,7 +50,8 @@ class Direct {
   int why_ = 0;
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
-  unsigned singles_ = 0;  // instructions of refused pages, one by one, since the last stretch in a cage
+  u64 written_code_ = ~u64{0};  // the frame of the last write to one with code
+  unsigned singles_ = 0;        // instructions of refused pages, one by one, since the last stretch in a cage
   struct {
     u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated
   } translated_;

@@ -20,11 +20,12 @@ namespace patch {
 
 namespace {
 
-HostLacks host_lacks(isa::Vendor vendor) {
+HostLacks host_lacks(const cpu::Vcpu& cpu) {
   u32 low, high;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   HostLacks host;
-  host.vendor = vendor;
+  host.vendor = cpu.vendor();
+  host.aux_offered = !cpu.cpuid || cpu.cpuid->has(cpu::Feature::rdtscp) || cpu.cpuid->has(cpu::Feature::rdpid);
   host.xcr0_same = low == host_components() && high == 0;
   return host;
 }
@@ -42,7 +43,7 @@ class Patch final : public interpret::Accelerator, translate::UserGate {
         translator_{std::move(translator)},
         cages_{cpu,
                share.pool->share(share.part, share.parts),
-               host_lacks(cpu.vendor()),
+               host_lacks(cpu),
                share.pool->copies(share.part, share.parts),
                share.pool->copies_offset(share.part, share.parts),
                share.most_mappings},

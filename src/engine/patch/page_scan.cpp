@@ -4,18 +4,20 @@
 #include <array>
 #include <cstring>
 
-#include "isa/insn.h"
+#include "isa/decode_memo.h"
 
 namespace trapline::engine::patch {
 
 namespace {
 
 // `hints`: shows the host too, but its bytes are small numbers, which data and operands are full of, and programs have
-// no use for it: where it is not certain to be an instruction it is taken for none.
+// no use for it: where it is not certain to be an instruction it is taken for none. So is what CPUID does not offer:
+// the kernel's vDSO has it among the alternatives to its own code, which nobody runs.
 enum class Finding : u8 { nothing, hints, reveals, harms };
 
 // Of the bytes behind 0F; `left` of them are there. SDM Vol. 2, APM Vol. 3.
-Finding look(const u8* at, std::size_t left) {
+Finding look(const u8* at, std::size_t left, bool aux_offered) {
+  const Finding shows_aux = aux_offered ? Finding::reveals : Finding::hints;
   if (left == 0) return Finding::nothing;
   switch (at[0]) {
     case 0x00:  // SLDT, STR, VERR, VERW
@@ -28,7 +30,7 @@ Finding look(const u8* at, std::size_t left) {
     case 0x38:  // ENQCMD, ENQCMDS
       return left >= 2 && at[1] == 0xf8 ? Finding::harms : Finding::nothing;
     case 0xc7:  // RDPID is F3 0F C7 /7 with a register; without F3 it is RDSEED
-      return left >= 2 && at[1] >= 0xf8 ? Finding::reveals : Finding::nothing;
+      return left >= 2 && at[1] >= 0xf8 ? shows_aux : Finding::nothing;
     case 0x01:
       break;
     default:
@@ -46,8 +48,9 @@ Finding look(const u8* at, std::size_t left) {
       return Finding::harms;
     case 0xd0:  // XGETBV
     case 0xee:  // RDPKRU
-    case 0xf9:  // RDTSCP
       return Finding::reveals;
+    case 0xf9:  // RDTSCP
+      return shows_aux;
     default:  // SGDT, SIDT with memory; SMSW
       return ((at[1] >> 3 & 7) <= 1 && at[1] < 0xc0) || (at[1] >> 3 & 7) == 4 ? Finding::hints : Finding::nothing;
   }
@@ -80,7 +83,8 @@ bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
 using Page = std::span<const u8, kPageSize>;
 
 bool decode(Page page, u32 at, const HostLacks& host, isa::Insn& insn) {
-  return isa::decode(page.data() + at, kPageSize - at, isa::CodeSize::bits64, host.vendor, insn) ==
+  isa::Raw raw;
+  return isa::decode_often(page.data() + at, kPageSize - at, isa::CodeSize::bits64, host.vendor, insn, raw) ==
          isa::DecodeStatus::ok;
 }
 
@@ -205,7 +209,7 @@ PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host) {
   const u8 *const begin = page.data(), *const end = begin + kPageSize;
   for (const u8* at = begin; (at = static_cast<const u8*>(std::memchr(at, 0x0f, static_cast<std::size_t>(end - at))));
        at++) {
-    const Finding finding = look(at + 1, static_cast<std::size_t>(end - at - 1));
+    const Finding finding = look(at + 1, static_cast<std::size_t>(end - at - 1), host.aux_offered);
     if (finding == Finding::harms) {
       scan.refused = true;
       return scan;
@@ -225,7 +229,7 @@ PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host) {
 
 bool border_runs(std::span<const u8> bytes) {
   for (std::size_t i = 0; i < bytes.size(); i++)
-    if (bytes[i] == 0x0f && look(bytes.data() + i + 1, bytes.size() - i - 1) == Finding::harms) return false;
+    if (bytes[i] == 0x0f && look(bytes.data() + i + 1, bytes.size() - i - 1, true) == Finding::harms) return false;
   return true;
 }
 

@@ -250,10 +250,37 @@ static void publishing(double seconds) {
   unmap_code();
 }
 
+// A just-in-time compiler: it fills a page byte by byte, and runs from it in between.
+static void compile_body(unsigned thread) {
+  enum { functions = 64, first = 16 };
+  uint8_t* const base = code;
+  for (uint32_t n = 1; time_left(); n++) {
+    for (uint32_t k = first; k < functions; k++) {
+      uint32_t value = n * 2654435761u + k;
+      uint8_t bytes[6] = {0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24), 0xc3};
+      for (unsigned i = 0; i < sizeof bytes; i++) PLAIN_STORE(base[k * 64 + i], bytes[i]);
+      if (k % 16 == 0) wrong[thread] += ((Function)(code + k * 64))() != value;
+    }
+    serialize();
+    for (uint32_t k = first; k < functions; k++)
+      wrong[thread] += ((Function)(code + k * 64))() != n * 2654435761u + k;
+    calls[thread] += functions - first;
+  }
+}
+
+static void compiler(double seconds) {
+  (void)seconds;
+  map_code();
+  on_threads(1, compile_body);
+  sums("calls");
+  unmap_code();
+}
+
 const Test code_tests[] = {{"own-code", own_code},
                            {"next-instruction", next_instruction},
                            {"aliased-code", alias_code},
                            {"handshake", handshake},
                            {"breakpoint-patching", breakpoints},
                            {"published-code", publishing},
+                           {"compiler", compiler},
                            {0}};

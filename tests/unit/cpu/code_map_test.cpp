@@ -46,6 +46,25 @@ TEST(CodeMap, TellsWhichFramesWereOverwritten) {
   EXPECT_FALSE(vm.code.overwritten(before, vm.code.epoch(), frames)) << "too many to be told apart";
 }
 
+TEST(CodeMap, AFrameThatIsGivenUpIsNotWatchedAndSaysSo) {
+  BareVm vm;
+  vm.code.watch();
+  const u64 before = vm.code.epoch();
+  vm.code.give_up(kFrame);  // without code: nothing has happened
+  EXPECT_EQ(vm.code.epoch(), before);
+  EXPECT_EQ(vm.code.given_up(kFrame), 0u);
+  const u32 decoded = vm.code.mark_and_number(vm.cpu, kFrame, 128, 16);
+  vm.code.give_up(kFrame);
+  EXPECT_FALSE(vm.code.has_code(kFrame));
+  EXPECT_GT(vm.code.given_up(kFrame), decoded);
+  std::vector<u64> frames;
+  EXPECT_TRUE(vm.code.overwritten(before, vm.code.epoch(), frames));
+  EXPECT_EQ(frames, std::vector<u64>{kFrame});
+  // What is decoded from then on is kept again.
+  EXPECT_LE(vm.code.given_up(kFrame), vm.code.mark_and_number(vm.cpu, kFrame, 128, 16));
+  vm.code.give_up(vm.ram.frames());
+}
+
 TEST(CodeMap, RangesRunOverFramesAndStopAtTheEndOfRam) {
   BareVm vm;
   vm.code.mark(vm.cpu, kFrame + 2, 0, 1);

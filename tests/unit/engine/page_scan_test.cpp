@@ -95,6 +95,19 @@ TEST(PageScan, CpuidThatMayBeDataRefusesThePage) {
   EXPECT_THAT(s.sites, IsEmpty());
 }
 
+// The vDSO has the alternatives to its clock beside its code, one behind the other.
+TEST(PageScan, WhatCpuidDoesNotOfferRefusesNoPage) {
+  std::array<u8, kPageSize> page{};
+  const u8 alternatives[] = {0x0f, 0x31, 0x0f, 0x01, 0xf9, 0x0f, 0x31, 0x0f, 0x01, 0xf9, 0xf3, 0x0f, 0xc7, 0xf8};
+  std::copy(std::begin(alternatives), std::end(alternatives), page.begin() + 0xd44);
+  EXPECT_TRUE(scan_page(page, {}).refused);
+  const PageScan s = scan_page(page, {.aux_offered = false});
+  EXPECT_FALSE(s.refused);
+  EXPECT_THAT(s.sites, IsEmpty());
+  EXPECT_THAT(scan(200, {0x0f, 0x01, 0xf9}, {.aux_offered = false}).sites,
+              ElementsAre(200));  // certain: a trap all the same
+}
+
 TEST(PageScan, WhatReachesTheHostsHypervisorIsRefusedAtEveryOffset) {
   EXPECT_TRUE(scan(4093, {0x0f, 0x01, 0xc1}).refused);                          // vmcall
   EXPECT_TRUE(scan(7, {0x0f, 0x01, 0xd9}).refused);                             // vmmcall

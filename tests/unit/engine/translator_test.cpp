@@ -37,6 +37,27 @@ TEST(Translator, RecordsOfTinyBlocksAreBounded) {
   EXPECT_GT(translated[1], kBytes / 4) << "they were not forgotten";
 }
 
+// Bytes that are the same keep their translation, unless their page is given up.
+TEST(Translator, AFrameThatIsGivenUpIsTranslatedAnew) {
+  SKIP_UNLESS_OFFERED("translate");
+  InterpretVm vm{Start::long64};
+  vm.put(vm.kCode, {0xFF, 0xC0, 0xF4});  // INC EAX; HLT
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+  const auto translated_by = [&](auto change) {
+    change();
+    const u64 before = vm.cpu.count.blocks_translated;
+    vm.cpu.activity = cpu::Activity::running;
+    vm.cpu.rip = vm.kCode;
+    EXPECT_EQ(vm.run(10), Exit::halted);
+    return vm.cpu.count.blocks_translated - before;
+  };
+  EXPECT_EQ(translated_by([] {}), 1u);
+  const u64 frame = vm.kCode / kPageSize;
+  EXPECT_EQ(translated_by([&] { vm.cpu.code->written(frame, vm.kCode % kPageSize, 1); }), 0u);
+  EXPECT_EQ(translated_by([&] { vm.cpu.code->give_up(frame); }), 1u);
+  EXPECT_EQ(vm.cpu.gpr[isa::rax], 3u);
+}
+
 // Zydis has mnemonics for them that every CPU has, in another encoding.
 TEST(Translator, EncodingsOfExtensionsThatAreGoneAreUndefined) {
   const std::initializer_list<int> all[] = {
