@@ -99,7 +99,8 @@ struct Number {
 
 constexpr u8 kNone = 0xff;
 
-struct Entry {
+// What every look-up reads is in two cache lines.
+struct alignas(64) Entry {
   u64 form = 0;
   u8 bytes = 0;  // of it; 0: the entry is empty
   Vendor vendor = Vendor::intel;
@@ -108,23 +109,6 @@ struct Entry {
   Number disp, imm[2];
   Insn insn;
   Raw raw;
-};
-
-class Memo {
- public:
-  Memo() : entries_{static_cast<Entry*>(map_huge(kBytes))} {}
-  ~Memo() {
-    if (entries_) ::munmap(entries_, kBytes);
-  }
-  Memo(const Memo&) = delete;
-  Entry* at(u64 form, unsigned bytes) const {
-    return entries_ ? &entries_[(form ^ bytes) * 0x9e3779b97f4a7c15 >> (64 - kBits)] : nullptr;
-  }
-
- private:
-  static constexpr unsigned kBits = 12;
-  static constexpr u64 kBytes = ((sizeof(Entry) << kBits) + kHugePage - 1) & ~(kHugePage - 1);
-  Entry* entries_;
 };
 
 // Do the numbers stand where and as the decoded forms say? Then only they differ in what else has this form.
@@ -170,53 +154,94 @@ bool fits(Entry& e, const u8* bytes, unsigned form) {
   return numbers < 2 || e.insn.imm2 == e.imm[1].read(bytes);
 }
 
+// Into the Insn alone.
 void put_numbers(Entry& e, const u8* bytes) {
   std::memcpy(e.insn.bytes.data() + e.bytes, bytes + e.bytes, e.length - e.bytes);
-  if (e.disp.bits != 0) {
-    const i64 value = static_cast<i64>(e.disp.read(bytes));
-    e.insn.mem.disp = value;
-    e.raw.op[e.memory].mem.disp.value = value;
-    e.raw.insn.raw.disp.value = value;
-  }
-  for (int n = 0; n < 2 && e.imm[n].bits != 0; n++) {
-    const u64 value = e.imm[n].read(bytes);
-    (n == 0 ? e.insn.imm : e.insn.imm2) = value;
-    e.raw.op[e.immediate[n]].imm.value.u = value;
-    e.raw.insn.raw.imm[n].value.u = value;
-  }
+  if (e.disp.bits != 0) e.insn.mem.disp = static_cast<i64>(e.disp.read(bytes));
+  if (e.imm[0].bits != 0) e.insn.imm = e.imm[0].read(bytes);
+  if (e.imm[1].bits != 0) e.insn.imm2 = e.imm[1].read(bytes);
 }
 
-void copy_out(const Entry& e, Insn& out, Raw& raw) {
-  out = e.insn;
+void copy_raw(const Entry& e, Raw& raw) {
   raw.insn = e.raw.insn;
   std::memcpy(raw.op, e.raw.op, e.raw.insn.operand_count * sizeof raw.op[0]);
+  if (e.disp.bits != 0) raw.op[e.memory].mem.disp.value = raw.insn.raw.disp.value = e.insn.mem.disp;
+  for (int n = 0; n < 2 && e.imm[n].bits != 0; n++)
+    raw.op[e.immediate[n]].imm.value.u = raw.insn.raw.imm[n].value.u = n == 0 ? e.insn.imm : e.insn.imm2;
+}
+
+class Memo {
+ public:
+  Memo() : entries_{static_cast<Entry*>(map_huge(kBytes))} {}
+  ~Memo() {
+    if (entries_) ::munmap(entries_, kBytes);
+  }
+  Memo(const Memo&) = delete;
+
+  // The entry that has the instruction, numbers and all; null: `out` and `raw` have it, or `status` says why not.
+  const Entry* find(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw,
+                    DecodeStatus& status);
+  Raw& room() { return room_; }
+
+ private:
+  static constexpr unsigned kBits = 12;
+  static constexpr u64 kBytes = ((sizeof(Entry) << kBits) + kHugePage - 1) & ~(kHugePage - 1);
+  Entry& at(u64 form, unsigned bytes) { return entries_[(form ^ bytes) * 0x9e3779b97f4a7c15 >> (64 - kBits)]; }
+  Entry* entries_;
+  Raw room_;
+};
+
+const Entry* Memo::find(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw,
+                        DecodeStatus& status) {
+  const unsigned form = size == CodeSize::bits64 && available >= kLongest && entries_ ? form_bytes(bytes) : 0;
+  if (form == 0) {
+    status = decode(bytes, available, size, vendor, out, raw);
+    return nullptr;
+  }
+  u64 key = 0;
+  std::memcpy(&key, bytes, sizeof key);
+  key = key << (64 - 8 * form) >> (64 - 8 * form);
+  Entry& e = at(key, form);
+  if (e.bytes == form && e.form == key && e.vendor == vendor) {
+    put_numbers(e, bytes);
+    return &e;
+  }
+  status = decode(bytes, available, size, vendor, out, raw);
+  if (status != DecodeStatus::ok) return nullptr;
+  e = Entry{};
+  e.insn = out;
+  e.raw = raw;
+  if (!fits(e, bytes, form)) return nullptr;
+  e.form = key;
+  e.bytes = static_cast<u8>(form);
+  e.vendor = vendor;
+  e.length = out.length;
+  return &e;
+}
+
+Memo& memo() {
+  static thread_local Memo memo;
+  return memo;
 }
 
 }  // namespace
 
 DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw) {
-  const unsigned form = size == CodeSize::bits64 && available >= kLongest ? form_bytes(bytes) : 0;
-  if (form == 0) return decode(bytes, available, size, vendor, out, raw);
-  static thread_local Memo memo;
-  u64 key = 0;
-  std::memcpy(&key, bytes, sizeof key);
-  key = key << (64 - 8 * form) >> (64 - 8 * form);
-  Entry* const e = memo.at(key, form);
-  if (e != nullptr && e->bytes == form && e->form == key && e->vendor == vendor) {
-    put_numbers(*e, bytes);
-    copy_out(*e, out, raw);
-    return DecodeStatus::ok;
+  DecodeStatus status = DecodeStatus::ok;
+  if (const Entry* e = memo().find(bytes, available, size, vendor, out, raw, status)) {
+    out = e->insn;
+    copy_raw(*e, raw);
   }
-  if (e == nullptr) return decode(bytes, available, size, vendor, out, raw);
-  *e = Entry{};
-  const DecodeStatus status = decode(bytes, available, size, vendor, e->insn, e->raw);
-  if (status != DecodeStatus::ok) return status;
-  copy_out(*e, out, raw);
-  if (!fits(*e, bytes, form)) return status;
-  e->form = key;
-  e->bytes = static_cast<u8>(form);
-  e->vendor = vendor;
-  e->length = e->insn.length;
+  return status;
+}
+
+DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out,
+                          const Raw*& form) {
+  DecodeStatus status = DecodeStatus::ok;
+  Memo& m = memo();
+  const Entry* const e = m.find(bytes, available, size, vendor, out, m.room(), status);
+  if (e != nullptr) out = e->insn;
+  form = e != nullptr ? &e->raw : status == DecodeStatus::ok ? &m.room() : nullptr;
   return status;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "cpu/debug_port.h"
@@ -161,6 +162,14 @@ Builder::Step Builder::add_branch(const Source& source, const Insn& insn, Handle
   return Step::end;
 }
 
+// With the numbers.
+const isa::Raw& Builder::whole(const Insn& insn) {
+  Insn same;
+  const auto status = isa::decode_often(insn.bytes.data(), insn.bytes.size(), insn.code_size, insn.vendor, same, raw_);
+  INVARIANT(status == isa::DecodeStatus::ok, "an instruction that was decoded is none");
+  return raw_;
+}
+
 // What the plain handlers do not know: semantics, vector instructions, complex ones; else #UD.
 Builder::Step Builder::add_called(Vcpu& cpu, const Insn& insn) {
   if (const cpu::Semantic s = find_complex(cpu, insn)) {
@@ -168,7 +177,7 @@ Builder::Step Builder::add_called(Vcpu& cpu, const Insn& insn) {
   }
   if (const cpu::Semantic s = cpu::find_fpu_semantic(insn)) return add_semantic(insn, s, false);
   VectorOp vector;
-  switch (vector_.prepare(cpu, insn, raw_, vector)) {
+  switch (vector_.prepare(cpu, insn, whole(insn), vector)) {
     case Prepared::yes: {
       append(run_vector, insn);
       Piece piece;
@@ -193,7 +202,7 @@ void Builder::try_fuse(const Source& source, const Insn& jcc, bool cross) {
 
 Builder::Step Builder::add(Vcpu& cpu, const Source& source, const Insn& insn) {
   mnemonic_ = static_cast<u16>(insn.mnemonic);
-  if (isa::never_offered(raw_)) return add_failing(insn, undefined);
+  if (isa::never_offered(*form_)) return add_failing(insn, undefined);
   if (const cpu::Semantic s = cpu::find_semantic(insn)) return add_semantic(insn, s, !block_goes_on(insn));
   const u64 next = at_ + insn.length;
   const u64 target = next + insn.imm;
@@ -229,7 +238,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
   if (at_ >= available_ || add_breakpoint(cpu, source)) return Step::before;
   Insn insn;
   const isa::DecodeStatus status =
-      isa::decode_often(code_ + at_, available_ - at_, code_size(source.key), cpu.vendor(), insn, raw_);
+      isa::decode_often(code_ + at_, available_ - at_, code_size(source.key), cpu.vendor(), insn, form_);
   if (status == isa::DecodeStatus::truncated) return count_ ? Step::before : add_crossing(cpu, source);
   if (status != isa::DecodeStatus::ok) {
     if (count_) return Step::before;
@@ -267,7 +276,8 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
   gpa2_ = second->gpa;
   std::memcpy(code_ + available_, cpu.ram->host(Gpa{gpa2_}), 15);
   Insn insn;
-  const isa::DecodeStatus status = isa::decode(code_, available_ + 15, code_size(source.key), cpu.vendor(), insn, raw_);
+  const isa::DecodeStatus status =
+      isa::decode_often(code_, available_ + 15, code_size(source.key), cpu.vendor(), insn, form_);
   if (status != isa::DecodeStatus::ok) {
     insn = Insn{};
     insn.length = 15;

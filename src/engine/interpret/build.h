@@ -46,6 +46,7 @@ class Builder {
   Step add_semantic(const Insn& insn, cpu::Semantic semantic, bool ends);
   Step add_failing(const Insn& insn, cpu::Semantic semantic);
   bool add_plain(const Source& source, const Insn& insn);
+  const isa::Raw& whole(const Insn& insn);
   bool add_breakpoint(Vcpu& cpu, const Source& source);
   void try_fuse(const Source& source, const Insn& jcc, bool cross);
   bool in_code_segment(Vcpu& cpu, const Source& source, unsigned length);
@@ -58,7 +59,8 @@ class Builder {
 
   BlockCache& cache_;
   VectorUnit& vector_;
-  isa::Raw raw_;  // of the last decoded instruction
+  const isa::Raw* form_ = nullptr;  // of the last decoded instruction
+  isa::Raw raw_;                    // whole()'s
   // Of the block under way:
   std::vector<Op> ops_;
   std::vector<Piece> pieces_;
