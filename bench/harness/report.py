@@ -2,7 +2,7 @@
 import dataclasses
 import json
 
-from . import catalog, cliffs, figures
+from . import catalog, cliffs, commands, figures
 
 
 def duration(seconds):
@@ -104,6 +104,8 @@ def text(run):
         rows = group_table(measured, group, limit)
         if rows:
             out += [group.title, *("  " + line for line in align(rows)), ""]
+    if "commands" in run:
+        out += commands.lines(run["commands"], align)
     if "cliffs" in run:
         out += cliffs.lines(run["cliffs"], align)
     others = other_figures(measured, limit)
@@ -130,6 +132,8 @@ def text(run):
 def as_json(run):
     plain = dict(run)
     plain["measured"] = {s: {w: [r and dataclasses.asdict(r) for r in results] for w, results in ws.items()} for s, ws in run["measured"].items()}
+    if "commands" in run:
+        plain["commands"] = run["commands"].seconds
     if "cliffs" in run:
         plain["cliffs"] = run["cliffs"].best
     limit = run["options"]["limit"]
