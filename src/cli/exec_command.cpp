@@ -25,10 +25,11 @@ constexpr const char* kPassedOn[] = {"PATH", "HOME", "USER", "LOGNAME",   "SHELL
                                      "LANG", "TERM", "TZ",   "COLORTERM", "NO_COLOR"};
 
 // The kernel says nothing unless it dies, tests nothing (rodata=off: a walk through all page tables, a quarter of the
-// instructions of a boot), and waits for no hardware that is not there.
+// instructions of a boot), waits for no hardware that is not there, and puts programs where they were the last time, so
+// that what has been translated of them is found where it is.
 constexpr const char* kCommandLine =
     "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 mitigations=off "
-    "random.trust_cpu=on 8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off";
+    "random.trust_cpu=on 8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off norandmaps";
 
 std::string real_path(const std::string& path) {
   char resolved[PATH_MAX];
