@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/trace.h"
-#include "boot/acpi/tables.h"
+#include "boot/acpi_area.h"
 #include "boot/firmware.h"
 #include "boot/loader.h"
 #include "boot/mp_table.h"

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "boot/acpi/tables.h"
+#include "boot/acpi_area.h"
 #include "devices/board_map.h"
 
 namespace trapline::boot::loader {

@@ -4,7 +4,7 @@
 #include <map>
 
 #include "base/invariant.h"
-#include "boot/acpi/tables.h"
+#include "boot/acpi_area.h"
 
 using namespace trapline;
 

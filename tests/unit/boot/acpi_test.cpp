@@ -1,4 +1,4 @@
-#include "boot/acpi/tables.h"
+#include "boot/acpi_area.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "boot/acpi/aml.h"
+#include "acpi/aml.h"
 #include "devices/board_map.h"
 
 namespace trapline::boot {
@@ -150,36 +150,37 @@ TEST_F(AcpiTest, DsdtIsASleepPackageAndOneScope) {
 }
 
 TEST(AmlTest, Integers) {
-  EXPECT_EQ(aml::integer(0), (aml::Bytes{0x00}));
-  EXPECT_EQ(aml::integer(1), (aml::Bytes{0x01}));
-  EXPECT_EQ(aml::integer(0x80), (aml::Bytes{0x0a, 0x80}));
-  EXPECT_EQ(aml::integer(0x1234), (aml::Bytes{0x0b, 0x34, 0x12}));
-  EXPECT_EQ(aml::integer(0x12345678), (aml::Bytes{0x0c, 0x78, 0x56, 0x34, 0x12}));
-  EXPECT_EQ(aml::integer(u64{1} << 32).size(), 9u);
+  EXPECT_EQ(acpi::aml::integer(0), (acpi::aml::Bytes{0x00}));
+  EXPECT_EQ(acpi::aml::integer(1), (acpi::aml::Bytes{0x01}));
+  EXPECT_EQ(acpi::aml::integer(0x80), (acpi::aml::Bytes{0x0a, 0x80}));
+  EXPECT_EQ(acpi::aml::integer(0x1234), (acpi::aml::Bytes{0x0b, 0x34, 0x12}));
+  EXPECT_EQ(acpi::aml::integer(0x12345678), (acpi::aml::Bytes{0x0c, 0x78, 0x56, 0x34, 0x12}));
+  EXPECT_EQ(acpi::aml::integer(u64{1} << 32).size(), 9u);
 }
 
 TEST(AmlTest, NamesAndIds) {
-  EXPECT_EQ(aml::name("_S5", {}), (aml::Bytes{0x08, '_', 'S', '5', '_'}));
-  EXPECT_EQ(aml::name("\\_SB.A", {}), (aml::Bytes{0x08, '\\', 0x2e, '_', 'S', 'B', '_', 'A', '_', '_', '_'}));
-  EXPECT_EQ(aml::eisa_id("PNP0A03"), (aml::Bytes{0x0c, 0x41, 0xd0, 0x0a, 0x03}));
+  EXPECT_EQ(acpi::aml::name("_S5", {}), (acpi::aml::Bytes{0x08, '_', 'S', '5', '_'}));
+  EXPECT_EQ(acpi::aml::name("\\_SB.A", {}),
+            (acpi::aml::Bytes{0x08, '\\', 0x2e, '_', 'S', 'B', '_', 'A', '_', '_', '_'}));
+  EXPECT_EQ(acpi::aml::eisa_id("PNP0A03"), (acpi::aml::Bytes{0x0c, 0x41, 0xd0, 0x0a, 0x03}));
 }
 
 TEST(AmlTest, PackageLengthsCountThemselves) {
-  EXPECT_EQ(aml::package({}), (aml::Bytes{0x12, 0x02, 0x00}));
-  const aml::Bytes small = aml::scope("ABCD", aml::Bytes(58, 0xa3));
+  EXPECT_EQ(acpi::aml::package({}), (acpi::aml::Bytes{0x12, 0x02, 0x00}));
+  const acpi::aml::Bytes small = acpi::aml::scope("ABCD", acpi::aml::Bytes(58, 0xa3));
   EXPECT_EQ(small[1], 0x3f);
-  const aml::Bytes large = aml::scope("ABCD", aml::Bytes(59, 0xa3));
+  const acpi::aml::Bytes large = acpi::aml::scope("ABCD", acpi::aml::Bytes(59, 0xa3));
   EXPECT_EQ(large[1], 0x41);
   EXPECT_EQ(large[2], 0x04);  // 0x41 bytes
-  const aml::Bytes huge = aml::scope("ABCD", aml::Bytes(0x1000, 0xa3));
+  const acpi::aml::Bytes huge = acpi::aml::scope("ABCD", acpi::aml::Bytes(0x1000, 0xa3));
   EXPECT_EQ(huge[1] >> 6, 2);
   EXPECT_EQ((huge[1] & 15u) | huge[2] << 4 | huge[3] << 12, static_cast<int>(huge.size() - 1));
 }
 
 TEST(AmlTest, ResourceTemplateEndsWithAChecksum) {
-  const aml::Bytes r = aml::resources({aml::io_port(0x3f8, 8), aml::irq(4)});
-  EXPECT_EQ(r, (aml::Bytes{0x11, 0x10, 0x0a, 0x0d, 0x47, 0x01, 0xf8, 0x03, 0xf8, 0x03, 0x01, 0x08, 0x22, 0x10, 0x00,
-                           0x79, r[16]}));
+  const acpi::aml::Bytes r = acpi::aml::resources({acpi::aml::io_port(0x3f8, 8), acpi::aml::irq(4)});
+  EXPECT_EQ(r, (acpi::aml::Bytes{0x11, 0x10, 0x0a, 0x0d, 0x47, 0x01, 0xf8, 0x03, 0xf8, 0x03, 0x01, 0x08, 0x22, 0x10,
+                                 0x00, 0x79, r[16]}));
   u8 sum = 0;
   for (std::size_t i = 4; i < r.size(); i++) sum = static_cast<u8>(sum + r[i]);
   EXPECT_EQ(sum, 0);

@@ -2,7 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include "boot/acpi/tables.h"
+#include "boot/acpi_area.h"
 #include "cpu/mmu.h"
 #include "unit/boot/fixture.h"
 

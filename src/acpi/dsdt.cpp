@@ -1,4 +1,4 @@
-#include "boot/acpi/dsdt.h"
+#include "acpi/dsdt.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/board_map.h"
 
-namespace trapline::boot {
+namespace trapline::acpi {
 
 namespace {
 
@@ -24,13 +24,15 @@ Bytes interrupt_routing() {
   return aml::package(routes);
 }
 
-Bytes pci_root() {
+Bytes pci_root(const Machine& machine) {
+  const u64 first = machine.firmware ? map::firmware_pci_start : map::pci_mmio_start;
+  const u64 end = machine.firmware ? map::firmware_pci_end : map::pci_mmio_end;
   const Bytes windows = aml::resources({
       aml::bus_window(0, 0),
       aml::io_window(0, map::pci_config - 1),
       aml::io_port(map::pci_config, 8),
       aml::io_window(map::pci_config + 8, 0xffff),
-      aml::memory_window(map::pci_mmio_start, map::pci_mmio_end - 1),
+      aml::memory_window(static_cast<u32>(first), static_cast<u32>(end - 1)),
   });
   return aml::device("PCI0", aml::join({
                                  aml::name("_HID", aml::eisa_id("PNP0A03")),
@@ -41,7 +43,7 @@ Bytes pci_root() {
                              }));
 }
 
-Bytes isa_devices() {
+Bytes isa_devices(const Machine& machine) {
   const Bytes com1 =
       aml::device("COM1", aml::join({
                               aml::name("_HID", aml::eisa_id("PNP0501")),
@@ -52,7 +54,13 @@ Bytes isa_devices() {
                                             aml::name("_HID", aml::eisa_id("PNP0B00")),
                                             aml::name("_CRS", aml::resources({aml::io_port(0x70, 2), aml::irq(8)})),
                                         }));
-  return aml::join({com1, rtc});
+  if (!machine.keyboard) return aml::join({com1, rtc});
+  const Bytes keyboard = aml::device(
+      "KBD0", aml::join({
+                  aml::name("_HID", aml::eisa_id("PNP0303")),
+                  aml::name("_CRS", aml::resources({aml::io_port(0x60, 1), aml::io_port(0x64, 1), aml::irq(1)})),
+              }));
+  return aml::join({com1, rtc, keyboard});
 }
 
 // _UID is what the MADT calls the processor's UID.
@@ -69,13 +77,14 @@ Bytes processors(u32 cpus) {
 
 }  // namespace
 
-aml::Bytes dsdt_body(u32 cpus) {
+aml::Bytes dsdt_body(const Machine& machine) {
+  const u32 cpus = machine.cpus;
   INVARIANT(cpus <= 0x1000, "{} processors", cpus);
   const Bytes off = aml::integer(devices::kSleepTypeS5), zero = aml::integer(0);
   return aml::join({
       aml::name("\\_S5_", aml::package({off, off, zero, zero})),
-      aml::scope("\\_SB_", aml::join({processors(cpus), pci_root(), isa_devices()})),
+      aml::scope("\\_SB_", aml::join({processors(cpus), pci_root(machine), isa_devices(machine)})),
   });
 }
 
-}  // namespace trapline::boot
+}  // namespace trapline::acpi

@@ -10,7 +10,7 @@
 
 #include "base/types.h"
 
-namespace trapline::boot::aml {
+namespace trapline::acpi::aml {
 
 using Bytes = std::vector<u8>;
 
@@ -36,4 +36,4 @@ Bytes bus_window(u16 first, u16 last);
 Bytes io_window(u16 first, u16 last);
 Bytes memory_window(u32 first, u32 last);
 
-}  // namespace trapline::boot::aml
+}  // namespace trapline::acpi::aml

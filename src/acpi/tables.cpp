@@ -1,17 +1,15 @@
-#include "boot/acpi/tables.h"
+#include "acpi/tables.h"
 
-#include <cstring>
 #include <span>
 #include <string_view>
-#include <vector>
 
+#include "acpi/dsdt.h"
 #include "base/invariant.h"
 #include "base/trace.h"
-#include "boot/acpi/dsdt.h"
 #include "devices/acpi_pm.h"
 #include "devices/board_map.h"
 
-namespace trapline::boot {
+namespace trapline::acpi {
 
 namespace {
 
@@ -21,7 +19,7 @@ using Table = std::vector<u8>;
 using Pm = devices::AcpiPm;
 
 constexpr std::string_view kOemId = "TRAPLN", kOemTableId = "TRAPLINE", kCreator = "TRAP";
-constexpr std::size_t kHeaderSize = 36, kChecksumAt = 9;
+constexpr std::size_t kChecksumAt = 9;
 
 void put(Table& t, u64 value, unsigned bytes) {
   for (unsigned i = 0; i < bytes; i++) t.push_back(static_cast<u8>(value >> 8 * i));
@@ -33,18 +31,12 @@ void patch(Table& t, std::size_t at, u64 value, unsigned bytes) {
   for (unsigned i = 0; i < bytes; i++) t[at + i] = static_cast<u8>(value >> 8 * i);
 }
 
-u8 negated_sum(std::span<const u8> bytes) {
-  u8 sum = 0;
-  for (const u8 b : bytes) sum = static_cast<u8>(sum + b);
-  return static_cast<u8>(-sum);
-}
-
 Table begin(std::string_view signature, u8 revision) {
   Table t;
   put(t, signature);
   put(t, 0, 4);  // length, by finish()
   put(t, revision, 1);
-  put(t, 0, 1);  // checksum, by finish()
+  put(t, 0, 1);  // checksum, by place() or the firmware
   put(t, kOemId);
   put(t, kOemTableId);
   put(t, 1, 4);
@@ -55,7 +47,6 @@ Table begin(std::string_view signature, u8 revision) {
 
 Table finish(Table t) {
   patch(t, 4, t.size(), 4);
-  t[kChecksumAt] = negated_sum(t);
   return t;
 }
 
@@ -70,11 +61,13 @@ void put_port(Table& t, u64 port, u8 bits, u8 access) {
 void put_no_port(Table& t) { put(t, 0, 8), put(t, 0, 4); }
 
 // ACPI 6.4 table 5.9. SMI_CMD is 0: the machine is in ACPI mode for good.
-Table fadt(u64 facs, u64 dsdt) {
+Table fadt(u64 facs, u64 dsdt, const Machine& m) {
   constexpr u32 kWbinvd = 1u << 0, kProcC1 = 1u << 2, kNoFixedSleepButton = 1u << 5, kNoFixedRtcWake = 1u << 6,
                 kTimer32 = 1u << 8, kResetRegister = 1u << 10, kHeadless = 1u << 12;
-  constexpr u16 kLegacyDevices = 1u << 0, kNoVga = 1u << 2,
-                kNoAspm = 1u << 4;  // bit 1, the 8042, is clear: no keyboard to probe
+  constexpr u16 kLegacyDevices = 1u << 0, k8042 = 1u << 1, kNoVga = 1u << 2, kNoAspm = 1u << 4;
+  // Without a keyboard the 8042 is not told of: nobody is to probe it.
+  const u16 boot_flags =
+      static_cast<u16>(kLegacyDevices | kNoAspm | (m.keyboard ? k8042 : 0) | (m.display ? 0 : kNoVga));
   Table t = begin("FACP", 6);
   put(t, facs, 4);
   put(t, dsdt, 4);
@@ -104,9 +97,12 @@ Table fadt(u64 facs, u64 dsdt) {
   put(t, 0, 4);     // FLUSH_SIZE, FLUSH_STRIDE: WBINVD works
   put(t, 0, 4);     // DUTY_OFFSET, DUTY_WIDTH, DAY_ALRM, MON_ALRM
   put(t, 0x32, 1);  // CENTURY: CMOS index
-  put(t, kLegacyDevices | kNoVga | kNoAspm, 2);
+  put(t, boot_flags, 2);
   put(t, 0, 1);
-  put(t, kWbinvd | kProcC1 | kNoFixedSleepButton | kNoFixedRtcWake | kTimer32 | kResetRegister | kHeadless, 4);
+  put(t,
+      kWbinvd | kProcC1 | kNoFixedSleepButton | kNoFixedRtcWake | kTimer32 | kResetRegister |
+          (m.display ? 0 : kHeadless),
+      4);
   put_port(t, 0xcf9, 8, 1);  // RESET_REG
   put(t, 6, 1);              // RESET_VALUE: hard reset
   put(t, 0, 2);              // ARM_BOOT_ARCH
@@ -184,9 +180,9 @@ Table madt(u32 cpus) {
   return finish(std::move(t));
 }
 
-Table dsdt(u32 cpus) {
+Table dsdt(const Machine& machine) {
   Table t = begin("DSDT", 2);
-  const aml::Bytes body = dsdt_body(cpus);
+  const aml::Bytes body = dsdt_body(machine);
   t.insert(t.end(), body.begin(), body.end());
   return finish(std::move(t));
 }
@@ -207,47 +203,59 @@ Table rsdp(u64 rsdt, u64 xsdt) {
   put(t, 36, 4);
   put(t, xsdt, 8);
   put(t, 0, 4);
-  t[8] = negated_sum(std::span{t}.first(20));
-  t[32] = negated_sum(t);
   return t;
 }
 
-// Hands out addresses from the table area, upward.
-class Placer {
+// Lays the tables out one behind the other.
+class Builder {
  public:
-  Placer(GuestMemory& ram, u64 start, u64 end) : ram_{ram}, next_{start}, end_{end} {}
-  u64 place(const Table& table) {
-    const u64 at = next_;
-    INVARIANT(at + table.size() <= end_, "ACPI tables do not fit below {:#x}", end_);
-    const auto bytes = ram_.bytes(Gpa{at}, table.size());
-    INVARIANT(bytes.has_value(), "no RAM for ACPI tables at {:#x}", at);
-    std::memcpy(bytes->data(), table.data(), table.size());
-    next_ = (at + table.size() + 63) & ~u64{63};  // the FACS must be aligned so; it hurts nobody else
-    if (table.size() >= kHeaderSize)
-      TRACE(boot, "acpi {} at {:#x}, {} bytes", std::string_view(reinterpret_cast<const char*>(table.data()), 4), at,
-            table.size());
+  // Its offset. `pointers`: those that it holds, as (offset in it, bytes).
+  u64 add(const Table& table, std::initializer_list<std::pair<u32, u32>> pointers = {}, bool summed = true) {
+    const u32 at = static_cast<u32>(image.tables.size());
+    image.tables.insert(image.tables.end(), table.begin(), table.end());
+    image.tables.resize((image.tables.size() + 63) & ~std::size_t{63});  // the FACS must be aligned so
+    for (const auto& [offset, bytes] : pointers) image.pointers.push_back({File::tables, at + offset, bytes});
+    if (summed)
+      image.checksums.push_back({File::tables, at + static_cast<u32>(kChecksumAt), at, static_cast<u32>(table.size())});
+    TRACE(boot, "acpi {} at {:#x}, {} bytes", std::string_view(reinterpret_cast<const char*>(table.data()), 4), at,
+          table.size());
     return at;
   }
-
- private:
-  GuestMemory& ram_;
-  u64 next_, end_;
+  Image image;
 };
 
 }  // namespace
 
-Gpa write_acpi_tables(GuestMemory& ram, u32 cpus) {
-  // The RSDP comes first, where the scan of E0000-FFFFF begins; its contents are known last.
-  constexpr u64 kRsdp = kAcpiTablesStart;
-  Placer tables{ram, kRsdp + 64, kAcpiTablesEnd};
-  const u64 facs_at = tables.place(facs());
-  const u64 dsdt_at = tables.place(dsdt(cpus));
-  const u64 fadt_at = tables.place(fadt(facs_at, dsdt_at));
-  const u64 madt_at = tables.place(madt(cpus));
-  const u64 rsdt_at = tables.place(root("RSDT", 4, {fadt_at, madt_at}));
-  const u64 xsdt_at = tables.place(root("XSDT", 8, {fadt_at, madt_at}));
-  Placer{ram, kRsdp, kRsdp + 64}.place(rsdp(rsdt_at, xsdt_at));
-  return Gpa{kRsdp};
+Image build(const Machine& machine) {
+  Builder b;
+  const u64 facs_at = b.add(facs(), {}, false);
+  const u64 dsdt_at = b.add(dsdt(machine));
+  const u64 fadt_at = b.add(fadt(facs_at, dsdt_at, machine), {{36, 4}, {40, 4}, {140, 8}});
+  const u64 madt_at = b.add(madt(machine.cpus));
+  const u64 rsdt_at = b.add(root("RSDT", 4, {fadt_at, madt_at}), {{36, 4}, {40, 4}});
+  const u64 xsdt_at = b.add(root("XSDT", 8, {fadt_at, madt_at}), {{36, 8}, {44, 8}});
+  Image image = std::move(b.image);
+  image.rsdp = rsdp(rsdt_at, xsdt_at);
+  image.pointers.push_back({File::rsdp, 16, 4});
+  image.pointers.push_back({File::rsdp, 24, 8});
+  image.checksums.push_back({File::rsdp, 8, 0, 20});
+  image.checksums.push_back({File::rsdp, 32, 0, 36});
+  return image;
 }
 
-}  // namespace trapline::boot
+void place(Image& image, u64 tables_at) {
+  for (const Pointer& p : image.pointers) {
+    Table& t = image.file(p.in);
+    u64 value = 0;
+    for (u32 i = 0; i < p.bytes; i++) value |= u64{t[p.at + i]} << 8 * i;
+    patch(t, p.at, value + tables_at, p.bytes);
+  }
+  for (const Checksum& c : image.checksums) {
+    Table& t = image.file(c.in);
+    u8 sum = 0;
+    for (u32 i = 0; i < c.length; i++) sum = static_cast<u8>(sum + t[c.start + i]);
+    t[c.at] = static_cast<u8>(t[c.at] - sum);
+  }
+}
+
+}  // namespace trapline::acpi

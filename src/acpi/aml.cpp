@@ -1,10 +1,10 @@
-#include "boot/acpi/aml.h"
+#include "acpi/aml.h"
 
 #include <algorithm>
 
 #include "base/invariant.h"
 
-namespace trapline::boot::aml {
+namespace trapline::acpi::aml {
 
 namespace {
 
@@ -181,4 +181,4 @@ Bytes memory_window(u32 first, u32 last) {
   return window(kDwordSpace, 0, 1, 4, first, last);
 }  // read-write, non-cacheable
 
-}  // namespace trapline::boot::aml
+}  // namespace trapline::acpi::aml

@@ -1,5 +1,4 @@
-// ACPI tables for the machine in machine/chipset.h: RSDP, RSDT/XSDT, FADT, FACS, MADT, DSDT (PCI root, S5, COM1, RTC).
-// ACPI 6.4.
+// Where ACPI tables are when no firmware places them.
 #pragma once
 
 #include "base/guest_memory.h"

@@ -1,0 +1,23 @@
+#include "boot/acpi_area.h"
+
+#include <cstring>
+
+#include "acpi/tables.h"
+#include "base/invariant.h"
+
+namespace trapline::boot {
+
+// The RSDP comes first, where the scan of E0000-FFFFF begins.
+Gpa write_acpi_tables(GuestMemory& ram, u32 cpus) {
+  constexpr u64 kTables = kAcpiTablesStart + 64;
+  acpi::Image image = acpi::build({.cpus = cpus});
+  acpi::place(image, kTables);
+  INVARIANT(kTables + image.tables.size() <= kAcpiTablesEnd, "{} bytes of ACPI tables", image.tables.size());
+  const auto area = ram.bytes(Gpa{kAcpiTablesStart}, kAcpiTablesEnd - kAcpiTablesStart);
+  INVARIANT(area.has_value(), "no RAM for ACPI tables");
+  std::memcpy(area->data(), image.rsdp.data(), image.rsdp.size());
+  std::memcpy(area->data() + (kTables - kAcpiTablesStart), image.tables.data(), image.tables.size());
+  return Gpa{kAcpiTablesStart};
+}
+
+}  // namespace trapline::boot
