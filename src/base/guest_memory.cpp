@@ -36,19 +36,20 @@ Result<int, std::string> GuestMemory::create_fd(u64 size) {
   return fd;
 }
 
-Result<GuestMemory, std::string> GuestMemory::anonymous(u64 size) { return map(-1, size); }
-
-Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size) {
+Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size, const Extras& extras) {
   GuestMemory m;
   m.size_ = size;
-  m.reserved_ = m.frames() * kPageSize;
+  m.rom_ = extras.rom;
+  if (extras.text_screen) m.hole_ = kTextScreenStart - kVideoHoleStart;
+  m.reserved_ = frames_of(size, extras.rom != 0) * kPageSize;
   void* at = ::mmap(nullptr, m.reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) return Err{failed("mmap (reserve)")};
   m.base_ = static_cast<std::byte*>(at);
   const u64 low = m.low_end();
   if (!map_part(m.base_, kVideoHoleStart, fd, 0)) return Err{failed("mmap (below 640 KiB)")};
-  if (!map_part(m.base_ + kVideoHoleEnd, low - kVideoHoleEnd, fd, kVideoHoleEnd))
-    return Err{failed("mmap (below 4 GiB)")};
+  const u64 behind = kVideoHoleStart + m.hole_;
+  if (!map_part(m.base_ + behind, low - behind, fd, behind)) return Err{failed("mmap (below 4 GiB)")};
+  if (m.rom_ != 0 && !map_part(m.base_ + kPciHoleEnd - m.rom_, m.rom_, -1, 0)) return Err{failed("mmap (ROM)")};
   if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
   m.expected_ = std::make_unique<std::atomic<u64>[]>(m.reserved_ / kChunk / 64 + 1);
   // vCPUs race for it as the guest's programs do: what they see then is the guest's affair.
@@ -60,13 +61,17 @@ GuestMemory::GuestMemory(GuestMemory&& o) noexcept
     : base_{std::exchange(o.base_, nullptr)},
       expected_{std::move(o.expected_)},
       size_{std::exchange(o.size_, 0)},
-      reserved_{std::exchange(o.reserved_, 0)} {}
+      reserved_{std::exchange(o.reserved_, 0)},
+      rom_{std::exchange(o.rom_, 0)},
+      hole_{o.hole_} {}
 
 GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(base_, o.base_);
   std::swap(expected_, o.expected_);
   std::swap(size_, o.size_);
   std::swap(reserved_, o.reserved_);
+  std::swap(rom_, o.rom_);
+  std::swap(hole_, o.hole_);
   return *this;
 }
 
@@ -86,7 +91,7 @@ std::optional<std::span<std::byte>> GuestMemory::bytes(Gpa gpa, u64 length) cons
   const auto last = gpa.checked_add(length - 1);
   if (!last) return std::nullopt;
   const auto region = [&](u64 first, u64 end) { return gpa.raw >= first && last->raw < end; };
-  if (region(0, kVideoHoleStart) || region(kVideoHoleEnd, low_end()) || region(kPciHoleEnd, high_end()))
+  if (region(0, kVideoHoleStart) || region(kVideoHoleStart + hole_, low_end()) || region(kPciHoleEnd, high_end()))
     return std::span{host(gpa), length};
   return std::nullopt;
 }

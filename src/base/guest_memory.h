@@ -3,7 +3,9 @@
 //   gpa 0 ........ 0xA0000 [legacy video hole] 0xC0000 ........ min(size, 3 GiB) [PCI hole] 4 GiB ........
 //
 // RAM above 3 GiB continues at 4 GiB. The holes are address space without access. C0000-FFFFF is RAM (tables for
-// guests). Thread-safe: the layout never changes; contents are the guest's business.
+// guests). A machine with firmware has more (GuestMemory::Extras): a ROM that ends at 4 GiB, which is memory of its own
+// and no RAM, and a text screen, whose 32 KiB at B8000 are RAM like any other. Thread-safe: the layout never changes;
+// contents are the guest's business.
 #pragma once
 
 #include <atomic>
@@ -22,14 +24,20 @@ inline constexpr u64 kPciHoleStart = 3 * GiB;
 inline constexpr u64 kPciHoleEnd = 4 * GiB;
 inline constexpr u64 kVideoHoleStart = 0xA0000;
 inline constexpr u64 kVideoHoleEnd = 0xC0000;
+inline constexpr u64 kTextScreenStart = 0xB8000;
 
 class GuestMemory {
  public:
+  struct Extras {
+    u64 rom = 0;               // bytes, whole pages; zeroed
+    bool text_screen = false;  // B8000-BFFFF is there
+  };
   // `fd` holds `size` bytes (a multiple of 4 KiB, at least 1 MiB); it is not kept. Error: a message naming the failed
   // step.
-  static Result<GuestMemory, std::string> map(int fd, u64 size);
+  static Result<GuestMemory, std::string> map(int fd, u64 size, const Extras& extras);
+  static Result<GuestMemory, std::string> map(int fd, u64 size) { return map(fd, size, Extras{}); }
   // Anonymous RAM, for unit tests and fuzzers.
-  static Result<GuestMemory, std::string> anonymous(u64 size);
+  static Result<GuestMemory, std::string> anonymous(u64 size) { return map(-1, size); }
   // Creates the memfd that map() takes. The caller owns the descriptor.
   static Result<int, std::string> create_fd(u64 size);
 
@@ -41,16 +49,19 @@ class GuestMemory {
   u64 size() const { return size_; }
   u64 low_end() const { return size_ < kPciHoleStart ? size_ : kPciHoleStart; }  // end of RAM below 4 GiB
   u64 high_end() const { return size_ > kPciHoleStart ? kPciHoleEnd + size_ - kPciHoleStart : kPciHoleEnd; }
-  u64 frames() const { return frames_of(size_); }  // for per-frame tables
-  static u64 frames_of(u64 size) {
-    return (size > kPciHoleStart ? kPciHoleEnd + size - kPciHoleStart : size) / kPageSize;
+  u64 frames() const { return reserved_ / kPageSize; }  // for per-frame tables
+  static u64 frames_of(u64 size, bool rom = false) {
+    return (size > kPciHoleStart ? kPciHoleEnd + size - kPciHoleStart : rom ? kPciHoleEnd : size) / kPageSize;
   }
 
   // Is the byte at `gpa` RAM?
   bool is_ram(Gpa gpa) const {
-    return gpa.raw < low_end() ? gpa.raw - kVideoHoleStart >= kVideoHoleEnd - kVideoHoleStart
-                               : gpa.raw >= kPciHoleEnd && gpa.raw < high_end();
+    return gpa.raw < low_end() ? gpa.raw - kVideoHoleStart >= hole_ : gpa.raw >= kPciHoleEnd && gpa.raw < high_end();
   }
+  // Is it the ROM's? Guests read and execute it; what they write there is lost.
+  bool is_rom(Gpa gpa) const { return gpa.raw < kPciHoleEnd && gpa.raw >= kPciHoleEnd - rom_; }
+  bool is_memory(Gpa gpa) const { return is_ram(gpa) || is_rom(gpa); }
+  std::span<std::byte> rom() const { return {base_ + kPciHoleEnd - rom_, rom_}; }
   // The host address of RAM byte `gpa`; the caller has checked is_ram (whole pages are RAM or not).
   std::byte* host(Gpa gpa) const { return base_ + gpa.raw; }
   std::byte* base() const { return base_; }
@@ -73,6 +84,8 @@ class GuestMemory {
   std::unique_ptr<std::atomic<u64>[]> expected_;  // by chunk
   u64 size_ = 0;
   u64 reserved_ = 0;
+  u64 rom_ = 0;                                 // bytes
+  u64 hole_ = kVideoHoleEnd - kVideoHoleStart;  // bytes
 };
 
 }  // namespace trapline

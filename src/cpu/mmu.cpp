@@ -27,6 +27,7 @@ struct Piece {
   unsigned size = 0;
   u64 gpa = 0;
   u8* host = nullptr;  // null: device memory
+  bool rom = false;    // only to be read
 };
 
 struct Span {
@@ -39,7 +40,8 @@ TlbEntry entry_for(const Vcpu& cpu, u64 linear, const Walk& w) {
   TlbEntry e;
   e.tag = linear & kPageMask;
   e.addend = reinterpret_cast<u64>(cpu.ram_base) + w.gpa - e.tag;
-  e.slow_perm = static_cast<u16>(w.dirty ? w.perms : w.perms & ~kWriteBits);
+  const bool writes_slowly = !w.dirty || cpu.ram->is_rom(Gpa{w.gpa});
+  e.slow_perm = static_cast<u16>(writes_slowly ? w.perms & ~kWriteBits : w.perms);
   e.perm = holds_code(cpu, w.gpa) ? e.slow_perm & ~kWriteBits : e.slow_perm;
   e.global = w.global;
   e.page_shift = w.page_shift;
@@ -72,8 +74,9 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   if (!walk(cpu, piece.linear, access, need, user, w)) return false;
   piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
   piece.host = nullptr;
-  if (is_plain_ram(cpu, w.gpa)) {
+  if (is_plain_memory(cpu, w.gpa)) {
     cpu.ram->expect(Gpa{w.gpa});
+    piece.rom = cpu.ram->is_rom(Gpa{w.gpa});
     tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
     if (write_watch) [[unlikely]]
       watched(state(cpu).half_of(piece.linear).data.at(piece.linear), access);
@@ -223,7 +226,9 @@ void store(Vcpu& cpu, const Span& span, const void* in) {
   const u8* from = static_cast<const u8*>(in);
   for (unsigned i = 0; i < span.count; i++) {
     const Piece& p = span.piece[i];
-    if (p.host) {
+    if (p.rom) {
+      TRACE(exits, "write to ROM {:#x} size {}", p.gpa, p.size);
+    } else if (p.host) {
       copy(p.host, from, p.size);
       // After the bytes: a block decoded in between has recorded the old generation and is stale.
       if (holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), p.size);
@@ -301,6 +306,7 @@ u32 needed(const Vcpu& cpu, Access access, bool system) {
 }
 
 bool is_plain_ram(const Vcpu& cpu, u64 gpa) { return cpu.ram->is_ram(Gpa{gpa}) && !lapic_page(cpu, gpa); }
+bool is_plain_memory(const Vcpu& cpu, u64 gpa) { return cpu.ram->is_memory(Gpa{gpa}) && !lapic_page(cpu, gpa); }
 
 bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size) {
   return read_any(cpu, seg, linear, out, size, false);
@@ -344,7 +350,8 @@ u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted) {
   const u32 hits = cpu.debug_hits;
   *faulted = !resolve_span(cpu, seg, linear, size, Access::rmw, false, span);
   if (*faulted) return nullptr;
-  if (span.count == 1 && span.piece[0].host && !holds_code(cpu, span.piece[0].gpa)) return span.piece[0].host;
+  if (span.count == 1 && span.piece[0].host && !span.piece[0].rom && !holds_code(cpu, span.piece[0].gpa))
+    return span.piece[0].host;
   cpu.debug_hits = hits;  // read_slow and write_slow will tell
   return nullptr;
 }
@@ -354,7 +361,7 @@ bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const vo
   if (!resolve_span(cpu, seg, linear, size, Access::rmw, false, span)) return false;
   const Piece& p = span.piece[0];
   *stored = true;
-  if (span.count != 1 || !p.host) {
+  if (span.count != 1 || !p.host || p.rom) {
     store(cpu, span, in);
     return true;
   }
@@ -370,7 +377,7 @@ const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
   }
   Walk w;
   if (!walk(cpu, linear, Access::fetch, needed(cpu, Access::fetch, false), cpu.cpl == 3, w)) return nullptr;
-  if (!is_plain_ram(cpu, w.gpa)) {
+  if (!is_plain_memory(cpu, w.gpa)) {
     static_cast<void>(cpu.raise_gp());
     return nullptr;
   }
@@ -386,7 +393,7 @@ bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size) {
   while (size) {
     const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
     Gpa gpa;
-    if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_ram(gpa)) return false;
+    if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_memory(gpa)) return false;
     std::memcpy(to, cpu.ram->host(gpa), n);
     linear += n, to += n, size -= n;
   }

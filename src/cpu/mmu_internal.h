@@ -84,7 +84,9 @@ struct Walk {
 // cpu.fault is the #PF; `user`: the access is reported as one from user mode.
 bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out);
 
-// Neither RAM nor hidden behind the local APIC's page: may be accessed through the host address.
+// RAM, and not hidden behind the local APIC's page: may be accessed through the host address. The second: or ROM, which
+// may be read and executed so.
 bool is_plain_ram(const Vcpu& cpu, u64 gpa);
+bool is_plain_memory(const Vcpu& cpu, u64 gpa);
 
 }  // namespace trapline::cpu

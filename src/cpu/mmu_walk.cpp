@@ -18,10 +18,10 @@ constexpr u64 present = 1, writable = 2, user = 4, accessed = 32, dirty = 64, pa
 }
 constexpr u64 kAddressBits = 0x000ffffffffff000;
 
-// The host address of a table entry, or null where there is no RAM.
+// The host address of a table entry, or null where there is neither RAM nor ROM (whose A and D bits stay, harmlessly).
 template <class T>
 T* entry_at(const Vcpu& cpu, u64 gpa) {
-  return cpu.ram->is_ram(Gpa{gpa}) ? reinterpret_cast<T*>(cpu.ram_base + gpa) : nullptr;
+  return cpu.ram->is_memory(Gpa{gpa}) ? reinterpret_cast<T*>(cpu.ram_base + gpa) : nullptr;
 }
 
 // A table in device memory or nowhere reads as all ones, as an unanswered bus cycle does.

@@ -51,7 +51,8 @@ struct BareVm {
   RecordingBus bus;
   u64 next_table = 0x100000;  // page tables grow from here
 
-  explicit BareVm(u64 bytes = 16 * MiB) : ram{std::move(*GuestMemory::anonymous(bytes))}, code{ram} {
+  explicit BareVm(u64 bytes = 16 * MiB) : BareVm{std::move(*GuestMemory::anonymous(bytes))} {}
+  explicit BareVm(GuestMemory memory) : ram{std::move(memory)}, code{ram} {
     cpu.ram = &ram;
     cpu.bus = &bus;
     cpu.code = &code;
