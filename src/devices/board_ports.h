@@ -4,8 +4,10 @@
 
 #include <array>
 #include <functional>
+#include <string>
 #include <utility>
 
+#include "base/trace.h"
 #include "devices/device.h"
 
 namespace trapline::devices {
@@ -78,6 +80,26 @@ class PostPorts final : public Device {
 
  private:
   State s_;
+};
+
+// Port 0x402, where SeaBIOS writes its log if a read says E9: lines of the trace.
+class FirmwareLog final : public Device {
+ public:
+  static constexpr u16 kPort = 0x402;
+  const char* name() const override { return "firmware-log"; }
+  u64 read(u64, unsigned) override { return 0xe9; }
+  void write(u64, unsigned, u64 value) override {
+    constexpr std::size_t kLongest = 200;
+    const char c = static_cast<char>(value);
+    if (c >= ' ' && c < 0x7f) line_ += c;
+    if (c != '\n' && line_.size() < kLongest) return;
+    TRACE(boot, "firmware: {}", line_);
+    line_.clear();
+  }
+  void reset() override { line_.clear(); }
+
+ private:
+  std::string line_;
 };
 
 // Ports 0x3d4 and 0x3d5: the index and data registers of a colour display's CRT controller. There is no display; text

@@ -1,6 +1,7 @@
-// QEMU's firmware configuration device, traditional port interface (docs/specs/fw_cfg in QEMU's documentation): a
-// 16-bit selector at offset 0 and an 8-bit data port at offset 1. The contents are fixed when the machine is made;
-// reads beyond an item yield 0.
+// QEMU's firmware configuration device (docs/specs/fw_cfg in QEMU's documentation): a 16-bit selector at offset 0 and an
+// 8-bit data port at offset 1; with access to memory also the big-endian address of a DMA command at offset 4, whose
+// lower half starts it and which is done when the write is. The contents are fixed when the machine is made; reads
+// beyond an item yield 0.
 #pragma once
 
 #include <map>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "devices/device.h"
+#include "devices/virtio/dma.h"
 
 namespace trapline::devices {
 
@@ -36,12 +38,15 @@ class FwCfg final : public Device {
   struct State {
     u16 key = signature;  // the item selected
     u64 position = 0;     // of the next byte in it
+    u32 dma_high = 0;     // upper half of a command's address
     bool operator==(const State&) const = default;
   };
   State save() const { return s_; }
   void restore(const State& state) { s_ = state; }
 
-  FwCfg();
+  static constexpr u16 kPorts = 2, kDmaPorts = 12;
+
+  explicit FwCfg(virtio::Dma* dma = nullptr);
 
   void add(u16 key, std::vector<u8> bytes) { items_[key] = std::move(bytes); }
   void add_number(u16 key, u64 value, unsigned bytes);  // little-endian
@@ -56,7 +61,11 @@ class FwCfg final : public Device {
  private:
   const std::vector<u8>* selected() const;  // null: there is no such item
   void rebuild_directory();
+  void select(u16 key) { s_.key = key, s_.position = 0; }
+  void run_dma(Gpa command);
+  bool transfer(u32 control, u32 length, Gpa to);
 
+  virtio::Dma* dma_;
   std::map<u16, std::vector<u8>> items_;
   std::vector<std::string> files_;  // item key: file_first + index
   State s_;

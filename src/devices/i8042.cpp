@@ -2,23 +2,38 @@
 
 #include <utility>
 
+#include "devices/terminal_keys.h"
+
 namespace trapline::devices {
 
 namespace {
 
 constexpr u8 kOutputFull = 0x01, kSystem = 0x04, kCommand = 0x08, kUnlocked = 0x10, kAux = 0x20, kTimeout = 0x40;
-constexpr u8 kIrq1 = 0x01, kIrq12 = 0x02, kAuxOff = 0x20, kKeyboardOff = 0x10;  // command byte
-constexpr u8 kNoDevice = 0xfe;
+constexpr u8 kIrq1 = 0x01, kIrq12 = 0x02, kAuxOff = 0x20, kKeyboardOff = 0x10, kTranslate = 0x40;  // command byte
+constexpr u8 kNoDevice = 0xfe, kReleased = 0xf0;
 constexpr u8 kOutputReset = 0x01, kOutputA20 = 0x02;
 
 }  // namespace
 
-I8042::I8042(IrqLine& irq1, IrqLine& irq12, std::function<void()> reset_cpu)
-    : irq1_{irq1}, irq12_{irq12}, reset_cpu_{std::move(reset_cpu)} {
+I8042::I8042(IrqLine& irq1, IrqLine& irq12, std::function<void()> reset_cpu, bool has_keyboard)
+    : irq1_{irq1}, irq12_{irq12}, reset_cpu_{std::move(reset_cpu)}, has_keyboard_{has_keyboard} {
   reset();
 }
 
+I8042::State I8042::save() const {
+  State s = s_;
+  s.keyboard = keyboard_.save();
+  return s;
+}
+
+void I8042::restore(const State& state) {
+  s_ = state;
+  keyboard_.restore(state.keyboard);
+}
+
 void I8042::reset() {
+  keyboard_.reset();
+  s_.release = false;
   for (u8& byte : s_.ram) byte = 0;
   s_.ram[0] = kSystem | kAuxOff | kKeyboardOff;
   s_.status = kSystem | kUnlocked;
@@ -40,12 +55,35 @@ void I8042::update_irq() {
   irq12_.set(full && aux && (s_.ram[0] & kIrq12));
 }
 
+// A byte of the keyboard's, once the last one has been read. Translated it is set 1, where F0 becomes bit 7 of what
+// follows.
+void I8042::fetch() {
+  while (has_keyboard_ && !(s_.status & kOutputFull) && !(s_.ram[0] & kKeyboardOff) && keyboard_.has_byte()) {
+    const u8 byte = keyboard_.take();
+    if (!(s_.ram[0] & kTranslate)) return answer(byte);
+    if (byte == kReleased) {
+      s_.release = true;
+      continue;
+    }
+    answer(static_cast<u8>(set1_of(byte) | (s_.release ? 0x80 : 0)));
+    s_.release = false;
+  }
+}
+
+std::size_t I8042::type(const u8* bytes, std::size_t count) {
+  const std::size_t typed = has_keyboard_ ? type_bytes(keyboard_, bytes, count) : 0;
+  fetch();
+  return typed;
+}
+
 u64 I8042::read(u64 offset, unsigned) {
   if (offset == 4) return s_.status;
   if (offset != 0) return 0xff;
+  const u8 byte = s_.output;
   s_.status &= static_cast<u8>(~(kOutputFull | kAux | kTimeout));
   update_irq();
-  return s_.output;
+  fetch();
+  return byte;
 }
 
 void I8042::write(u64 offset, unsigned, u64 value) {
@@ -53,6 +91,7 @@ void I8042::write(u64 offset, unsigned, u64 value) {
     command(static_cast<u8>(value));
   else if (offset == 0)
     data(static_cast<u8>(value));
+  fetch();
 }
 
 void I8042::command(u8 value) {
@@ -112,9 +151,11 @@ void I8042::data(u8 value) {
   s_.status &= static_cast<u8>(~kCommand);
   const u8 command = std::exchange(s_.pending_command, 0);
   switch (command) {
-    case 0:
-      answer(kNoDevice, kTimeout);
-      break;  // for the keyboard
+    case 0:  // for the keyboard
+      if (!has_keyboard_) return answer(kNoDevice, kTimeout);
+      s_.ram[0] &= static_cast<u8>(~kKeyboardOff);  // its clock runs again
+      keyboard_.receive(value);
+      break;
     case 0xd1:
       write_output_port(value);
       break;

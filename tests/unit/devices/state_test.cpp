@@ -5,11 +5,14 @@
 #include "devices/board_ports.h"
 #include "devices/fw_cfg.h"
 #include "devices/i8042.h"
+#include "devices/ide.h"
 #include "devices/ioapic.h"
 #include "devices/pic8259.h"
 #include "devices/pit8254.h"
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
+#include "devices/vga_text.h"
+#include "support/virtio_driver.h"
 #include "unit/devices/fakes.h"
 
 namespace trapline::devices {
@@ -84,6 +87,50 @@ struct I8042Rig : Surroundings {
   auto act(Random& random) { return access(controller, 5, random); }
 };
 
+struct KeyboardRig : Surroundings {
+  I8042 controller{line[0], line[1], [this] { called(); }, true};
+  I8042& subject() { return controller; }
+  auto act(Random& random) {
+    constexpr u8 kTyped[] = {'a', 'Z', 0x1b, '[', 'A', '\r', 0xc3};
+    const u8 bytes[2] = {kTyped[random() % std::size(kTyped)], kTyped[random() % std::size(kTyped)]};
+    if (random() % 4 == 0) called(controller.type(bytes, random() % 3));
+    return access(controller, 5, random);
+  }
+};
+
+struct VgaRig : Surroundings {
+  VgaText vga{time};
+  VgaText& subject() { return vga; }
+  auto act(Random& random) {
+    const TextMode m = vga.mode();
+    called(m.on ? m.columns ^ m.rows ^ m.start ^ m.cursor : 0);
+    return access(vga, VgaText::kPorts, random);
+  }
+};
+
+struct IdeRig : Surroundings, CdImage {
+  test::FakeDma dma;
+  IdeChannel ide{line[0], *this, &dma};
+  u32 blocks() const override { return 100; }
+  bool read(u32 block, std::span<u8, kCdBlock> to) override {
+    std::fill(to.begin(), to.end(), static_cast<u8>(block));
+    return block != 50;
+  }
+  IdeChannel& subject() { return ide; }
+  void environment(const Surroundings& other) { Surroundings::environment(other); }
+  // Bytes of commands that begin to make sense.
+  auto act(Random& random) {
+    if (random() % 8 == 0) ide.write(7, 1, random() % 2 ? 0xa0 : 0xa1);
+    if (random() % 3 == 0) {
+      constexpr u8 kPackets[] = {0x00, 0x03, 0x12, 0x25, 0x28, 0x43, 0x5a, 0xa8};
+      ide.write(0, 2, kPackets[random() % std::size(kPackets)]);
+      for (unsigned i = 0; i < 5; i++) ide.write(0, 2, random() % 3 << 8);
+    }
+    Device* const part[] = {&ide, &ide.control_port(), &ide.bus_master()};
+    return access(*part[random() % 3], 8, random, 3);
+  }
+};
+
 struct FwCfgRig : Surroundings {
   FwCfg fw;
   FwCfgRig() { fw.add_file("name", {1, 2, 3}); }
@@ -148,6 +195,9 @@ INSTANTIATE_TEST_SUITE_P(Devices, DeviceState,
                                          test::StateCase{"uart16550", test::state_is_whole<UartRig>},
                                          test::StateCase{"acpi_pm", test::state_is_whole<PmRig>},
                                          test::StateCase{"i8042", test::state_is_whole<I8042Rig>},
+                                         test::StateCase{"keyboard", test::state_is_whole<KeyboardRig>},
+                                         test::StateCase{"vga_text", test::state_is_whole<VgaRig>},
+                                         test::StateCase{"ide", test::state_is_whole<IdeRig>},
                                          test::StateCase{"fw_cfg", test::state_is_whole<FwCfgRig>},
                                          test::StateCase{"pic", test::state_is_whole<PicRig>},
                                          test::StateCase{"ioapic", test::state_is_whole<IoApicRig>},

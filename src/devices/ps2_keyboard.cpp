@@ -1,0 +1,97 @@
+#include "devices/ps2_keyboard.h"
+
+#include <utility>
+
+namespace trapline::devices {
+
+namespace {
+
+constexpr u8 kAcknowledge = 0xfa, kResend = 0xfe, kSelfTestPassed = 0xaa, kReleased = 0xf0, kExtended = 0xe0;
+
+// By set 2, in rows of 16: what is pressed there has this code in set 1.
+constexpr u8 kSet1[0x85] = {
+    0xff, 0x43, 0x41, 0x3f, 0x3d, 0x3b, 0x3c, 0x58, 0x64, 0x44, 0x42, 0x40, 0x3e, 0x0f, 0x29, 0x59,  //
+    0x65, 0x38, 0x2a, 0x70, 0x1d, 0x10, 0x02, 0x5a, 0x66, 0x71, 0x2c, 0x1f, 0x1e, 0x11, 0x03, 0x5b,  //
+    0x67, 0x2e, 0x2d, 0x20, 0x12, 0x05, 0x04, 0x5c, 0x68, 0x39, 0x2f, 0x21, 0x14, 0x13, 0x06, 0x5d,  //
+    0x69, 0x31, 0x30, 0x23, 0x22, 0x15, 0x07, 0x5e, 0x6a, 0x72, 0x32, 0x24, 0x16, 0x08, 0x09, 0x5f,  //
+    0x6b, 0x33, 0x25, 0x17, 0x18, 0x0b, 0x0a, 0x60, 0x6c, 0x34, 0x35, 0x26, 0x27, 0x19, 0x0c, 0x61,  //
+    0x6d, 0x73, 0x28, 0x74, 0x1a, 0x0d, 0x62, 0x6e, 0x3a, 0x36, 0x1c, 0x1b, 0x75, 0x2b, 0x63, 0x76,  //
+    0x55, 0x56, 0x77, 0x78, 0x79, 0x7a, 0x0e, 0x7b, 0x7c, 0x4f, 0x7d, 0x4b, 0x47, 0x7e, 0x7f, 0x6f,  //
+    0x52, 0x53, 0x50, 0x4c, 0x4d, 0x48, 0x01, 0x45, 0x57, 0x4e, 0x51, 0x4a, 0x37, 0x49, 0x46, 0x54,  //
+    0x80, 0x81, 0x82, 0x41, 0x54,
+};
+
+}  // namespace
+
+u8 set1_of(u8 set2) { return set2 < sizeof kSet1 ? kSet1[set2] : set2; }
+
+// From the end: F7 and System Request have two places in the table, the later is the key's.
+u8 set2_of(u8 set1) {
+  for (unsigned i = sizeof kSet1; i-- > 0;)
+    if (kSet1[i] == set1) return static_cast<u8>(i);
+  return 0;
+}
+
+void Ps2Keyboard::say(u8 byte) {
+  if (s_.waiting == kQueue) return;
+  s_.queue[(s_.first + s_.waiting++) % kQueue] = byte;
+}
+
+u8 Ps2Keyboard::take() {
+  const u8 byte = s_.queue[s_.first % kQueue];
+  s_.first = (s_.first + 1) % kQueue;
+  s_.waiting--;
+  return byte;
+}
+
+void Ps2Keyboard::press(u8 code, bool extended, bool down) {
+  if (!s_.scanning || s_.waiting + 3 > kQueue) return;
+  if (extended) say(kExtended);
+  if (s_.set == 1) return say(static_cast<u8>(down ? code : code | 0x80));
+  if (!down) say(kReleased);
+  say(set2_of(code));
+}
+
+void Ps2Keyboard::receive(u8 byte) {
+  switch (std::exchange(s_.pending, 0)) {
+    case 0xf0:
+      say(kAcknowledge);
+      if (byte == 0) return say(s_.set);
+      if (byte == 1 || byte == 2) s_.set = byte;
+      return;
+    case 0xed:  // lights
+    case 0xf3:  // repeat rate
+      return say(kAcknowledge);
+    default:
+      break;
+  }
+  switch (byte) {
+    case 0xed:
+    case 0xf0:
+    case 0xf3:
+      s_.pending = byte;
+      return say(kAcknowledge);
+    case 0xee:
+      return say(0xee);  // echo
+    case 0xf2:           // identity: translated
+      say(kAcknowledge);
+      say(0xab);
+      return say(0x83);
+    case 0xf4:
+      s_.scanning = true;
+      return say(kAcknowledge);
+    case 0xf5:
+    case 0xf6:
+      s_.scanning = byte == 0xf6;
+      s_.set = 2;
+      return say(kAcknowledge);
+    case 0xff:
+      s_ = {};
+      say(kAcknowledge);
+      return say(kSelfTestPassed);
+    default:
+      return say(kResend);
+  }
+}
+
+}  // namespace trapline::devices
