@@ -27,6 +27,8 @@ struct Launch {
   std::string engine = "auto";  // as engine/registry.h lists them
   std::vector<LaunchModule> modules;
   u64 memory = 0;
+  u64 rom = 0;  // bytes of firmware, which is then what kernel_fd has; 0: none
+  bool text_screen = false;
   u32 cpus = 1;
   u32 trace_mask = 0;
   bool para_kvm = true;

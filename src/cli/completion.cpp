@@ -37,6 +37,7 @@ std::vector<std::string> split(std::string_view text) {
 
 Values values_of(const std::string& type) {
   if (type == "host|DIR") return {{"host"}, true, false};
+  if (type == "FILE|seabios") return {{"seabios"}, true, false};
   if (type.starts_with("FILE") || type.starts_with("DIR") || type.ends_with("PATH")) return {{}, true, false};
   if (type == "ENGINE") {
     Values v{{"auto"}, false, false};
@@ -44,6 +45,7 @@ Values values_of(const std::string& type) {
     return v;
   }
   if (type == "INTERFACE") return {{"none", "kvm", "auto"}, false, false};
+  if (type == "CONSOLE") return {{"serial", "vga"}, false, false};
   if (type == "CLOCK") return {{"real", "instructions"}, false, false};
   if (type == "AREAS") return {split(trace::names()), false, true};
   if (type == "CODE") return {{"guest", "host"}, false, true};

@@ -8,6 +8,7 @@
 
 #include "base/trace.h"
 #include "cli/disk_option.h"
+#include "cli/firmware_option.h"
 #include "cli/net_option.h"
 #include "cpu/cpuid.h"
 #include "engine/registry.h"
@@ -157,7 +158,8 @@ std::string check_networks(const RunOptions& o, Config& c) {
   if (!c.networks.empty() && c.clock == ClockChoice::instructions)
     return "--net: what comes from outside cannot be repeated: use --clock real";
   const std::size_t devices = c.networks.size() + c.disks.size() + c.rng;
-  if (devices > 31) return fmt::format("{} virtio devices: PCI has slots for 31", devices);
+  const std::size_t slots = c.firmware.empty() && c.cdrom.empty() ? 31 : 28;
+  if (devices > slots) return fmt::format("{} virtio devices: PCI has slots for {}", devices, slots);
   return {};
 }
 
@@ -248,6 +250,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->allow_extra_args(false)  // the word behind it may be the kernel
       ->take_all();
   run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
+  add_firmware_options(run, o);
   run.add_option("--memory", o.memory, "guest RAM, 64M to 256G: 512M, 1.5G, 2GiB")
       ->type_name("SIZE")
       ->capture_default_str();
@@ -308,11 +311,10 @@ void add_run_options(CLI::App& run, RunOptions& o) {
 
 Result<Config, std::string> check(const RunOptions& o) {
   Config c = o.config;
-  std::string wrong =
-      c.kernel.empty() ? "run: no kernel: name one: trapline run FILE, or --kernel FILE" : std::string{};
+  std::string wrong = check_clock(o.clock, c);
+  if (wrong.empty()) wrong = check_firmware(o, c);
   if (wrong.empty()) wrong = check_engine(o.engine, c);
   if (wrong.empty()) wrong = check_para(o.para, c);
-  if (wrong.empty()) wrong = check_clock(o.clock, c);
   if (wrong.empty()) wrong = check_memory(o.memory, c);
   if (wrong.empty()) wrong = check_dump(o.dump, c);
   if (wrong.empty()) wrong = check_trace(o.trace, c);

@@ -27,7 +27,7 @@ std::optional<u64> parse_size(const std::string& text);
 // What CLI11 stores before it is checked.
 struct RunOptions {
   machine::Config config;
-  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", trace, dump, gdb;
+  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", console = "serial", trace, dump, gdb;
   std::vector<std::string> modules, disks, networks, shares;
 };
 

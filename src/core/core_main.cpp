@@ -12,6 +12,7 @@
 #include "base/trace.h"
 #include "base/write.h"
 #include "boot/boot.h"
+#include "boot/rom.h"
 #include "cage/pool.h"
 #include "channel/core_start.h"
 #include "channel/shared_page.h"
@@ -70,14 +71,24 @@ void start_threads(Vm& vm) {
   for (u32 v; (v = g_start.load(std::memory_order_acquire)) != all;) channel::futex_wait(g_start, v);
 }
 
-void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
-  request.ram_is_zero = true;
-  request.bring = [&](boot::Bytes from, Gpa to) { return images.bring(from, vm.ram, to); };
+void load_firmware(Vm& vm, const boot::BootRequest& request) {
+  if (auto loaded = boot::load_rom(vm.ram, request.kernel, request.kernel_name); !loaded)
+    finish(channel::EndKind::boot_failed, loaded.error());
+  vm.channel.vm().boots.store(static_cast<u32>(channel::Boots::not_linux));
+}
+
+void load_kernel(Vm& vm, const boot::BootRequest& request) {
   auto booted = boot::load_kernel(vm.ram, vm.vcpus.front()->cpu, request);
   if (!booted) finish(channel::EndKind::boot_failed, booted.error());
   const bool multiboot =
       booted->format == boot::BootFormat::multiboot1 || booted->format == boot::BootFormat::multiboot2;
   vm.channel.vm().boots.store(static_cast<u32>(multiboot ? channel::Boots::not_linux : channel::Boots::maybe_linux));
+}
+
+void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
+  request.ram_is_zero = true;
+  request.bring = [&](boot::Bytes from, Gpa to) { return images.bring(from, vm.ram, to); };
+  vm.launch.rom != 0 ? load_firmware(vm, request) : load_kernel(vm, request);
   set_report_images(nullptr);
   images.release();
 }
@@ -98,7 +109,7 @@ std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
 std::unique_ptr<Vm> set_up(channel::Channel channel, channel::Launch launch, cage::Pool* cages) {
   const devices::DevicePage* devices = channel::SharedPage<devices::DevicePage>::attach(launch.devices_fd);
   if (!devices) refuse("no address space for the devices' page");
-  auto ram = GuestMemory::map(launch.ram_fd, launch.memory);
+  auto ram = GuestMemory::map(launch.ram_fd, launch.memory, {launch.rom, launch.text_screen});
   if (!ram) refuse(ram.error() + ": give a smaller --memory");
   ::madvise(ram->base(), ram->high_end(), MADV_DONTDUMP);
   await_clock(channel.vm());

@@ -4,7 +4,6 @@
 
 #include "base/trace.h"
 #include "core/asleep.h"
-#include "core/crash_report.h"
 #include "core/finish.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
@@ -100,7 +99,7 @@ class Turns {
         return false;
       case engine::Exit::shutdown:
         if (vm_.debugger) vm_.debugger->crashed_in_turns(unit);
-        finish(channel::EndKind::guest_crash, crash_report(cpu, "triple fault"));
+        end_of_triple_fault(unit);
     }
     if (cpu.timer_deadline <= now()) cpu.lapic->on_timer(now());
     tick_chipset(unit);

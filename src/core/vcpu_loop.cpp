@@ -6,6 +6,7 @@
 #include "core/finish.h"
 #include "core/vm.h"
 #include "cpu/events.h"
+#include "devices/board_map.h"
 
 namespace trapline::core {
 
@@ -67,7 +68,7 @@ void look_at_monitor(VcpuUnit& unit) {
 
 [[noreturn]] void finish_crash(VcpuUnit& unit) {
   if (unit.vm.debugger) unit.vm.debugger->crashed(unit);
-  finish(channel::EndKind::guest_crash, crash_report(unit.cpu, "triple fault"));
+  end_of_triple_fault(unit);
 }
 
 engine::Exit run_guest(VcpuUnit& unit) {
@@ -75,6 +76,13 @@ engine::Exit run_guest(VcpuUnit& unit) {
 }
 
 }  // namespace
+
+void end_of_triple_fault(VcpuUnit& unit) {
+  if (unit.vm.launch.rom == 0) finish(channel::EndKind::guest_crash, crash_report(unit.cpu, "triple fault"));
+  constexpr u16 kResetControl = devices::map::pci_config + 1;
+  for (const u32 value : {2u, 6u}) unit.bus.port_write(unit.cpu, kResetControl, 1, value);
+  finish(channel::EndKind::stopped, {});
+}
 
 void run_vcpu(VcpuUnit& unit) {
   channel::Spin halt_spin{channel::Spin::longest_for(unit.vm.channel.vcpus()) / 4};

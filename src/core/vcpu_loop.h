@@ -14,4 +14,7 @@ struct VcpuUnit;
 // its next timer.
 [[noreturn]] void run_in_turns(Vm& vm);
 
+// A triple fault ends the VM with a crash report; or, where a firmware is there to begin again, resets it, as a PC does.
+[[noreturn]] void end_of_triple_fault(VcpuUnit& unit);
+
 }  // namespace trapline::core

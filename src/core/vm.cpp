@@ -49,7 +49,7 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engin
   lapic = std::make_unique<cpu::Lapic>(cpu, pages.inbox, pages.mirror);
   cpu.lapic = lapic.get();
   cpu::reset(cpu, false);
-  cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
+  if (v.launch.rom == 0) cpu::set_up_mtrrs_as_firmware(cpu);  // there is none to do it
   cpu.activity = index == 0 ? cpu::Activity::running : cpu::Activity::wait_for_sipi;
   v.code->add_vcpu(&cpu);
   engine = kind.make(cpu, arena, space, options);

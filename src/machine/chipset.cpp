@@ -10,13 +10,17 @@
 #include "devices/board_ports.h"
 #include "devices/fw_cfg.h"
 #include "devices/i8042.h"
+#include "devices/ide.h"
 #include "devices/ioapic.h"
 #include "devices/pic8259.h"
 #include "devices/pit8254.h"
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
+#include "devices/vga_text.h"
 #include "machine/chipset_firmware.h"
 #include "machine/chipset_state.h"
+#include "machine/firmware_files.h"
+#include "machine/i440fx.h"
 #include "machine/pci.h"
 #include "machine/virtio_pci.h"
 
@@ -99,7 +103,13 @@ struct Chipset::Impl {
   void tick();
   void catch_up();
   void plug_virtio();
-  void place_devices() { pci.place_memory(map::pci_mmio_start, map::pci_mmio_end); }
+  bool has_firmware() const { return !parts.config.firmware.empty(); }
+  void plug_for_firmware();
+  void plug_cd(devices::CdImage& image);
+  // After RESET, where there is no firmware to do it.
+  void place_devices() {
+    if (!has_firmware()) pci.place_memory(map::pci_mmio_start, map::pci_mmio_end);
+  }
   devices::DoorbellView doorbells() const;
   void publish_ports(devices::FreePorts& free) const;
   u32 read_port(u16 port, unsigned size);
@@ -119,10 +129,13 @@ struct Chipset::Impl {
   devices::ResetControl reset_control;
   devices::PostPorts post;
   devices::CrtController crtc;
+  std::optional<devices::VgaText> vga;     // instead, with a display
+  std::optional<devices::IdeChannel> ide;  // with a CD drive
+  devices::FirmwareLog firmware_log;
   devices::NumericError numeric_error;
   devices::DebugExit debug_exit;
   devices::AcpiPm pm;
-  devices::FwCfg fw_cfg;
+  devices::FwCfg fw_cfg{has_firmware() ? parts.dma : nullptr};
   PciBus pci{reset_control};
   u32 inta = 0;
   std::vector<std::unique_ptr<Inta>> inta_lines;
@@ -146,7 +159,7 @@ Chipset::Impl::Impl(const ChipsetParts& p)
       pit{gsi(0), p.time},
       rtc{gsi(8), p.time},
       com1{gsi(4), [this](u8 byte) { parts.serial.write(byte); }},
-      i8042{gsi(1), gsi(12), [this] { parts.power.reset(); }},
+      i8042{gsi(1), gsi(12), [this] { parts.power.reset(); }, p.config.display()},
       port92{[this] { parts.power.reset(); }},
       reset_control{[this] { parts.power.reset(); }},
       numeric_error{gsi(13)},
@@ -156,10 +169,13 @@ Chipset::Impl::Impl(const ChipsetParts& p)
     lines[i].impl = this;
     lines[i].gsi = i;
   }
-  pci.plug(0, make_host_bridge());
+  pci.plug(0, make_host_bridge(has_firmware()));
+  if (has_firmware()) plug_for_firmware();
+  if (p.cd) plug_cd(*p.cd);
   plug_virtio();
   fill_cmos(rtc, p.config);
   fill_fw_cfg(fw_cfg, p.config);
+  if (has_firmware()) fill_firmware_files(fw_cfg, p.config, p.vga_bios);
 
   map_ports(0x20, 2, 1, pic.master());
   map_ports(0xa0, 2, 1, pic.slave());
@@ -173,9 +189,13 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   map_ports(0x92, 1, 1, port92);
   map_ports(0xf0, 2, 1, numeric_error);
   map_ports(map::debug_exit, 4, 4, debug_exit);
-  map_ports(0x3d4, 2, 1, crtc);
+  if (p.config.display())
+    map_ports(devices::VgaText::kFirst, devices::VgaText::kPorts, 1, vga.emplace(p.time));
+  else
+    map_ports(0x3d4, 2, 1, crtc);
+  if (has_firmware() && (trace::mask & trace::boot)) map_ports(devices::FirmwareLog::kPort, 1, 1, firmware_log);
   map_ports(map::com1, 8, 1, com1);
-  map_ports(map::fw_cfg, 2, 2, fw_cfg);
+  map_ports(map::fw_cfg, has_firmware() && p.dma ? devices::FwCfg::kDmaPorts : devices::FwCfg::kPorts, 4, fw_cfg);
   map_ports(map::acpi_pm, devices::AcpiPm::kSize, 4, pm);
   map_ports(map::pci_config, 8, 4, pci);
   install(pic.master());
@@ -188,11 +208,26 @@ Chipset::Impl::Impl(const ChipsetParts& p)
   install(reset_control);
   install(post);
   install(crtc);
+  if (vga) install(*vga);
+  if (ide) install(*ide);
   install(numeric_error);
   install(debug_exit);
   install(pm, map::sci_irq);
   install(fw_cfg);
   install(pci);
+}
+
+void Chipset::Impl::plug_for_firmware() {
+  pci.plug(kIsaBridgeSlot, make_isa_bridge());
+  pci.plug(kPowerSlot, make_power_management());
+}
+
+// In compatibility mode: the AT's ports and interrupt, whatever the BARs say (PCI IDE Controller Specification 1.0).
+void Chipset::Impl::plug_cd(devices::CdImage& image) {
+  ide.emplace(gsi(14), image, parts.dma);
+  map_ports(0x1f0, 8, 4, *ide);
+  map_ports(0x3f6, 1, 1, ide->control_port());
+  pci.plug(kIdeSlot, make_ide(ide->bus_master()));
 }
 
 void Chipset::Impl::plug_virtio() {
@@ -342,13 +377,22 @@ void Chipset::ioapic_eoi(u8 vector) {
   impl_->ioapic.eoi(vector);
 }
 
-std::size_t Chipset::serial_input(const u8* bytes, std::size_t count) {
+std::size_t Chipset::console_input(const u8* bytes, std::size_t count) {
+  if (impl_->vga) return impl_->i8042.type(bytes, count);
   const std::size_t taken = impl_->com1.receive(bytes, count);
   TRACE(devices, "uart16550 received {} of {}", taken, count);
   return taken;
 }
 
-std::size_t Chipset::serial_room() const { return impl_->com1.room(); }
+std::size_t Chipset::console_room() const {
+  constexpr std::size_t kTyped = 64;  // bytes; as many as it takes of them
+  if (impl_->vga) return impl_->i8042.can_type() ? kTyped : 0;
+  return impl_->com1.room();
+}
+
+std::optional<devices::TextMode> Chipset::text_mode() const {
+  return impl_->vga ? std::optional{impl_->vga->mode()} : std::nullopt;
+}
 
 bool Chipset::transmitter_interrupts() const { return impl_->com1.view().possible[0] & devices::UartView::kInterrupts; }
 
@@ -417,7 +461,11 @@ ChipsetState Chipset::save() const {
                  .pm = i.pm.save(),
                  .fw_cfg = i.fw_cfg.save(),
                  .pci = i.pci.save(),
+                 .vga = {},
+                 .ide = {},
                  .virtio = {}};
+  if (i.vga) s.vga = i.vga->save();
+  if (i.ide) s.ide = i.ide->save();
   s.inta = i.inta;
   for (const VirtioPci* v : i.virtio) s.virtio.push_back(v->save());
   for (const Impl::GsiLine& line : i.lines) s.wires |= u32{line.is_up} << line.gsi;
@@ -440,6 +488,8 @@ void Chipset::restore(const State& s) {
   i.pm.restore(s.pm);
   i.fw_cfg.restore(s.fw_cfg);
   i.pci.restore(s.pci);
+  if (i.vga) i.vga->restore(s.vga);
+  if (i.ide) i.ide->restore(s.ide);
   i.inta = s.inta;
   for (std::size_t n = 0; n < i.virtio.size(); n++) i.virtio[n]->restore(s.virtio[n]);
 }

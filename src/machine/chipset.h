@@ -4,13 +4,16 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
 #include "base/types.h"
+#include "devices/atapi.h"
 #include "devices/board_map.h"
 #include "devices/device.h"
 #include "devices/device_page.h"
+#include "devices/vga_text.h"
 #include "devices/virtio/device.h"
 #include "machine/config.h"
 
@@ -36,7 +39,7 @@ struct PowerSink {
   virtual void debug_exit(u32 value) = 0;  // isa-debug-exit: exit code (value << 1) | 1
 };
 
-// The serial port's other side. write() takes what the guest sends; input arrives by Chipset::serial_input.
+// The serial port's other side. write() takes what the guest sends; input arrives by Chipset::console_input.
 struct SerialBackend {
   virtual ~SerialBackend() = default;
   virtual void write(u8 byte) = 0;
@@ -49,6 +52,9 @@ struct ChipsetParts {
   PowerSink& power;
   SerialBackend& serial;
   std::span<virtio::Device* const> virtio = {};  // in PCI slots 1, 2, ...; they outlive the chipset
+  virtio::Dma* dma = nullptr;                    // for the board's own devices; outlives it too
+  std::span<const u8> vga_bios = {};             // with a display
+  devices::CdImage* cd = nullptr;                // in a drive; null: there is none
 };
 
 struct ChipsetState;  // machine/chipset_state.h
@@ -71,10 +77,13 @@ class Chipset {
   void ioapic_eoi(u8 vector);
   void numeric_error();  // the processor's FERR# has gone up
 
-  // Bytes for the guest's COM1. Takes as many as the UART has room for and returns how many; the rest waits for
-  // serial_room().
-  std::size_t serial_input(const u8* bytes, std::size_t count);
-  std::size_t serial_room() const;
+  // Bytes for the guest's console: COM1, or the keyboard of a machine with a display. Takes as many as there is room
+  // for and returns how many; the rest waits for console_room().
+  std::size_t console_input(const u8* bytes, std::size_t count);
+  std::size_t console_room() const;
+
+  // What a display shows; nothing without one.
+  std::optional<devices::TextMode> text_mode() const;
 
   // Does the guest wait to be interrupted by COM1's transmitter?
   bool transmitter_interrupts() const;

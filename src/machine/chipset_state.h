@@ -5,11 +5,13 @@
 #include "devices/board_ports.h"
 #include "devices/fw_cfg.h"
 #include "devices/i8042.h"
+#include "devices/ide.h"
 #include "devices/ioapic.h"
 #include "devices/pic8259.h"
 #include "devices/pit8254.h"
 #include "devices/rtc.h"
 #include "devices/uart16550.h"
+#include "devices/vga_text.h"
 #include "machine/pci.h"
 #include "machine/virtio_pci.h"
 
@@ -31,6 +33,8 @@ struct ChipsetState {
   devices::AcpiPm::State pm;
   devices::FwCfg::State fw_cfg;
   PciBus::State pci;
+  devices::VgaText::State vga;  // as at RESET in a machine without, like the next
+  devices::IdeChannel::State ide;
   std::vector<VirtioPci::State> virtio;
 
   bool operator==(const ChipsetState&) const = default;

@@ -11,6 +11,7 @@ namespace trapline::machine {
 
 enum class ParaChoice : u8 { none, kvm, xen, automatic };
 enum class ClockChoice : u8 { real, instructions };
+enum class ConsoleChoice : u8 { serial, vga };  // what this terminal shows: COM1, or a text screen and its keyboard
 
 struct Module {  // multiboot module: file and its command line
   std::string path;
@@ -94,6 +95,13 @@ struct Config {
   std::string what;         // for that list; empty: the kernel
   int kernel_fd = -1, initrd_fd = -1;  // instead of `kernel` and `initrd`, which then are names; the caller's
   bool rng = false;  // a virtio entropy device
+
+  std::string firmware;  // a ROM image; empty: a kernel is booted without
+  std::string vga_bios;  // the display's, with console `vga`
+  ConsoleChoice console = ConsoleChoice::serial;
+  std::string cdrom;  // an image; empty: no drive
+  bool boot_menu = false;
+  bool display() const { return console == ConsoleChoice::vga; }
 };
 
 }  // namespace trapline::machine

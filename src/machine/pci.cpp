@@ -201,9 +201,4 @@ void PciBus::place_memory(u64 start, u64 end) {
     if (device) device->place_memory(start, end);
 }
 
-std::unique_ptr<PciDevice> make_host_bridge() {
-  return std::make_unique<PciDevice>(
-      PciDevice::Identity{.vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2});
-}
-
 }  // namespace trapline::machine

@@ -117,7 +117,4 @@ class PciBus final : public devices::Device {
   std::array<std::unique_ptr<PciDevice>, 32> slots_;
 };
 
-// Device 0: Intel 440FX, the host bridge that every system knows and asks nothing of.
-std::unique_ptr<PciDevice> make_host_bridge();
-
 }  // namespace trapline::machine

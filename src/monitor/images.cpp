@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -37,12 +38,42 @@ std::string open_into(Fd& slot, const std::string& path, const char* what, u64 m
   return {};
 }
 
+// What is wrong with the firmware, or nothing.
+std::string open_firmware(Images& images, const machine::Config& config) {
+  constexpr u64 kBlock = 64 * KiB, kLargest = 8 * MiB;
+  if (std::string wrong = open_into(images.kernel, config.firmware, "--firmware"); !wrong.empty()) return wrong;
+  struct stat st {};
+  ::fstat(images.kernel.get(), &st);
+  images.rom = static_cast<u64>(st.st_size);
+  if (images.rom % kBlock != 0 || images.rom > kLargest)
+    return fmt::format(
+        "--firmware {}: {} bytes: a PC's ROM has a multiple of 64 KiB, {} MiB at most: name a BIOS image",
+        config.firmware, images.rom, kLargest / MiB);
+  return {};
+}
+
+// An option ROM: 55 AA, then its length in units of 512 bytes (PCI Firmware 3.0, 5.2).
+std::string read_vga_bios(std::vector<u8>& bytes, const std::string& path) {
+  constexpr u64 kLargest = 64 * KiB;
+  Fd fd;
+  if (std::string wrong = open_into(fd, path, "--console vga: its BIOS", kLargest); !wrong.empty())
+    return wrong + ": install the Debian package seabios";
+  bytes.resize(kLargest);
+  const ssize_t n = ::pread(fd.get(), bytes.data(), bytes.size(), 0);
+  bytes.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
+  if (bytes.size() < 512 || bytes[0] != 0x55 || bytes[1] != 0xaa || bytes[2] * std::size_t{512} > bytes.size())
+    return fmt::format("--console vga: {}: is no option ROM: install the Debian package seabios", path);
+  return {};
+}
+
 }  // namespace
 
 Result<Images, std::string> Images::open(const machine::Config& config) {
   Images images;
   std::string wrong;
-  if (config.kernel_fd >= 0)
+  if (!config.firmware.empty())
+    wrong = open_firmware(images, config);
+  else if (config.kernel_fd >= 0)
     images.kernel = Fd{::fcntl(config.kernel_fd, F_DUPFD_CLOEXEC, 3)};
   else
     wrong = open_into(images.kernel, config.kernel, "kernel");
@@ -50,6 +81,7 @@ Result<Images, std::string> Images::open(const machine::Config& config) {
     images.initrd = Fd{::fcntl(config.initrd_fd, F_DUPFD_CLOEXEC, 3)};
   else if (wrong.empty())
     wrong = open_into(images.initrd, config.initrd, "--initrd");
+  if (wrong.empty() && config.display()) wrong = read_vga_bios(images.vga_bios, config.vga_bios);
   if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map", kLargestMap);
   for (const auto& m : config.modules) {
     images.modules.emplace_back();
@@ -88,7 +120,8 @@ channel::Launch Images::launch(const machine::Config& config) const {
   channel::Launch l;
   l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
   l.scan_fd = executed.get(), l.names_fd = names.get();
-  l.kernel_name = config.kernel;
+  l.kernel_name = config.firmware.empty() ? config.kernel : config.firmware;
+  l.rom = rom, l.text_screen = config.display();
   l.command_line = config.append;
   l.cpu_features = config.cpu_features;
   for (std::size_t i = 0; i < modules.size(); i++)

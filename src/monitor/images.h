@@ -16,6 +16,8 @@ struct Images {
   Fd scan_report, executed;  // --scan-report: its file, and the log that the core writes
   Fd names;                  // --perf-map: the log that the core writes
   std::vector<Fd> modules;
+  u64 rom = 0;               // bytes of firmware, which then is in `kernel`
+  std::vector<u8> vga_bios;  // of a display
 
   static Result<Images, std::string> open(const machine::Config& config);
   std::vector<int> inherited() const;  // what the core gets

@@ -100,15 +100,15 @@ void Input::refill() {
 
 void Input::feed(machine::Chipset& chipset) {
   if (!waiting() && (!synchronous_ || at_end_)) return;
-  if (chipset.serial_room() == 0) return;
+  if (chipset.console_room() == 0) return;
   std::lock_guard lock{mutex_};
   if (queue_.empty() && synchronous_) refill();
   while (!queue_.empty()) {
     u8 some[64];
-    const std::size_t n = std::min({queue_.size(), sizeof some, chipset.serial_room()});
+    const std::size_t n = std::min({queue_.size(), sizeof some, chipset.console_room()});
     if (n == 0) break;
     std::copy_n(queue_.begin(), n, some);
-    const std::size_t taken = std::min(n, chipset.serial_input(some, n));
+    const std::size_t taken = std::min(n, chipset.console_input(some, n));
     if (taken == 0) break;
     queue_.erase(queue_.begin(), queue_.begin() + static_cast<std::ptrdiff_t>(taken));
   }

@@ -23,12 +23,16 @@ constexpr std::string_view kHelp =
 
 MachineState::MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end_event,
                            const Event& hurry, std::vector<OpenDisk> disks, std::vector<OpenNetwork> networks,
-                           const Attachments& attachments)
+                           const Attachments& attachments, BoardParts parts)
     : deterministic{config.clock == machine::ClockChoice::instructions},
       output{output_fd, hurry},
       end{end_event},
       virtio{config, std::move(disks), std::move(networks), *this, attachments},
-      chipset{machine::ChipsetParts{config, time, held, *this, *this, virtio.devices()}},
+      board{std::move(parts)},
+      display{config.display()},
+      uses_ram{virtio.any() || !config.firmware.empty() || !config.cdrom.empty()},
+      chipset{machine::ChipsetParts{config, time, held, *this, *this, virtio.devices(),
+                                    uses_ram ? &virtio.dma() : nullptr, board.vga_bios, board.cd.get()}},
       input{terminal,
             deterministic,
             {.arrived =
@@ -55,6 +59,13 @@ void MachineState::attach(channel::Channel next, DeviceMemory memory) {
   publish();
   closing = false;
   armed_ns = devices::kNever;
+}
+
+std::vector<int> MachineState::service_calls() const {
+  std::vector<int> all = virtio.service_calls();
+  if (board.cd)
+    for (const int call : CdFile::calls()) all.push_back(call);
+  return all;
 }
 
 u32 MachineState::take_posted() {
@@ -192,6 +203,25 @@ void run_console(MachineState& m) {
     if (!waiting && !m.closing) channel::futex_wait(ring.sleeps, 1);
     ring.sleeps.store(0);
   }
+}
+
+void run_screen(MachineState& m) {
+  constexpr std::chrono::milliseconds kFrame{33};
+  const auto show = [&m](const std::string& text) {
+    for (const char c : text) m.output.put(static_cast<u8>(c));
+  };
+  std::unique_lock guard{m.lock};
+  while (!m.closing) {
+    const auto memory = m.virtio.dma().bytes(Gpa{kTextScreenStart}, kVideoHoleEnd - kTextScreenStart);
+    const auto mode = m.chipset.text_mode();
+    if (memory && mode) show(m.screen.update(*mode, *memory));
+    guard.unlock();
+    if (!m.output.empty()) m.output.flush();
+    if (m.output.failed()) m.finish(End::console_lost);
+    guard.lock();
+    m.frames.wait_for(guard, kFrame, [&m] { return m.closing.load(); });
+  }
+  show(m.screen.leave());
 }
 
 void run_timer(MachineState& m) {

@@ -16,6 +16,8 @@
 #include "monitor/input.h"
 #include "monitor/interrupts.h"
 #include "monitor/output.h"
+#include "monitor/storage/cd_image.h"
+#include "monitor/text_screen.h"
 #include "monitor/virtio_devices.h"
 
 namespace trapline::monitor {
@@ -25,11 +27,17 @@ inline constexpr u64 kDeterministicEpoch =
 
 using DeviceMemory = channel::SharedPage<devices::DevicePage>;
 
+// What the board is fitted with; files have been read.
+struct BoardParts {
+  std::vector<u8> vga_bios;
+  std::unique_ptr<CdFile> cd;
+};
+
 struct MachineState final : machine::PowerSink, machine::SerialBackend {
   // `end`, `hurry` and `attachments` outlive it. Throws HostRefused.
   MachineState(const machine::Config& config, int output_fd, bool terminal, EndEvent& end, const Event& hurry,
                std::vector<OpenDisk> disks = {}, std::vector<OpenNetwork> networks = {},
-               const Attachments& attachments = kNoAttachments);
+               const Attachments& attachments = kNoAttachments, BoardParts parts = {});
 
   const bool deterministic;
   std::mutex lock;  // around all use of chipset, time.advance() and interrupts
@@ -40,8 +48,13 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   Output output;
   EndEvent& end;
   VirtioDevices virtio;
+  const BoardParts board;
+  const bool display;   // the console is a screen, and COM1 goes nowhere
+  const bool uses_ram;  // something in this process does
   machine::Chipset chipset;
   Input input;
+  TextScreen screen;               // under `lock`
+  std::condition_variable frames;  // closing
   std::condition_variable timer;   // the chipset's deadline moved, or closing
   u64 armed_ns = devices::kNever;  // what the timer thread waits for; under `lock`
   channel::Channel channel;        // changed by attach() only, which no service thread sees
@@ -64,11 +77,16 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
   // A thread of the monitor cannot go on.
   void fail(ExitCode code, const std::string& text) { finish(End::failed, static_cast<u32>(code), text); }
 
+  // System calls of the threads that serve vCPUs, beside the common ones: what devices do inside an access.
+  std::vector<int> service_calls() const;
+
   // PowerSink, SerialBackend: called by the chipset under `lock`.
   void power_off() override { finish(End::power_off); }
   void reset() override { finish(End::reset); }
   void debug_exit(u32 value) override { finish(End::debug_exit, value); }
-  void write(u8 byte) override { output.put(byte); }
+  void write(u8 byte) override {
+    if (!display) output.put(byte);
+  }
 
  private:
   std::mutex channel_mutex_;  // innermost: stop_core() comes from any thread, also while attach() is at work
@@ -76,6 +94,8 @@ struct MachineState final : machine::PowerSink, machine::SerialBackend {
 
 // The service thread of one vCPU: answers its requests until the channel closes.
 void serve_vcpu(MachineState& machine, u32 index);
+// The screen's thread: sends what has changed to the console, until `closing`.
+void run_screen(MachineState& machine);
 // The console thread: takes what is posted for COM1 when no request does it, until `closing`.
 void run_console(MachineState& machine);
 // The timer thread (--clock real): ticks the chipset at its deadlines until `closing`.

@@ -60,6 +60,14 @@ std::string printable_lines(std::string text) {
   return text;
 }
 
+// For the list of VMs: what is booted.
+std::string what_runs(const machine::Config& c) {
+  if (!c.what.empty()) return c.what;
+  if (c.firmware.empty()) return c.kernel;
+  if (!c.cdrom.empty()) return c.cdrom;
+  return c.disks.empty() ? c.firmware : c.disks.front().path;
+}
+
 class VmRun {
  public:
   explicit VmRun(const machine::Config& config) : config_{config} {}
@@ -162,6 +170,12 @@ int VmRun::live() {
     if (!opened) return fail(ExitCode::bad_input, opened.error());
     networks.push_back(std::move(*opened));
   }
+  BoardParts board{std::move(images_.vga_bios), nullptr};
+  if (!config_.cdrom.empty()) {
+    auto opened = CdFile::open(config_.cdrom);
+    if (!opened) return fail(ExitCode::bad_input, opened.error());
+    board.cd = std::move(*opened);
+  }
   trace::mask = config_.trace_mask;
   if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
   if (auto entered = enter_registry(); !entered) return fail(ExitCode::bad_input, entered.error());
@@ -172,7 +186,7 @@ int VmRun::live() {
   }
   if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
   machine_ = std::make_unique<MachineState>(config_, console_fd(), ::isatty(STDIN_FILENO) != 0, end_, hurry_,
-                                            std::move(disks), std::move(networks), attachments_);
+                                            std::move(disks), std::move(networks), attachments_, std::move(board));
   watch_.machine_begins();
   if (!config_.command.wanted || config_.command.terminal) terminal_.begin();
   return run_machine();
@@ -182,7 +196,7 @@ int VmRun::live() {
 Result<void, std::string> VmRun::enter_registry() {
   auto registry = Registry::open();
   if (!registry) return config_.name.empty() ? Result<void, std::string>{} : Err{registry.error()};
-  RunningVm vm{.name = config_.name, .what = config_.what.empty() ? config_.kernel : config_.what};
+  RunningVm vm{.name = config_.name, .what = what_runs(config_)};
   auto held = registry->enter(vm);
   if (!held) return config_.name.empty() ? Result<void, std::string>{} : Err{held.error()};
   registry_ = std::move(*registry);
@@ -322,8 +336,8 @@ Result<void, std::string> VmRun::power_on() {
   launch.ram_fd = ram_fd.get();
   launch.devices_fd = device_memory->fd();
   CodeLines code_lines;
-  if (m.virtio.any()) {
-    auto made = CodeLines::create(GuestMemory::frames_of(config_.memory));
+  if (m.uses_ram) {
+    auto made = CodeLines::create(GuestMemory::frames_of(config_.memory, images_.rom != 0));
     if (!made) return Err{made.error() + kRaiseLimits};
     code_lines = std::move(*made);
     launch.code_fd = code_lines.fd();
@@ -336,8 +350,8 @@ Result<void, std::string> VmRun::power_on() {
   page.launch_length = static_cast<u32>(bytes.size());
   page.start_ns = m.deterministic ? m.time.now_ns() : 0;
   m.attach(std::move(*channel), std::move(*device_memory));
-  if (m.virtio.any()) {
-    auto own = GuestMemory::map(ram_fd.get(), config_.memory);
+  if (m.uses_ram) {
+    auto own = GuestMemory::map(ram_fd.get(), config_.memory, {0, config_.display()});
     if (!own) return Err{own.error() + ": give a smaller --memory"};
     m.virtio.dma().attach(std::move(*own), std::move(code_lines), page.code_writes);
   }
@@ -384,8 +398,9 @@ void VmRun::start_service() {
   const auto failed = [&m](ExitCode code, const std::string& text) { m.fail(code, text); };
   threads_.reserve(config_.cpus + 2);
   for (u32 i = 0; i < config_.cpus; i++)
-    threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed, m.virtio.service_calls()));
+    threads_.push_back(start_confined_thread([&m, i] { serve_vcpu(m, i); }, failed, m.service_calls()));
   threads_.push_back(start_confined_thread([&m] { run_console(m); }, failed));
+  if (m.display) threads_.push_back(start_confined_thread([&m] { run_screen(m); }, failed));
   if (!m.deterministic) threads_.push_back(start_confined_thread([&m] { run_timer(m); }, failed));
   for (auto& worker : m.virtio.workers())
     threads_.push_back(start_confined_thread(std::move(worker.body), failed, std::move(worker.calls)));
@@ -408,7 +423,9 @@ void VmRun::await_end() {
 void VmRun::give_hint() {
   if (hinted_ || steady_clock::now() < started_ + kSilent) return;
   hinted_ = true;
-  if (machine_->output.used() || config_.append.find("console=") != std::string::npos || config_.gdb_wait) return;
+  if (machine_->output.used() || machine_->display || config_.append.find("console=") != std::string::npos ||
+      config_.gdb_wait)
+    return;
   const bool may_be_linux = machine_->channel.vm().boots.load() != static_cast<u32>(channel::Boots::not_linux);
   complain(std::string{"the guest has printed nothing yet; its console is the first serial port"} +
            (may_be_linux ? ": Linux is told by --append console=ttyS0" : ""));
@@ -436,6 +453,7 @@ void VmRun::stop_service() {
     m.closing = true;
   }
   m.timer.notify_all();
+  m.frames.notify_all();
   m.input.let_go(true);
   for (u32 i = 0; i < m.channel.vcpus(); i++) {  // the core is gone: nobody else writes these now
     m.channel.vcpu(i).turn.store(static_cast<u32>(channel::Turn::closed));

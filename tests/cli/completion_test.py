@@ -57,6 +57,8 @@ class Bash(unittest.TestCase):
         self.assertEqual(self.complete("trapline run --engine=tr"), {"translate"})
         self.assertEqual(self.complete("trapline run --engine="), {"auto", "interpret", "patch", "translate"})
         self.assertEqual(self.complete("trapline run --clock i"), {"instructions"})
+        self.assertEqual(self.complete("trapline run --console "), {"serial", "vga"})
+        self.assertIn("seabios", self.complete("trapline run --firmware sea"))
         self.assertEqual(self.complete("trapline run --trace mmu,ex"), {"mmu,exits", "mmu,exceptions"})
         self.assertEqual(self.complete("trapline run --cpus "), set())
         self.assertEqual(self.complete("trapline fuzz --bits "), {"16", "32", "64"})

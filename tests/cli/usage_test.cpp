@@ -33,7 +33,8 @@ void expect_refusal(const std::vector<std::string>& arguments, int code, const s
 
 TEST(Usage, WrongOptions) {
   const TempFile kernel{multiboot(exits_with(0))};
-  expect_refusal({}, 2, "no command: give completion, doctor, exec, fuzz, help, isa, kill, ps, run, scan, stop, version");
+  expect_refusal({}, 2,
+                 "no command: give completion, doctor, exec, fuzz, help, isa, kill, ps, run, scan, stop, version");
   expect_refusal({"fly"}, 2, "fly");
   expect_refusal({"run"}, 2, "--kernel");
   expect_refusal({"run", "--kernel", kernel.path(), "--nonsense"}, 2, "--nonsense");
@@ -47,6 +48,18 @@ TEST(Usage, WrongOptions) {
   expect_refusal({"run", "--kernel", kernel.path(), "--trace", "everything"}, 2, "everything");
   expect_refusal({"run", "--kernel", kernel.path(), "--timeout", "-1"}, 2, "--timeout");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpu-features", "+warp"}, 2, "warp");
+}
+
+TEST(Usage, WhatIsNoFirmware) {
+  const TempFile odd{std::string(100'000, 'x')}, empty{""}, large{std::string(9 * 1024 * 1024, 'x')},
+      bios{std::string(64 * 1024, '\xf4')};
+  expect_refusal({"run", "--firmware", "/nowhere"}, 3,
+                 "--firmware /nowhere: No such file or directory: check the path");
+  expect_refusal({"run", "--firmware", odd.path()}, 3, "100000 bytes: a PC's ROM has a multiple of 64 KiB");
+  expect_refusal({"run", "--firmware", empty.path()}, 3, "is empty");
+  expect_refusal({"run", "--firmware", large.path()}, 3, "8 MiB at most");
+  expect_refusal({"run", "--firmware", bios.path(), "--cdrom", "/nowhere"}, 3, "--cdrom /nowhere: No such file");
+  expect_refusal({"run", "--firmware", bios.path(), "--kernel", bios.path()}, 2, "--firmware: --kernel ");
 }
 
 TEST(Usage, MisspeltWordsAreNamedWithWhatWasMeant) {

@@ -1,6 +1,7 @@
 // Random port, memory, serial and timer sequences on the whole chipset, as a hostile core could send them.
 #include <cstring>
 
+#include "base/guest_memory.h"
 #include "base/invariant.h"
 #include "machine/chipset.h"
 
@@ -24,10 +25,25 @@ struct Sinks final : InterruptSink, PowerSink, SerialBackend {
   void write(u8) override {}
 };
 
+struct Dma final : devices::virtio::Dma {
+  GuestMemory ram = std::move(*GuestMemory::anonymous(2 * MiB));
+  std::optional<std::span<std::byte>> bytes(Gpa at, u64 length) const override { return ram.bytes(at, length); }
+  void written(Gpa at, u64 length) override { INVARIANT(ram.bytes(at, length), "{:#x}+{:#x}", at.raw, length); }
+};
+struct Cd final : devices::CdImage {
+  u32 blocks() const override { return 300; }
+  bool read(u32 block, std::span<u8, devices::kCdBlock> to) override {
+    INVARIANT(block < blocks(), "block {}", block);
+    to[0] = static_cast<u8>(block);
+    return block != 77;
+  }
+};
+
 // Ports with a device behind them are asked for more often than chance would.
-constexpr u16 kPorts[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,  0x60,  0x61,  0x64,  0x70,
-                          0x71,  0x80,  0x92,  0xf4,  0x4d0, 0x4d1, 0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd,
-                          0x510, 0x511, 0x514, 0x518, 0x600, 0x604, 0x608, 0xcf8, 0xcf9, 0xcfc};
+constexpr u16 kPorts[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,   0x60,  0x61,  0x64,  0x70,
+                          0x71,  0x80,  0x92,  0xf4,  0x4d0, 0x4d1, 0x3f8, 0x3f9,  0x3fa, 0x3fb, 0x3fc, 0x3fd,
+                          0x510, 0x511, 0x514, 0x518, 0x600, 0x604, 0x608, 0xcf8,  0xcf9, 0xcfc, 0x1f0, 0x1f4,
+                          0x1f7, 0x3f6, 0x3c0, 0x3c4, 0x3c8, 0x3d4, 0x3da, 0xc000, 0xc004};
 
 struct Step {
   u8 what, place;
@@ -63,8 +79,8 @@ void run(Chipset& chipset, Time& time, const Step& s) {
       chipset.ioapic_eoi(static_cast<u8>(s.value));
       break;
     case 10: {
-      const std::size_t room = chipset.serial_room(),
-                        taken = chipset.serial_input(reinterpret_cast<const u8*>(&s.value), 4);
+      const std::size_t room = chipset.console_room(),
+                        taken = chipset.console_input(reinterpret_cast<const u8*>(&s.value), 4);
       INVARIANT(taken <= 4 && taken <= room, "took {} with room for {}", taken, room);
       break;
     }
@@ -94,7 +110,18 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   config.cpus = 2;
   Time time;
   Sinks sinks;
-  Chipset chipset({config, time, sinks, sinks, sinks});
+  // A board with all that a firmware needs, or one without.
+  static Dma dma;
+  Cd cd;
+  const bool firmware = size != 0 && data[size - 1] & 1;
+  if (firmware) config.firmware = "bios", config.console = ConsoleChoice::vga;
+  Chipset chipset({config, time, sinks, sinks, sinks, {}, &dma, {}, firmware ? &cd : nullptr});
+  if (firmware) {  // the bus master at C000
+    chipset.port_write(0xcf8, 4, 0x80000000 | 29u << 11 | 0x20);
+    chipset.port_write(0xcfc, 4, 0xc000);
+    chipset.port_write(0xcf8, 4, 0x80000000 | 29u << 11 | 4);
+    chipset.port_write(0xcfc, 2, 5);
+  }
   for (; size >= sizeof(Step); data += sizeof(Step), size -= sizeof(Step)) {
     Step step;
     std::memcpy(&step, data, sizeof step);

@@ -203,7 +203,7 @@ TEST_F(LocalBusTest, BytesThatInterruptArePostedAndIirTellsOfThem) {
 
 TEST_F(LocalBusTest, InputShowsInTheLineStatus) {
   EXPECT_EQ(in(0x3fd), 0x60u);
-  board.chipset.serial_input(reinterpret_cast<const u8*>("ab"), 2);
+  board.chipset.console_input(reinterpret_cast<const u8*>("ab"), 2);
   monitor.publish();
   EXPECT_EQ(in(0x3fd), 0x61u);
   EXPECT_EQ(in(0x3f8), static_cast<u32>('a'));

@@ -95,9 +95,9 @@ TEST_F(ChipsetTest, SerialInterruptReachesBothControllers) {
   redirect(4, 0x44);
   out(0x3fa, 1);
   out(0x3f9, 1);
-  EXPECT_EQ(chipset.serial_room(), 16u);
+  EXPECT_EQ(chipset.console_room(), 16u);
   const u8 text[] = "abc";
-  EXPECT_EQ(chipset.serial_input(text, 3), 3u);
+  EXPECT_EQ(chipset.console_input(text, 3), 3u);
   EXPECT_TRUE(sinks.intr);
   ASSERT_EQ(sinks.messages.size(), 1u);
   EXPECT_EQ(sinks.messages[0].second, 0x4044u);
@@ -309,12 +309,12 @@ TEST_F(ChipsetTest, RandomAccesses) {
           chipset.tick();
           ASSERT_GT(chipset.deadline_ns(), time.ns) << "seed " << kSeed << ", access " << i;
         }
-        chipset.serial_input(reinterpret_cast<const u8*>(&value), 8);
+        chipset.console_input(reinterpret_cast<const u8*>(&value), 8);
     }
     if (i % 50'000 == 0) chipset.reset();
     sinks.messages.clear();
   }
-  EXPECT_LE(chipset.serial_room(), 16u);
+  EXPECT_LE(chipset.console_room(), 16u);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "machine/pci.h"
+#include "machine/i440fx.h"
 
 #include <gtest/gtest.h>
 
@@ -32,7 +33,7 @@ struct PciTest : testing::Test {
   devices::ResetControl reset_control{[this] { resets++; }};
   PciBus bus{reset_control};
   PciTest() {
-    EXPECT_TRUE(bus.plug(0, make_host_bridge()));
+    EXPECT_TRUE(bus.plug(0, make_host_bridge(false)));
     EXPECT_TRUE(bus.plug(3, std::make_unique<Card>()));
     EXPECT_FALSE(bus.plug(3, std::make_unique<Card>()));
     EXPECT_FALSE(bus.plug(32, std::make_unique<Card>()));

@@ -3,6 +3,8 @@
 
 #include "machine/chipset.h"
 #include "machine/chipset_state.h"
+#include "machine/i440fx.h"
+#include "support/virtio_driver.h"
 #include "unit/devices/fakes.h"
 
 namespace trapline::machine {
@@ -66,10 +68,53 @@ struct ChipsetRig {
   }
 };
 
+// With what a firmware needs, a display and a drive.
+struct FirmwareRig : ChipsetRig, devices::CdImage {
+  static Config make_config() {
+    Config c;
+    c.firmware = "bios";
+    c.console = ConsoleChoice::vga;
+    return c;
+  }
+  Config fitted = make_config();
+  test::FakeDma dma;
+  Chipset board{ChipsetParts{fitted, time, sinks, sinks, sinks, {}, &dma, {}, this}};
+  u32 blocks() const override { return 10; }
+  bool read(u32 block, std::span<u8, devices::kCdBlock> to) override {
+    std::fill(to.begin(), to.end(), static_cast<u8>(block));
+    return true;
+  }
+  Chipset& subject() { return board; }
+  auto act(Random& random) {
+    static constexpr u16 kPorts[] = {0x60,  0x64,  0x1f0, 0x1f1, 0x1f2, 0x1f6, 0x1f7, 0x3f6, 0x3c0, 0x3c2,
+                                     0x3c4, 0x3c5, 0x3c9, 0x3d4, 0x3d5, 0x3da, 0xcf8, 0xcfc, 0x510, 0x511};
+    const u16 port = kPorts[random() % std::size(kPorts)];
+    const unsigned size = 1u << random() % 3;
+    const u8 key = 'k';
+    u64 result = 0;
+    switch (random() % 8) {
+      case 0:
+        result = board.console_input(&key, random() % 2);
+        break;
+      case 1:
+        board.port_write(0xcf8, 4, static_cast<u32>(0x80000000 | (random() % 32) << 11 | (random() & 0xfc)));
+        break;
+      case 2:
+      case 3:
+      case 4:
+        result = board.port_read(port, size);
+        break;
+      default:
+        board.port_write(port, size, static_cast<u32>(random() >> random() % 64));
+    }
+    return std::pair{result ^ board.deadline_ns(), sinks.seen.calls << 1 | u64{sinks.seen.intr}};
+  }
+};
+
 struct PciRig {
   devices::ResetControl reset_control{[] {}};
   PciBus bus{reset_control};
-  PciRig() { bus.plug(0, make_host_bridge()); }
+  PciRig() { bus.plug(0, make_host_bridge(false)); }
   PciBus& subject() { return bus; }
   void environment(const PciRig& other) { reset_control.restore(other.reset_control.save()); }
   u64 act(Random& random) {
@@ -92,6 +137,7 @@ TEST_P(MachineState, SavedAndRestored) {
 
 INSTANTIATE_TEST_SUITE_P(Machine, MachineState,
                          testing::Values(test::StateCase{"chipset", test::state_is_whole<ChipsetRig>},
+                                         test::StateCase{"firmware", test::state_is_whole<FirmwareRig>},
                                          test::StateCase{"pci", test::state_is_whole<PciRig>}),
                          test::name_of);
 
