@@ -51,11 +51,13 @@ guests:
 	@scripts/setup.sh guest
 	@scripts/guest-kernel.sh cloud-amd64 amd64 rt-amd64 686-pae 686
 	@scripts/guest-initrd.sh amd64 i386
+	@scripts/guest-firmware.sh
 
 test:
 	@scripts/setup.sh build guest test
 	@scripts/guest-kernel.sh cloud-amd64 amd64 rt-amd64 686-pae 686
 	@scripts/guest-initrd.sh amd64 i386
+	@scripts/guest-firmware.sh
 	@WERROR=$(WERROR) scripts/build.sh release all
 	@ctest --test-dir build --output-on-failure -j $(JOBS)
 
