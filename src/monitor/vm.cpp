@@ -426,7 +426,8 @@ void VmRun::give_hint() {
   if (machine_->output.used() || machine_->display || config_.append.find("console=") != std::string::npos ||
       config_.gdb_wait)
     return;
-  const bool may_be_linux = machine_->channel.vm().boots.load() != static_cast<u32>(channel::Boots::not_linux);
+  const bool may_be_linux =
+      config_.firmware.empty() && machine_->channel.vm().boots.load() != static_cast<u32>(channel::Boots::not_linux);
   complain(std::string{"the guest has printed nothing yet; its console is the first serial port"} +
            (may_be_linux ? ": Linux is told by --append console=ttyS0" : ""));
 }
