@@ -52,6 +52,8 @@ Values values_of(const std::string& type) {
   if (type == "CLASS") return {{"critical", "privileged", "innocuous"}, false, false};
   if (type == "CLASSES") return {{"critical", "privileged", "innocuous", "all"}, false, true};
   if (type == "VENDOR") return {{"amd", "intel", "both"}, false, false};
+  if (type == "ACTION") return {{"build", "debian", "ls", "rm"}, false, false};
+  if (type == "FORMAT") return {{"raw", "qcow2"}, false, false};
   if (type == "SHELL") return {{"bash", "zsh"}, false, false};
   if (type == "16|32|64") return {{"16", "32", "64"}, false, false};
   return {};

@@ -19,6 +19,8 @@
 #include "cli/doctor.h"
 #include "cli/exec_command.h"
 #include "cli/fuzz_command.h"
+#include "cli/image_command.h"
+#include "cli/image_run.h"
 #include "cli/isa_command.h"
 #include "cli/options.h"
 #include "cli/print.h"
@@ -29,8 +31,8 @@
 #include "engine/options.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
-#include "slirp/slirp_process.h"
 #include "share/share_main.h"
+#include "slirp/slirp_process.h"
 
 namespace {
 
@@ -102,8 +104,14 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   auto settings = settings_of_environment(options.config.verify);
   if (!settings) return usage(settings.error());
   options.config.engine_settings = std::move(*settings);
+  const auto lines = cli::resolve_image(options);
+  if (!lines) {
+    say(lines.error());
+    return static_cast<int>(ExitCode::bad_input);
+  }
   const auto config = cli::check(options);
   if (!config) return usage(config.error());
+  for (const std::string& line : *lines) say(line);
   if (!config->note.empty()) say(config->note);
   for (const std::string& note : cli::notes(options, *config)) say(note);
   return monitor::run_vm(*config);
@@ -167,6 +175,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   cli::add_run_options(*run_command, options);
   cli::ExecCommand exec{app};
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
+  cli::ImageCommand image{app};
   cli::VmCommands vms{app};
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
@@ -198,6 +207,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (completion.parsed()) return completion.run();
   if (exec.parsed()) return run_exec(exec, argc, argv);
   if (vms.parsed()) return vms.run();
+  if (image.parsed()) return image.run();
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);

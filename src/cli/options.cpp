@@ -67,7 +67,8 @@ std::string check_clock(const std::string& name, Config& c) {
   return {};
 }
 
-std::string check_memory(const std::string& text, Config& c) {
+std::string check_memory(const std::string& given, Config& c) {
+  const std::string text = given.empty() ? kMemory : given;
   const auto size = parse_size(text);
   if (!size) return fmt::format("--memory {}: not a size: write 512M or 4G", text);
   if (*size < kLeastMemory) return fmt::format("--memory {}: too little: give 64M or more", text);
@@ -151,7 +152,9 @@ std::string check_disks(const RunOptions& o, Config& c) {
 
 std::string check_networks(const RunOptions& o, Config& c) {
   for (const std::string& text : o.networks) {
-    auto network = parse_net(text, fmt::format("{}\n{}", c.kernel, c.networks.size()));
+    // The same VM has the same address in each run.
+    const std::string& seed = !c.name.empty() ? c.name : o.network_seed.empty() ? c.kernel : o.network_seed;
+    auto network = parse_net(text, fmt::format("{}\n{}", seed, c.networks.size()));
     if (!network) return network.error();
     if (*network) c.networks.push_back(std::move(**network));
   }
@@ -242,7 +245,9 @@ std::optional<u64> parse_size(const std::string& text) {
 
 void add_run_options(CLI::App& run, RunOptions& o) {
   Config& c = o.config;
-  run.add_option("--kernel,KERNEL", c.kernel, "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image")->type_name("FILE");
+  run.add_option("--kernel,KERNEL", c.kernel,
+                 "bzImage, vmlinux/PVH ELF, or multiboot 1/2 image; or the name of an image")
+      ->type_name("FILE|NAME");
   run.add_option("--initrd", c.initrd, "initial RAM disk")->type_name("FILE");
   run.add_option("--module", o.modules, "multiboot module, repeatable")
       ->type_name("FILE[=ARGUMENTS]")
@@ -251,9 +256,10 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->take_all();
   run.add_option("--append", c.append, "kernel command line")->type_name("STRING");
   add_firmware_options(run, o);
-  run.add_option("--memory", o.memory, "guest RAM, 64M to 256G: 512M, 1.5G, 2GiB")
-      ->type_name("SIZE")
-      ->capture_default_str();
+  run.add_option(
+         "--memory", o.memory,
+         fmt::format("guest RAM, 64M to 256G: 512M, 1.5G, 2GiB; default: {}, for an image {}", kMemory, kImageMemory))
+      ->type_name("SIZE");
   run.add_option("--cpus", c.cpus, "virtual CPUs")->type_name("N")->capture_default_str();
   run.add_option("--engine", o.engine, "interpret, translate, patch or auto")
       ->type_name("ENGINE")
@@ -275,6 +281,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
+  run.add_flag("--snapshot", o.snapshot, "what the guest writes to the image that is run is thrown away");
   run.add_option(
          "--net", o.networks,
          "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], tap,ifname=NAME, "

@@ -16,6 +16,7 @@ class App;
 namespace trapline::cli {
 
 inline constexpr u64 kLeastMemory = 64 * MiB, kMostMemory = 256 * GiB;
+inline constexpr const char *kMemory = "512M", *kImageMemory = "1G";  // unless said
 inline constexpr u32 kMostCpus = 64;
 inline constexpr std::size_t kLongestTag = 31;  // devices/virtio/ninep.h
 inline constexpr std::size_t kMostShares = 16;
@@ -27,8 +28,11 @@ std::optional<u64> parse_size(const std::string& text);
 // What CLI11 stores before it is checked.
 struct RunOptions {
   machine::Config config;
-  std::string memory = "512M", engine = "auto", para = "kvm", clock = "real", console = "serial", trace, dump, gdb;
+  std::string memory;  // empty: kMemory
+  std::string engine = "auto", para = "kvm", clock = "real", console = "serial", trace, dump, gdb;
   std::vector<std::string> modules, disks, networks, shares;
+  bool snapshot = false;     // of the image that is run, not of those that --disk names
+  std::string network_seed;  // what MAC addresses follow from; empty: the kernel's path
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);

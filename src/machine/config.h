@@ -91,8 +91,9 @@ struct Config {
   std::vector<NetConfig> networks;
   std::vector<Share> shares;
   CommandRun command;
-  std::string name;         // as `trapline ps` has it; empty: one is given
-  std::string what;         // for that list; empty: the kernel
+  std::string name;                    // as `trapline ps` has it; empty: one is given
+  std::string stem = "vm";             // of the name that is given
+  std::string what;                    // for that list; empty: the kernel
   int kernel_fd = -1, initrd_fd = -1;  // instead of `kernel` and `initrd`, which then are names; the caller's
   bool rng = false;  // a virtio entropy device
 

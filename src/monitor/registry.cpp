@@ -89,7 +89,7 @@ Fd Registry::try_enter(RunningVm& vm, const std::string& name, bool& taken) cons
   return fd;
 }
 
-Result<Fd, std::string> Registry::enter(RunningVm& vm) const {
+Result<Fd, std::string> Registry::enter(RunningVm& vm, const std::string& stem) const {
   vm.pid = ::getpid();
   vm.started = ::time(nullptr);
   std::replace(vm.what.begin(), vm.what.end(), '\n', ' ');
@@ -104,8 +104,10 @@ Result<Fd, std::string> Registry::enter(RunningVm& vm) const {
     return Err{fmt::format("--name {}: {}", vm.name, std::strerror(errno))};
   }
   constexpr int kMost = 10'000;
+  if (stem != kStem)
+    if (Fd fd = try_enter(vm, stem, taken); fd) return fd;
   for (int number = 1; number < kMost; number++)
-    if (Fd fd = try_enter(vm, fmt::format("vm{}", number), taken); fd) return fd;
+    if (Fd fd = try_enter(vm, fmt::format("{}{}", stem, number), taken); fd) return fd;
   return Err{std::string{"no name for this VM: give one: --name NAME"}};
 }
 

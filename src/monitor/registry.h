@@ -23,12 +23,13 @@ struct RunningVm {
 
 class Registry {
  public:
+  static constexpr const char* kStem = "vm";
   // Errors are one line.
   static Result<Registry, std::string> open();
 
-  // Enters this process for as long as the returned descriptor is open. Empty name: the first of vm1, vm2, ... that is
-  // free, which `vm.name` then is. A name that is taken is an error.
-  Result<Fd, std::string> enter(RunningVm& vm) const;
+  // Enters this process for as long as the returned descriptor is open. Empty name: the first of STEM1, STEM2, ... that
+  // is free (of an image's own name, STEM comes first), which `vm.name` then is. A name that is taken is an error.
+  Result<Fd, std::string> enter(RunningVm& vm, const std::string& stem = kStem) const;
   void leave(const std::string& name) const;
   std::vector<RunningVm> all() const;  // by name
   Result<RunningVm, std::string> find(const std::string& name) const;

@@ -197,7 +197,7 @@ Result<void, std::string> VmRun::enter_registry() {
   auto registry = Registry::open();
   if (!registry) return config_.name.empty() ? Result<void, std::string>{} : Err{registry.error()};
   RunningVm vm{.name = config_.name, .what = what_runs(config_)};
-  auto held = registry->enter(vm);
+  auto held = registry->enter(vm, config_.stem);
   if (!held) return config_.name.empty() ? Result<void, std::string>{} : Err{held.error()};
   registry_ = std::move(*registry);
   entry_ = std::move(*held);
