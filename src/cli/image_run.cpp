@@ -1,12 +1,22 @@
 #include "cli/image_run.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "cli/disk_option.h"
 #include "image/store.h"
+#include "monitor/volume_process.h"
+#include "volume/partitions.h"
 
 namespace trapline::cli {
 
@@ -34,6 +44,11 @@ u16 free_port() {
   return kFirstPort;
 }
 
+bool is_qcow2(const volume::Source& disk) {
+  std::array<u8, 4> magic{};
+  return disk.read(0, magic) && std::memcmp(magic.data(), "QFI\xfb", 4) == 0;
+}
+
 // For a shell.
 std::string quoted(const std::string& word) {
   if (word.find_first_of(" '\"\\$&;()<>|*?#~`!") == std::string::npos) return word;
@@ -53,13 +68,11 @@ std::string with_commas_doubled(const std::string& path) {
   return out;
 }
 
-}  // namespace
+using Lines = Result<std::vector<std::string>, std::string>;
 
-Result<std::vector<std::string>, std::string> resolve_image(RunOptions& o) {
+Lines named_image(RunOptions& o) {
   std::vector<std::string> lines;
   machine::Config& c = o.config;
-  if (c.kernel.empty() || c.kernel.find('/') != std::string::npos || ::access(c.kernel.c_str(), F_OK) == 0)
-    return lines;
   const auto store = image::Store::open();
   const auto image = store ? store->find(c.kernel) : Result<image::Image, std::string>{Err{store.error()}};
   if (!image)
@@ -80,6 +93,67 @@ Result<std::vector<std::string>, std::string> resolve_image(RunOptions& o) {
     lines.push_back(ssh_line(*image, port));
   }
   return lines;
+}
+
+// A file of the user's that is a disk, not a kernel; its path as --disk has it, then.
+bool is_disk_image(const std::string& path) {
+  const monitor::Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)};
+  struct stat st {};
+  if (!fd || ::fstat(fd.get(), &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) return false;
+  const volume::FileSource disk{fd.get()};
+  return is_qcow2(disk) || volume::looks_like_a_disk(disk);
+}
+
+// The path behind "image:", or nothing where the word is another.
+std::optional<std::string> path_in_image(const std::string& word) {
+  constexpr std::string_view kPrefix = "image:";
+  if (!word.starts_with(kPrefix)) return std::nullopt;
+  return word.substr(kPrefix.size());
+}
+
+std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
+  machine::Config& c = o.config;
+  if (o.disks.empty()) return "--kernel image: of which disk? give --disk FILE";
+  const auto disk = parse_disk(o.disks[0]);
+  if (!disk) return disk.error();
+  const monitor::Fd fd{::open(disk->path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
+  if (!fd) return fmt::format("--disk {}: {}: name an image", disk->path, std::strerror(errno));
+  if (!disk->format_given && is_qcow2(volume::FileSource{fd.get()}))
+    return fmt::format("{}: kernel and initrd are not read out of qcow2: qemu-img convert -O raw, or give --kernel",
+                       disk->path);
+  auto files = monitor::read_volume(disk->path, fd, wish);
+  if (!files) return files.error();
+  if (wish.kernel) c.kernel = disk->path + ":" + files->kernel_path, c.kernel_fd = files->kernel.release();
+  if (wish.initrd) c.initrd.clear(), c.initrd_fd = files->initrd.release();
+  if (wish.kernel && c.append.find("root=") == std::string::npos && !files->root.empty())
+    c.append = fmt::format("root={} ro {}{}", files->root,
+                           c.append.find("console=") == std::string::npos ? "console=ttyS0 " : "", c.append);
+  return {};
+}
+
+}  // namespace
+
+Lines resolve_image(RunOptions& o) {
+  machine::Config& c = o.config;
+  if (c.kernel.empty()) return std::vector<std::string>{};
+  const auto kernel_in = path_in_image(c.kernel), initrd_in = path_in_image(c.initrd);
+  const bool exists = ::access(c.kernel.c_str(), F_OK) == 0;
+  monitor::VolumeWish wish{kernel_in.has_value(), initrd_in.has_value(), kernel_in.value_or(""),
+                           initrd_in.value_or("")};
+  if (exists && is_disk_image(c.kernel)) {
+    c.what = c.kernel;
+    o.network_seed = c.kernel;
+    if (o.memory.empty()) o.memory = kImageMemory;
+    o.disks.insert(o.disks.begin(), with_commas_doubled(c.kernel) + (o.snapshot ? ",snapshot" : ""));
+    wish.kernel = true, wish.initrd = c.initrd.empty() || initrd_in;
+  } else if (!exists && !kernel_in && c.kernel.find('/') == std::string::npos) {
+    return named_image(o);
+  } else if (o.snapshot) {
+    return Err{std::string{"--snapshot: no image is run: give --disk FILE,snapshot"}};
+  }
+  if (wish.kernel || wish.initrd)
+    if (std::string wrong = read_first_disk(o, wish); !wrong.empty()) return Err{wrong};
+  return std::vector<std::string>{};
 }
 
 }  // namespace trapline::cli

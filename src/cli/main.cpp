@@ -15,6 +15,8 @@
 #include "channel/core_start.h"
 #include "channel/exit_codes.h"
 #include "channel/share_link.h"
+#include "channel/volume_answer.h"
+#include "cli/cloud_init.h"
 #include "cli/completion.h"
 #include "cli/doctor.h"
 #include "cli/exec_command.h"
@@ -29,10 +31,12 @@
 #include "cli/words.h"
 #include "core/core_main.h"
 #include "engine/options.h"
+#include "monitor/console_keeper.h"
 #include "monitor/terminal.h"
 #include "monitor/vm.h"
 #include "share/share_main.h"
 #include "slirp/slirp_process.h"
+#include "volume/volume_main.h"
 
 namespace {
 
@@ -109,11 +113,16 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
     say(lines.error());
     return static_cast<int>(ExitCode::bad_input);
   }
+  if (const std::string wrong = cli::add_cloud_init(options); !wrong.empty()) {
+    say(wrong);
+    return static_cast<int>(ExitCode::bad_input);
+  }
   const auto config = cli::check(options);
   if (!config) return usage(config.error());
   for (const std::string& line : *lines) say(line);
   if (!config->note.empty()) say(config->note);
   for (const std::string& note : cli::notes(options, *config)) say(note);
+  if (options.detach) return monitor::run_detached([&config] { return monitor::run_vm(*config); });
   return monitor::run_vm(*config);
 }
 
@@ -218,6 +227,7 @@ int dispatch(int argc, char** argv, bool output_open) {
 int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], channel::kCoreCommand) == 0) return core::core_main(argc, argv);
   if (argc > 1 && std::strcmp(argv[1], slirp::kNetCommand) == 0) return slirp::net_main(argc, argv);
+  if (argc > 1 && std::strcmp(argv[1], channel::kVolumeCommand) == 0) return volume::volume_main(argc, argv);
   if (argc > 1 && std::strcmp(argv[1], channel::kShareCommand) == 0) return share::share_main(argc, argv);
   const bool output_open = monitor::secure_standard_descriptors();
   try {

@@ -281,6 +281,9 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
+  run.add_flag("--detach", o.detach, "do not stay: print the VM's name; `trapline console`, `logs` and `stop` find it");
+  run.add_option("--cloud-init", o.cloud_init, "user data for cloud-init, on a disk that is only read (NoCloud)")
+      ->type_name("FILE");
   run.add_flag("--snapshot", o.snapshot, "what the guest writes to the image that is run is thrown away");
   run.add_option(
          "--net", o.networks,

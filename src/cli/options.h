@@ -31,6 +31,8 @@ struct RunOptions {
   std::string memory;  // empty: kMemory
   std::string engine = "auto", para = "kvm", clock = "real", console = "serial", trace, dump, gdb;
   std::vector<std::string> modules, disks, networks, shares;
+  bool detach = false;       // the VM lives on without this terminal
+  std::string cloud_init;    // a file of user data; empty: none
   bool snapshot = false;     // of the image that is run, not of those that --disk names
   std::string network_seed;  // what MAC addresses follow from; empty: the kernel's path
 };

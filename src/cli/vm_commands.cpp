@@ -12,6 +12,7 @@
 #include "base/write.h"
 #include "channel/exit_codes.h"
 #include "cli/print.h"
+#include "monitor/console_keeper.h"
 #include "monitor/registry.h"
 
 namespace trapline::cli {
@@ -42,15 +43,28 @@ bool ends_within(const monitor::Registry& registry, const monitor::RunningVm& vm
 VmCommands::VmCommands(CLI::App& app)
     : ps_{app.add_subcommand("ps", "list this user's VMs that run now")},
       stop_{app.add_subcommand("stop", "press a VM's power button; kill it if that does not help")},
-      kill_{app.add_subcommand("kill", "end a VM at once")} {
+      kill_{app.add_subcommand("kill", "end a VM at once")},
+      console_{app.add_subcommand("console", "the console of a VM that was started with --detach (Ctrl-A D leaves)")},
+      logs_{app.add_subcommand("logs", "what a VM that was started with --detach has said")} {
   ps_->add_flag("--json", json_, "as JSON");
-  for (CLI::App* c : {stop_, kill_}) c->add_option("NAME", name_, "as `trapline ps` has it")->type_name("VM");
+  logs_->add_flag("--follow", follow_, "until the VM ends");
+  for (CLI::App* c : {stop_, kill_, console_, logs_})
+    c->add_option("NAME", name_, "as `trapline ps` has it")->type_name("VM");
   stop_->add_option("--timeout", timeout_, "how long to wait before it is killed")
       ->type_name("SECONDS")
       ->capture_default_str();
 }
 
-int VmCommands::run() { return ps_->parsed() ? list() : end(); }
+int VmCommands::run() {
+  if (ps_->parsed()) return list();
+  if (!console_->parsed() && !logs_->parsed()) return end();
+  if (name_.empty()) {
+    const char* command = console_->parsed() ? "console" : "logs";
+    say(fmt::format("{0}: no VM: name one: trapline {0} NAME", command));
+    return static_cast<int>(ExitCode::usage);
+  }
+  return console_->parsed() ? monitor::attach_console(name_) : monitor::show_log(name_, follow_);
+}
 
 int VmCommands::list() const {
   const auto registry = monitor::Registry::open();

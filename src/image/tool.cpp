@@ -71,6 +71,12 @@ SignalsHeld::~SignalsHeld() {
   delete before_;
 }
 
+Silence::Silence() : fd_{::open("/dev/null", O_WRONLY | O_CLOEXEC)} {}
+
+Silence::~Silence() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
 std::string find_tool(const std::string& name) {
   const std::string path = search_path();
   for (std::string_view rest = path; !rest.empty();) {

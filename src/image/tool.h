@@ -21,6 +21,18 @@ class SignalsHeld {
   Before* before_;
 };
 
+// A place for words that nobody is to read.
+class Silence {
+ public:
+  Silence();
+  ~Silence();
+  Silence(const Silence&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
 struct ToolRun {
   std::vector<std::string> words;        // the program is the first, as find_tool() has it
   std::vector<std::string> environment;  // NAME=VALUE, added

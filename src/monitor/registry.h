@@ -34,6 +34,10 @@ class Registry {
   std::vector<RunningVm> all() const;  // by name
   Result<RunningVm, std::string> find(const std::string& name) const;
 
+  // The socket of a detached VM's console, in folder().
+  static std::string console_name(const std::string& name) { return "." + name + ".console"; }
+  const Fd& folder() const { return folder_; }
+
   // Letters, digits, dots, dashes and underscores, 64 at most, no dot first.
   static bool is_name(const std::string& name);
 

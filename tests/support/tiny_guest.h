@@ -75,6 +75,10 @@ inline std::vector<unsigned char> prints(const std::string& text, std::vector<un
   return code;
 }
 
+// Sends back on COM1 what arrives there: polls the line status, reads, writes.
+inline std::vector<unsigned char> echoes() {
+  return {0x66, 0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf7, 0x66, 0xba, 0xf8, 0x03, 0xec, 0xee, 0xeb, 0xef};
+}
 inline std::vector<unsigned char> loops_for_ever() { return {0xeb, 0xfe}; }
 inline std::vector<unsigned char> halts_for_good() { return {0xfa, 0xf4, 0xeb, 0xfd}; }
 // lidt with an empty table, then ud2: triple fault.

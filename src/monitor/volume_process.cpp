@@ -1,0 +1,108 @@
+#include "monitor/volume_process.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <sstream>
+#include <utility>
+
+#include "channel/volume_answer.h"
+#include "monitor/child_start.h"
+
+namespace trapline::monitor {
+
+namespace {
+
+constexpr int kPatienceMs = 90'000;  // its processor time ends before
+
+class Child {
+ public:
+  Child(pid_t pid, Fd lifeline) : pid_{pid}, lifeline_{std::move(lifeline)} {}
+  Child(Child&& o) noexcept : pid_{std::exchange(o.pid_, -1)}, lifeline_{std::move(o.lifeline_)} {}
+  ~Child() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);
+    while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
+  }
+
+  // Until it has ended, or is too slow.
+  void wait() const {
+    const Fd process{static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0))};
+    pollfd p{process.get(), POLLIN, 0};
+    while (::poll(&p, 1, kPatienceMs) < 0 && errno == EINTR) {
+    }
+  }
+
+ private:
+  pid_t pid_;
+  Fd lifeline_;  // it ends with this process
+};
+
+Result<Child, std::string> start(std::vector<std::string> words, const std::vector<int>& descriptors) {
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  int lifeline[2] = {-1, -1};
+  const bool piped = ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lifeline) == 0;
+  const pid_t pid = piped ? ::fork() : -1;
+  if (pid == 0) become_child(argv.data(), descriptors, lifeline);
+  const int error = errno;
+  Fd ours{lifeline[1]};
+  if (piped) ::close(lifeline[0]);
+  if (pid < 0) return Err{std::string{std::strerror(error)}};
+  return Child{pid, std::move(ours)};
+}
+
+std::string text_of(const Fd& fd) {
+  char text[channel::kMostVolumeAnswer];
+  const ssize_t n = ::pread(fd.get(), text, sizeof text, 0);
+  std::string answer{text, static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
+  for (char& c : answer)
+    if (static_cast<unsigned char>(c) < ' ' && c != '\n') c = '?';
+  return answer;
+}
+
+bool is_empty(const Fd& fd) { return ::lseek(fd.get(), 0, SEEK_END) <= 0; }
+
+}  // namespace
+
+Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& disk, const VolumeWish& wish) {
+  const auto wrong = [&](const std::string& why) { return Err{fmt::format("{}: {}", name, why)}; };
+  VolumeFiles files;
+  const Fd answer{::memfd_create("answer", MFD_CLOEXEC)};
+  if (wish.kernel) files.kernel = Fd{::memfd_create("kernel", MFD_CLOEXEC)};
+  if (wish.initrd) files.initrd = Fd{::memfd_create("initrd", MFD_CLOEXEC)};
+  if (!answer || (wish.kernel && !files.kernel) || (wish.initrd && !files.initrd))
+    return wrong(fmt::format("no memory for what is read out of it: {}", std::strerror(errno)));
+  std::vector<int> descriptors{disk.get(), answer.get()};
+  for (const Fd* fd : {&files.kernel, &files.initrd})
+    if (*fd) descriptors.push_back(fd->get());
+  auto child =
+      start({"trapline", channel::kVolumeCommand, std::to_string(disk.get()), std::to_string(files.kernel.get()),
+             std::to_string(files.initrd.get()), std::to_string(answer.get()), wish.kernel_path, wish.initrd_path},
+            descriptors);
+  if (!child)
+    return wrong(
+        fmt::format("the process that reads it did not start: {}: raise the limits (ulimit -u, -n)", child.error()));
+  child->wait();
+  const std::string text = text_of(answer);
+  if (text.starts_with(channel::kVolumeError)) return wrong(text.substr(1, text.find('\n') - 1));
+  std::istringstream lines{text};
+  if (!std::getline(lines, files.kernel_path) || !std::getline(lines, files.initrd_path) ||
+      !std::getline(lines, files.root))
+    return wrong("the process that reads it gave up: its file system may be damaged: give --kernel FILE");
+  if (files.initrd && is_empty(files.initrd)) files.initrd = Fd{};
+  return files;
+}
+
+}  // namespace trapline::monitor

@@ -1,0 +1,24 @@
+// Kernel and initrd out of a disk image, read by a process of its own (src/volume/).
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "monitor/files.h"
+
+namespace trapline::monitor {
+
+struct VolumeFiles {
+  Fd kernel, initrd;                           // memory files; without descriptor: not wanted, or not there
+  std::string kernel_path, initrd_path, root;  // where they were; for root=, may be empty
+};
+
+struct VolumeWish {
+  bool kernel = true, initrd = true;
+  std::string kernel_path, initrd_path;  // empty: looked for
+};
+
+// `disk`: a raw image, named `name` in messages. Error: one line that names it and the remedy.
+Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& disk, const VolumeWish& wish);
+
+}  // namespace trapline::monitor
