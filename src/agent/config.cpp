@@ -37,6 +37,12 @@ void apply(Config& c, const char* key, char* value) {
     c.modules.push_back(value);
   } else if (is("root")) {
     c.root = value;
+  } else if (is("rootdisk")) {
+    c.root_disk = value;
+  } else if (is("network")) {
+    c.network.address = next_word(value), c.network.mask = next_word(value);
+    c.network.gateway = next_word(value), c.network.dns = next_word(value);
+    if (!c.network.dns) fail("a network without a name server");
   } else if (is("share")) {
     char* tag = next_word(value);
     const char* mode = next_word(value);
@@ -75,7 +81,7 @@ Config read_config() {
     const char* key = next_word(value);
     if (value) apply(c, key, value);
   }
-  if (c.arguments.empty() || !c.root) fail("nothing to do");
+  if (c.arguments.empty() || (!c.root && !c.root_disk)) fail("nothing to do");
   c.environment.push_back(nullptr);
   c.arguments.push_back(nullptr);
   return c;

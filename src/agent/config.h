@@ -18,7 +18,10 @@ struct Mount {
 
 struct Config {
   std::vector<char*> modules;
-  char* root = nullptr;
+  char *root = nullptr, *root_disk = nullptr;  // one of them
+  struct Network {
+    const char *address = nullptr, *mask = nullptr, *gateway = nullptr, *dns = nullptr;  // null: none
+  } network;
   std::vector<Mount> shares;
   uid_t uid = 0;
   gid_t gid = 0;

@@ -28,7 +28,8 @@ int main() {
   load_modules(config);
   port = open_port();
   enter_root(config);
-  set_up_network();
+  set_up_network(config);
+  hand_over_disks(config);
   ::setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 0);
   const int signals = ::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
   const Command command = start_command(config);

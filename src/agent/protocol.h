@@ -49,6 +49,8 @@ inline constexpr u32 kWindow = 256 * KiB;
 //
 //   module PATH           to load, in this order
 //   root TAG              a 9p share, read-only, that becomes / under a writable overlay
+//   rootdisk DEVICE       a disk with an ext4 file system, instead of such a share
+//   network ADDRESS MASK GATEWAY DNS   eth0 gets these
 //   share TAG rw|ro PATH  a 9p share, mounted at PATH
 //   uid N   gid N   group N (repeated)   umask OCTAL
 //   directory PATH        where the command starts

@@ -1,9 +1,12 @@
 #include "agent/system.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <net/route.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -89,7 +92,10 @@ void load_modules(const Config& config) {
 
 void enter_root(const Config& config) {
   for (const char* place : {kLower, kMemory, kNew}) ::mkdir(place, 0755);
-  mount_or_fail(config.root, kLower, "9p", MS_RDONLY, kOptions);
+  if (config.root_disk)
+    mount_or_fail(config.root_disk, kLower, "ext4", MS_RDONLY, "noload");  // nothing is written, no journal either
+  else
+    mount_or_fail(config.root, kLower, "9p", MS_RDONLY, kOptions);
   mount_or_fail("memory", kMemory, "tmpfs", 0, "mode=755");
   ::mkdir("/memory/upper", 0755);
   ::mkdir("/memory/work", 0755);
@@ -101,15 +107,69 @@ void enter_root(const Config& config) {
     fail("cannot enter the root");
 }
 
-void set_up_network() {
+namespace {
+
+sockaddr address_of(const char* text) {
+  sockaddr_in in{};
+  in.sin_family = AF_INET;
+  ::inet_pton(AF_INET, text, &in.sin_addr);
+  sockaddr generic{};
+  ::memcpy(&generic, &in, sizeof in);
+  return generic;
+}
+
+void bring_up(int fd, const char* name) {
+  ifreq request{};
+  ::strcpy(request.ifr_name, name);
+  request.ifr_flags = IFF_UP;
+  ::ioctl(fd, SIOCSIFFLAGS, &request);  // a kernel without networking does without
+}
+
+void set_address(int fd, unsigned long what, const char* address) {
+  ifreq request{};
+  ::strcpy(request.ifr_name, "eth0");
+  request.ifr_addr = address_of(address);
+  if (::ioctl(fd, what, &request) != 0) fail("eth0");
+}
+
+// The host's may be a link to what is not here.
+void name_the_resolver(const char* dns) {
+  char line[64];
+  const int length = ::snprintf(line, sizeof line, "nameserver %s\n", dns);
+  ::unlink("/etc/resolv.conf");
+  const int fd = ::open("/etc/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0 || ::write(fd, line, static_cast<std::size_t>(length)) != length) fail("/etc/resolv.conf");
+  ::close(fd);
+}
+
+void set_up_interface(int fd, const Config::Network& network) {
+  set_address(fd, SIOCSIFADDR, network.address);
+  set_address(fd, SIOCSIFNETMASK, network.mask);
+  bring_up(fd, "eth0");
+  rtentry route{};
+  route.rt_dst = address_of("0.0.0.0"), route.rt_genmask = address_of("0.0.0.0");
+  route.rt_gateway = address_of(network.gateway);
+  route.rt_flags = RTF_UP | RTF_GATEWAY;
+  if (::ioctl(fd, SIOCADDRT, &route) != 0) fail("the route through eth0");
+  name_the_resolver(network.dns);
+}
+
+}  // namespace
+
+void set_up_network(const Config& config) {
   static constexpr char kHostName[] = "trapline";
   ::sethostname(kHostName, sizeof kHostName - 1);
   const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  ifreq request{};
-  ::strcpy(request.ifr_name, "lo");
-  request.ifr_flags = IFF_UP;
-  ::ioctl(fd, SIOCSIFFLAGS, &request);  // a kernel without networking does without
+  bring_up(fd, "lo");
+  if (config.network.address) set_up_interface(fd, config.network);
   ::close(fd);
+}
+
+void hand_over_disks(const Config& config) {
+  for (char letter = 'a'; letter <= 'z'; letter++) {
+    const char path[] = {'/', 'd', 'e', 'v', '/', 'v', 'd', letter, 0};
+    if (::chown(path, config.uid, config.gid) != 0) return;
+  }
 }
 
 namespace {

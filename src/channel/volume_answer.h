@@ -1,4 +1,4 @@
-// What the process that reads a disk image says to the monitor: three lines, kernel, initrd and root; or one that begins
+// What the process that reads a disk image says to the monitor: four lines, kernel, initrd, root and its number; or one that begins
 // with kVolumeError. The monitor believes no more of it than that it is text.
 #pragma once
 

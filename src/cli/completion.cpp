@@ -36,8 +36,9 @@ std::vector<std::string> split(std::string_view text) {
 }
 
 Values values_of(const std::string& type) {
-  if (type == "host|DIR") return {{"host"}, true, false};
+  if (type.starts_with("host|DIR")) return {{"host"}, true, false};
   if (type == "FILE|seabios") return {{"seabios"}, true, false};
+  if (type == "none|user") return {{"none", "user"}, false, false};
   if (type.starts_with("FILE") || type.starts_with("DIR") || type.ends_with("PATH")) return {{}, true, false};
   if (type == "ENGINE") {
     Values v{{"auto"}, false, false};

@@ -52,6 +52,12 @@ std::string take(const std::string& option, machine::DiskConfig& disk) {
 
 }  // namespace
 
+std::string with_commas_doubled(const std::string& path) {
+  std::string out;
+  for (const char c : path) out += c == ',' ? std::string{",,"} : std::string{c};
+  return out;
+}
+
 Result<machine::DiskConfig, std::string> parse_disk(const std::string& text) {
   machine::DiskConfig disk;
   const std::vector<std::string> parts = split(text);

@@ -13,8 +13,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "cli/disk_option.h"
 #include "exec/kernel.h"
 #include "exec/plain_kernel.h"
+#include "image/store.h"
+#include "monitor/volume_process.h"
 
 namespace trapline::cli {
 
@@ -52,9 +55,19 @@ ExecCommand::ExecCommand(CLI::App& app)
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  c.add_option("--rootfs", rootfs_, "what is / for the command, read-only below a layer in memory: host, or a folder")
-      ->type_name("host|DIR")
+  c.add_option(
+       "--rootfs", rootfs_,
+       "what is / for the command, read-only below a layer in memory: host, a folder, an image's name or a disk")
+      ->type_name("host|DIR|IMAGE")
       ->capture_default_str();
+  c.add_option("--net", network_, "none, or user: what this host reaches; user,hostfwd=... as for run")
+      ->type_name("none|user")
+      ->capture_default_str();
+  c.add_option("--disk", disks_, "a disk (virtio-blk) as for run; repeatable")
+      ->type_name("FILE[,OPTION...]")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   c.add_option("--cpus", cpus_, "virtual CPUs")->type_name("N")->capture_default_str();
   c.add_option("--memory", memory_, "guest RAM")->type_name("SIZE")->capture_default_str();
   c.add_option("--env", environment_, "a variable for the command; without =VALUE: as it is here; repeatable")
@@ -111,7 +124,6 @@ std::string ExecCommand::add_share(const std::string& text, RunOptions& o) {
 
 // Who and where: as this process.
 std::string ExecCommand::fill_task() {
-  task_.root = "root";
   task_.uid = ::getuid(), task_.gid = ::getgid();
   task_.groups.resize(static_cast<std::size_t>(std::max(::getgroups(0, nullptr), 0)));
   if (::getgroups(static_cast<int>(task_.groups.size()), task_.groups.data()) < 0) task_.groups.clear();
@@ -138,8 +150,50 @@ std::string ExecCommand::fill_task() {
   return {};
 }
 
+// libslirp's network is known beforehand: no DHCP, which would take a second.
+std::string ExecCommand::add_network(RunOptions& o) {
+  if (network_ == "none") return {};
+  if (network_ != "user" && !network_.starts_with("user,"))
+    return fmt::format("--net {}: exec sets up user alone: give none or user", network_);
+  o.networks.push_back(network_);
+  task_.network = "10.0.2.15 255.255.255.0 10.0.2.2 10.0.2.3";
+  return {};
+}
+
+// A folder is a share; a disk is the first one, and nothing is written to it.
+std::string ExecCommand::add_root(RunOptions& o) {
+  struct stat st {};
+  const std::string path = rootfs_ == "host" ? "/" : rootfs_;
+  const bool exists = ::stat(path.c_str(), &st) == 0;
+  if (exists && S_ISDIR(st.st_mode)) {
+    task_.root = "root";
+    o.config.shares.push_back({path, "root", true});
+    return {};
+  }
+  std::string disk = path, format;
+  if (!exists && path.find('/') == std::string::npos) {
+    const auto store = image::Store::open();
+    const auto image = store ? store->find(path) : Result<image::Image, std::string>{Err{store.error()}};
+    if (!image) return fmt::format("--rootfs {}: no such folder, disk or image: trapline image ls", path);
+    disk = image->disk(), format = ",format=" + image->format;
+    task_.root_disk = "/dev/vda";
+  } else if (!exists) {
+    return fmt::format("--rootfs {}: {}: check the path", path, std::strerror(errno));
+  } else {
+    const monitor::Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
+    if (!fd) return fmt::format("--rootfs {}: {}: make it readable", path, std::strerror(errno));
+    const auto files =
+        monitor::read_volume(path, fd, {.kernel = false, .initrd = false, .kernel_path = {}, .initrd_path = {}});
+    if (!files) return "--rootfs " + files.error();
+    if (files->root_device.empty()) return fmt::format("--rootfs {}: no partition of it is a root", path);
+    task_.root_disk = files->root_device;
+  }
+  o.disks.push_back(with_commas_doubled(disk) + format + ",readonly");
+  return {};
+}
+
 std::string ExecCommand::make_initrd(RunOptions& o) {
-  auto kernel = exec::find_kernel(kernel_, modules_);
+  auto kernel = exec::find_kernel(kernel_, modules_, {!task_.network.empty(), !o.disks.empty()});
   if (!kernel) return kernel.error();
   o.config.kernel = kernel->path;
   const auto image = exec::open_plain_kernel(kernel->path);
@@ -159,7 +213,9 @@ Result<RunOptions, std::string> ExecCommand::prepare() {
   o.config.cpus = cpus_;
   o.config.timeout_seconds = timeout_;
   o.config.no_reboot = true;
-  o.config.shares.push_back({rootfs_ == "host" ? "/" : rootfs_, "root", true});
+  if (std::string wrong = add_root(o); !wrong.empty()) return Err{wrong};
+  if (std::string wrong = add_network(o); !wrong.empty()) return Err{wrong};
+  o.disks.insert(o.disks.end(), disks_.begin(), disks_.end());
   const std::string here = real_path(".");
   if (here.empty()) return Err{fmt::format("exec: the current folder: {}: go to another", std::strerror(errno))};
   for (const std::string& s : shares_)

@@ -25,6 +25,8 @@ class ExecCommand {
 
  private:
   std::string check();
+  std::string add_network(RunOptions& o);
+  std::string add_root(RunOptions& o);
   std::string add_share(const std::string& text, RunOptions& o);
   void share(const std::string& path, bool readonly, RunOptions& o);
   std::string fill_task();
@@ -32,6 +34,8 @@ class ExecCommand {
 
   CLI::App* command_;
   std::vector<std::string> arguments_, shares_, environment_;
+  std::vector<std::string> disks_;
+  std::string network_ = "none";
   std::string kernel_, modules_, rootfs_ = "host", memory_ = "1G", engine_ = "auto", workdir_, append_;
   double timeout_ = 0;
   u32 cpus_ = 1;

@@ -62,12 +62,6 @@ std::string ssh_line(const image::Image& image, u16 port) {
                      quoted(image.key()), quoted(image.known_hosts()), image.name, image.user);
 }
 
-std::string with_commas_doubled(const std::string& path) {
-  std::string out;
-  for (const char c : path) out += c == ',' ? std::string{",,"} : std::string{c};
-  return out;
-}
-
 using Lines = Result<std::vector<std::string>, std::string>;
 
 Lines named_image(RunOptions& o) {

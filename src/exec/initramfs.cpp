@@ -20,7 +20,8 @@ std::string describe(const Task& task, std::span<const Module> modules) {
     text += '\0';
   };
   for (const Module& m : modules) say("module", fmt::format("/{}.ko", m.name));
-  say("root", task.root);
+  task.root_disk.empty() ? say("root", task.root) : say("rootdisk", task.root_disk);
+  if (!task.network.empty()) say("network", task.network);
   for (const Mount& m : task.shares) say("share", fmt::format("{} {} {}", m.tag, m.readonly ? "ro" : "rw", m.path));
   say("uid", std::to_string(task.uid));
   say("gid", std::to_string(task.gid));

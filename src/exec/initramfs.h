@@ -20,7 +20,9 @@ struct Mount {
 };
 
 struct Task {
-  std::string root;  // the tag of the share that becomes /
+  std::string root;       // the tag of the share that becomes /
+  std::string root_disk;  // or the device
+  std::string network;    // for eth0: agent/protocol.h; empty: none
   std::vector<Mount> shares;
   uid_t uid = 0;
   gid_t gid = 0;

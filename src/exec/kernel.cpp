@@ -13,7 +13,7 @@ namespace trapline::exec {
 namespace {
 
 // What the init asks the kernel for: src/agent/system.cpp.
-constexpr std::string_view kWanted[] = {"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"};
+constexpr std::string_view kAlways[] = {"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"};
 
 std::string folder_of(const std::string& path) {
   const auto slash = path.rfind('/');
@@ -25,7 +25,14 @@ std::vector<std::string> module_places(const std::string& kernel, const std::str
           "/lib/modules/" + version};
 }
 
-Result<Kernel, std::string> with_modules(const std::string& path, const std::string& modules) {
+std::vector<std::string_view> wanted(const Needs& needs) {
+  std::vector<std::string_view> all{std::begin(kAlways), std::end(kAlways)};
+  if (needs.network) all.push_back("virtio_net");
+  if (needs.disks) all.insert(all.end(), {"virtio_blk", "crc32c_generic", "ext4"});
+  return all;
+}
+
+Result<Kernel, std::string> with_modules(const std::string& path, const std::string& modules, const Needs& needs) {
   const std::string version = version_of(path);
   if (version.empty()) return Err{fmt::format("{}: not a Linux bzImage that can be read", path)};
   std::vector<std::string> places = module_places(path, version);
@@ -33,7 +40,7 @@ Result<Kernel, std::string> with_modules(const std::string& path, const std::str
   std::string why;
   for (const std::string& place : places) {
     if (::access((place + "/modules.dep").c_str(), R_OK) != 0) continue;
-    auto found = needed_modules(place, kWanted);
+    auto found = needed_modules(place, wanted(needs));
     if (found) return Kernel{path, std::move(*found)};
     if (why.empty()) why = found.error();
   }
@@ -83,9 +90,9 @@ std::string version_of(const std::string& path) {
   return version.find('/') == std::string::npos ? version : std::string{};  // it becomes part of a path
 }
 
-Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules) {
+Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules, const Needs& needs) {
   if (!named.empty()) {
-    auto kernel = with_modules(named, modules);
+    auto kernel = with_modules(named, modules, needs);
     if (kernel) return kernel;
     return Err{fmt::format("--kernel {}: give a kernel with its modules (--modules DIR), or none", kernel.error())};
   }
@@ -95,7 +102,7 @@ Result<Kernel, std::string> find_kernel(const std::string& named, const std::str
   std::string why;
   for (const std::string& place : places) {
     if (::access(place.c_str(), R_OK) != 0) continue;
-    auto kernel = with_modules(place, modules);
+    auto kernel = with_modules(place, modules, needs);
     if (kernel) return kernel;
     if (why.empty()) why = fmt::format(" ({})", kernel.error());
   }

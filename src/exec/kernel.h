@@ -14,10 +14,15 @@ struct Kernel {
   std::vector<Module> modules;  // what exec needs, in order
 };
 
+// What the VM has beside its folders and the command's streams.
+struct Needs {
+  bool network = false, disks = false;
+};
+
 // Of `named` (--kernel; empty: the host's own where it can be read and has what is needed, else Debian's, as
 // scripts/guest-kernel.sh brings it). Modules are looked for beside it (modules/lib/modules/VERSION, as that script lays
 // them out) and in /lib/modules/VERSION; `modules` (--modules) says where else. An error is one line with the remedy.
-Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules);
+Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules, const Needs& needs);
 
 // "6.1.0-50-amd64" of a bzImage (Linux, Documentation/arch/x86/boot.rst, kernel_version); empty: it is none.
 std::string version_of(const std::string& path);

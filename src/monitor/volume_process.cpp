@@ -22,6 +22,7 @@ namespace trapline::monitor {
 
 namespace {
 
+constexpr unsigned kMostPartitions = 128;
 constexpr int kPatienceMs = 90'000;  // its processor time ends before
 
 class Child {
@@ -98,9 +99,11 @@ Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& 
   const std::string text = text_of(answer);
   if (text.starts_with(channel::kVolumeError)) return wrong(text.substr(1, text.find('\n') - 1));
   std::istringstream lines{text};
+  unsigned number = 0;
   if (!std::getline(lines, files.kernel_path) || !std::getline(lines, files.initrd_path) ||
-      !std::getline(lines, files.root))
+      !std::getline(lines, files.root) || !(lines >> number) || number > kMostPartitions)
     return wrong("the process that reads it gave up: its file system may be damaged: give --kernel FILE");
+  if (!files.root.empty()) files.root_device = number == 0 ? "/dev/vda" : fmt::format("/dev/vda{}", number);
   if (files.initrd && is_empty(files.initrd)) files.initrd = Fd{};
   return files;
 }

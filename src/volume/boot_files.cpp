@@ -48,11 +48,10 @@ class Search {
 
   bool any() const { return !file_systems_.empty(); }
 
-  std::string root() const {
+  const Partition* root() const {
     for (const auto& [partition, ext] : file_systems_)
-      if (ext->has("/etc") && (ext->has("/sbin") || ext->has("/usr")))
-        return partition.number == 0 ? "/dev/vda" : "PARTUUID=" + partition.partuuid;
-    return {};
+      if (ext->has("/etc") && (ext->has("/sbin") || ext->has("/usr"))) return &partition;
+    return nullptr;
   }
 
   // Of a kernel that was named: its initrd is beside it.
@@ -113,7 +112,10 @@ Result<BootFiles, std::string> read_boot_files(const Source& disk, const Wanted&
   Search search{disk, wanted};
   if (!search.any()) return Err{std::string{"no ext4 file system in it: give --kernel FILE and --initrd FILE"}};
   BootFiles files;
-  files.root = search.root();
+  if (const Partition* root = search.root()) {
+    files.root = root->number == 0 ? "/dev/vda" : "PARTUUID=" + root->partuuid;
+    files.root_number = root->number;
+  }
   const auto take = [](const Found& from, u64 most, const Ext::Taker& to, std::string& where) -> std::string {
     where = from.path;
     const auto done = from.ext->read(from.path, most, to);

@@ -17,6 +17,7 @@ struct Wanted {
 struct BootFiles {
   std::string kernel, initrd;  // where they were
   std::string root;            // for root=: PARTUUID=... or /dev/vda; empty: no root was seen
+  unsigned root_number = 0;    // its partition, 0: the whole disk
 };
 
 inline constexpr u64 kLargestKernel = 512 * MiB, kLargestInitrd = GiB;

@@ -97,7 +97,8 @@ int volume_main(int argc, char** argv) {
       source, wanted, [&](std::span<const u8> bytes) { return write_whole(kernel, bytes); },
       [&](std::span<const u8> bytes) { return write_whole(initrd, bytes); });
   if (!files) return answer(out, channel::kVolumeError + files.error());
-  return answer(out, files->kernel + "\n" + files->initrd + "\n" + files->root + "\n");
+  return answer(out, files->kernel + "\n" + files->initrd + "\n" + files->root + "\n" +
+                         std::to_string(files->root_number) + "\n");
 }
 
 }  // namespace trapline::volume

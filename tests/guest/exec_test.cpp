@@ -2,15 +2,19 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 #include <numeric>
 
+#include "support/disk_image.h"
 #include "support/process.h"
 
 namespace trapline::test {
@@ -176,6 +180,80 @@ TEST_F(Exec, GitAndMakeWorkInTheFolder) {
   EXPECT_THAT(f.output, HasSubstr("?? p"));
   EXPECT_EQ(run({"b/p"}).code, 42) << "what was linked in the VM runs here";
   EXPECT_EQ(run({"git", "-C", "b", "fsck"}).code, 0);
+}
+
+// A terminal here is a terminal there: its size, Ctrl-C as a signal, the exit code.
+TEST_F(Exec, ATerminalIsPassedOn) {
+  const winsize size{33, 101, 0, 0};
+  int terminal = -1;
+  std::vector<std::string> all = words(
+      {},
+      {"sh", "-c", "trap 'echo int; stty size; exit 42' INT; tty; stty size; echo ready; while :; do sleep 0.1; done"});
+  std::vector<char*> argv;
+  for (std::string& word : all) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, &size);
+  if (pid == 0) {
+    ::execvp(argv[0], argv.data());
+    ::_exit(127);
+  }
+  std::string seen;
+  const auto read_until = [&](const char* text) {
+    char bytes[512];
+    for (ssize_t n; seen.find(text) == std::string::npos && (n = ::read(terminal, bytes, sizeof bytes)) > 0;)
+      seen.append(bytes, static_cast<std::size_t>(n));
+    return seen.find(text) != std::string::npos;
+  };
+  EXPECT_TRUE(read_until("ready")) << seen;
+  EXPECT_THAT(seen, testing::AllOf(HasSubstr("/dev/pts/"), HasSubstr("33 101")));
+  const winsize other{20, 60, 0, 0};
+  ::ioctl(terminal, TIOCSWINSZ, &other);
+  ::usleep(300'000);
+  EXPECT_EQ(::write(terminal, "\x03", 1), 1);
+  EXPECT_TRUE(read_until("20 60")) << seen;
+  int status = 0;
+  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(WEXITSTATUS(status), 42);
+  ::close(terminal);
+}
+
+TEST_F(Exec, ANetworkIsThereWhenItIsAskedFor) {
+  EXPECT_EQ(shell("ls /sys/class/net").output, "lo\n") << "none unless";
+  const Finished f =
+      shell("cat /etc/resolv.conf /proc/net/route; cat /sys/class/net/eth0/operstate", {}, {"--net", "user"});
+  EXPECT_EQ(f.code, 0) << f.errors;
+  EXPECT_THAT(f.output, HasSubstr("nameserver 10.0.2.3\n"));
+  EXPECT_THAT(f.output, testing::ContainsRegex("eth0\t00000000\t0202000A"));
+  const Finished tap = exec({"--net", "tap,ifname=x"}, {"true"});
+  EXPECT_EQ(tap.code, 125);
+  EXPECT_THAT(tap.errors, HasSubstr("--net tap,ifname=x"));
+}
+
+TEST_F(Exec, ADiskIsTheCommands) {
+  std::ofstream{"disk"} << std::string(1 << 20, 'x');
+  const Finished f =
+      shell("printf written | dd of=/dev/vda conv=fsync 2>/dev/null; head -c 9 /dev/vda", {}, {"--disk", "disk"});
+  EXPECT_EQ(f.output, "writtenxx") << f.errors;
+  std::string text(9, ' ');
+  std::ifstream{"disk"}.read(text.data(), 9);
+  EXPECT_EQ(text, "writtenxx");
+}
+
+TEST_F(Exec, TheRootMayBeADisk) {
+  if (!LinuxDisk::possible()) GTEST_SKIP() << "no busybox or mke2fs here";
+  const LinuxDisk disk{"mine"};
+  const std::string untouched = run({"md5sum", disk.path()}).output;
+  const Finished f =
+      exec({"--rootfs", disk.path()}, {"/bin/busybox", "sh", "-c",
+                                       "/bin/busybox cat /sbin/init && echo x >/etc/new && "
+                                       "/bin/busybox grep -c 'overlay / ' /proc/mounts || echo none; pwd"});
+  EXPECT_EQ(f.code, 0) << f.errors;
+  EXPECT_THAT(f.output, testing::StartsWith("mine"));
+  EXPECT_THAT(f.output, HasSubstr(folder.string()));
+  EXPECT_EQ(run({"md5sum", disk.path()}).output, untouched);
+  const Finished none = exec({"--rootfs", "no-such-image"}, {"true"});
+  EXPECT_EQ(none.code, 125);
+  EXPECT_THAT(none.errors, HasSubstr("--rootfs no-such-image"));
 }
 
 }  // namespace
