@@ -22,7 +22,7 @@ help:
 	@echo "make install  executable, man page and completions (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make deb    build/trapline_VERSION_amd64.deb"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
-	@echo "make stress litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
+	@echo "make stress a hundred kills under writes to disks; litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
 	@echo "make tsan   the tests in which threads meet, built with ThreadSanitizer"
 	@echo "make lint   clang-format, layers, width of documents, clang-tidy"
@@ -70,6 +70,7 @@ bench: build
 stress: build
 	@scripts/setup.sh guest test
 	@scripts/guest-kernel.sh cloud-amd64
+	@TRAPLINE_KILLS=20 build/tests/guest/guest_test --gtest_filter='*DiskKill*' --gtest_brief=1
 	@tests/guest/stress.sh $(or $(ENGINE),auto) $(or $(SECONDS),600) $(or $(CPUS),4)
 
 fuzz: build

@@ -30,11 +30,11 @@ std::string take(const std::string& option, machine::DiskConfig& disk) {
   const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
   const bool given = equals != std::string::npos;
   if (name == "format" && value == "raw")
-    disk.format_given = true;
+    disk.format = machine::DiskFormat::raw;
   else if (name == "format" && value == "qcow2")
-    return "qcow2 is not read yet: make a raw image of it: qemu-img convert -O raw";
+    disk.format = machine::DiskFormat::qcow2;
   else if (name == "format")
-    return fmt::format("format {}: give raw", value);
+    return fmt::format("format {}: give raw or qcow2", value);
   else if (name == "serial" && !value.empty() && value.size() <= kLongestSerial)
     disk.serial = value;
   else if (name == "serial")
@@ -46,7 +46,7 @@ std::string take(const std::string& option, machine::DiskConfig& disk) {
   else if (name == "discard" && !given)
     disk.discard = true;
   else
-    return fmt::format("no option {}: give format=raw, readonly, snapshot, serial=NAME or discard", option);
+    return fmt::format("no option {}: give format=raw or qcow2, readonly, snapshot, serial=NAME or discard", option);
   return {};
 }
 

@@ -41,9 +41,10 @@ struct EngineSettings {
 };
 
 // --disk FILE[,OPTION...]
+enum class DiskFormat : u8 { by_content, raw, qcow2 };
 struct DiskConfig {
   std::string path, serial;
-  bool format_given = false;
+  DiskFormat format = DiskFormat::by_content;
   bool read_only = false;
   bool snapshot = false;  // what the guest writes is thrown away
   bool discard = false;   // what the guest discards is given back to the host

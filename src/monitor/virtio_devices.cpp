@@ -44,9 +44,10 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
     : machine_{machine}, attachments_{attachments} {
   const DiskMode mode = machine.deterministic ? DiskMode::at_once : DiskMode::asynchronous;
   for (OpenDisk& open : disks) {
-    auto disk = make_file_disk(std::move(open), mode);
+    auto disk = make_file_disk(std::move(open), mode, attachments.complain);
     disks_.push_back(disk.get());
-    add(std::make_unique<virtio::Blk>(std::move(disk), std::min(config.cpus, kMostDiskQueues)), FileDisk::calls());
+    const auto calls = disk->calls();
+    add(std::make_unique<virtio::Blk>(std::move(disk), std::min(config.cpus, kMostDiskQueues)), calls);
   }
   for (OpenNetwork& opened : networks) {
     auto open = std::make_unique<OpenNetwork>(std::move(opened));
@@ -79,7 +80,7 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   if (machine_.deterministic) return all;
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
   for (FileDisk* disk : disks_)
-    for (auto& body : disk->threads()) all.push_back({std::move(body), FileDisk::calls()});
+    for (auto& body : disk->threads()) all.push_back({std::move(body), disk->calls()});
   for (const Network& n : networks_) {
     NetLink* link = n.open->link.get();
     link->start();

@@ -22,8 +22,9 @@ struct MachineState;
 
 // What the devices work with and somebody else has made; it outlives them.
 struct Attachments {
-  std::vector<std::unique_ptr<ShareProcess>> shares;  // as Config::shares
-  std::unique_ptr<CommandSession> command;            // trapline exec
+  std::vector<std::unique_ptr<ShareProcess>> shares;                             // as Config::shares
+  std::unique_ptr<CommandSession> command;                                       // trapline exec
+  std::function<void(const std::string&)> complain = [](const std::string&) {};  // a line for the user; any thread
 };
 inline const Attachments kNoAttachments;
 

@@ -184,6 +184,7 @@ int VmRun::live() {
     if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started)
       return fail(ExitCode::bad_input, started.error());
   }
+  attachments_.complain = [this](const std::string& text) { complain(text); };
   if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
   machine_ = std::make_unique<MachineState>(config_, console_fd(), ::isatty(STDIN_FILENO) != 0, end_, hurry_,
                                             std::move(disks), std::move(networks), attachments_, std::move(board));

@@ -179,5 +179,35 @@ TEST(GuestDisks, ReadonlyAndSnapshotLeaveTheImage) {
   EXPECT_EQ(image.digest(), before);
 }
 
+// What the guest has of a qcow2 image, and the host afterwards.
+TEST(GuestDisks, Qcow2IsReadWrittenAndRunFrom) {
+  if (run({"sh", "-c", "command -v qemu-nbd"}).code != 0) GTEST_SKIP() << "qemu-nbd is not installed (qemu-utils)";
+  DiskImage image;
+  const std::string base = image.folder + "/base.qcow2", top = image.folder + "/top.qcow2";
+  ASSERT_EQ(run({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.path, base}).code, 0);
+  ASSERT_EQ(run({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top}).code, 0);
+  const auto digest = [](const std::string& path) { return run({"md5sum", path}).output.substr(0, 32); };
+  const std::string before = digest(base);
+  for (const bool instructions : {false, true}) {
+    const Case c{.flavour = "cloud-amd64", .cpus = 2, .engine = "auto", .instructions = instructions};
+    const Finished vm = boot(c, {"--disk", top + (instructions ? ",snapshot" : ",discard,serial=first"), "--disk",
+                                 image.code + ",readonly"});
+    EXPECT_EQ(vm.code, 0) << vm.output;
+    if (!instructions) {
+      EXPECT_THAT(vm.output, HasSubstr("serial [first]"));
+      EXPECT_THAT(vm.output, HasSubstr("guest-test: sum " + image.sum));
+      EXPECT_THAT(vm.output, Not(HasSubstr("guest-test: fstrim")));
+      run({"qemu-img", "convert", "-f", "qcow2", "-O", "raw", top, image.path});
+      EXPECT_EQ(run({"/sbin/e2fsck", "-fn", image.path}).code, 0);
+      run({"/sbin/debugfs", "-R", fmt::format("dump /new {}/new", image.folder), image.path});
+      EXPECT_THAT(vm.output, HasSubstr("guest-test: new " + digest(image.folder + "/new")));
+    }
+    EXPECT_THAT(vm.output, HasSubstr("guest-test: wrong programs 0"));
+    EXPECT_THAT(vm.output, HasSubstr("guest-test: new "));
+    EXPECT_THAT(vm.output, Not(HasSubstr("kernel complaint")));
+  }
+  EXPECT_EQ(digest(base), before);
+}
+
 }  // namespace
 }  // namespace trapline::test

@@ -8,7 +8,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -85,13 +84,6 @@ Result<Fd, std::string> connect_to(const std::string& path) {
 }
 
 }  // namespace
-
-HelperProcess::~HelperProcess() {
-  if (pid_ <= 0) return;
-  ::kill(pid_, SIGKILL);
-  while (::waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
-  }
-}
 
 Result<OpenNetwork, std::string> open_network(const NetConfig& config) {
   OpenNetwork network;

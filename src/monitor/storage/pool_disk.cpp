@@ -72,14 +72,15 @@ class PoolDisk final : public FileDisk {
 
 }  // namespace
 
-std::vector<int> FileDisk::calls() {
+std::vector<int> FileDisk::calls() const {
   return {SYS_preadv, SYS_preadv2, SYS_pwritev2, SYS_pwritev, SYS_fdatasync, SYS_fallocate, SYS_io_uring_enter};
 }
 
 std::unique_ptr<FileDisk> make_inline_disk(OpenDisk disk) { return std::make_unique<InlineDisk>(std::move(disk)); }
 std::unique_ptr<FileDisk> make_pool_disk(OpenDisk disk) { return std::make_unique<PoolDisk>(std::move(disk)); }
 
-std::unique_ptr<FileDisk> make_file_disk(OpenDisk disk, DiskMode mode) {
+std::unique_ptr<FileDisk> make_file_disk(OpenDisk disk, DiskMode mode, FileDisk::Complain complain) {
+  if (disk.server) return make_nbd_disk(std::move(disk), mode, std::move(complain));
   if (mode == DiskMode::at_once) return make_inline_disk(std::move(disk));
   if (auto ring = make_ring_disk(disk)) return ring;
   return make_pool_disk(std::move(disk));

@@ -9,7 +9,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
+#include "monitor/storage/qcow2.h"
 #include "monitor/storage/snapshot_file.h"
 
 namespace trapline::monitor {
@@ -47,12 +49,6 @@ bool lock(int fd, bool shared) {
   whole.l_type = shared ? F_RDLCK : F_WRLCK;
   whole.l_whence = SEEK_SET;
   return ::fcntl(fd, F_OFD_SETLK, &whole) == 0 || (errno != EAGAIN && errno != EACCES);
-}
-
-// A guest can write any header to its raw disk: a format is never guessed.
-bool looks_like_qcow2(int fd) {
-  std::array<char, 4> magic{};
-  return ::pread(fd, magic.data(), magic.size(), 0) == 4 && std::memcmp(magic.data(), "QFI\xfb", 4) == 0;
 }
 
 }  // namespace
@@ -104,8 +100,40 @@ int RawFile::zero(const DiskJob& job) {
   return 0;
 }
 
+namespace {
+
+using Wrong = std::function<Err<std::string>(const std::string&)>;
+
+Result<OpenDisk, std::string> open_raw(Fd fd, const machine::DiskConfig& config, const Wrong& wrong) {
+  const bool writes = !config.read_only && !config.snapshot;
+  const off_t end = ::lseek(fd.get(), 0, SEEK_END);
+  if (end < 512) return wrong("smaller than a sector of 512 bytes: make it larger (truncate -s)");
+  if (!lock(fd.get(), !writes)) return wrong(kInUse);
+  OpenDisk disk;
+  disk.facts.bytes = static_cast<u64>(end) / 512 * 512;
+  if (!config.snapshot) {
+    disk.image = std::make_unique<RawFile>(std::move(fd));
+    return disk;
+  }
+  auto snapshot = SnapshotFile::create(std::move(fd), disk.facts.bytes);
+  if (!snapshot) return wrong(snapshot.error());
+  disk.image = std::move(*snapshot);
+  return disk;
+}
+
+Result<OpenDisk, std::string> open_qcow2(const machine::DiskConfig& config, const Wrong& wrong) {
+  auto server = serve_qcow2(config);
+  if (!server) return wrong(server.error());
+  OpenDisk disk;
+  disk.facts.bytes = server->info.bytes / 512 * 512;
+  disk.server = std::make_unique<NbdServer>(std::move(*server));
+  return disk;
+}
+
+}  // namespace
+
 Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config) {
-  const auto wrong = [&](const std::string& why) { return Err{fmt::format("--disk {}: {}", config.path, why)}; };
+  const Wrong wrong = [&](const std::string& why) { return Err{fmt::format("--disk {}: {}", config.path, why)}; };
   const bool writes = !config.read_only && !config.snapshot;
   Fd fd{::open(config.path.c_str(), (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY)};
   if (!fd && writes && (errno == EACCES || errno == EROFS))
@@ -114,23 +142,14 @@ Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config) {
   struct stat st {};
   if (::fstat(fd.get(), &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
     return wrong("neither a file nor a block device: name an image");
-  if (!config.format_given && looks_like_qcow2(fd.get()))
-    return wrong("this looks like qcow2: say format=qcow2, or format=raw if the guest is to see it as it is");
-  const off_t end = ::lseek(fd.get(), 0, SEEK_END);
-  if (end < 512) return wrong("smaller than a sector of 512 bytes: make it larger (truncate -s)");
-  if (!lock(fd.get(), !writes)) return wrong("in use by another VM: give readonly or snapshot, or end that one");
-  OpenDisk disk;
-  disk.facts = {.bytes = static_cast<u64>(end) / 512 * 512,
-                .read_only = config.read_only,
-                .discards = config.discard && !config.read_only,
-                .serial = config.serial};
-  if (!config.snapshot) {
-    disk.image = std::make_unique<RawFile>(std::move(fd));
-    return disk;
-  }
-  auto snapshot = SnapshotFile::create(std::move(fd), disk.facts.bytes);
-  if (!snapshot) return wrong(snapshot.error());
-  disk.image = std::move(*snapshot);
+  const auto format = format_of(config, fd.get());
+  if (!format) return wrong(format.error());
+  auto disk =
+      *format == machine::DiskFormat::qcow2 ? open_qcow2(config, wrong) : open_raw(std::move(fd), config, wrong);
+  if (!disk) return disk;
+  disk->facts.read_only = config.read_only;
+  disk->facts.discards = config.discard && !config.read_only;
+  disk->facts.serial = config.serial;
   return disk;
 }
 

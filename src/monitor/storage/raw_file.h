@@ -6,6 +6,7 @@
 #include "devices/virtio/disk.h"
 #include "machine/config.h"
 #include "monitor/files.h"
+#include "monitor/storage/nbd_server.h"
 
 namespace trapline::monitor {
 
@@ -35,10 +36,11 @@ int read_vectors(int fd, std::vector<iovec> data, u64 offset);
 int write_vectors(int fd, std::vector<iovec> data, u64 offset, int flags);
 
 struct OpenDisk {
-  std::unique_ptr<Image> image;
+  std::unique_ptr<Image> image;  // one of these two
+  std::unique_ptr<NbdServer> server;
   devices::virtio::Disk::Facts facts;
 };
-// Error: one line that names file and remedy.
+// By the thread that lives as long as the disk. Error: one line that names file and remedy.
 Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config);
 
 }  // namespace trapline::monitor

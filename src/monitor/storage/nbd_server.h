@@ -1,0 +1,20 @@
+// A server of a disk's by the NBD protocol, started by the monitor, which has the only connection to it.
+#pragma once
+
+#include <string>
+
+#include "monitor/files.h"
+#include "monitor/helper_process.h"
+#include "monitor/storage/nbd.h"
+
+namespace trapline::monitor {
+
+struct NbdServer {
+  std::string what;  // the image
+  HelperProcess process;
+  HelperWords words;
+  Fd socket;
+  nbd::Export info;
+};
+
+}  // namespace trapline::monitor
