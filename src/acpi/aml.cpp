@@ -173,6 +173,26 @@ Bytes irq(u8 number) {
   return out;
 }
 
+Bytes memory(u32 first, u32 length) {
+  constexpr u8 kMemory32Fixed = 0x86, kWritable = 1;
+  Bytes out{kMemory32Fixed};
+  put(out, 9, 2);
+  put(out, kWritable, 1);
+  put(out, first, 4);
+  put(out, length, 4);
+  return out;
+}
+
+Bytes interrupt(u32 gsi) {
+  constexpr u8 kExtendedInterrupt = 0x89, kConsumer = 1, kActiveLow = 4, kShared = 8;  // and not edge, which is 2
+  Bytes out{kExtendedInterrupt};
+  put(out, 6, 2);
+  put(out, kConsumer | kActiveLow | kShared, 1);
+  put(out, 1, 1);
+  put(out, gsi, 4);
+  return out;
+}
+
 Bytes bus_window(u16 first, u16 last) { return window(kWordSpace, 2, 0, 2, first, last); }
 Bytes io_window(u16 first, u16 last) {
   return window(kWordSpace, 1, 3, 2, first, last);

@@ -31,6 +31,8 @@ Bytes buffer(const Bytes& contents);
 Bytes resources(std::initializer_list<Bytes> descriptors);
 Bytes io_port(u16 first, u8 length);  // fixed, 16-bit decode
 Bytes irq(u8 number);                 // edge, active high, exclusive
+Bytes memory(u32 first, u32 length);  // fixed, writable
+Bytes interrupt(u32 gsi);             // level, active low, shared
 // Windows that a bridge forwards; `last` is inclusive.
 Bytes bus_window(u16 first, u16 last);
 Bytes io_window(u16 first, u16 last);

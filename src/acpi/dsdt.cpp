@@ -63,6 +63,22 @@ Bytes isa_devices(const Machine& machine) {
   return aml::join({com1, rtc, keyboard});
 }
 
+// machine/virtio_mmio.h: the n-th has the line that PCI slot n + 1 would have.
+Bytes virtio_devices(u32 count) {
+  Bytes out;
+  for (u32 i = 0; i < count; i++) {
+    const u32 at = static_cast<u32>(map::virtio_mmio + i * map::virtio_mmio_bytes);
+    const Bytes device =
+        aml::device(fmt::format("V{:03X}", i),
+                    aml::join({aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(i)),
+                               aml::name("_CCA", aml::integer(1)),
+                               aml::name("_CRS", aml::resources({aml::memory(at, map::virtio_mmio_bytes),
+                                                                 aml::interrupt(devices::pci_intx_gsi(i + 1, 0))}))}));
+    out.insert(out.end(), device.begin(), device.end());
+  }
+  return out;
+}
+
 // _UID is what the MADT calls the processor's UID.
 Bytes processors(u32 cpus) {
   Bytes out;
@@ -83,7 +99,8 @@ aml::Bytes dsdt_body(const Machine& machine) {
   const Bytes off = aml::integer(devices::kSleepTypeS5), zero = aml::integer(0);
   return aml::join({
       aml::name("\\_S5_", aml::package({off, off, zero, zero})),
-      aml::scope("\\_SB_", aml::join({processors(cpus), pci_root(machine), isa_devices(machine)})),
+      aml::scope("\\_SB_", aml::join({processors(cpus), pci_root(machine), isa_devices(machine),
+                                      virtio_devices(machine.virtio_mmio)})),
   });
 }
 

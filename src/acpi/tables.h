@@ -14,6 +14,7 @@ struct Machine {
   bool firmware = false;  // it places PCI memory and has the BIOS's area
   bool keyboard = false;  // behind the i8042
   bool display = false;   // a VGA
+  u32 virtio_mmio = 0;    // virtio devices that are not on the PCI bus
 };
 
 enum class File : u8 { rsdp, tables };

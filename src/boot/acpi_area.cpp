@@ -8,9 +8,9 @@
 namespace trapline::boot {
 
 // The RSDP comes first, where the scan of E0000-FFFFF begins.
-Gpa write_acpi_tables(GuestMemory& ram, u32 cpus) {
+Gpa write_acpi_tables(GuestMemory& ram, u32 cpus, u32 virtio_mmio) {
   constexpr u64 kTables = kAcpiTablesStart + 64;
-  acpi::Image image = acpi::build({.cpus = cpus});
+  acpi::Image image = acpi::build({.cpus = cpus, .virtio_mmio = virtio_mmio});
   acpi::place(image, kTables);
   INVARIANT(kTables + image.tables.size() <= kAcpiTablesEnd, "{} bytes of ACPI tables", image.tables.size());
   const auto area = ram.bytes(Gpa{kAcpiTablesStart}, kAcpiTablesEnd - kAcpiTablesStart);

@@ -10,7 +10,7 @@ namespace trapline::boot {
 // E0000-FFFFF is reserved in the memory map.
 inline constexpr u64 kAcpiTablesStart = 0xe0000, kAcpiTablesEnd = 0xf0000, kBiosAreaEnd = 0x100000;
 
-// Writes the tables into guest memory below 1 MiB. Returns the RSDP's address.
-Gpa write_acpi_tables(GuestMemory& ram, u32 cpus);
+// Writes the tables into guest memory below 1 MiB. Returns the RSDP's address. `virtio_mmio`: devices of that kind.
+Gpa write_acpi_tables(GuestMemory& ram, u32 cpus, u32 virtio_mmio = 0);
 
 }  // namespace trapline::boot

@@ -32,6 +32,7 @@ struct BootRequest {
   std::string command_line;
   std::vector<BootModule> modules;
   u32 cpus = 1;
+  u32 virtio_mmio = 0;  // devices that ACPI has to name
   bool acpi = true;
   bool ram_is_zero = false;  // as the host gives it: then clearing it would only touch its pages
   Bring bring = nullptr;     // may be none

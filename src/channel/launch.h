@@ -30,6 +30,7 @@ struct Launch {
   u64 rom = 0;  // bytes of firmware, which is then what kernel_fd has; 0: none
   bool text_screen = false;
   u32 cpus = 1;
+  u32 virtio_mmio = 0;  // virtio devices that ACPI has to name
   u32 trace_mask = 0;
   bool para_kvm = true;
   bool instructions_clock = false;

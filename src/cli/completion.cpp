@@ -47,6 +47,7 @@ Values values_of(const std::string& type) {
   }
   if (type == "INTERFACE") return {{"none", "kvm", "auto"}, false, false};
   if (type == "CONSOLE") return {{"serial", "vga"}, false, false};
+  if (type == "TRANSPORT") return {{"pci", "mmio"}, false, false};
   if (type == "CLOCK") return {{"real", "instructions"}, false, false};
   if (type == "AREAS") return {split(trace::names()), false, true};
   if (type == "CODE") return {{"guest", "host"}, false, true};

@@ -56,6 +56,8 @@ std::string check_firmware(const RunOptions& o, Config& c) {
     if (c.boot_menu) return "--boot-menu: a kernel is booted: give --firmware seabios instead";
     return check_console(o.console, c);
   }
+  if (o.virtio_transport == "mmio")
+    return "--virtio-transport mmio: a firmware finds disks on the PCI bus alone: leave it out";
   if (const std::string idle = first_idle(o, c); !idle.empty())
     return fmt::format("--firmware: {}: the firmware boots what a disk or CD has: leave one of them out", idle);
   if (c.firmware == "seabios") {

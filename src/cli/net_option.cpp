@@ -74,9 +74,10 @@ std::string take(const std::string& option, NetConfig& net) {
   const std::string name = option.substr(0, equals);
   const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
   const bool user = net.kind == NetConfig::Kind::user;
+  const bool forwards = user || net.kind == NetConfig::Kind::passt;
   if (user && option == "restrict") {
     net.restricted = true;
-  } else if (user && name == "hostfwd") {
+  } else if (forwards && name == "hostfwd") {
     const std::string word = forward_word(value);
     if (word.empty()) return fmt::format("hostfwd={}: give tcp:[ADDRESS]:PORT-[ADDRESS]:PORT, or udp", value);
     net.forwards.push_back(word);
@@ -103,12 +104,14 @@ Result<std::optional<NetConfig>, std::string> parse_net(const std::string& text,
   net.mac = mac_of(seed);
   if (parts[0] == "user")
     net.kind = NetConfig::Kind::user;
+  else if (parts[0] == "passt")
+    net.kind = NetConfig::Kind::passt;
   else if (parts[0] == "tap")
     net.kind = NetConfig::Kind::tap;
   else if (parts[0] == "socket")
     net.kind = NetConfig::Kind::socket;
   else
-    return Err{fmt::format("--net {}: give user, tap,ifname=NAME, socket,path=PATH or none", text)};
+    return Err{fmt::format("--net {}: give user, passt, tap,ifname=NAME, socket,path=PATH or none", text)};
   for (std::size_t i = 1; i < parts.size(); i++)
     if (const std::string wrong = take(parts[i], net); !wrong.empty())
       return Err{fmt::format("--net {}: {}", text, wrong)};

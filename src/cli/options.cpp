@@ -10,6 +10,7 @@
 #include "cli/disk_option.h"
 #include "cli/firmware_option.h"
 #include "cli/net_option.h"
+#include "cli/vsock_option.h"
 #include "cpu/cpuid.h"
 #include "engine/registry.h"
 #include "monitor/registry.h"
@@ -150,6 +151,28 @@ std::string check_disks(const RunOptions& o, Config& c) {
   return {};
 }
 
+// --vsock, --balloon, --virtio-transport.
+std::string check_small_devices(const RunOptions& o, Config& c) {
+  if (!o.vsock.empty()) {
+    auto vsock = parse_vsock(o.vsock);
+    if (!vsock) return vsock.error();
+    if (c.clock == ClockChoice::instructions)
+      return "--vsock: what comes from outside cannot be repeated: use --clock real";
+    c.vsock = std::move(*vsock);
+  }
+  if (!o.balloon.empty()) {
+    const auto bytes = o.balloon == "0" ? std::optional<u64>{0} : parse_size(o.balloon);
+    if (!bytes) return fmt::format("--balloon {}: give a size like 256M, or 0", o.balloon);
+    if (*bytes >= c.memory) return fmt::format("--balloon {}: give less than --memory", o.balloon);
+    c.balloon = true;
+    c.balloon_bytes = *bytes;
+  }
+  c.virtio_mmio = o.virtio_transport == "mmio";
+  if (!c.virtio_mmio && o.virtio_transport != "pci")
+    return fmt::format("--virtio-transport {}: give pci or mmio", o.virtio_transport);
+  return {};
+}
+
 std::string check_networks(const RunOptions& o, Config& c) {
   for (const std::string& text : o.networks) {
     // The same VM has the same address in each run.
@@ -160,7 +183,8 @@ std::string check_networks(const RunOptions& o, Config& c) {
   }
   if (!c.networks.empty() && c.clock == ClockChoice::instructions)
     return "--net: what comes from outside cannot be repeated: use --clock real";
-  const std::size_t devices = c.networks.size() + c.disks.size() + c.rng;
+  if (std::string wrong = check_small_devices(o, c); !wrong.empty()) return wrong;
+  const std::size_t devices = c.networks.size() + c.disks.size() + c.rng + c.balloon + (c.vsock.cid != 0);
   const std::size_t slots = c.firmware.empty() && c.cdrom.empty() ? 31 : 28;
   if (devices > slots) return fmt::format("{} virtio devices: PCI has slots for {}", devices, slots);
   return {};
@@ -287,7 +311,7 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_flag("--snapshot", o.snapshot, "what the guest writes to the image that is run is thrown away");
   run.add_option(
          "--net", o.networks,
-         "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], tap,ifname=NAME, "
+         "a network (virtio-net): user[,hostfwd=tcp:[ADDRESS]:PORT-[ADDRESS]:PORT][,restrict], passt, tap,ifname=NAME, "
          "socket,path=PATH or none; mac=ADDRESS, mtu=BYTES")
       ->type_name("KIND[,OPTION...]")
       ->expected(1)
@@ -299,6 +323,19 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
+  run.add_option(
+         "--vsock", o.vsock,
+         "sockets between guest and host (virtio-vsock) as connections of Unix sockets: the guest's number, and "
+         "where to listen")
+      ->type_name("cid=N,path=PATH");
+  run.add_option(
+         "--balloon", o.balloon,
+         "a memory balloon: what the guest does not use goes back to the host; SIZE: it shall give away so much "
+         "besides (0: nothing)")
+      ->type_name("SIZE");
+  run.add_option("--virtio-transport", o.virtio_transport, "where virtio devices are: pci, or mmio, as ACPI names them")
+      ->type_name("TRANSPORT")
+      ->capture_default_str();
   run.add_flag("--rng", c.rng, "an entropy device (virtio-rng), fed by the host's random numbers");
   run.add_flag("--no-reboot", c.no_reboot, "a reset by the guest ends the VM, exit code 6");
   run.add_option("--trace", o.trace, fmt::format("comma-separated areas: {}", trace::names()))->type_name("AREAS");

@@ -35,6 +35,7 @@ struct RunOptions {
   std::string cloud_init;    // a file of user data; empty: none
   bool snapshot = false;     // of the image that is run, not of those that --disk names
   std::string network_seed;  // what MAC addresses follow from; empty: the kernel's path
+  std::string vsock, balloon, virtio_transport = "pci";
 };
 
 void add_run_options(CLI::App& command, RunOptions& options);

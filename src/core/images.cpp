@@ -85,6 +85,7 @@ boot::BootRequest Images::request(const channel::Launch& launch) const {
   r.kernel_name = launch.kernel_name;
   r.command_line = launch.command_line;
   r.cpus = launch.cpus;
+  r.virtio_mmio = launch.virtio_mmio;
   return r;
 }
 

@@ -22,6 +22,7 @@
 #include "machine/firmware_files.h"
 #include "machine/i440fx.h"
 #include "machine/pci.h"
+#include "machine/virtio_mmio.h"
 #include "machine/virtio_pci.h"
 
 namespace trapline::machine {
@@ -66,7 +67,7 @@ struct Chipset::Impl {
     }
     Impl& impl;
   };
-  // INTA of a PCI slot. Slots share wires: one is up while any of them pulls.
+  // INTA of a PCI slot, or the line of a virtio device by memory-mapped registers. Slots share wires: one is up while any of them pulls.
   struct Inta final : devices::IrqLine {
     Inta(Impl& i, unsigned s) : impl{i}, slot{s} {}
     void set(bool up) override {
@@ -140,6 +141,8 @@ struct Chipset::Impl {
   u32 inta = 0;
   std::vector<std::unique_ptr<Inta>> inta_lines;
   std::vector<VirtioPci*> virtio;  // the bus owns them
+  std::vector<std::unique_ptr<VirtioMmio>> virtio_mmio;
+  VirtioMmio* find_virtio(u64 gpa, unsigned size, u64& offset) const;
 
   std::vector<Slot> slots;
   std::vector<u8> port_table = std::vector<u8>(65536, 0);  // slot number + 1
@@ -234,12 +237,25 @@ void Chipset::Impl::plug_virtio() {
   INVARIANT(parts.virtio.size() <= devices::DoorbellView::kMost, "{} virtio devices", parts.virtio.size());
   for (unsigned slot = 1; virtio::Device * device : parts.virtio) {
     inta_lines.push_back(std::make_unique<Inta>(*this, slot));
+    if (parts.config.virtio_mmio) {
+      virtio_mmio.push_back(std::make_unique<VirtioMmio>(*device, *inta_lines.back()));
+      install(*virtio_mmio.back());
+      slot++;
+      continue;
+    }
     auto function = std::make_unique<VirtioPci>(*device, msi_out, *inta_lines.back());
     virtio.push_back(function.get());
     INVARIANT(pci.plug(slot, std::move(function)), "PCI slot {}", slot);
     slot++;
   }
   place_devices();
+}
+
+VirtioMmio* Chipset::Impl::find_virtio(u64 gpa, unsigned size, u64& offset) const {
+  const u64 at = gpa - map::virtio_mmio, index = at / VirtioMmio::kBytes;
+  offset = at % VirtioMmio::kBytes;
+  const bool whole = gpa >= map::virtio_mmio && offset + size <= VirtioMmio::kBytes;
+  return whole && index < virtio_mmio.size() ? virtio_mmio[index].get() : nullptr;
 }
 
 devices::DoorbellView Chipset::Impl::doorbells() const {
@@ -338,6 +354,9 @@ u64 Chipset::mmio_read(u64 gpa, unsigned size) {
   if (gpa - map::ioapic < kIoApicSize) {
     value = impl_->ioapic.read(gpa - map::ioapic, size) & ones(size);
     who = impl_->ioapic.name();
+  } else if (u64 offset = 0; VirtioMmio* device = impl_->find_virtio(gpa, size, offset)) {
+    value = device->read(offset, size) & ones(size);
+    who = device->name();
   } else if (const auto hit = impl_->pci.find_memory(gpa, size)) {
     value = hit->target->read(hit->offset, size) & ones(size);
     who = hit->target->name();
@@ -350,6 +369,10 @@ void Chipset::mmio_write(u64 gpa, unsigned size, u64 value) {
   if (size == 0 || size > 8) return;
   impl_->catch_up();
   value &= ones(size);
+  if (u64 offset = 0; VirtioMmio* device = impl_->find_virtio(gpa, size, offset)) {
+    TRACE(devices, "{} write {:#x}/{} {:#x}", device->name(), gpa, size, value);
+    return device->write(offset, size, value);
+  }
   const bool ioapic = gpa - map::ioapic < kIoApicSize;
   const auto hit = ioapic ? std::nullopt : impl_->pci.find_memory(gpa, size);
   TRACE(devices, "{} write {:#x}/{} {:#x}", ioapic ? "ioapic" : hit ? hit->target->name() : "nobody", gpa, size, value);
@@ -463,11 +486,13 @@ ChipsetState Chipset::save() const {
                  .pci = i.pci.save(),
                  .vga = {},
                  .ide = {},
-                 .virtio = {}};
+                 .virtio = {},
+                 .virtio_mmio = {}};
   if (i.vga) s.vga = i.vga->save();
   if (i.ide) s.ide = i.ide->save();
   s.inta = i.inta;
   for (const VirtioPci* v : i.virtio) s.virtio.push_back(v->save());
+  for (const auto& v : i.virtio_mmio) s.virtio_mmio.push_back(v->save());
   for (const Impl::GsiLine& line : i.lines) s.wires |= u32{line.is_up} << line.gsi;
   return s;
 }
@@ -492,6 +517,7 @@ void Chipset::restore(const State& s) {
   if (i.ide) i.ide->restore(s.ide);
   i.inta = s.inta;
   for (std::size_t n = 0; n < i.virtio.size(); n++) i.virtio[n]->restore(s.virtio[n]);
+  for (std::size_t n = 0; n < i.virtio_mmio.size(); n++) i.virtio_mmio[n]->restore(s.virtio_mmio[n]);
 }
 
 void Chipset::reset() {

@@ -13,6 +13,7 @@
 #include "devices/uart16550.h"
 #include "devices/vga_text.h"
 #include "machine/pci.h"
+#include "machine/virtio_mmio.h"
 #include "machine/virtio_pci.h"
 
 namespace trapline::machine {
@@ -36,6 +37,7 @@ struct ChipsetState {
   devices::VgaText::State vga;  // as at RESET in a machine without, like the next
   devices::IdeChannel::State ide;
   std::vector<VirtioPci::State> virtio;
+  std::vector<VirtioMmio::State> virtio_mmio;
 
   bool operator==(const ChipsetState&) const = default;
 };

@@ -53,14 +53,21 @@ struct DiskConfig {
 
 // --net
 struct NetConfig {
-  enum class Kind : u8 { user, tap, socket };
+  enum class Kind : u8 { user, passt, tap, socket };
   Kind kind = Kind::user;
   std::array<u8, 6> mac{};
   u32 mtu = 1500;
   std::string path;                   // socket: where; tap: the interface
   bool restricted = false;            // user: the guest reaches what is forwarded and nothing else
-  std::vector<std::string> forwards;  // user: as slirp/forward.h has them
+  std::vector<std::string> forwards;  // user, passt: as slirp/forward.h has them
   bool operator==(const NetConfig&) const = default;
+};
+
+// --vsock
+struct VsockConfig {
+  u32 cid = 0;  // the guest's; 0: there is none
+  std::string path;
+  bool operator==(const VsockConfig&) const = default;
 };
 
 struct Config {
@@ -96,7 +103,11 @@ struct Config {
   std::string stem = "vm";             // of the name that is given
   std::string what;                    // for that list; empty: the kernel
   int kernel_fd = -1, initrd_fd = -1;  // instead of `kernel` and `initrd`, which then are names; the caller's
-  bool rng = false;  // a virtio entropy device
+  bool virtio_mmio = false;            // virtio devices by memory-mapped registers, not on the PCI bus
+  VsockConfig vsock;
+  bool balloon = false;   // a virtio memory balloon,
+  u64 balloon_bytes = 0;  // and how much the guest shall give away
+  bool rng = false;       // a virtio entropy device
 
   std::string firmware;  // a ROM image; empty: a kernel is booted without
   std::string vga_bios;  // the display's, with console `vga`

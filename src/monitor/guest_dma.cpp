@@ -60,6 +60,13 @@ void GuestDma::written(Gpa at, u64 length) {
   }
 }
 
+// The hole is in the file, so it is in every mapping of it.
+void GuestDma::give_back(Gpa at, u64 length) {
+  const auto pages = ram_.bytes(at, length);
+  if (!pages || at.page_offset() != 0 || length % kPageSize != 0) return;
+  if (::madvise(pages->data(), length, MADV_REMOVE) == 0) written(at, length);
+}
+
 void GuestDma::ask(Gpa at, u64 length) {
   constexpr u64 kLookAgainNs = 20'000'000;  // has the core gone?
   constexpr unsigned kSpins = 200;

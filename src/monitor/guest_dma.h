@@ -38,6 +38,7 @@ class GuestDma final : public devices::virtio::Dma {
 
   std::optional<std::span<std::byte>> bytes(Gpa at, u64 length) const override { return ram_.bytes(at, length); }
   void written(Gpa at, u64 length) override;
+  void give_back(Gpa at, u64 length) override;
 
  private:
   void ask(Gpa at, u64 length);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
 #include "devices/virtio/ninep.h"
@@ -58,6 +59,17 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
   }
   if (config.rng)
     add(std::make_unique<virtio::Rng>(machine.deterministic ? repeated_random() : host_random), {SYS_getrandom});
+  if (config.balloon) {
+    auto balloon = std::make_unique<virtio::Balloon>(dma_);
+    balloon->set_first_target(config.balloon_bytes);
+    add(std::move(balloon), {});
+  }
+  if (attachments.vsock) {
+    auto vsock = std::make_unique<virtio::Vsock>(attachments.vsock->cid(), *attachments.vsock);
+    attachments.vsock->attach(
+        [device = vsock.get()](virtio::VsockPacket& packet) { return device->send(packet); });
+    add(std::move(vsock), {});
+  }
   if (attachments.command) {
     auto console =
         std::make_unique<virtio::Console>(std::vector<virtio::Console::Port>{{agent::kPortName, *attachments.command}});
@@ -81,12 +93,19 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
   for (FileDisk* disk : disks_)
     for (auto& body : disk->threads()) all.push_back({std::move(body), disk->calls()});
+  if (VsockSockets* vsock = attachments_.vsock.get()) {
+    vsock->start();
+    all.push_back({[vsock] { vsock->run(); }, VsockSockets::calls()});
+  }
   for (const Network& n : networks_) {
     NetLink* link = n.open->link.get();
     link->start();
-    all.push_back({[link, net = n.device] {
+    all.push_back({[this, link, net = n.device, open = n.open.get()] {
                      link->receive([net](std::span<const std::byte> frame) { return net->deliver(frame); },
-                                   [net] { net->set_link(false); });
+                                   [this, net, open] {
+                                     net->set_link(false);
+                                     if (!open->what.empty()) complain_of_end(*open);
+                                   });
                    },
                    NetLink::calls()});
   }
@@ -117,9 +136,16 @@ void VirtioDevices::close() {
   for (const auto& share : attachments_.shares) share->let_go(true);
   dma_.abandon();
   for (FileDisk* disk : disks_) disk->stop();
+  if (attachments_.vsock) attachments_.vsock->stop();
   for (const Network& n : networks_) n.open->link->stop();
   if (machine_.channel.vcpus() == 0) return;
   for (std::size_t i = 0; i < devices_.size(); i++) machine_.channel.vm().doorbells[i].wake();
+}
+
+void VirtioDevices::complain_of_end(const OpenNetwork& network) const {
+  const std::string words = network.words.last_line();
+  attachments_.complain(network.what + ": it has ended" + (words.empty() ? "" : ": " + words) +
+                        ": the guest's link is down from now on");
 }
 
 void VirtioDevices::settle() {

@@ -15,6 +15,7 @@
 #include "monitor/network/networks.h"
 #include "monitor/share_process.h"
 #include "monitor/storage/file_disk.h"
+#include "monitor/vsock/vsock_sockets.h"
 
 namespace trapline::monitor {
 
@@ -24,6 +25,7 @@ struct MachineState;
 struct Attachments {
   std::vector<std::unique_ptr<ShareProcess>> shares;                             // as Config::shares
   std::unique_ptr<CommandSession> command;                                       // trapline exec
+  std::unique_ptr<VsockSockets> vsock;                                           // --vsock
   std::function<void(const std::string&)> complain = [](const std::string&) {};  // a line for the user; any thread
 };
 inline const Attachments kNoAttachments;
@@ -57,6 +59,7 @@ class VirtioDevices final : public devices::virtio::Host {
  private:
   void add(std::unique_ptr<devices::virtio::Backend> backend, std::vector<int> calls);
   void run(std::size_t index);
+  void complain_of_end(const OpenNetwork& network) const;
 
   struct Entry {
     std::unique_ptr<devices::virtio::Device> device;

@@ -186,6 +186,11 @@ int VmRun::live() {
   }
   attachments_.complain = [this](const std::string& text) { complain(text); };
   if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
+  if (config_.vsock.cid != 0) {
+    auto vsock = VsockSockets::create(config_.vsock);
+    if (!vsock) return fail(ExitCode::bad_input, vsock.error());
+    attachments_.vsock = std::move(*vsock);
+  }
   machine_ = std::make_unique<MachineState>(config_, console_fd(), ::isatty(STDIN_FILENO) != 0, end_, hurry_,
                                             std::move(disks), std::move(networks), attachments_, std::move(board));
   watch_.machine_begins();
@@ -334,6 +339,7 @@ Result<void, std::string> VmRun::power_on() {
   auto device_memory = DeviceMemory::create("devices");
   if (!device_memory) return Err{device_memory.error() + kRaiseLimits};
   channel::Launch launch = images_.launch(config_);
+  if (config_.virtio_mmio) launch.virtio_mmio = static_cast<u32>(m.virtio.devices().size());
   launch.ram_fd = ram_fd.get();
   launch.devices_fd = device_memory->fd();
   CodeLines code_lines;

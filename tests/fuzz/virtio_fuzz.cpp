@@ -1,5 +1,5 @@
-// A hostile driver: registers of the PCI function, rings and buffers of the input's choice, for a disk, a network and an
-// entropy device. Nothing outside guest memory is touched, and a reset always ends.
+// A hostile driver: registers of the PCI function, rings and buffers of the input's choice, for a disk, a network, a
+// balloon, sockets and an entropy device. Nothing outside guest memory is touched, and a reset always ends.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -7,9 +7,11 @@
 
 #include "base/guest_memory.h"
 #include "base/invariant.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
+#include "devices/virtio/vsock.h"
 #include "machine/virtio_pci.h"
 
 using namespace trapline;
@@ -24,6 +26,9 @@ struct Ram final : Dma {
   std::optional<std::span<std::byte>> bytes(Gpa at, u64 length) const override { return ram.bytes(at, length); }
   void written(Gpa at, u64 length) override {
     INVARIANT(length == 0 || ram.bytes(at, length), "{:#x} bytes at {:#x}", length, at.raw);
+  }
+  void give_back(Gpa at, u64 length) override {  // of the driver's choice: what is no RAM is passed over
+    if (const auto bytes = ram.bytes(at, length)) std::memset(bytes->data(), 0, length);
   }
 };
 
@@ -64,6 +69,19 @@ struct MemoryDisk final : Disk {
       job->done(static_cast<int>(at % 3));
     }
   }
+};
+
+// Sends back what it gets.
+struct Mirror final : VsockPeer {
+  Vsock* device = nullptr;
+  void received(VsockPacket&& packet) override {
+    INVARIANT(packet.data.size() <= Vsock::kMostData && packet.data.size() == packet.header.length, "{} bytes",
+              packet.data.size());
+    while (device->send(packet) == Vsock::Sent::part) {
+    }
+  }
+  void may_send() override {}
+  void started() override {}
 };
 
 class Script {
@@ -143,7 +161,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   MemoryDisk* disk = nullptr;
   Net* net = nullptr;
   std::unique_ptr<Backend> backend;
-  switch (script.take(1) % 3) {
+  Mirror mirror;
+  switch (script.take(1) % 5) {
     case 0: {
       auto made = std::make_unique<MemoryDisk>();
       disk = made.get();
@@ -153,6 +172,15 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
     case 1: {
       auto made = std::make_unique<Net>(Net::Settings{}, nowhere, [] {});
       net = made.get();
+      backend = std::move(made);
+      break;
+    }
+    case 2:
+      backend = std::make_unique<Balloon>(ram);
+      break;
+    case 3: {
+      auto made = std::make_unique<Vsock>(script.take(1), mirror);
+      mirror.device = made.get();
       backend = std::move(made);
       break;
     }

@@ -100,10 +100,11 @@ class DiskKill : public testing::TestWithParam<Case> {
   // The guest's words until the victim is dead, and those who lived on it.
   std::string run_and_kill(std::mt19937_64& random) {
     const std::string kernel = fmt::format("{}/kernels/cloud-amd64", GUEST_CACHE);
-    Process vm{{TRAPLINE_EXECUTABLE, "run", "--kernel", kernel + "/vmlinuz", "--initrd", kernel + "/initrd", "--memory",
-                "128M", "--timeout", "240", "--disk", programs_ + ",readonly", "--disk",
-                fmt::format("{},format={}", image_, GetParam().format), "--append",
-                "console=ttyS0 trapline.run=flush trapline.modules=virtio_pci,virtio_blk"}};
+    Process vm{
+        {TRAPLINE_EXECUTABLE, "run", "--kernel", kernel + "/vmlinuz", "--initrd", kernel + "/initrd", "--memory",
+         "128M", "--timeout", "240", "--disk", programs_ + ",readonly", "--disk",
+         fmt::format("{},format={}", image_, GetParam().format), "--append",
+         "console=ttyS0 trapline.run=program trapline.program=flush,/dev/vdb trapline.modules=virtio_pci,virtio_blk"}};
     EXPECT_TRUE(vm.wait_for("flushed ", seconds{120})) << vm.output();
     for (u64 some = random() % 100; some > 0; some--)
       if (!vm.wait_for("flushed ", seconds{60})) ADD_FAILURE() << vm.output();

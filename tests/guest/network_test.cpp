@@ -146,6 +146,30 @@ TEST(GuestNetworks, RestrictedReachesNobodyAndIsReached) {
   EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
 }
 
+TEST(GuestNetworks, PasstIsAsUserIs) {
+  if (run({"sh", "-c", "command -v passt"}).code != 0) GTEST_SKIP() << "passt is not installed";
+  const FileServer server;
+  const unsigned port = free_port();
+  Process vm{command("auto", fmt::format("passt,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port), server.port())};
+  ASSERT_TRUE(vm.wait_for("guest-test: listening", seconds{200})) << vm.output();
+  EXPECT_THAT(vm.output(), HasSubstr("guest-test: mac 52:54:00:12:34:56 mtu 1500"));
+  EXPECT_THAT(vm.output(), HasSubstr("guest-test: fetched " + server.sum()));
+  EXPECT_EQ(echo(port, "hello from outside\n"), "hello from outside\n");
+  EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
+}
+
+TEST(GuestNetworks, PasstThatCannotWorkIsNamed) {
+  if (run({"sh", "-c", "command -v passt"}).code != 0) {
+    const Finished vm = run(command("auto", "passt", 1));
+    EXPECT_EQ(vm.code, 3);
+    EXPECT_THAT(vm.output, HasSubstr("--net passt: it is not installed: install the package passt"));
+    return;
+  }
+  const Finished vm = run(command("auto", "passt,hostfwd=tcp:203.0.113.77:2222-:22", 1));
+  EXPECT_EQ(vm.code, 3) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("--net passt: "));
+}
+
 TEST(GuestNetworks, APortThatIsTakenIsNamed) {
   const FileServer server;
   const Finished vm = run(command("auto", fmt::format("user,hostfwd=tcp::{}-:22", server.port()), 1));

@@ -8,7 +8,9 @@
 
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "support/engines.h"
 #include "support/process.h"
@@ -19,6 +21,7 @@ namespace {
 using std::chrono::seconds;
 using testing::HasSubstr;
 using testing::Not;
+using u64 = unsigned long long;
 
 // The smallest program: exit(code).
 std::vector<unsigned char> program(unsigned char code) {
@@ -88,10 +91,11 @@ struct Case {
   const char* append = "";
   const char* debug = "";
   bool instructions = false;
+  bool mmio = false;
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.flavour << ' ' << c.cpus << ' ' << c.engine << ' ' << c.append << c.debug
-       << (c.instructions ? " instructions" : "");
+       << (c.instructions ? " instructions" : "") << (c.mmio ? " mmio" : "");
 }
 
 Finished boot(const Case& c, const std::vector<std::string>& options) {
@@ -113,8 +117,9 @@ Finished boot(const Case& c, const std::vector<std::string>& options) {
       "--timeout",
       "240",
       "--append",
-      fmt::format("console=ttyS0 trapline.run=disk trapline.modules=virtio_pci,virtio_blk,virtio-rng,ext4 {}",
-                  c.append)};
+      fmt::format("console=ttyS0 trapline.run=disk trapline.modules={},virtio_blk,virtio-rng,ext4 {}",
+                  c.mmio ? "virtio_mmio" : "virtio_pci", c.append)};
+  if (c.mmio) argv.insert(argv.end(), {"--virtio-transport", "mmio"});
   if (c.instructions) argv.insert(argv.end(), {"--clock", "instructions"});
   argv.insert(argv.end(), options.begin(), options.end());
   return run(argv, {}, seconds{240});
@@ -153,12 +158,13 @@ std::vector<Case> cases() {
   all.push_back({"cloud-amd64", 1, "translate", "pci=nomsi"});
   all.push_back({"cloud-amd64", 2, "translate", "", "", true});
   all.push_back({"amd64", 1, "translate"});
+  all.push_back({.flavour = "cloud-amd64", .cpus = 2, .engine = "translate", .mmio = true});
   return all;
 }
 std::string name_of(const testing::TestParamInfo<Case>& info) {
-  std::string name =
-      fmt::format("{}_{}cpu_{}{}{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug,
-                  *info.param.append ? "_intx" : "", info.param.instructions ? "_instructions" : "");
+  std::string name = fmt::format("{}_{}cpu_{}{}{}{}{}", info.param.flavour, info.param.cpus, info.param.engine,
+                                 info.param.debug, *info.param.append ? "_intx" : "",
+                                 info.param.instructions ? "_instructions" : "", info.param.mmio ? "_mmio" : "");
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
@@ -177,6 +183,39 @@ TEST(GuestDisks, ReadonlyAndSnapshotLeaveTheImage) {
   EXPECT_THAT(writes.output, HasSubstr("guest-test: new "));
   EXPECT_THAT(writes.output, Not(HasSubstr("kernel complaint")));
   EXPECT_EQ(image.digest(), before);
+}
+
+// Memory that the guest has used and freed goes back to the host by itself.
+TEST(GuestBalloon, FreePagesGoBackToTheHost) {
+  const std::string kernel = fmt::format("{}/kernels/cloud-amd64", GUEST_CACHE);
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--kernel", kernel + "/vmlinuz", "--initrd", kernel + "/initrd", "--memory",
+              "512M", "--timeout", "200", "--balloon", "64M", "--append",
+              "console=ttyS0 trapline.run=memory trapline.modules=virtio_pci,virtio_balloon"}};
+  const auto blocks = [&] {  // of the file, whoever maps it
+    for (const auto& entry : std::filesystem::directory_iterator{fmt::format("/proc/{}/map_files", vm.pid())}) {
+      struct stat st {};
+      std::error_code ignored;
+      const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
+      if (target.find("memfd:guest-ram") != std::string::npos && ::stat(entry.path().c_str(), &st) == 0)
+        return static_cast<u64>(st.st_blocks) / 2;
+    }
+    return u64{0};
+  };
+  ASSERT_TRUE(vm.wait_for("guest-test: used", seconds{150})) << vm.output();
+  const u64 used = blocks();
+  if (used == 0) GTEST_SKIP() << "this user may not look into /proc/PID/map_files";
+  EXPECT_GT(used, 250'000u);
+  vm.send("\n");
+  ASSERT_TRUE(vm.wait_for("guest-test: freed", seconds{60})) << vm.output();
+  u64 left = used;
+  for (int i = 0; i < 300 && left > used - 180'000; i++) {  // Linux reports some seconds later
+    std::this_thread::sleep_for(std::chrono::milliseconds{100});
+    left = blocks();
+  }
+  EXPECT_LT(left, used - 180'000) << "KiB";
+  vm.send("\n");
+  EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
+  EXPECT_THAT(vm.output(), HasSubstr("guest-test: again, sum right"));
 }
 
 // What the guest has of a qcow2 image, and the host afterwards.

@@ -16,6 +16,8 @@ struct FakeDma final : virtio::Dma {
   std::vector<std::pair<u64, u64>> writes;
   std::optional<std::span<std::byte>> bytes(Gpa at, u64 length) const override { return ram.bytes(at, length); }
   void written(Gpa at, u64 length) override { writes.emplace_back(at.raw, length); }
+  std::vector<std::pair<u64, u64>> given_back;
+  void give_back(Gpa at, u64 length) override { given_back.emplace_back(at.raw, length); }
 
   template <class T>
   T get(u64 at) const {
@@ -152,8 +154,8 @@ struct FakeTransport final : virtio::Transport {
   void config_changed() override { config_interrupts++; }
 };
 
-// What a driver does from reset to DRIVER_OK, queue 0 at the places of DriverRing.
-inline void bring_up(virtio::Device& device, u64 features, const virtio::RingPlace& place) {
+// What a driver does from reset to DRIVER_OK, one queue at the places of DriverRing.
+inline void bring_up(virtio::Device& device, u64 features, const virtio::RingPlace& place, unsigned queue = 0) {
   using namespace virtio::status;
   device.write_status(0);
   device.write_status(acknowledge | driver);
@@ -162,7 +164,7 @@ inline void bring_up(virtio::Device& device, u64 features, const virtio::RingPla
     device.write_driver_features(static_cast<u32>(features >> 32 * half));
   }
   device.write_status(acknowledge | driver | features_ok);
-  device.queue_select() = 0;
+  device.queue_select() = static_cast<u16>(queue);
   device.write_size(place.size);
   for (const unsigned shift : {0u, 32u}) {
     device.write_place(&virtio::RingPlace::descriptors, shift, static_cast<u32>(place.descriptors >> shift));

@@ -21,6 +21,9 @@ class Dma {
   // after the bytes are there and before the driver is told. May wait for the core; any thread, but not under a lock
   // that an access by the guest takes.
   virtual void written(Gpa at, u64 length) = 0;
+  // Takes the memory of these whole pages away: they read as zeros until they are written again. As written() otherwise.
+  // Nothing happens to what is no RAM.
+  virtual void give_back(Gpa at, u64 length) = 0;
 };
 
 // A copy of what the guest may rewrite at any time: made once, and the compiler does not look again.

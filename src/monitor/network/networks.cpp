@@ -58,6 +58,67 @@ Result<UserNetwork, std::string> start_user_network(const NetConfig& config) {
   return UserNetwork{std::move(ours), HelperProcess{pid}};
 }
 
+// A frame that everybody answers: who has the gateway's address? Its length before it.
+std::vector<u8> arp_request(const std::array<u8, 6>& mac) {
+  std::vector<u8> frame{0, 0, 0, 42};
+  const auto add = [&frame](std::initializer_list<u8> bytes) { frame.insert(frame.end(), bytes); };
+  const auto add_mac = [&] { frame.insert(frame.end(), mac.begin(), mac.end()); };
+  add({0xff, 0xff, 0xff, 0xff, 0xff, 0xff});
+  add_mac();
+  add({0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1});
+  add_mac();
+  add({10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2});
+  return frame;
+}
+
+// "tcp:127.0.0.1:2222:10.0.2.15:22" as passt has it: -t 127.0.0.1/2222:22.
+void add_forward(const std::string& word, std::vector<std::string>& arguments) {
+  const auto first = word.find(':'), second = word.find(':', first + 1), third = word.find(':', second + 1);
+  arguments.emplace_back(word.starts_with("udp") ? "--udp-ports" : "--tcp-ports");
+  arguments.push_back(word.substr(first + 1, second - first - 1) + "/" + word.substr(second + 1, third - second - 1) +
+                      word.substr(word.rfind(':')));
+}
+
+// The guest has the addresses that it has under `user`. The answer to the first frame says that passt is at work; the
+// guest gets it, and does not mind.
+Result<OpenNetwork, std::string> start_passt(const NetConfig& config) {
+  const auto wrong = [](const std::string& why) { return Err{"--net passt: " + why}; };
+  const auto program = find_program("passt");
+  if (!program) return wrong("it is not installed: install the package passt, or use --net user");
+  int ends[2];
+  auto words = HelperWords::create();
+  if (!words || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+    return wrong("no descriptor: raise the limit of open files (ulimit -n)");
+  Fd ours{ends[0]}, theirs{ends[1]};
+  HelperStart start{.program = *program,
+                    .arguments = {"--foreground", "--quiet", "--fd", "3", "--address", "10.0.2.15", "--netmask",
+                                  "255.255.255.0", "--gateway", "10.0.2.2", "--mtu", std::to_string(config.mtu)},
+                    .descriptor = theirs.get(),
+                    .output = words->theirs()};
+  for (const std::string& word : config.forwards) add_forward(word, start.arguments);
+  auto process = start_helper(start);
+  if (!process) return wrong(process.error() + ": raise the limit of processes (ulimit -u)");
+  words->started();
+  theirs = Fd{};
+  const auto question = arp_request(config.mac);
+  constexpr int kPatienceMs = 10'000;
+  pollfd answered{ours.get(), POLLIN, 0};
+  char byte = 0;
+  if (::send(ours.get(), question.data(), question.size(), MSG_NOSIGNAL) < 0 ||
+      ::poll(&answered, 1, kPatienceMs) <= 0 || ::recv(ours.get(), &byte, 1, MSG_PEEK) != 1) {
+    process->await_end(std::chrono::milliseconds{500});
+    const std::string last = words->last_line();
+    return wrong(last.empty() ? "it has ended or says nothing: try `passt --foreground`, or use --net user" : last);
+  }
+  OpenNetwork network;
+  network.link = std::make_unique<StreamLink>(std::move(ours));
+  network.settings = {config.mac, static_cast<u16>(config.mtu)};
+  network.process = std::move(*process);
+  network.what = "--net passt";
+  network.words = std::move(*words);
+  return network;
+}
+
 // The process's first line.
 std::string await_ready(int socket) {
   constexpr int kPatienceMs = 10'000;
@@ -98,6 +159,8 @@ Result<OpenNetwork, std::string> open_network(const NetConfig& config) {
       network.process = std::move(user->process);
       return network;
     }
+    case NetConfig::Kind::passt:
+      return start_passt(config);
     case NetConfig::Kind::socket: {
       auto socket = connect_to(config.path);
       if (!socket) return Err{socket.error()};

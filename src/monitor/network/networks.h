@@ -14,6 +14,9 @@ struct OpenNetwork {
   std::unique_ptr<NetLink> link;
   devices::virtio::Net::Settings settings;
   HelperProcess process;
+  // passt: what is said when it ends, and its own words.
+  std::string what = {};
+  HelperWords words = {};
 };
 
 // By the thread that lives as long as the network. Error: one line that names the option and the remedy.

@@ -42,7 +42,8 @@ class RingDisk final : public FileDisk {
 
  private:
   io_uring_sqe* entry();
-  bool at_once(DiskJob& job, int& error) const;
+  bool at_once(DiskJob& job);
+  bool write_at_once(DiskJob& job);
   void prepare(io_uring_sqe* sqe, DiskJob& job) const;
   void completed(io_uring_cqe* cqe);
   void reap();
@@ -52,26 +53,38 @@ class RingDisk final : public FileDisk {
   Fd stop_;  // an eventfd
   std::atomic<u64> in_flight_{0};
   std::atomic<bool> stopping_{false};
+  bool nowait_writes_ = true;  // until the file system says no; the worker's
 };
 
 // What the page cache can do without waiting needs no other thread.
-bool RingDisk::at_once(DiskJob& job, int& error) const {
+bool RingDisk::at_once(DiskJob& job) {
   constexpr u64 kMost = 256 * KiB;  // longer copies are done beside the worker
   if (job.bytes > kMost || job.data.empty()) return false;
-  ssize_t n = -1;
-  if (job.kind == DiskJob::Kind::read)
-    n = ::preadv2(disk_.image->direct_fd(), job.data.data(), static_cast<int>(job.data.size()),
-                  static_cast<off_t>(job.offset), RWF_NOWAIT);
-  else if (job.kind == DiskJob::Kind::write && !job.through)
-    n = ::pwritev2(disk_.image->direct_fd(), job.data.data(), static_cast<int>(job.data.size()),
-                   static_cast<off_t>(job.offset), RWF_NOWAIT);
-  error = 0;
-  return n == static_cast<ssize_t>(job.bytes);  // all of it, or the ring does all of it
+  if (job.kind == DiskJob::Kind::write) return !job.through && write_at_once(job);
+  return ::preadv2(disk_.image->direct_fd(), job.data.data(), static_cast<int>(job.data.size()),
+                   static_cast<off_t>(job.offset), RWF_NOWAIT) == static_cast<ssize_t>(job.bytes);
+}
+
+// Many file systems do not offer RWF_NOWAIT for buffered writes (ext4, tmpfs), and io_uring would hand each one to a
+// thread of the kernel, which takes several times as long as the copy. Whole pages need nothing read first: such a write
+// waits only where the kernel slows down who makes pages dirty too fast, as it would that thread.
+bool RingDisk::write_at_once(DiskJob& job) {
+  const auto write = [&](int flags) {
+    return ::pwritev2(disk_.image->direct_fd(), job.data.data(), static_cast<int>(job.data.size()),
+                      static_cast<off_t>(job.offset), flags);
+  };
+  const auto bytes = static_cast<ssize_t>(job.bytes);
+  if (nowait_writes_) {
+    const ssize_t n = write(RWF_NOWAIT);
+    if (n == bytes) return true;
+    if (n >= 0 || errno != EOPNOTSUPP) return false;
+    nowait_writes_ = false;
+  }
+  return job.offset % kPageSize == 0 && job.bytes % kPageSize == 0 && write(0) == bytes;
 }
 
 void RingDisk::submit(std::unique_ptr<DiskJob> job) {
-  int error = 0;
-  if (at_once(*job, error)) return finish(std::move(job), error);
+  if (at_once(*job)) return finish(std::move(job), 0);  // all of it, or the ring does all of it
   io_uring_sqe* sqe = entry();
   prepare(sqe, *job);
   ::io_uring_sqe_set_data(sqe, job.release());

@@ -22,6 +22,9 @@ TEST(NetOption, KindsAndTheirOptions) {
   EXPECT_TRUE(user.restricted);
   EXPECT_EQ(user.mtu, 9000u);
   EXPECT_THAT(user.forwards, ElementsAre("tcp:127.0.0.1:2222:10.0.2.15:22", "udp:0.0.0.0:53:10.0.2.16:5353"));
+  const NetConfig passt = good("passt,hostfwd=tcp::2222-:22");
+  EXPECT_EQ(passt.kind, NetConfig::Kind::passt);
+  EXPECT_THAT(passt.forwards, ElementsAre("tcp:127.0.0.1:2222:10.0.2.15:22"));
   EXPECT_EQ(good("tap,ifname=tap0").path, "tap0");
   EXPECT_EQ(good("socket,path=/run/x").path, "/run/x");
   const auto none = parse_net("none", "a");
@@ -40,7 +43,7 @@ TEST(NetOption, WhatCannotBeIsNamed) {
     const auto net = parse_net(text, "a");
     return net ? std::string{} : net.error();
   };
-  EXPECT_THAT(wrong("bridge"), HasSubstr("--net bridge: give user, tap"));
+  EXPECT_THAT(wrong("bridge"), HasSubstr("--net bridge: give user, passt, tap"));
   EXPECT_THAT(wrong("tap"), HasSubstr("which interface?"));
   EXPECT_THAT(wrong("socket"), HasSubstr("which socket?"));
   for (const char* forward :
