@@ -45,7 +45,8 @@ void write_number(char* at, unsigned value) {
     ::fcntl(kTheirDescriptor, F_SETFD, 0);
   else if (start.descriptor >= 0)
     ::dup2(start.descriptor, kTheirDescriptor);
-  // The terminal's signals are the monitor's to answer.
+  // Signals of the terminal, and to the whole group, are the monitor's to answer.
+  ::setpgid(0, 0);
   for (const int number : {SIGINT, SIGQUIT, SIGTSTP, SIGHUP, SIGTTIN, SIGTTOU}) ::signal(number, SIG_IGN);
   ::signal(SIGPIPE, SIG_DFL);
   sigset_t none;

@@ -11,6 +11,7 @@
 
 #include "support/engines.h"
 #include "support/process.h"
+#include "support/process_table.h"
 
 namespace trapline::test {
 namespace {
@@ -146,16 +147,18 @@ TEST(GuestNetworks, RestrictedReachesNobodyAndIsReached) {
   EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
 }
 
-TEST(GuestNetworks, PasstIsAsUserIs) {
+// The passt of Debian 12 does not always tell the guest that the other side has closed, so nothing here waits for that.
+TEST(GuestNetworks, PasstForwardsAsUserDoes) {
   if (run({"sh", "-c", "command -v passt"}).code != 0) GTEST_SKIP() << "passt is not installed";
-  const FileServer server;
-  const unsigned port = free_port();
-  Process vm{command("auto", fmt::format("passt,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port), server.port())};
+  const unsigned port = free_port(), nobody = free_port();
+  Process vm{command("auto", fmt::format("passt,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port), nobody)};
   ASSERT_TRUE(vm.wait_for("guest-test: listening", seconds{200})) << vm.output();
   EXPECT_THAT(vm.output(), HasSubstr("guest-test: mac 52:54:00:12:34:56 mtu 1500"));
-  EXPECT_THAT(vm.output(), HasSubstr("guest-test: fetched " + server.sum()));
   EXPECT_EQ(echo(port, "hello from outside\n"), "hello from outside\n");
-  EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
+  const auto helpers = children_of(vm.pid());
+  vm.signal(SIGKILL);
+  vm.wait_exit(seconds{60});
+  for (const pid_t pid : helpers) EXPECT_TRUE(gone(pid)) << "a process outlives the VM";
 }
 
 TEST(GuestNetworks, PasstThatCannotWorkIsNamed) {
