@@ -45,11 +45,29 @@ class Backend {
   // There may be requests on this queue.
   virtual void serve(unsigned queue) = 0;
 
+  // What it remembers beside the device's registers and queues; restore() is instead of start(), under the machine's lock,
+  // and gets what save() has returned for such a device.
+  virtual std::vector<u8> save() const { return {}; }
+  virtual void restore(std::span<const u8> /*state*/, u64 /*features*/) {}
+
   void attach(Device& device) { device_ = &device; }
 
  protected:
   Device& device() const { return *device_; }
   Queue& queue(unsigned index) const;
+  // For save() and restore(): a plain value.
+  template <class Plain>
+  static std::vector<u8> bytes_of(const Plain& value) {
+    std::vector<u8> bytes(sizeof value);
+    std::memcpy(bytes.data(), &value, sizeof value);
+    return bytes;
+  }
+  template <class Plain>
+  static Plain plain_from(std::span<const u8> bytes) {
+    Plain value{};
+    if (bytes.size() == sizeof value) std::memcpy(&value, bytes.data(), sizeof value);
+    return value;
+  }
   // For read_config(): from a structure in the layout of the specification.
   template <class Config>
   static void copy_config(const Config& config, u64 offset, std::span<u8> out) {

@@ -9,11 +9,6 @@ namespace {
 // 5.5.3
 constexpr u64 kDeflateOnOom = 1 << 2, kReporting = 1 << 5;
 
-// 5.5.4
-struct Config {
-  u32 pages, actual;
-};
-
 }  // namespace
 
 Balloon::Balloon(Dma& dma)
@@ -24,7 +19,8 @@ Balloon::Balloon(Dma& dma)
                .queues = {128, 128, 128}}},
       dma_{dma} {}
 
-void Balloon::read_config(u64 offset, std::span<u8> out) const { copy_config(Config{pages_, actual_}, offset, out); }
+// 5.5.4: the two sizes.
+void Balloon::read_config(u64 offset, std::span<u8> out) const { copy_config(Sizes{pages_, actual_}, offset, out); }
 
 void Balloon::write_config(u64 offset, std::span<const u8> in) {
   if (offset != 4 || in.size() != 4) return;

@@ -19,10 +19,18 @@ class Balloon final : public Backend {
   void read_config(u64 offset, std::span<u8> out) const override;
   void write_config(u64 offset, std::span<const u8> in) override;
   void start(u64) override { actual_ = 0; }
+  std::vector<u8> save() const override { return bytes_of(Sizes{pages_, actual_}); }
+  void restore(std::span<const u8> state, u64) override {
+    const auto sizes = plain_from<Sizes>(state);
+    pages_ = sizes.pages, actual_ = sizes.actual;
+  }
   void serve(unsigned queue) override;
 
  private:
   static constexpr u64 kPage = 4096;
+  struct Sizes {  // in pages: wanted, and as the guest says
+    u32 pages, actual;
+  };
   // No statistics and no hints are offered, so the queue of reports comes right after these.
   enum Queues : unsigned { inflate = 0, deflate = 1, report = 2 };
   void take_away(const Request& request);

@@ -14,6 +14,8 @@ class Blk final : public Backend, public Disk::Listener {
 
   void read_config(u64 offset, std::span<u8> out) const override;
   void start(u64 features) override;
+  std::vector<u8> save() const override { return bytes_of(through_.load()); }
+  void restore(std::span<const u8> state, u64) override { through_ = plain_from<u8>(state) != 0; }
   void serve(unsigned queue) override;
   void settle() override { disk_->settle(); }
   void some_done() override;

@@ -41,6 +41,30 @@ void Console::start(u64) {
   waiting_.clear();
 }
 
+// Which ports are open, a byte each; then the messages that wait, each behind its length.
+std::vector<u8> Console::save() const {
+  std::lock_guard guard{lock_};
+  std::vector<u8> state(open_.begin(), open_.end());
+  for (const auto& message : waiting_) {
+    state.push_back(static_cast<u8>(message.size()));
+    state.insert(state.end(), message.begin(), message.end());
+  }
+  return state;
+}
+
+void Console::restore(std::span<const u8> state, u64) {
+  std::lock_guard guard{lock_};
+  waiting_.clear();
+  open_.assign(ports_.size(), false);
+  if (state.size() < ports_.size()) return;
+  for (std::size_t i = 0; i < ports_.size(); i++) open_[i] = state[i] != 0;
+  for (state = state.subspan(ports_.size()); !state.empty();) {
+    const std::size_t bytes = std::min<std::size_t>(state[0], state.size() - 1);
+    waiting_.emplace_back(state.begin() + 1, state.begin() + 1 + static_cast<std::ptrdiff_t>(bytes));
+    state = state.subspan(1 + bytes);
+  }
+}
+
 void Console::serve(unsigned index) {
   if (index == kControlOut) return receive_control();
   if (index == kControlIn) return tell_waiting();

@@ -32,6 +32,8 @@ class Console final : public Backend {
 
   void read_config(u64 offset, std::span<u8> out) const override;
   void start(u64 features) override;
+  std::vector<u8> save() const override;
+  void restore(std::span<const u8> state, u64 features) override;
   void serve(unsigned queue) override;
 
  private:
@@ -52,7 +54,7 @@ class Console final : public Backend {
   bool take_waiting(std::vector<u8>& message);
 
   std::vector<Port> ports_;
-  std::mutex lock_;                      // around what follows
+  mutable std::mutex lock_;              // around what follows
   std::vector<bool> open_;               // by the guest
   std::deque<std::vector<u8>> waiting_;  // control messages that the guest has no room for yet
   std::mutex telling_;                   // one tell_waiting() at a time; before lock_

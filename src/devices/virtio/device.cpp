@@ -149,6 +149,7 @@ bool Device::break_down() {
 Device::State Device::save() const {
   State state = s_;
   state.broken = broken_;
+  state.backend = backend_->save();
   for (unsigned i = 0; i < queues_.size(); i++)
     if (live() && state.queues[i].enabled) state.queues[i].position = queues_[i]->position();
   return state;
@@ -156,7 +157,9 @@ Device::State Device::save() const {
 
 void Device::restore(const State& state) {
   s_ = state;
+  s_.backend.clear();
   broken_ = state.broken;
+  backend_->restore(state.backend, s_.features);
   for (unsigned i = 0; i < queues_.size(); i++) {
     queues_[i]->rest_at(s_.queues[i].position);
     if (live() && !broken_ && s_.queues[i].enabled) start_queue(i);

@@ -50,6 +50,7 @@ class Device {
     u16 queue_select = 0;
     u64 features = 0;  // what the driver has accepted
     std::vector<QueueState> queues;
+    std::vector<u8> backend;  // Backend::save()
     bool operator==(const State&) const = default;
   };
 

@@ -50,6 +50,19 @@ void Net::stop() {
   collected_.clear();
 }
 
+// Buffers that were taken and not used are in flight: a device is saved without any.
+std::vector<u8> Net::save() const {
+  std::lock_guard guard{lock_};
+  return {running_, mergeable_};
+}
+
+void Net::restore(std::span<const u8> state, u64) {
+  std::lock_guard guard{lock_};
+  collected_.clear();
+  running_ = state.size() == 2 && state[0] != 0;
+  mergeable_ = state.size() == 2 && state[1] != 0;
+}
+
 void Net::set_link(bool up) {
   if (up_.exchange(up) != up) device().config_changed();
 }

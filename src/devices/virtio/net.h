@@ -34,6 +34,8 @@ class Net final : public Backend {
   void read_config(u64 offset, std::span<u8> out) const override;
   void start(u64 features) override;
   void stop() override;
+  std::vector<u8> save() const override;
+  void restore(std::span<const u8> state, u64 features) override;
   void serve(unsigned queue) override;
 
   // A frame for the guest, from one thread at a time. False: the guest has no room now; `buffers_came` follows when it
@@ -53,7 +55,7 @@ class Net final : public Backend {
   FrameSink& sink_;
   const std::function<void()> buffers_came_;
   std::atomic<bool> up_{true};
-  std::mutex lock_;                 // not held while a request is completed
+  mutable std::mutex lock_;         // not held while a request is completed
   std::vector<Request> collected_;  // receive buffers that do not suffice yet
   bool running_ = false, mergeable_ = false;
 };
