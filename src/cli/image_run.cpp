@@ -112,7 +112,9 @@ std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
   if (!disk) return disk.error();
   const monitor::Fd fd{::open(disk->path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
   if (!fd) return fmt::format("--disk {}: {}: name an image", disk->path, std::strerror(errno));
-  if (!disk->format_given && is_qcow2(volume::FileSource{fd.get()}))
+  using machine::DiskFormat;
+  if (disk->format == DiskFormat::qcow2 ||
+      (disk->format == DiskFormat::by_content && is_qcow2(volume::FileSource{fd.get()})))
     return fmt::format("{}: kernel and initrd are not read out of qcow2: qemu-img convert -O raw, or give --kernel",
                        disk->path);
   auto files = monitor::read_volume(disk->path, fd, wish);
