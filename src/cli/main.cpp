@@ -110,6 +110,8 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   options.config.engine_settings = std::move(*settings);
   const auto lines = cli::resolve_image(options);
   if (!lines) {
+    // What is wrong with the options comes before what is wrong with a file.
+    if (const auto config = cli::check(options); !config) return usage(config.error());
     say(lines.error());
     return static_cast<int>(ExitCode::bad_input);
   }

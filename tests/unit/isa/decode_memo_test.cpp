@@ -7,6 +7,7 @@
 #include <cstring>
 #include <random>
 
+#include "support/vendors.h"
 #include "unit/isa/encodings.h"
 
 namespace trapline::isa {
