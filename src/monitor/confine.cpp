@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <seccomp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -42,7 +43,7 @@ using Filter = std::unique_ptr<void, Release>;
 // The errno of the first step that fails, in `error`.
 Filter make_filter(std::span<const int> more, int& error) {
   Filter filter{::seccomp_init(SCMP_ACT_ERRNO(EPERM))};
-  if (!filter) error = ENOMEM;
+  if (!filter && !error) error = ENOMEM;
   const auto allow = [&](int call, std::initializer_list<scmp_arg_cmp> conditions) {
     if (!error)
       error = -::seccomp_rule_add_array(filter.get(), SCMP_ACT_ALLOW, call, static_cast<unsigned>(conditions.size()),
@@ -59,22 +60,32 @@ Filter make_filter(std::span<const int> more, int& error) {
   return filter;
 }
 
+// A malloc() that fails in the middle is more than libseccomp 2.5.4 survives. Under a limit of address space each of its
+// small nodes may take a page.
+bool room_for_a_filter() {
+  constexpr std::size_t kRoom = 4 << 20;
+  void* const room = ::malloc(kRoom);
+  ::free(room);
+  return room != nullptr;
+}
+
 }  // namespace
 
 void confine_thread(std::span<const int> more) {
   static std::mutex mutex;
   std::lock_guard guard{mutex};
-  static int common_error = 0;
+  static int common_error = room_for_a_filter() ? 0 : ENOMEM;
   static const Filter common = make_filter({}, common_error);
   int error = common_error;
   Filter own;
-  if (!more.empty()) own = make_filter(more, error = 0);
+  error = room_for_a_filter() ? error : ENOMEM;
+  if (!more.empty() && !error) own = make_filter(more, error);
   const Filter& filter = more.empty() ? common : own;
   const int failed = error ? error : -::seccomp_load(filter.get());
   if (failed)
     throw HostRefused{
         fmt::format("no seccomp filter for a thread of the monitor: {}; `trapline doctor` says what this "
-                    "host offers",
+                    "host offers, ulimit -v and -d may limit it",
                     ::strerror(failed))};
 }
 
