@@ -66,8 +66,7 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
   }
   if (attachments.vsock) {
     auto vsock = std::make_unique<virtio::Vsock>(attachments.vsock->cid(), *attachments.vsock);
-    attachments.vsock->attach(
-        [device = vsock.get()](virtio::VsockPacket& packet) { return device->send(packet); });
+    attachments.vsock->attach([device = vsock.get()](virtio::VsockPacket& packet) { return device->send(packet); });
     add(std::move(vsock), {});
   }
   if (attachments.command) {
