@@ -129,7 +129,7 @@ bool Cage::carry_out() {
   return !dead_;
 }
 
-void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spins) {
+void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spin_ticks) {
   Exchange& x = parts_.shared->exchange;
   while (queue_.size() > kMostOrders) {
     send(1);
@@ -144,7 +144,7 @@ void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spins) {
   const u64 place = xrstor == kNothing ? 0 : xrstor == kVectors ? kStub + CAGE_VECTORS : kStub + CAGE_STACK + xrstor;
   x.xrstor = place;
   x.xmask = components;
-  x.spins = spins;
+  x.spins.store(spin_ticks, std::memory_order_relaxed);
   const IretFrame frame{r.rip, 0x33, (r.rflags & kFlagsOfUser) | kFlagsAlways, r.gpr[4], 0x2b};
   std::memcpy(parts_.shared->stack + (CAGE_IRET - CAGE_STACK), &frame, sizeof frame);
   if (queue_.empty()) {
@@ -166,7 +166,10 @@ bool Cage::take(Stop& stop, Registers& r) {
   stop.signal = static_cast<int>(__atomic_load_n(&x.signal, __ATOMIC_RELAXED));
   stop.kept = __atomic_load_n(&x.kept, __ATOMIC_RELAXED) != 0;
   stop.inside = x.stopped_at - x.resumed_at;
-  if (stop.kept) return true;
+  if (stop.kept) {
+    stop.inside = 0;  // it has not come so far: the stamp is of another turn
+    return true;
+  }
   stop.trap = static_cast<u32>(g[Greg::trap]);
   stop.error = static_cast<u32>(g[Greg::error]);
   stop.cr2 = g[Greg::cr2];

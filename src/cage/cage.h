@@ -80,13 +80,15 @@ class Cage {
   // -- Running. What `registers` and `xrstor` say is taken over; then guest code runs until `stopped` says so.
   // xrstor: offset of an XSAVE image in the signal stack, or kVectors for `shared().vectors`; ~0: vectors are left.
   static constexpr u64 kVectors = ~u64{0} - 1, kNothing = ~u64{0};
-  void resume(const Registers& registers, u64 xrstor, u32 components, u32 spins);
+  void resume(const Registers& registers, u64 xrstor, u32 components, u32 spin_ticks);
   bool stopped() const { return parts_.shared->exchange.calls.load(std::memory_order_acquire) == turn_ + 1; }
   std::atomic<u32>& calls() { return parts_.shared->exchange.calls; }
   std::atomic<u32>& sleeps() { return parts_.shared->exchange.core_sleeps; }
   u32 turn() const { return turn_; }
   // Once `stopped`: why and where. Registers are filled in unless `kept`. False: it lied about its orders, and is dead.
   bool take(Stop& stop, Registers& registers);
+  // It has stopped, and will not go on soon: others may need the CPU that it polls on.
+  void rest() { parts_.shared->exchange.spins.store(0, std::memory_order_relaxed); }
   void kick();
   // Where the host may run it: on this CPU alone, or anywhere but there. Remembered: repeating costs nothing.
   enum class Place : u8 { anywhere, beside, apart };

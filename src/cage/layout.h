@@ -40,7 +40,7 @@
 #define X_ANSWERS 0x180 /* futex word, counts up: the core has answered */
 #define X_CORE_SLEEPS 0x184
 #define X_COMMAND 0x188 /* 0: go on with the guest; 1: orders are in the pipe */
-#define X_SPINS 0x18c   /* PAUSEs before sleeping */
+#define X_SPINS 0x18c   /* TSC ticks to poll for before sleeping; the core may lower it meanwhile */
 #define X_XRSTOR 0x190  /* address of the XSAVE image to load, in `vectors` or in the signal stack */
 #define X_XMASK 0x198
 #define X_FSGSBASE 0x19c  /* 1: the host has the instructions */
@@ -109,7 +109,8 @@ struct Exchange {
   // Of the core.
   alignas(128) std::atomic<u32> answers;
   std::atomic<u32> core_sleeps;
-  u32 command, spins;
+  u32 command;
+  std::atomic<u32> spins;
   u64 xrstor;
   u32 xmask, fsgsbase;
   alignas(64) u64 new_gregs[16];

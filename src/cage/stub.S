@@ -86,14 +86,16 @@ cage_stub_signal:
         syscall
 cage_site_wake:
 .Lspin_begin:
-        mov     X(X_SPINS), %ecx
+        rdtsc
+        mov     %eax, %ecx
 .Lspin:
         cmp     X(X_ANSWERS), %ebx
         je      .Lanswered
-        sub     $1, %ecx
-        jc      .Lsleep
         pause
-        jmp     .Lspin
+        rdtsc
+        sub     %ecx, %eax
+        cmp     X(X_SPINS), %eax
+        jb      .Lspin
 .Lsleep:
         mov     $1, %eax
         xchg    %eax, X(X_CAGE_SLEEPS)          // a fence: X_ANSWERS is read after it

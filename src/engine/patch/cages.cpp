@@ -28,6 +28,7 @@ Cages::Slot* Cages::find(u64 root) {
 }
 
 void Cages::bury_dead() {
+  last_ = nullptr;
   std::erase_if(spaces_, [](const Slot& s) { return s.space->cage().dead(); });
 }
 
@@ -46,12 +47,21 @@ AddressSpace* Cages::current() {
   return slot->space.get();
 }
 
+// One of a vCPU's cages runs at a time. Another one that polled would keep it from the CPU that is spared for it.
+AddressSpace* Cages::now_runs(AddressSpace& space) {
+  cage::Cage* const cage = &space.cage();
+  if (last_ && last_ != cage) last_->rest();
+  last_ = cage;
+  return &space;
+}
+
 AddressSpace* Cages::make_current() {
-  if (AddressSpace* known = current()) return known;
+  if (AddressSpace* known = current()) return now_runs(*known);
   if (free_.empty() && !spaces_.empty()) {
     const auto oldest = std::min_element(spaces_.begin(), spaces_.end(),
                                          [](const Slot& a, const Slot& b) { return a.last_use < b.last_use; });
     oldest->space->clear();
+    last_ = nullptr;
     if (!oldest->space->cage().dead()) free_.push_back(oldest->space->release());
     spaces_.erase(oldest);
   }
@@ -62,13 +72,15 @@ AddressSpace* Cages::make_current() {
   spaces_.push_back(
       {std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
   spaces_.back().space->map_present(cpu_);
-  return spaces_.back().space->cage().dead() ? nullptr : spaces_.back().space.get();
+  if (spaces_.back().space->cage().dead()) return nullptr;
+  return now_runs(*spaces_.back().space);
 }
 
 void Cages::drop_current() {
   Slot* slot = find(root());
   if (!slot) return;
   slot->space->clear();
+  last_ = nullptr;
   if (!slot->space->cage().dead()) free_.push_back(slot->space->release());
   spaces_.erase(spaces_.begin() + (slot - spaces_.data()));
 }

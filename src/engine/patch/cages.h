@@ -49,6 +49,7 @@ class Cages final : public cpu::TlbMirror {
   u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
   void bury_dead();
+  AddressSpace* now_runs(AddressSpace& space);
 
   cpu::Vcpu& cpu_;
   cpu::TlbMirror* inner_;
@@ -57,6 +58,7 @@ class Cages final : public cpu::TlbMirror {
   std::vector<Slot> spaces_;
   std::vector<std::unique_ptr<cage::Cage>> free_;
   u64 uses_ = 0;
+  cage::Cage* last_ = nullptr;  // ran last, and may be polling
 };
 
 }  // namespace trapline::engine::patch

@@ -180,6 +180,7 @@ Direct::ExitReason Direct::run() {
     constexpr u64 kMostBeside = 150'000;
     stay_.beside += std::min(all - inside, kMostBeside);
     count(stop);
+    if (stop.kept) TRACE(cages, "kicked before it went on at {:#x}: {} ticks", registers_.rip, all);
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
         space->cage().kill();

@@ -21,7 +21,7 @@ namespace {
 
 // Longest that one side polls for the other. To wake a sleeper on another CPU takes a tenth of that.
 constexpr u64 kLongest = 2'000'000;  // ticks, some 1 ms
-constexpr u32 kCageSpins = 30'000;   // PAUSEs, likewise
+constexpr u32 kCageSpins = 250'000;  // ticks: what waking it would cost
 constexpr u64 kMoved = 20'000;       // a poll of so long looks whether the core's thread has moved
 
 void mean(u64& m, u64 ticks) { m = m - m / 8 + std::min<u64>(ticks, kLongest * 8) / 8; }

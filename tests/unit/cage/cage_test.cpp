@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <ctime>
 
 #include "cage/pool.h"
 
@@ -74,6 +75,21 @@ TEST_F(CageTest, SystemCallsOfTheGuestStopItWithAllRegisters) {
     if (i != 1 && i != 11) {
       EXPECT_EQ(registers_.gpr[i], before.gpr[i]) << i;
     }
+}
+
+// One that polls keeps the CPU from the cage that is to run: 4 ms at a time, where both share a run queue.
+TEST_F(CageTest, PollsNoLongerOnceItIsToRest) {
+  constexpr u32 kForEver = ~u32{0};
+  code({0x0f, 0x05});
+  cage_->resume(registers_, Cage::kNothing, kComponents, kForEver);
+  EXPECT_EQ(await().signal, SIGSYS);
+  EXPECT_EQ(cage_->shared().exchange.cage_sleeps.load(), 0u);
+  cage_->rest();
+  const time_t patience = time(nullptr) + 60;
+  while (cage_->shared().exchange.cage_sleeps.load() == 0 && time(nullptr) < patience) usleep(100);
+  EXPECT_EQ(cage_->shared().exchange.cage_sleeps.load(), 1u);
+  registers_.rip = kText;
+  EXPECT_EQ(run().signal, SIGSYS) << "it can be woken";
 }
 
 TEST_F(CageTest, FaultsTellAddressAndAccess) {
