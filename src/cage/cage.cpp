@@ -30,6 +30,7 @@ constexpr u64 kFlagsAlways = 0x202;     // IF and bit 1
 
 // An honest cage answers within microseconds, unless the host gives it no CPU.
 constexpr u64 kPatienceTicks = 6'000'000'000;
+constexpr u64 kPollTicks = 250'000;  // what sleeping would cost
 
 // Of the standard format, with what the host has enabled. SDM Vol. 1 13.2.
 u64 xsave_bytes() {
@@ -100,13 +101,17 @@ bool Cage::check_ack() {
 
 // For the answer to orders alone.
 bool Cage::await_quietly() {
+  constexpr u64 kAsleepNs = 5'000'000;  // and then it is looked whether it still lives
   const u64 start = __rdtsc();
-  for (u64 rounds = 1; !stopped(); rounds++) {
-    channel::cpu_relax();
-    if (rounds % 512 == 0 && place_ == Place::apart)
-      place(place_, ::sched_getcpu());  // where it cannot run is here now
-    if (rounds % 2048 == 0) ::sched_yield();
-    if (rounds % 4096 == 0 && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
+  while (!stopped()) {
+    // On one CPU it cannot answer while this thread polls.
+    const u64 poll = place_ == Place::beside ? 0 : kPollTicks;
+    if (channel::poll_for(poll, [&] { return stopped(); })) break;
+    if (place_ == Place::apart) place(place_, ::sched_getcpu());  // where it cannot run is here now
+    sleeps().store(1);
+    if (const u32 now = calls().load(); now == turn_) channel::futex_wait(calls(), now, kAsleepNs);
+    sleeps().store(0);
+    if (!stopped() && (has_ended() || __rdtsc() - start > kPatienceTicks)) {
       kill();
       return false;
     }

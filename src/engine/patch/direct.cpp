@@ -91,8 +91,8 @@ void Direct::resume(AddressSpace& space) {
   Cage& cage = space.cage();
   TRACE(cages, "resume {:#x}, rsp {:#x}", registers_.rip, registers_.gpr[4]);
   if (!cage.shared().exchange.fsgsbase) cage.set_bases(registers_.fs_base, registers_.gs_base);
-  const u32 spins = handover_.give(cage);
-  cage.resume(registers_, vectors_at_, host_components(), spins);
+  const u32 polls = handover_.give(cage);
+  cage.resume(registers_, vectors_at_, host_components(), polls);
 }
 
 // -- Out
@@ -150,7 +150,6 @@ Direct::ExitReason Direct::run() {
       !(told_.want == AddressSpace::Want::read && space->put_off(cpu_, told_.linear)))
     space->map_around(cpu_, told_.linear, told_.want);
   u64 since = __rdtsc();
-  handover_.learn_own(since - left_at_);
   TRACE(cages, "enters after {} ticks outside", since - left_at_);
   ExitReason why = ExitReason::nothing;
   do {
@@ -175,9 +174,9 @@ Direct::ExitReason Direct::run() {
     const u64 inside = std::min(stop.inside - std::min(stop.inside, trap.ticks()), all);
     since = now;
     stay_.inside += inside;
-    handover_.learn(inside, all - inside);
-    // Who has lost the CPU to others for a while would have lost it translating, too.
-    constexpr u64 kMostBeside = 150'000;
+    handover_.learn(all - inside);
+    // Who has lost the CPU to others for long would have lost it translating, too.
+    constexpr u64 kMostBeside = 1'000'000;
     stay_.beside += std::min(all - inside, kMostBeside);
     count(stop);
     if (stop.kept) TRACE(cages, "kicked before it went on at {:#x}: {} ticks", registers_.rip, all);

@@ -33,7 +33,7 @@ HostLacks host_lacks(const cpu::Vcpu& cpu) {
 // Measured on two kinds of hosts; docs/cages.md.
 Tiers::Costs costs(u64 tsc_khz) {
   const u64 us = tsc_khz ? tsc_khz / 1000 : 2000;
-  return {2000 * us, 20'000 * us, us, 10'000 * us, 500 * us, 80'000 * us, 60'000 * us};
+  return {2000 * us, 20'000 * us, us, 10'000 * us, 500 * us, 80'000 * us, 60'000 * us, 20 * us};
 }
 
 class Patch final : public interpret::Accelerator, translate::UserGate {

@@ -19,12 +19,11 @@ using cage::Cage;
 
 namespace {
 
-// Longest that one side polls for the other. To wake a sleeper on another CPU takes a tenth of that.
-constexpr u64 kLongest = 2'000'000;  // ticks, some 1 ms
-constexpr u32 kCageSpins = 250'000;  // ticks: what waking it would cost
-constexpr u64 kMoved = 20'000;       // a poll of so long looks whether the core's thread has moved
-
-void mean(u64& m, u64 ticks) { m = m - m / 8 + std::min<u64>(ticks, kLongest * 8) / 8; }
+// Ticks that one side polls for the other: what waking it on another CPU costs, or twice that. Who polls no longer than
+// that loses at most as much again. (A mean of the turns was no guide: one idle guest made both sleep at every stop.)
+constexpr u64 kPoll = 400'000;
+constexpr u32 kCagePolls = 250'000;
+constexpr u64 kMoved = 20'000;  // a poll of so long looks whether the core's thread has moved
 
 // Linux 5.16: sleeps on several words. linux/futex.h of Debian 12's kernel has it; older hosts answer ENOSYS.
 bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_now, u64 ns) {
@@ -51,16 +50,14 @@ void Handover::place(Cage& cage) { cage.place(apart_ ? Cage::Place::apart : Cage
 
 u32 Handover::give(Cage& cage) {
   place(cage);
-  // One that will be waited for longer than that sleeps at once.
-  return apart_ && mean_own_ < kLongest ? kCageSpins : 0;
+  return apart_ ? kCagePolls : 0;
 }
 
-bool Handover::spin(Cage& cage, u64 ticks) {
-  for (u64 left = ticks; left > 0; left -= std::min(left, kMoved)) {
-    if (channel::poll_for(std::min(left, kMoved), [&] { return cage.stopped() || wants_out(); })) return true;
+void Handover::spin(Cage& cage) {
+  for (u64 left = kPoll; left > 0; left -= std::min(left, kMoved)) {
+    if (channel::poll_for(std::min(left, kMoved), [&] { return cage.stopped() || wants_out(); })) return;
     place(cage);  // this thread may be where the cage is
   }
-  return false;
 }
 
 void Handover::sleep(Cage& cage) {
@@ -95,7 +92,8 @@ void Handover::stop_it(Cage& cage) {
       kicked = now;
     }
     if (now - start > kPatience) return cage.kill();
-    if (channel::poll_for(400'000, [&] { return cage.stopped(); })) return;
+    // On one CPU it cannot stop while this thread polls.
+    if (channel::poll_for(apart_ ? kPoll : 0, [&] { return cage.stopped(); })) return;
     place(cage);
     cage.sleeps().store(1);
     if (const u32 calls = cage.calls().load(); calls == cage.turn())
@@ -105,8 +103,7 @@ void Handover::stop_it(Cage& cage) {
 }
 
 void Handover::wait(Cage& cage) {
-  // What usually takes longer is not polled for.
-  if (apart_ && mean_inside_ < kLongest) spin(cage, kLongest);
+  if (apart_) spin(cage);
   while (!cage.stopped()) {
     if (cage.dead()) return;
     if (wants_out()) return stop_it(cage);
@@ -133,15 +130,12 @@ void Handover::reconsider() {
   turns_ = 0;
 }
 
-void Handover::learn(u64 inside, u64 beside) {
+void Handover::learn(u64 beside) {
   constexpr u64 kMost = 400'000;  // a thread that has lost its CPU for a while says little
-  mean(mean_inside_, inside);
   if (!spare_cpu_) return;
   u64& cost = cost_[apart_];
   cost = turns_ == 0 ? beside : cost - cost / 16 + std::min(beside, kMost) / 16;
   reconsider();
 }
-
-void Handover::learn_own(u64 ticks) { mean(mean_own_, ticks); }
 
 }  // namespace trapline::engine::patch

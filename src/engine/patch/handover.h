@@ -17,18 +17,16 @@ class Handover {
 
   // Somebody wants the vCPU: an interrupt, the timer, the monitor.
   bool wants_out() const;
-  // The cage is about to be given the turn. What the stub is told of polling: PAUSEs.
+  // The cage is about to be given the turn. How long the stub is to poll, in ticks.
   u32 give(cage::Cage& cage);
   // It has been given. Comes back when the cage has stopped (by itself, or kicked since somebody wants out), or has ended.
   void wait(cage::Cage& cage);
-  // A turn has ended: its ticks in the guest, and what has passed beside them since the one before.
-  void learn(u64 inside, u64 beside);
-  // The core's own turn has ended, and took so long.
-  void learn_own(u64 ticks);
+  // A turn has ended: the ticks since the one before that were not the guest's.
+  void learn(u64 beside);
   bool apart() const { return apart_; }
 
  private:
-  bool spin(cage::Cage& cage, u64 ticks);
+  void spin(cage::Cage& cage);
   void sleep(cage::Cage& cage);
   void stop_it(cage::Cage& cage);
   void place(cage::Cage& cage);
@@ -37,7 +35,6 @@ class Handover {
   cpu::Vcpu& cpu_;
   bool spare_cpu_;
   bool apart_;
-  u64 mean_inside_ = 0, mean_own_ = 0;
   u64 cost_[2] = {};  // of a stop, in ticks: beside, apart; 0: not known
   u32 turns_ = 0;     // since the last change of place
 };

@@ -35,14 +35,30 @@ void Tiers::translated(u64 root, u64 ticks, u64 decoded) {
   if (s.direct) return;
   s.translated += ticks;
   s.decoded += decoded;
-  if (s.translated < (s.needed ? s.needed : costs_.promote_after)) return;
+  if (s.translated < dearer(s.needed ? s.needed : costs_.promote_after, 32)) return;
   s.is_new = s.decoded * costs_.decoding > s.translated / 4;
-  if (!s.is_new && s.translated < costs_.promote_hot) return;
+  if (!s.is_new && s.translated < dearer(costs_.promote_hot, 4)) return;
   s.direct = true;
+  s.paid = false;
   s.translated = s.decoded = 0;
   s.stay = {};
+  patience_ = std::min(patience_ + patience_ / 4, kMostPatience);
   promotions++;
   TRACE(cages, "address space {:#x} runs directly", root);
+}
+
+// A cage costs the faults by which it is filled; who translates as long as that takes loses at most as much again. Most
+// programs of a boot or of a build end sooner.
+u64 Tiers::dearer(u64 ticks, u64 most) const {
+  const u64 by = std::max(stop_, costs_.stop) * patience_ / costs_.stop;
+  return ticks / kLeastPatience * std::min(by, most * kLeastPatience);
+}
+
+void Tiers::learn(const Stay& stay) {
+  const u64 stops = stay.calls + stay.faults;
+  if (stops == 0) return;
+  const u64 weight = std::min<u64>(stops, 64);  // of 1024
+  stop_ = (stop_ * (1024 - weight) + stay.beside / stops * weight) / 1024;
 }
 
 // Like renting or buying: it is translated when cages have cost more than that would have, what it takes to begin
@@ -53,11 +69,13 @@ void Tiers::ran(u64 root, const Stay& stay) {
   sum.inside += stay.inside, sum.beside += stay.beside;
   sum.calls += stay.calls, sum.faults += stay.faults;
   s.fetches += stay.fetches;
+  learn(stay);
   // Hot code that lives in the kernel. (How much of its time new code would take, if translated, nobody knows yet.)
   const u64 stops = sum.calls + sum.faults;
   if (!s.is_new && stops >= kManyStops && sum.inside < stops * kShortTurn) return demote(root);
   if (sum.inside + sum.beside < kWindow) return;
   const u64 gain = sum.inside * kSlowdown;
+  if (gain > sum.beside && !std::exchange(s.paid, true)) patience_ = std::max(patience_ / 2, kLeastPatience);
   s.loss = s.loss + sum.beside < gain ? 0 : s.loss + sum.beside - gain;
   const u64 invest =
       s.is_new ? std::min(costs_.invest_hot + s.fetches * costs_.invest_page, costs_.invest_new) : costs_.invest_hot;

@@ -1,5 +1,6 @@
-// Which guest programs run directly, by what it costs. `root` names a program's address space: user time that was translated promotes
-// it; hand-overs that take more than translation would demote it, for longer each time. docs/cages.md.
+// Which guest programs run directly, by what it costs. `root` names a program's address space: user time that was
+// translated promotes it; hand-overs that take more than translation would demote it, for longer each time. How soon a
+// program is promoted is learnt from those before it. docs/cages.md.
 #pragma once
 
 #include <unordered_map>
@@ -19,6 +20,7 @@ class Tiers {
     u64 invest_page;    // more for each fault that has fetched code that has not,
     u64 invest_new;     // but no more than this
     u64 rest;           // translated user time before a demoted address space is tried again
+    u64 stop;           // what a stop of a cage takes where all these are right: dearer ones raise the first two
   };
   // always: all are direct, and stay so.
   Tiers(const Costs& costs, bool always) : costs_{costs}, always_{always} {}
@@ -52,8 +54,11 @@ class Tiers {
     Stay stay;            // since the last look
     u64 fetches = 0;      // as long as it is direct
     u64 loss = 0;         // by which cages have been dearer than code that has long been translated
+    bool paid = false;    // it has been worth it
     unsigned setbacks = 0;
   };
+  u64 dearer(u64 ticks, u64 most) const;
+  void learn(const Stay& stay);
   bool known(u64 root) const;
   Space& at(u64 root);
   struct {
@@ -62,6 +67,9 @@ class Tiers {
   } current_;
   Costs costs_;
   bool always_;
+  u64 stop_ = costs_.stop;         // on average
+  u64 patience_ = kLeastPatience;  // sixteenths: grows as programs end before their cages have paid
+  static constexpr u64 kLeastPatience = 16, kMostPatience = 256;
   std::unordered_map<u64, Space> spaces_;
 };
 

@@ -13,7 +13,8 @@ constexpr Tiers::Costs kCosts{.promote_after = 1'000'000,
                               .invest_hot = 10'000'000,
                               .invest_page = 1'000'000,
                               .invest_new = 100'000'000,
-                              .rest = 5'000'000};
+                              .rest = 5'000'000,
+                              .stop = 40'000};
 
 struct TiersTest : testing::Test {
   Tiers tiers{kCosts, false};
@@ -50,7 +51,7 @@ TEST_F(TiersTest, HotCodeThatOnlyFaultsLosesItSoon) {
   for (int i = 0; i < 110; i++) tiers.ran(kRoot, {.inside = 5'000, .beside = 40'000, .faults = 1});
   EXPECT_FALSE(tiers.direct(kRoot));
   // New code would be dear to translate, as long as more of it comes.
-  translate(kOther, 1'200'000);
+  translate(kOther, 2'000'000);
   for (int i = 0; i < 500; i++)
     tiers.ran(kOther, {.inside = 5'000, .beside = 40'000, .faults = 1, .fetches = i % 8 == 0});
   EXPECT_TRUE(tiers.direct(kOther));
@@ -72,7 +73,7 @@ TEST_F(TiersTest, NewCodeMayCostMore) {
     return runs;
   };
   translate(kRoot, 1'200'000);
-  translate(kOther, 11'000'000, 0);
+  translate(kOther, 13'000'000, 0);
   const int as_new = stays(kRoot), hot = stays(kOther);
   EXPECT_GT(hot, 10);
   EXPECT_GT(as_new, 5 * hot);
@@ -104,6 +105,39 @@ TEST_F(TiersTest, DearOnesDemoteAndEachSetbackLastsLonger) {
   }
   EXPECT_GE(rest[0], kCosts.rest);
   EXPECT_GT(rest[1], rest[0]);
+}
+
+// A boot: programs that end before their cages are filled.
+TEST_F(TiersTest, ProgramsThatEndSoonMakeTheNextOnesWait) {
+  const auto needed = [&](u64 root) {
+    u64 ticks = 0;
+    for (; !tiers.direct(root); ticks += 100'000) translate(root, 100'000);
+    return ticks;
+  };
+  const u64 first = needed(kRoot);
+  u64 last = first;
+  for (u64 root = 0x100000; root < 0x120000; root += 0x1000) {
+    EXPECT_GE(needed(root), last);
+    last = needed(root + 0x1000000);
+    for (int i = 0; i < 20; i++) tiers.ran(root, {.inside = 20'000, .beside = 60'000, .faults = 1});
+  }
+  EXPECT_GT(last, 8 * first);
+  // One that computes makes up for several.
+  for (u64 root = 0x200000; root < 0x210000; root += 0x1000) {
+    needed(root);
+    for (int i = 0; i < 100; i++) tiers.ran(root, {.inside = 1'000'000, .beside = 40'000, .faults = 1});
+  }
+  EXPECT_LE(needed(kOther), 2 * first);
+}
+
+TEST_F(TiersTest, DearStopsMakeAllWait) {
+  translate(kRoot, 1'200'000);
+  for (int i = 0; i < 5000; i++) tiers.ran(kRoot, {.inside = 5'000'000, .beside = 10 * kCosts.stop, .faults = 1});
+  ASSERT_TRUE(tiers.direct(kRoot));
+  translate(kOther, 5'000'000);
+  EXPECT_FALSE(tiers.direct(kOther));
+  translate(kOther, 10'000'000);
+  EXPECT_TRUE(tiers.direct(kOther));
 }
 
 TEST_F(TiersTest, AlwaysMeansAlways) {
