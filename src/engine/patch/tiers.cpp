@@ -12,8 +12,9 @@ namespace {
 constexpr std::size_t kMostSpaces = 4096;
 constexpr u64 kWindow = 10'000'000;                   // of cage time and its costs, between two looks
 constexpr u64 kManyStops = 100, kShortTurn = 30'000;  // ticks between two of them
-constexpr u64 kSlowdown = 2;           // hot code that is translated takes so much longer, beyond its native time
-constexpr unsigned kMostSetbacks = 8;  // doublings of the rest
+constexpr u64 kSlowdown = 2;                // hot code that is translated takes so much longer, beyond its native time
+constexpr u64 kMuch = 25, kNearlyAll = 60;  // per cent of new code
+constexpr unsigned kMostSetbacks = 8;       // doublings of the rest
 
 }  // namespace
 
@@ -35,16 +36,23 @@ void Tiers::translated(u64 root, u64 ticks, u64 decoded) {
   if (s.direct) return;
   s.translated += ticks;
   s.decoded += decoded;
-  if (s.translated < dearer(s.needed ? s.needed : costs_.promote_after, 32)) return;
-  s.is_new = s.decoded * costs_.decoding > s.translated / 4;
-  if (!s.is_new && s.translated < dearer(costs_.promote_hot, 4)) return;
+  const u64 least = s.needed ? s.needed : costs_.promote_after;
+  if (s.translated < least) return;
+  // Of a compiler's first milliseconds nearly all is decoding, and so will the next be: no cage is dearer.
+  const u64 fresh = s.decoded * costs_.decoding * 100 / s.translated;  // per cent
+  if (fresh < kNearlyAll) {
+    if (!s.needed && s.translated < dearer(least, 32)) return;
+    if (fresh < kMuch && s.translated < dearer(costs_.promote_hot, 8)) return;
+  }
+  s.is_new = fresh >= kMuch;
+  TRACE(cages, "address space {:#x} runs directly: {} ticks translated, {} % of them new code", root, s.translated,
+        fresh);
   s.direct = true;
   s.paid = false;
   s.translated = s.decoded = 0;
   s.stay = {};
   patience_ = std::min(patience_ + patience_ / 4, kMostPatience);
   promotions++;
-  TRACE(cages, "address space {:#x} runs directly", root);
 }
 
 // A cage costs the faults by which it is filled; who translates as long as that takes loses at most as much again. Most
