@@ -68,8 +68,8 @@ void fields(Stream& s, Launch& l) {
   s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine), s.text(l.engine_debug);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.name), s.text(m.arguments);
-  s.value(l.memory), s.value(l.rom), s.value(l.text_screen), s.value(l.cpus), s.value(l.virtio_mmio),
-      s.value(l.trace_mask), s.value(l.hot_threshold);
+  s.value(l.memory), s.value(l.rom), s.value(l.text_screen), s.value(l.para_xen), s.value(l.cpus),
+      s.value(l.virtio_mmio), s.value(l.trace_mask), s.value(l.hot_threshold);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |
                              l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6 | l.split_locks_trap << 7);
   s.value(flags);

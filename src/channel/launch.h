@@ -32,7 +32,7 @@ struct Launch {
   u32 cpus = 1;
   u32 virtio_mmio = 0;  // virtio devices that ACPI has to name
   u32 trace_mask = 0;
-  bool para_kvm = true;
+  bool para_kvm = true, para_xen = false;
   bool instructions_clock = false;
   bool debugger = false;
   bool split_locks_trap = false;  // cpu/split_lock.h: what the host does

@@ -55,8 +55,7 @@ std::string check_engine(const std::string& name, Config& c) {
 
 std::string check_para(const std::string& name, Config& c) {
   const auto para = choose(kParas, name);
-  if (!para) return fmt::format("--para {}: no such interface: use none, kvm or auto", name);
-  if (*para == ParaChoice::xen) return "--para xen is not built into this version: use none, kvm or auto";
+  if (!para) return fmt::format("--para {}: no such interface: use none, kvm, xen or auto", name);
   c.para = *para;
   return {};
 }
@@ -91,7 +90,8 @@ std::string check_trace(const std::string& areas, Config& c) {
 
 std::string check_cpus(Config& c) {
   if (c.cpus < 1 || c.cpus > kMostCpus) return fmt::format("--cpus {}: give 1 to {}", c.cpus, kMostCpus);
-  const auto cpuid = cpu::Cpuid::make({c.cpus, c.para == ParaChoice::kvm, 1'000'000, c.cpu_features});
+  const auto cpuid = cpu::Cpuid::make(
+      {.cpus = c.cpus, .para_kvm = c.para == ParaChoice::kvm, .tsc_khz = 1'000'000, .features = c.cpu_features});
   return cpuid ? std::string{} : fmt::format("--cpu-features {}: {}", c.cpu_features, cpuid.error());
 }
 
@@ -102,6 +102,19 @@ std::string check_verify(Config& c) {
   if (c.cpus > 1 && c.clock != ClockChoice::instructions)
     return "--verify: other vCPUs would change memory under the comparison: give --cpus 1, or --clock instructions, "
            "which runs them in turns";
+  return {};
+}
+
+// What a domain without devices cannot have.
+std::string check_xen(const Config& c) {
+  if (c.para != ParaChoice::xen) return {};
+  const auto refuse = [](const char* what) { return fmt::format("--para xen: {}: use --para kvm", what); };
+  if (!c.firmware.empty()) return refuse("a firmware runs on a machine, not on a hypervisor");
+  if (!c.modules.empty()) return refuse("a Xen PV guest takes --initrd, no --module");
+  if (c.verify) return "--verify does not know hypercalls: use --para kvm or none";
+  if (!c.disks.empty() || !c.networks.empty() || !c.shares.empty() || c.vsock.cid != 0 || c.balloon || c.rng)
+    return refuse("disks, networks, shares, sockets, balloon and entropy are devices that a Xen PV guest does not see");
+  if (c.cpus > 1) return refuse("one vCPU only, so far");
   return {};
 }
 
@@ -370,6 +383,7 @@ Result<Config, std::string> check(const RunOptions& o) {
   if (wrong.empty()) wrong = check_disks(o, c);
   if (wrong.empty()) wrong = check_networks(o, c);
   if (wrong.empty()) wrong = check_rest(o, c);
+  if (wrong.empty()) wrong = check_xen(c);
   if (!wrong.empty()) return Err{wrong};
   return c;
 }

@@ -13,6 +13,7 @@
 #include "base/write.h"
 #include "boot/boot.h"
 #include "boot/rom.h"
+#include "boot/xen.h"
 #include "cage/pool.h"
 #include "channel/core_start.h"
 #include "channel/shared_page.h"
@@ -85,10 +86,21 @@ void load_kernel(Vm& vm, const boot::BootRequest& request) {
   vm.channel.vm().boots.store(static_cast<u32>(multiboot ? channel::Boots::not_linux : channel::Boots::maybe_linux));
 }
 
+void load_domain(Vm& vm, const boot::BootRequest& request) {
+  if (auto built = boot::load_xen(vm.ram, vm.vcpus.front()->cpu, *vm.xen, request); !built)
+    finish(channel::EndKind::boot_failed, built.error());
+  vm.channel.vm().boots.store(static_cast<u32>(channel::Boots::maybe_linux));
+}
+
 void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
   request.ram_is_zero = true;
   request.bring = [&](boot::Bytes from, Gpa to) { return images.bring(from, vm.ram, to); };
-  vm.launch.rom != 0 ? load_firmware(vm, request) : load_kernel(vm, request);
+  if (vm.xen)
+    load_domain(vm, request);
+  else if (vm.launch.rom != 0)
+    load_firmware(vm, request);
+  else
+    load_kernel(vm, request);
   set_report_images(nullptr);
   images.release();
 }

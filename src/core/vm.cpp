@@ -43,6 +43,8 @@ VcpuUnit::VcpuUnit(Vm& v, u32 index, const engine::EngineKind& kind, const engin
   cpu.code = v.code.get();
   cpu.cpuid = &v.cpuid;
   cpu.para = v.para.get();
+  cpu.hypervisor = v.xen.get();
+  if (v.xen) v.xen->add_vcpu(cpu);
   cpu.attention = &pages.attention;
   cpu.sleep_word = &pages.sleep;
   cpu::mmu_create(cpu);
@@ -107,14 +109,26 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   vm->clock.virtual_base = vm->clock.ns_to_tsc(page.start_ns);
   // Run directly they show the number of the host's CPU, and a trap in their place costs a vDSO's clock a stop each time.
   std::string features = launch_cages ? "-rdpid,-rdtscp" : "";
+  if (vm->launch.para_xen) features += (features.empty() ? "" : ",") + std::string(cpu::kHiddenFromXenGuests);
   if (!vm->launch.cpu_features.empty()) features += (features.empty() ? "" : ",") + vm->launch.cpu_features;
-  auto cpuid = cpu::Cpuid::make({vm->launch.cpus, vm->launch.para_kvm, page.tsc_khz, features});
+  auto cpuid = cpu::Cpuid::make({.cpus = vm->launch.cpus,
+                                 .para_kvm = vm->launch.para_kvm,
+                                 .para_xen = vm->launch.para_xen,
+                                 .tsc_khz = page.tsc_khz,
+                                 .features = features});
   if (!cpuid) return Err{cpuid.error()};
   vm->cpuid = std::move(*cpuid);
   vm->code = std::make_unique<cpu::CodeMap>(vm->ram, code_lines);
   if (vm->launch.para_kvm) {
     const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
+  }
+  if (vm->launch.para_xen) {
+    const auto layout = para::xen::Layout::of(vm->ram, vm->launch.cpus);
+    if (!layout) return Err{std::string("--para xen: too little guest memory: give --memory 128M or more")};
+    const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
+    vm->xen_host = std::make_unique<XenHost>(*vm);
+    vm->xen = std::make_unique<para::xen::Domain>(vm->ram, *layout, vm->clock, wall, vm->launch.cpus, *vm->xen_host);
   }
   // Each byte is a request where a trace shows what devices do, so that its lines stay in order.
   const bool posts = !(trace::mask & trace::devices);

@@ -12,6 +12,7 @@
 #include "core/channel_bus.h"
 #include "core/debug.h"
 #include "core/local_bus.h"
+#include "core/xen_host.h"
 #include "cpu/clock.h"
 #include "cpu/code_map.h"
 #include "cpu/cpuid.h"
@@ -63,6 +64,8 @@ struct Vm {
   cpu::Cpuid cpuid;
   std::unique_ptr<cpu::CodeMap> code;
   std::unique_ptr<cpu::Para> para;
+  std::unique_ptr<XenHost> xen_host;  // with the next, under --para xen
+  std::unique_ptr<para::xen::Domain> xen;
   engine::HostSpace space;
   std::unique_ptr<LocalDevices> devices;
   std::vector<std::unique_ptr<VcpuUnit, EndInPlace>> vcpus;

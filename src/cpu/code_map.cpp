@@ -59,6 +59,18 @@ void call(Vcpu& cpu, u32 bits) {
     channel::futex_wake(*cpu.sleep_word);
 }
 
+// What a rendezvous asks of each vCPU: to give up its write entries for a frame, which is the number; or more.
+constexpr u64 kFlushPage = u64{1} << 62, kFlushAll = u64{1} << 63;
+
+void obey(Vcpu& cpu, u64 request) {
+  if (request & kFlushAll)
+    tlb_flush_all_nonglobal(cpu);
+  else if (request & kFlushPage)
+    tlb_flush_page(cpu, request << 12);
+  else
+    tlb_drop_write(cpu, request * kPageSize);
+}
+
 }  // namespace
 
 struct CodeMap::Impl {
@@ -92,8 +104,9 @@ void CodeMap::Impl::answer(Member& m) {
   const u64 before = m.answered.load(std::memory_order_relaxed);
   if (last == before) return;
   if (last - before < kRing) {
-    for (u64 i = before + 1; i <= last; i++)
-      tlb_drop_write(*m.cpu, ring[i % kRing].load(std::memory_order_relaxed) * kPageSize);
+    for (u64 i = before + 1; i <= last; i++) obey(*m.cpu, ring[i % kRing].load(std::memory_order_relaxed));
+  } else if (m.cpu->hypervisor) {
+    tlb_flush_all_nonglobal(*m.cpu);  // they may have been of any kind
   } else {
     tlb_drop_all_write(*m.cpu);
   }
@@ -157,23 +170,42 @@ void CodeMap::rendezvous(Vcpu& self, u64 frame, u64 lines) {
     backoff.pause();
   }
   const u64 old = lines_[frame].fetch_or(lines, std::memory_order_acq_rel);
-  if (old == 0) {
-    const u64 number = m.requests.load(std::memory_order_relaxed) + 1;
-    m.ring[number % Impl::kRing].store(frame, std::memory_order_relaxed);
-    m.requests.store(number);
-    for (auto& other : m.members)
-      if (other->cpu != &self) call(*other->cpu, attention::smp_request);
-    if (Impl::Member* me = m.member(self))
-      m.answer(*me);
-    else
-      tlb_drop_write(self, frame * kPageSize);
-    for (auto& other : m.members)
-      for (Backoff b;
-           other->cpu != &self && !other->parked.load() && other->answered.load(std::memory_order_acquire) < number;)
-        b.pause();
-  }
+  if (old == 0) call_all(self, frame);
   m.busy.store(0);
 }
+
+// The caller holds the rendezvous lock.
+void CodeMap::call_all(Vcpu& self, u64 request) {
+  Impl& m = *impl_;
+  const u64 number = m.requests.load(std::memory_order_relaxed) + 1;
+  m.ring[number % Impl::kRing].store(request, std::memory_order_relaxed);
+  m.requests.store(number);
+  for (auto& other : m.members)
+    if (other->cpu != &self) call(*other->cpu, attention::smp_request);
+  if (Impl::Member* me = m.member(self))
+    m.answer(*me);
+  else
+    obey(self, request);
+  for (auto& other : m.members)
+    for (Backoff b;
+         other->cpu != &self && !other->parked.load() && other->answered.load(std::memory_order_acquire) < number;)
+      b.pause();
+}
+
+void CodeMap::ask_all(Vcpu& self, u64 request) {
+  if (impl_->members.size() <= 1) return obey(self, request);
+  Backoff backoff;
+  for (u32 free = 0; !impl_->busy.compare_exchange_weak(free, 1); free = 0) {
+    serve(self);
+    backoff.pause();
+  }
+  call_all(self, request);
+  impl_->busy.store(0);
+}
+
+void CodeMap::drop_writers(Vcpu& self, u64 frame) { ask_all(self, frame); }
+void CodeMap::flush_page_everywhere(Vcpu& self, u64 linear) { ask_all(self, kFlushPage | linear >> 12); }
+void CodeMap::flush_everywhere(Vcpu& self) { ask_all(self, kFlushAll); }
 
 bool CodeMap::written(u64 frame, u32 offset, u64 length) {
   if (offset >= kPageSize) return false;

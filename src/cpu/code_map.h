@@ -40,6 +40,11 @@ class CodeMap {
   // The same, and the generation that holds while the lines stay marked: a write that cleared them in the middle of
   // mark() would go unnoticed from then on.
   u32 mark_and_number(Vcpu& self, u64 frame, u32 offset, u32 length);
+  // On return no vCPU has a write entry for the frame, whatever it holds.
+  void drop_writers(Vcpu& self, u64 frame);
+  // The same for every entry of a linear page, and for every entry that there is.
+  void flush_page_everywhere(Vcpu& self, u64 linear);
+  void flush_everywhere(Vcpu& self);
   // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does
   // not compare generations ask for it) and moves epoch().
   void watch() { watched_.store(true); }
@@ -68,6 +73,8 @@ class CodeMap {
   struct Impl;
   bool written_in_frame(u64 frame, u64 lines);
   void rendezvous(Vcpu& self, u64 frame, u64 lines);
+  void ask_all(Vcpu& self, u64 request);
+  void call_all(Vcpu& self, u64 request);
   void tell_watchers(u64 frame);
   std::atomic<bool> watched_{false};
   std::atomic<u64> epoch_{0};

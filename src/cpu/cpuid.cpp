@@ -47,6 +47,7 @@ void Cpuid::build_leaves(const HostCpu& host) {
   build_extended(host);
   build_xsave(host);
   if (config_.para_kvm) build_kvm();
+  if (config_.para_xen) build_xen();
 }
 
 void Cpuid::build_basic(const HostCpu& host) {
@@ -105,6 +106,16 @@ void Cpuid::build_kvm() {
   add(kKvmBase + 1, kAnySubleaf, {kKvmFeatures, 0, 0, 0});
   const u32 khz = static_cast<u32>(config_.tsc_khz);
   add(kKvmTiming, kAnySubleaf, {khz, khz / lapic_prescale(config_.tsc_khz), 0, 0});
+}
+
+// xen/arch-x86/cpuid.h. Every CPUID shows them, as with CPUID faulting.
+void Cpuid::build_xen() {
+  constexpr u32 kBase = 0x40000000, kVersion = 4 << 16 | 17, kNeverEmulated = 2;
+  add(kBase, kAnySubleaf, {kBase + 5, 0x566e6558, 0x65584d4d, 0x4d4d566e});  // "XenVMMXenVMM"
+  add(kBase + 1, kAnySubleaf, {kVersion, 0, 0, 0});
+  add(kBase + 2, kAnySubleaf, {1, kBase, 1, 0});  // accessed and dirty bits can be kept
+  add(kBase + 3, 0, {0, kNeverEmulated, static_cast<u32>(config_.tsc_khz), 1});
+  add(kBase + 5, 0, {0, physical_bits_, 0, 0});
 }
 
 void Cpuid::build_xsave(const HostCpu& host) {

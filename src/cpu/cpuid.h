@@ -22,7 +22,7 @@ struct CpuidRegs {
 
 struct CpuidConfig {
   u32 cpus = 1;
-  bool para_kvm = true;
+  bool para_kvm = true, para_xen = false;
   u64 tsc_khz = 0;
   std::string features = {};  // --cpu-features "+x,-y": Linux's /proc/cpuinfo names
 };
@@ -62,6 +62,11 @@ inline constexpr FeatureBit kFeatureBits[] = {
 #include "cpu/cpuid_features.inc"
 #undef FEATURE
 };
+
+// What a kernel at CPL 3 cannot use, or its hypervisor does not let it: Xen hides the same from PV guests.
+inline constexpr std::string_view kHiddenFromXenGuests =
+    "-smep,-smap,-pcid,-invpcid,-umip,-pse,-pse36,-pge,-mtrr,-x2apic,-tsc_deadline_timer,-apic,-arat,-pdpe1gb,-tsc_"
+    "adjust";
 
 // What the host's CPU says of itself; tests give their own.
 struct HostCpu {
@@ -121,6 +126,7 @@ class Cpuid {
   void build_caches(const HostCpu& host);
   void build_extended(const HostCpu& host);
   void build_kvm();
+  void build_xen();
   void build_xsave(const HostCpu& host);
   void add(u32 leaf, u32 subleaf, CpuidRegs regs);
   CpuidRegs topology(u32 subleaf, u32 apic_id) const;

@@ -2,6 +2,7 @@
 #include "cpu/delivery.h"
 
 #include "base/trace.h"
+#include "cpu/hypervisor.h"
 #include "cpu/stack.h"
 
 namespace trapline::cpu {
@@ -97,6 +98,10 @@ Fault escalate(const Event& first, Fault second) {
 // Delivers `e` or what its delivery turns into. Events that beget each other without end (#AC at a misaligned ring-3
 // stack, say) hang a processor; here the vCPU shuts down.
 Outcome deliver(Vcpu& cpu, Event e) {
+  if (cpu.hypervisor) {
+    cpu.interrupt_shadow = false;
+    return cpu.hypervisor->deliver(cpu, e);
+  }
   for (int attempts = 0; attempts < 16; attempts++) {
     cpu.interrupt_shadow = false;
     const Switched result = deliver_once(cpu, e);

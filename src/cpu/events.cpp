@@ -5,6 +5,7 @@
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "cpu/descriptor.h"
+#include "cpu/hypervisor.h"
 #include "cpu/lapic.h"
 
 namespace trapline::cpu {
@@ -31,6 +32,7 @@ void take_init(Vcpu& cpu) {
 // started.
 bool take_sipi(Vcpu& cpu) {
   clear(cpu, attention::sipi);
+  if (cpu.hypervisor) return cpu.activity == Activity::wait_for_sipi && cpu.hypervisor->start(cpu);
   if (cpu.activity != Activity::wait_for_sipi || !cpu.lapic) return false;
   clear(cpu, attention::any_nmi);  // what came while it waited is dropped
   const u8 vector = cpu.lapic->sipi_vector();
@@ -66,6 +68,7 @@ bool more_pending(Vcpu& cpu) { return cpu.lapic->pending() || cpu.lapic->extint_
 
 // Called when something may be pending. Result: next when there was nothing to deliver.
 Outcome take_interrupt(Vcpu& cpu) {
+  if (cpu.hypervisor) return cpu.hypervisor->take_event(cpu);
   if (cpu.lapic) cpu.lapic->notice_lint0();
   if (!(cpu.sys_flags & flag::if_)) {
     cpu.interrupt_waiting = true;
@@ -166,6 +169,7 @@ bool wakeable(Vcpu& cpu) {
   if (cpu.activity == Activity::shutdown) return false;
   if ((bits & attention::any_nmi) && !cpu.nmi_blocked) return true;
   if ((bits & attention::timer) || timer_due(cpu)) return true;
+  if (cpu.hypervisor) return (bits & attention::interrupt) || cpu.hypervisor->wakes(cpu);
   if (!(bits & attention::interrupt) && !cpu.interrupt_waiting) return false;
   return interrupts_open(cpu) && cpu.lapic && more_pending(cpu);
 }

@@ -2,6 +2,7 @@
 // shows an AMD processor, APM Vol. 3: SYSCALL outside 64-bit mode exists, SYSENTER in IA-32e mode does not.
 #include "cpu/events.h"
 #include "cpu/far_transfer.h"
+#include "cpu/hypervisor.h"
 
 namespace trapline::cpu {
 
@@ -62,6 +63,7 @@ Outcome syscall(Vcpu& cpu, const isa::Insn& insn) {
   if (!(cpu.efer & efer::sce)) return cpu.raise_ud();
   if (!cpu.in_long64() && (intel(cpu) || !cpu.protected_mode())) return cpu.raise_ud();
   const u64 next = next_rip(cpu, insn);
+  if (cpu.hypervisor) return cpu.hypervisor->syscall(cpu, next);
   if (!cpu.long_mode_active()) return syscall_legacy(cpu, next);
   cpu.gpr[isa::rcx] = next;
   const u32 flags = cpu.rflags() & ~flag::rf;

@@ -6,6 +6,7 @@
 //   s_.timer_start          s_.timer_start + period
 //   |-- initial count ... 0|-- periodic: next --
 #include "base/trace.h"
+#include "cpu/hypervisor.h"
 #include "cpu/lapic.h"
 #include "cpu/lapic_registers.h"
 #include "cpu/vcpu.h"
@@ -72,6 +73,7 @@ void Lapic::fire() {
 }
 
 void Lapic::on_timer(u64 vm_tsc) {
+  if (cpu_.hypervisor) return cpu_.hypervisor->on_timer(cpu_);
   if (vm_tsc < cpu_.timer_deadline) return;
   switch (timer_mode()) {
     case TimerMode::deadline:

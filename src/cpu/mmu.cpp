@@ -9,6 +9,7 @@
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "cpu/debug_port.h"
+#include "cpu/hypervisor.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu_internal.h"
 #include "cpu/write_watch.h"
@@ -28,6 +29,7 @@ struct Piece {
   u64 gpa = 0;
   u8* host = nullptr;  // null: device memory
   bool rom = false;    // only to be read
+  bool table = false;  // a page table that only the hypervisor writes to
 };
 
 struct Span {
@@ -57,9 +59,25 @@ void watched(TlbEntry& e, Access access) {
     e.perm &= ~kWriteBits;
 }
 
+// The walk has faulted. A store that the hypervisor takes is none: it goes the way of device memory.
+bool hypervisor_takes(Vcpu& cpu, Access access, Piece& piece) {
+  constexpr u32 kProtection = pf_error::present | pf_error::write;
+  if (!cpu.hypervisor || !writes(access) || (cpu.fault.error & (kProtection | pf_error::reserved)) != kProtection)
+    return false;
+  Gpa gpa;
+  if (!peek_translate(cpu, piece.linear, &gpa)) return false;
+  if (!cpu.hypervisor->takes_write(cpu, piece.linear, gpa.raw, piece.size)) return false;
+  piece.gpa = gpa.raw;
+  piece.host = nullptr;
+  piece.table = true;
+  return true;
+}
+
 bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   TlbEntry& e = state(cpu).half_of(piece.linear).data.at(piece.linear);
-  if (e.tag == (piece.linear & kPageMask) && (e.slow_perm & need)) {
+  // A hypervisor takes write permission away for good where code only borrows it: the tables say which.
+  const bool revoked = cpu.hypervisor && writes(access) && !(e.perm & need);
+  if (e.tag == (piece.linear & kPageMask) && (e.slow_perm & need) && !revoked) {
     piece.gpa = e.gpa | (piece.linear & (kPageSize - 1));
     piece.host = reinterpret_cast<u8*>(piece.linear + e.addend);
     if (writes(access) && !(e.perm & need) && !holds_code(cpu, e.gpa)) {  // the code in it is gone
@@ -71,7 +89,7 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
     return true;
   }
   Walk w;
-  if (!walk(cpu, piece.linear, access, need, user, w)) return false;
+  if (!walk(cpu, piece.linear, access, need, user, w)) return hypervisor_takes(cpu, access, piece);
   piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
   piece.host = nullptr;
   if (is_plain_memory(cpu, w.gpa)) {
@@ -289,6 +307,7 @@ bool write_any(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size, bo
   INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
   Span span;
   if (!resolve_span(cpu, seg, linear, size, Access::write, system, span)) return false;
+  if (span.piece[0].table) return cpu.hypervisor->write_table(cpu, linear, span.piece[0].gpa, in, size);
   store(cpu, span, in);
   return true;
 }
@@ -361,6 +380,7 @@ bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const vo
   if (!resolve_span(cpu, seg, linear, size, Access::rmw, false, span)) return false;
   const Piece& p = span.piece[0];
   *stored = true;
+  if (p.table) return cpu.hypervisor->replace_table(cpu, linear, p.gpa, expected, in, size, stored);
   if (span.count != 1 || !p.host || p.rom) {
     store(cpu, span, in);
     return true;

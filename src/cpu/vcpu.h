@@ -23,11 +23,12 @@
 
 namespace trapline::cpu {
 
-class Lapic;      // cpu/lapic.h
-class CodeMap;    // cpu/code_map.h
-class DebugPort;  // debugger's view: breakpoints; null without one
-struct Para;      // cpu/para.h
-struct Tlb;       // cpu/mmu.h
+class Lapic;        // cpu/lapic.h
+class CodeMap;      // cpu/code_map.h
+class DebugPort;    // debugger's view: breakpoints; null without one
+struct Para;        // cpu/para.h
+struct Hypervisor;  // cpu/hypervisor.h
+struct Tlb;         // cpu/mmu.h
 struct TlbMirror;
 
 using isa::Seg;
@@ -93,9 +94,10 @@ struct Vcpu : ArchState {
   CodeMap* code = nullptr;       // VM-wide
   const Cpuid* cpuid = nullptr;  // VM-wide policy
   DebugPort* debugger = nullptr;
-  void* engine_state = nullptr;     // the running engine's own
-  TlbMirror* tlb_mirror = nullptr;  // of the running engine; null without one
-  Para* para = nullptr;             // paravirtual interface, VM-wide; null without one
+  void* engine_state = nullptr;      // the running engine's own
+  TlbMirror* tlb_mirror = nullptr;   // of the running engine; null without one
+  Para* para = nullptr;              // paravirtual interface, VM-wide; null without one
+  Hypervisor* hypervisor = nullptr;  // of a guest whose kernel runs deprivileged, VM-wide; null: there is none
 
   alignas(64) Trail trail;  // for crash reports
   u64 last_pause = 0;       // `retired` at the last PAUSE

@@ -45,7 +45,7 @@ TEST(Usage, WrongOptions) {
   expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "0"}, 2, "--cpus 0");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpus", "two"}, 2, "two");
   expect_refusal({"run", "--kernel", kernel.path(), "--engine", "warp"}, 2, "--engine warp: no such engine");
-  expect_refusal({"run", "--kernel", kernel.path(), "--para", "xen"}, 2, "--para xen is not built into this version");
+  expect_refusal({"run", "--kernel", kernel.path(), "--para", "hyperv"}, 2, "--para hyperv: no such interface");
   expect_refusal({"run", "--kernel", kernel.path(), "--trace", "everything"}, 2, "everything");
   expect_refusal({"run", "--kernel", kernel.path(), "--timeout", "-1"}, 2, "--timeout");
   expect_refusal({"run", "--kernel", kernel.path(), "--cpu-features", "+warp"}, 2, "warp");

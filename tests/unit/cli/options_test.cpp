@@ -48,7 +48,17 @@ TEST(Check, RefusesEnginesByName) {
   EXPECT_EQ(complaint(o), "--engine jit: no such engine: use " + engine::engine_names());
   o = valid();
   o.para = "xen";
-  EXPECT_EQ(complaint(o), "--para xen is not built into this version: use none, kvm or auto");
+  EXPECT_EQ(complaint(o), "");
+  o.config.verify = true;
+  o.engine = "translate";
+  EXPECT_EQ(complaint(o), "--verify does not know hypercalls: use --para kvm or none");
+  o = valid();
+  o.para = "xen";
+  o.config.rng = true;
+  EXPECT_NE(complaint(o).find("--para xen: disks, networks"), std::string::npos) << complaint(o);
+  o = valid();
+  o.para = "vmware";
+  EXPECT_EQ(complaint(o), "--para vmware: no such interface: use none, kvm, xen or auto");
 }
 
 TEST(Check, TakesADebuggersPort) {

@@ -1,0 +1,23 @@
+// What a kernel says of itself to a Xen domain builder: ELF notes of the owner "Xen" (xen/elfnote.h).
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "boot/elf.h"
+
+namespace trapline::boot::loader {
+
+struct XenNotes {
+  std::string guest_os, loader, xen_version, features;
+  std::optional<u64> entry, hypercall_page, virt_base, paddr_offset, init_p2m;
+  bool mod_start_pfn = false;
+  bool any = false;  // was there a note at all?
+};
+
+XenNotes xen_notes(const ElfImage& elf);
+
+// The payload of a bzImage, as it is packed. Nothing: the header does not name one.
+std::optional<Bytes> bzimage_payload(Bytes image);
+
+}  // namespace trapline::boot::loader

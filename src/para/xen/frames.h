@@ -1,0 +1,87 @@
+// What each machine frame is used as, and how often: the guarantee that a guest never writes to a page table, a
+// descriptor table or a frame that is not its own other than through a hypercall.
+//
+// Invariants, with the domain's lock held:
+//   1. A frame has one type while its type count is not 0. Writable mappings, page tables of one level and descriptor
+//      pages exclude each other.
+//   2. A page table's type count counts: entries of the level above that name it, vCPUs whose root it is, and one if it
+//      is pinned. While it is not 0, each of its present entries holds a reference: of the level below on a table, of
+//      `writable` on what a level-1 entry maps writable, and a plain one on what it maps otherwise.
+//   3. A plain reference count of 0 and no type count means: nothing maps the frame, it may be given back.
+//   4. When a frame stops being writable to become something else, no vCPU's TLB, and nothing derived from one, has a
+//      write entry for it (CodeMap::drop_writers).
+#pragma once
+
+#include <memory>
+
+#include "base/types.h"
+#include "cpu/vcpu.h"
+#include "para/xen/layout.h"
+
+namespace trapline::para::xen {
+
+enum class Type : u8 { none, l1, l2, l3, l4, descriptors, writable };
+constexpr Type table_type(unsigned level) { return static_cast<Type>(level); }  // 1..4
+
+struct Frame {
+  u32 refs = 0;   // everything that names it, types included
+  u32 types = 0;  // of those, the ones by its type
+  Type type = Type::none;
+  bool owned = false;   // the guest's
+  bool pinned = false;  // as a page table
+};
+
+class Frames {
+ public:
+  Frames(const Layout& layout, GuestMemory& ram);
+
+  Frame& operator[](Mfn mfn) { return frame_[mfn]; }
+  bool valid(Mfn mfn) const { return mfn < count_; }
+  bool owned(Mfn mfn) const { return mfn < count_ && frame_[mfn].owned; }
+  bool is(Mfn mfn, Type type) const { return mfn < count_ && frame_[mfn].types != 0 && frame_[mfn].type == type; }
+
+  // One more reference by this type. False: the frame is not the guest's, is in use as something else, or is no valid
+  // table of that kind; nothing has changed.
+  bool get(cpu::Vcpu& cpu, Mfn mfn, Type type);
+  void put(cpu::Vcpu& cpu, Mfn mfn, Type type);
+
+  // -- Page-table entries (tables.cpp). References of a present entry of a table of `level`, as it stands in memory.
+  bool get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level);
+  void put_entry(cpu::Vcpu& cpu, u64 entry, unsigned level);
+  // As Xen adds to a guest's entry what its kernel needs at CPL 3.
+  static u64 adjusted(u64 entry);
+  // Writes one entry of a table in use, checked, with its references. `keep`: accessed and dirty bits stay.
+  bool write_entry(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 value, bool keep);
+  // The same if it still is `expected`; *stored tells.
+  bool replace_entry(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 expected, u64 value, bool* stored);
+
+  u64* table(Mfn mfn) const { return reinterpret_cast<u64*>(ram_.host(Gpa{mfn * kPageSize})); }
+  const Layout& layout() const { return layout_; }
+
+ private:
+  bool validate(cpu::Vcpu& cpu, Mfn mfn, Type type);
+  void invalidate(cpu::Vcpu& cpu, Mfn mfn, Type type);
+  bool validate_table(cpu::Vcpu& cpu, Mfn mfn, unsigned level);
+  void release_entries(cpu::Vcpu& cpu, Mfn mfn, unsigned level, unsigned from, unsigned end);
+  void put_hypervisor_slots(u64* l4);
+  bool swap(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 value, bool keep, const u64* expected, bool* stored);
+
+  Layout layout_;
+  GuestMemory& ram_;
+  u64 count_;
+  std::unique_ptr<Frame[], void (*)(void*)> frame_;
+};
+
+// Bits of a page-table entry.
+namespace pte {
+inline constexpr u64 present = 1, writable = 2, user = 4, accessed = 32, dirty = 64, large = 128, global = 256,
+                     nx = u64{1} << 63;
+inline constexpr u64 address = 0x000ffffffffff000;
+constexpr Mfn mfn(u64 entry) { return (entry & address) >> 12; }
+}  // namespace pte
+
+// The lines of a descriptor page that a guest may have: none that leads to another privilege level. `descriptor` is
+// changed as Xen changes it (DPL).
+bool check_descriptor(u64* descriptor);
+
+}  // namespace trapline::para::xen

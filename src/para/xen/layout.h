@@ -1,0 +1,58 @@
+// Where the memory of a VM goes under --para xen. "Machine" frames are the VM's guest-physical frames; the guest owns
+// most, and numbers what it owns from 0 without gaps ("pseudo-physical" frames). The rest is the hypervisor's: the low
+// MiB is left alone, and below the end of low RAM lies the heap, of which the guest reaches only what is mapped for it.
+//
+//   machine:  0 .. 1 MiB   | the guest's ........ | heap | 3 GiB hole | the guest's ...
+//   heap:     machine-to-physical table, the page tables of the hypervisor's area, a GDT page, shared info, grant table
+//
+// The hypervisor's area of linear addresses (slots 256 to 271 of every level-4 table) has two parts in use:
+//   ffff8000_00000000   machine-to-physical table, read-only to the guest
+//   ffff8200_00000000   32 pages a vCPU: its GDT (14 pages of the guest's, one of Xen's), its LDT; not the guest's
+#pragma once
+
+#include <optional>
+
+#include "base/guest_memory.h"
+#include "base/types.h"
+
+namespace trapline::para::xen {
+
+using Mfn = u64;  // machine frame number
+using Pfn = u64;  // pseudo-physical frame number
+
+inline constexpr u64 kHypervisorStart = 0xffff800000000000, kHypervisorEnd = 0xffff880000000000;
+inline constexpr unsigned kFirstHypervisorSlot = 256, kLastHypervisorSlot = 271;
+inline constexpr u64 kTablesStart = 0xffff820000000000;  // descriptor tables, by vCPU
+inline constexpr unsigned kTablePages = 32, kLdtPage = 16, kGdtGuestPages = 14;
+inline constexpr unsigned kGrantFrames = 32;
+inline constexpr u64 kEntries = 512;  // of a page table
+inline constexpr Pfn kNoPfn = ~u64{0};
+
+constexpr u64 gdt_address(u32 vcpu) { return kTablesStart + u64{vcpu} * kTablePages * kPageSize; }
+constexpr u64 ldt_address(u32 vcpu) { return gdt_address(vcpu) + kLdtPage * kPageSize; }
+
+class Layout {
+ public:
+  // Nothing: too little memory for both.
+  static std::optional<Layout> of(const GuestMemory& ram, u32 vcpus);
+
+  u64 pages() const { return low_pages_ + high_pages_; }  // that the guest owns at the start
+  u64 frames() const { return frames_; }                  // machine frames, holes included
+  Mfn mfn(Pfn pfn) const { return pfn < low_pages_ ? kFirst + pfn : kHigh + pfn - low_pages_; }
+  Pfn pfn(Mfn mfn) const;  // kNoPfn: not the guest's at the start
+  bool guest(Mfn mfn) const { return pfn(mfn) != kNoPfn; }
+
+  // The heap.
+  Mfn m2p, m2p_l1, m2p_l2, m2p_l3;
+  u64 m2p_frames, m2p_l1_frames;
+  Mfn tables_l1, tables_l2, tables_l3;
+  u64 tables_l1_frames;
+  Mfn gdt, shared_info, grants;
+  bool shared(Mfn mfn) const { return mfn == shared_info || (mfn >= grants && mfn < grants + kGrantFrames); }
+
+ private:
+  static constexpr Mfn kFirst = MiB / kPageSize, kHigh = kPciHoleEnd / kPageSize;
+  u64 low_pages_ = 0, high_pages_ = 0, frames_ = 0;
+};
+
+}  // namespace trapline::para::xen

@@ -1,0 +1,199 @@
+// memory_op and grant_table_op.
+#include "base/trace.h"
+#include "para/xen/domain.h"
+#include "para/xen/guest_copy.h"
+#include "para/xen/locked.h"
+
+namespace trapline::para::xen {
+
+namespace {
+
+// A command's upper bits number the extent that a continued call goes on from.
+constexpr unsigned kExtentShift = 6;
+constexpr u64 kMostExtents = 1 << 20;
+constexpr u64 kNoMachine = ~u64{0};  // in the machine-to-physical table: nobody's
+
+struct E820Entry {
+  u64 address, size;
+  u32 type;
+} __attribute__((packed));
+
+bool self(domid_t domain) { return domain == DOMID_SELF || domain == kDomain; }
+
+}  // namespace
+
+Status Domain::memory_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
+  switch (command & ((1 << kExtentShift) - 1)) {
+    case XENMEM_increase_reservation:
+    case XENMEM_decrease_reservation:
+    case XENMEM_populate_physmap:
+      return reservation(cpu, command, argument);
+    case XENMEM_maximum_ram_page:
+      return static_cast<Status>(layout_.frames() - 1);
+    case XENMEM_current_reservation:
+    case XENMEM_maximum_reservation:
+    case XENMEM_maximum_gpfn: {
+      domid_t domain;
+      if (!get(cpu, argument, domain)) return fail(XEN_EFAULT);
+      if (!self(domain)) return fail(XEN_EPERM);
+      const Locked locked{*this, cpu};
+      const u64 pages = layout_.pages();
+      if (command == XENMEM_maximum_gpfn) return static_cast<Status>(pages - 1);
+      return static_cast<Status>(command == XENMEM_current_reservation ? pages - released_.size() : pages);
+    }
+    case XENMEM_memory_map:
+      return memory_map(cpu, argument);
+    case XENMEM_machphys_mapping: {
+      const xen_machphys_mapping_t m{kHypervisorStart, kHypervisorStart + layout_.m2p_frames * kPageSize,
+                                     layout_.frames() - 1};
+      return put(cpu, argument, m) ? 0 : fail(XEN_EFAULT);
+    }
+    case XENMEM_machphys_mfn_list:
+      return fail(XEN_EINVAL);
+    case XENMEM_machine_memory_map:
+    case XENMEM_set_memory_map:
+    case XENMEM_set_pod_target:
+    case XENMEM_get_pod_target:
+    case XENMEM_add_to_physmap:
+    case XENMEM_remove_from_physmap:
+      return fail(XEN_EPERM);
+    default:
+      return fail(XEN_ENOSYS);
+  }
+}
+
+Status Domain::memory_map(cpu::Vcpu& cpu, u64 argument) {
+  xen_memory_map_t map;
+  if (!get(cpu, argument, map)) return fail(XEN_EFAULT);
+  if (map.nr_entries < 1) return fail(XEN_EINVAL);
+  const E820Entry all{0, layout_.pages() * kPageSize, 1};
+  u64 buffer;
+  std::memcpy(&buffer, &map.buffer, sizeof buffer);
+  if (!put(cpu, buffer, all)) return fail(XEN_EFAULT);
+  map.nr_entries = 1;
+  return put(cpu, argument, map) ? 0 : fail(XEN_EFAULT);
+}
+
+// The balloon: frames that nothing maps are given back, and come again. Returns how many extents were done, as Xen
+// does; a guest that passes one which cannot be sees a smaller number.
+Status Domain::reservation(cpu::Vcpu& cpu, u64 command, u64 argument) {
+  xen_memory_reservation_t r;
+  if (!get(cpu, argument, r)) return fail(XEN_EFAULT);
+  if (!self(r.domid)) return fail(XEN_EPERM);
+  if (r.nr_extents > kMostExtents || r.extent_order > 9) return fail(XEN_EINVAL);
+  u64 list;
+  std::memcpy(&list, &r.extent_start, sizeof list);
+  const u64 operation = command & ((1 << kExtentShift) - 1);
+  const bool gives = operation == XENMEM_decrease_reservation;
+  if (!gives && r.extent_order != 0) return 0;  // contiguous memory is not promised
+  u64* m2p = frames_.table(layout_.m2p);
+  const Locked locked{*this, cpu};
+  u64 done = command >> kExtentShift;
+  for (; done < r.nr_extents; done++) {
+    u64 number = 0;
+    if ((list != 0 || operation != XENMEM_increase_reservation) && !get(cpu, list + done * 8, number)) break;
+    if (!gives) {
+      if (released_.empty()) break;
+      const Mfn mfn = released_.back();
+      if (operation == XENMEM_populate_physmap && number >= layout_.pages()) break;
+      if (list != 0 && !put(cpu, list + done * 8, mfn)) break;
+      released_.pop_back();
+      frames_[mfn].owned = true;
+      if (operation == XENMEM_populate_physmap) m2p[mfn] = number;
+      continue;
+    }
+    const u64 count = u64{1} << r.extent_order;
+    bool free = true;
+    for (u64 i = 0; i < count; i++) {
+      const Mfn mfn = number + i;
+      free = free && frames_.owned(mfn) && frames_[mfn].refs == 0 && frames_[mfn].types == 0;
+    }
+    if (!free) break;
+    for (u64 i = 0; i < count; i++) {
+      frames_[number + i].owned = false;
+      m2p[number + i] = kNoMachine;
+      released_.push_back(number + i);
+    }
+  }
+  return static_cast<Status>(done);
+}
+
+// -- Grants: version 1. The back ends of this VM read the entries; nothing is granted to the guest.
+
+Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count) {
+  if (count > kMostExtents) return fail(XEN_EINVAL);
+  for (u64 i = 0; i < count; i++) {
+    switch (command) {
+      case GNTTABOP_setup_table: {
+        if (count != 1) return fail(XEN_EINVAL);
+        gnttab_setup_table_t op;
+        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+        op.status = GNTST_okay;
+        if (!self(op.dom)) {
+          op.status = GNTST_permission_denied;
+        } else if (op.nr_frames > kGrantFrames) {
+          op.status = GNTST_general_error;
+        } else {
+          u64 list;
+          std::memcpy(&list, &op.frame_list, sizeof list);
+          for (u32 frame = 0; frame < op.nr_frames; frame++)
+            if (!put(cpu, list + frame * 8u, u64{layout_.grants + frame})) op.status = GNTST_bad_virt_addr;
+          const Locked locked{*this, cpu};
+          grant_frames_ = std::max(grant_frames_, op.nr_frames);
+        }
+        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
+      }
+      case GNTTABOP_query_size: {
+        if (count != 1) return fail(XEN_EINVAL);
+        gnttab_query_size_t op;
+        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+        op.status = self(op.dom) ? GNTST_okay : GNTST_permission_denied;
+        op.nr_frames = std::max(grant_frames_, 1u);
+        op.max_nr_frames = kGrantFrames;
+        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
+      }
+      case GNTTABOP_get_version: {
+        gnttab_get_version_t op;
+        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+        if (!self(op.dom)) return fail(XEN_EPERM);
+        op.version = 1;
+        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
+      }
+      case GNTTABOP_set_version: {
+        gnttab_set_version_t op;
+        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+        if (op.version == 1) return 0;
+        if (op.version != 2) return fail(XEN_EINVAL);
+        op.version = 1;
+        return put(cpu, argument, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
+      }
+      // There is no other domain that could have granted anything.
+      case GNTTABOP_map_grant_ref: {
+        gnttab_map_grant_ref_t op;
+        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        op.status = GNTST_bad_domain;
+        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        break;
+      }
+      case GNTTABOP_unmap_grant_ref: {
+        gnttab_unmap_grant_ref_t op;
+        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        op.status = GNTST_bad_handle;
+        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        break;
+      }
+      case GNTTABOP_copy: {
+        gnttab_copy_t op;
+        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        op.status = GNTST_bad_domain;
+        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+        break;
+      }
+      default:
+        return fail(XEN_ENOSYS);
+    }
+  }
+  return 0;
+}
+
+}  // namespace trapline::para::xen

@@ -1,0 +1,118 @@
+// Page-table entries of a guest: what they may name, and the references that they hold.
+#include "base/invariant.h"
+#include "base/trace.h"
+#include "cpu/code_map.h"
+#include "para/xen/frames.h"
+
+namespace trapline::para::xen {
+
+namespace {
+
+// An entry above level 1 that maps a page itself is not for guests; neither is a global table.
+constexpr u64 kNotAboveL1 = pte::large | pte::global;
+
+bool hypervisor_slot(unsigned level, unsigned index) {
+  return level == 4 && index >= kFirstHypervisorSlot && index <= kLastHypervisorSlot;
+}
+
+u64 load(const u64* entry) { return __atomic_load_n(entry, __ATOMIC_RELAXED); }
+
+}  // namespace
+
+u64 Frames::adjusted(u64 entry) { return entry & pte::present ? entry | pte::user : entry; }
+
+bool Frames::get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level) {
+  const Mfn mfn = pte::mfn(entry);
+  if (level > 1) return !(entry & kNotAboveL1) && get(cpu, mfn, table_type(level - 1));
+  if (entry & pte::writable) return get(cpu, mfn, Type::writable);
+  if (layout_.shared(mfn)) return true;
+  if (!owned(mfn) || frame_[mfn].refs == ~u32{0}) return false;
+  frame_[mfn].refs++;
+  return true;
+}
+
+void Frames::put_entry(cpu::Vcpu& cpu, u64 entry, unsigned level) {
+  const Mfn mfn = pte::mfn(entry);
+  if (level > 1) return put(cpu, mfn, table_type(level - 1));
+  if (entry & pte::writable) return put(cpu, mfn, Type::writable);
+  if (owned(mfn)) frame_[mfn].refs--;
+}
+
+void Frames::put_hypervisor_slots(u64* l4) {
+  for (unsigned i = kFirstHypervisorSlot; i <= kLastHypervisorSlot; i++) l4[i] = 0;
+  constexpr u64 kBits = pte::present | pte::accessed;
+  l4[kHypervisorStart >> 39 & 511] = layout_.m2p_l3 * kPageSize | kBits | pte::user;
+  l4[kTablesStart >> 39 & 511] = layout_.tables_l3 * kPageSize | kBits | pte::writable;
+}
+
+bool Frames::validate_table(cpu::Vcpu& cpu, Mfn mfn, unsigned level) {
+  u64* entries = table(mfn);
+  for (unsigned i = 0; i < kEntries; i++) {
+    if (hypervisor_slot(level, i)) continue;
+    const u64 entry = adjusted(load(entries + i));
+    if (!(entry & pte::present)) continue;
+    if (!get_entry(cpu, entry, level)) {
+      TRACE(mmu, "xen: table {:#x} of level {}: entry {} ({:#x}) is refused", mfn, level, i, entry);
+      release_entries(cpu, mfn, level, 0, i);
+      return false;
+    }
+    __atomic_store_n(entries + i, entry, __ATOMIC_RELAXED);
+  }
+  if (level == 4) put_hypervisor_slots(entries);
+  return true;
+}
+
+void Frames::release_entries(cpu::Vcpu& cpu, Mfn mfn, unsigned level, unsigned from, unsigned end) {
+  const u64* entries = table(mfn);
+  for (unsigned i = from; i < end; i++) {
+    const u64 entry = load(entries + i);
+    if ((entry & pte::present) && !hypervisor_slot(level, i)) put_entry(cpu, entry, level);
+  }
+}
+
+// The walk of another vCPU may set accessed and dirty bits at any time; everything else of an entry changes under the
+// domain's lock.
+bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool keep, const u64* expected,
+                  bool* stored) {
+  const unsigned level = static_cast<unsigned>(frame_[table_mfn].type);
+  INVARIANT(level >= 1 && level <= 4 && frame_[table_mfn].types != 0, "frame {:#x} is no table", table_mfn);
+  if (hypervisor_slot(level, index)) return false;
+  u64* at = table(table_mfn) + index;
+  value = adjusted(value);
+  constexpr u64 kUsed = pte::accessed | pte::dirty;
+  u64 old = load(at);
+  if (expected && old != *expected) {
+    *stored = false;
+    return true;
+  }
+  // The same frame with the same rights: the references stay as they are.
+  constexpr u64 kCounted = pte::present | pte::writable | pte::address | pte::large | pte::global;
+  const bool same = ((old ^ value) & kCounted) == 0 && (old & pte::present);
+  if (!same && (value & pte::present) && !get_entry(cpu, value, level)) {
+    TRACE(mmu, "xen: entry {:#x} of level {} refused in {:#x}[{}]", value, level, table_mfn, index);
+    return false;
+  }
+  for (;;) {
+    const u64 now = keep ? value | (old & kUsed) : value;
+    if (__atomic_compare_exchange_n(at, &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) break;
+    if (expected && old != *expected) {
+      if (!same && (value & pte::present)) put_entry(cpu, value, level);
+      *stored = false;
+      return true;
+    }
+  }
+  TRACE(mmu, "xen: table {:#x}[{}] of level {}: {:#x} -> {:#x}", table_mfn, index, level, old, value);
+  if (!same && (old & pte::present)) put_entry(cpu, old, level);
+  if (stored) *stored = true;
+  return true;
+}
+
+bool Frames::write_entry(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool keep) {
+  return swap(cpu, table_mfn, index, value, keep, nullptr, nullptr);
+}
+
+bool Frames::replace_entry(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 expected, u64 value, bool* stored) {
+  return swap(cpu, table_mfn, index, value, false, &expected, stored);
+}
+
+}  // namespace trapline::para::xen
