@@ -15,6 +15,7 @@ enum class ExitCode : int {
   guest_halted = 8,    // every vCPU halted with interrupts off: nothing can wake the guest
   console_lost = 9,    // the console's output could not be written
   verify_failed = 10,  // --verify: translated code and the interpreter differ
+  outputs_differ = 12,  // trapline compare: a guest said or did something else under another technique
   // trapline exec: the command's own code, or
   command_timeout = 124,  // --timeout passed (as timeout(1) says it)
   vm_failed = 125,        // the VM did not get so far, or ended before the command did

@@ -21,6 +21,7 @@ struct LaunchModule {
 
 struct Launch {
   int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1, names_fd = -1;  // -1: none
+  int counts_fd = -1;   // SensitiveCounts of each vCPU
   int devices_fd = -1;  // SharedPage<devices::DevicePage>
   int code_fd = -1;     // code_writes.h: a word for each frame; -1: no device writes to RAM
   std::string kernel_name, command_line, cpu_features;

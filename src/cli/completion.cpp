@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "base/write.h"
 #include "channel/exit_codes.h"
+#include "cli/options.h"
 #include "cli/print.h"
 #include "engine/registry.h"
 
@@ -46,6 +47,16 @@ Values values_of(const std::string& type) {
     return v;
   }
   if (type == "INTERFACE") return {{"none", "kvm", "auto"}, false, false};
+  if (type == "ENGINES") {
+    Values v{{"all"}, false, true};
+    for (const engine::EngineKind& e : engine::engines()) v.words.emplace_back(e.name);
+    return v;
+  }
+  if (type == "INTERFACES") {
+    Values v{{"all"}, false, true};
+    for (const ParaOffer& offer : offered_paras()) v.words.emplace_back(offer.name);
+    return v;
+  }
   if (type == "CONSOLE") return {{"serial", "vga"}, false, false};
   if (type == "TRANSPORT") return {{"pci", "mmio"}, false, false};
   if (type == "CLOCK") return {{"real", "instructions"}, false, false};

@@ -17,6 +17,7 @@
 #include "channel/share_link.h"
 #include "channel/volume_answer.h"
 #include "cli/cloud_init.h"
+#include "cli/compare_command.h"
 #include "cli/completion.h"
 #include "cli/doctor.h"
 #include "cli/exec_command.h"
@@ -188,6 +189,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   CLI::App* doctor_command = app.add_subcommand("doctor", "say what this host offers and which engine auto takes");
   cli::ImageCommand image{app};
   cli::VmCommands vms{app};
+  cli::CompareCommand compare{app, kVersion};
   cli::FuzzCommand fuzz{app};
   cli::ScanCommand scan{app, kVersion};
   cli::IsaCommand isa{app};
@@ -219,6 +221,7 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (exec.parsed()) return run_exec(exec, argc, argv);
   if (vms.parsed()) return vms.run();
   if (image.parsed()) return image.run();
+  if (compare.parsed()) return compare.run();
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);

@@ -388,6 +388,14 @@ Result<Config, std::string> check(const RunOptions& o) {
   return c;
 }
 
+std::vector<ParaOffer> offered_paras() {
+  std::vector<ParaOffer> offers;
+  for (const auto& para : kParas)
+    if (Config c; para.value != ParaChoice::automatic && check_para(para.name, c).empty())
+      offers.push_back({para.name, para.value});
+  return offers;
+}
+
 std::vector<std::string> notes(const RunOptions& o, const Config& c) {
   std::vector<std::string> all;
   const auto idle = [&](const char* option) {

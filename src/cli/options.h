@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -42,6 +43,13 @@ void add_run_options(CLI::App& command, RunOptions& options);
 
 // Checks and completes options.config. Error: one line naming the option and the remedy.
 Result<machine::Config, std::string> check(const RunOptions& options);
+
+// The paravirtual interfaces that this version offers, but for `auto`.
+struct ParaOffer {
+  std::string_view name;  // as --para spells it
+  machine::ParaChoice value;
+};
+std::vector<ParaOffer> offered_paras();
 
 // What was asked for and will do nothing: one line each.
 std::vector<std::string> notes(const RunOptions& options, const machine::Config& config);

@@ -30,12 +30,14 @@ u64 ChannelBus::chipset_deadline_ns() { return g_chipset_deadline.load(std::memo
 u64 ChannelBus::call(cpu::Vcpu& cpu, channel::Request request) {
   if (trace::mask) channel::flush_trace();  // lines of the two processes stay in order
   if (instructions_clock_) request.now_ns = cpu.clock->tsc_to_ns(cpu.vm_tsc());
-  request.think = __rdtsc() - resumed_at_;
+  const u64 asked_at = __rdtsc();
+  request.think = asked_at - resumed_at_;
   pages_.request = request;
   pages_.turn.store(static_cast<u32>(channel::Turn::requested));  // seq_cst: before the look at server_sleeps
   if (pages_.server_sleeps.load()) channel::futex_wake(pages_.turn);
   await_reply(cpu);
   resumed_at_ = __rdtsc();
+  cpu.count.requests++, cpu.count.request_ticks += resumed_at_ - asked_at;
   const channel::Reply reply = pages_.reply;
   if (instructions_clock_) {
     // An event came nearer than the slice in progress reaches: let the loop plan anew.

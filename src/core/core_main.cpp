@@ -26,6 +26,7 @@
 #include "core/vm.h"
 #include "engine/common/code_names.h"
 #include "engine/common/executed_scan.h"
+#include "engine/common/sensitive_counts.h"
 #include "engine/vector/vector_unit.h"
 
 namespace trapline::core {
@@ -48,6 +49,14 @@ void map_code_names(int fd) {
   void* at = ::mmap(nullptr, sizeof(engine::CodeNames), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) refuse("--perf-map: no address space for its log");
   engine::code_names = static_cast<engine::CodeNames*>(at);
+}
+
+void map_counts(int fd, u32 vcpus) {
+  if (fd < 0) return;
+  void* at =
+      ::mmap(nullptr, u64{vcpus} * sizeof(engine::SensitiveCounts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) refuse("no address space to count instructions in");
+  engine::sensitive_counts = static_cast<engine::SensitiveCounts*>(at);
 }
 
 // The monitor measures the TSC meanwhile.
@@ -153,6 +162,7 @@ int number(const char* text) {
   const boot::BootRequest request = images->request(*launch);
   map_executed_log(launch->scan_fd);
   map_code_names(launch->names_fd);
+  map_counts(launch->counts_fd, vcpus);
   const bool in_turns = launch->instructions_clock;
   const auto vm = set_up(std::move(channel), std::move(*launch), cages.get());
   set_report_vm(vm.get());

@@ -8,6 +8,7 @@ namespace trapline::cpu {
 
 Outcome sem::hypercall(Vcpu& cpu, const isa::Insn&) {
   if (!cpu.para) return cpu.raise_ud();
+  cpu.count.hypercalls++;
   // Registers are as wide as the mode (Linux Documentation/virt/kvm/x86/hypercalls.rst).
   const u64 mask = cpu.in_long64() ? ~u64{0} : 0xffffffff;
   const u64 number = cpu.gpr[isa::rax] & mask;

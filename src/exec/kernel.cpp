@@ -12,6 +12,9 @@ namespace trapline::exec {
 
 namespace {
 
+constexpr std::string_view kFetch =
+    ": fetch Debian's: TRAPLINE_CACHE=~/.local/share/trapline scripts/guest-kernel.sh amd64; or name one: --kernel FILE";
+
 // What the init asks the kernel for: src/agent/system.cpp.
 constexpr std::string_view kAlways[] = {"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"};
 
@@ -90,6 +93,15 @@ std::string version_of(const std::string& path) {
   return version.find('/') == std::string::npos ? version : std::string{};  // it becomes part of a path
 }
 
+Result<std::string, std::string> any_kernel() {
+  auto places = own_kernels();
+  const auto cached = cached_kernels();
+  places.insert(places.end(), cached.begin(), cached.end());
+  for (const std::string& place : places)
+    if (!version_of(place).empty()) return place;
+  return Err{fmt::format("no kernel for the VM{}", kFetch)};
+}
+
 Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules, const Needs& needs) {
   if (!named.empty()) {
     auto kernel = with_modules(named, modules, needs);
@@ -107,9 +119,7 @@ Result<Kernel, std::string> find_kernel(const std::string& named, const std::str
     if (why.empty()) why = fmt::format(" ({})", kernel.error());
   }
   return Err{
-      fmt::format("no kernel for the VM{}: fetch Debian's: TRAPLINE_CACHE=~/.local/share/trapline "
-                  "scripts/guest-kernel.sh amd64; or name one: --kernel FILE",
-                  why)};
+fmt::format("no kernel for the VM{}{}", why, kFetch)};
 }
 
 }  // namespace trapline::exec

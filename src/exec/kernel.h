@@ -24,6 +24,10 @@ struct Needs {
 // them out) and in /lib/modules/VERSION; `modules` (--modules) says where else. An error is one line with the remedy.
 Result<Kernel, std::string> find_kernel(const std::string& named, const std::string& modules, const Needs& needs);
 
+// A Linux kernel for a guest that needs no modules: the first that can be read of this host's own and those that were
+// fetched, in find_kernel's order. An error is one line with the remedy.
+Result<std::string, std::string> any_kernel();
+
 // "6.1.0-50-amd64" of a bzImage (Linux, Documentation/arch/x86/boot.rst, kernel_version); empty: it is none.
 std::string version_of(const std::string& path);
 

@@ -86,6 +86,9 @@ struct Config {
   std::string trace_file;   // empty: standard error
   std::string scan_report;  // empty: none
   bool stats = false;
+  // Of `trapline compare`, -1: none; the caller's. Where the figures of the run go (monitor/run_figures.h), and counts
+  // of sensitive instructions (channel/sensitive_counts.h, of each vCPU).
+  int figures_fd = -1, counts_fd = -1;
   bool verify = false;                         // translated code in lockstep with the interpreter
   bool dump_guest = false, dump_host = false;  // print translated blocks
   bool perf_map = false;

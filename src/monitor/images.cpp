@@ -99,6 +99,7 @@ Result<Images, std::string> Images::open(const machine::Config& config) {
     images.executed = create_executed_log();
     if (!images.executed) return Err{fmt::format("--scan-report: no memory for its log: {}", std::strerror(errno))};
   }
+  if (config.counts_fd >= 0) images.counts = Fd{::fcntl(config.counts_fd, F_DUPFD_CLOEXEC, 3)};
   if (config.perf_map) {
     images.names = PerfMap::create_log();
     if (!images.names) return Err{fmt::format("--perf-map: no memory for its log: {}", std::strerror(errno))};
@@ -112,6 +113,7 @@ std::vector<int> Images::inherited() const {
   if (trace) fds.push_back(trace.get());
   if (executed) fds.push_back(executed.get());
   if (names) fds.push_back(names.get());
+  if (counts) fds.push_back(counts.get());
   for (const auto& m : modules) fds.push_back(m.get());
   return fds;
 }
@@ -119,7 +121,7 @@ std::vector<int> Images::inherited() const {
 channel::Launch Images::launch(const machine::Config& config) const {
   channel::Launch l;
   l.kernel_fd = kernel.get(), l.initrd_fd = initrd.get(), l.trace_fd = trace.get();
-  l.scan_fd = executed.get(), l.names_fd = names.get();
+  l.scan_fd = executed.get(), l.names_fd = names.get(), l.counts_fd = counts.get();
   l.kernel_name = config.firmware.empty() ? config.kernel : config.firmware;
   l.rom = rom, l.text_screen = config.display();
   l.command_line = config.append;

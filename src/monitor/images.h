@@ -15,6 +15,7 @@ struct Images {
   Fd kernel, initrd, trace, system_map;
   Fd scan_report, executed;  // --scan-report: its file, and the log that the core writes
   Fd names;                  // --perf-map: the log that the core writes
+  Fd counts;                 // of sensitive instructions
   std::vector<Fd> modules;
   u64 rom = 0;               // bytes of firmware, which then is in `kernel`
   std::vector<u8> vga_bios;  // of a display

@@ -31,6 +31,7 @@
 #include "monitor/perf_map.h"
 #include "monitor/registry.h"
 #include "monitor/reset_limit.h"
+#include "monitor/run_figures.h"
 #include "monitor/scan_report.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
@@ -111,6 +112,7 @@ class VmRun {
   void update_perf_map();
   void report_executed();
   void report_verified();
+  void report_figures();
   void start_debugger();
   void end_debugger(int code);
   Symbols symbols() const;
@@ -252,6 +254,7 @@ int VmRun::run_machine() {
   complain_of_trace();
   report_verified();
   if (gdb_) end_debugger(end.code);
+  report_figures();
   if (config_.stats)
     write_all(STDERR_FILENO, stats_text(stats_, std::chrono::duration<double>(steady_clock::now() - started_).count()),
               hurry_.fd());
@@ -520,6 +523,18 @@ void VmRun::report_executed() {
   const std::string why =
       write_scan_report(images_.scan_report.get(), images_.executed.get(), config_.kernel, symbols(), hurry_.fd());
   if (!why.empty()) complain(fmt::format("--scan-report {}: {}", config_.scan_report, why));
+}
+
+// Who asked for them sees that there are none.
+void VmRun::report_figures() {
+  if (config_.figures_fd < 0) return;
+  RunFigures figures{.tsc_khz = machine_->deterministic ? 0 : tsc_khz_, .sum = {}};
+  auto* sum = reinterpret_cast<u64*>(&figures.sum);
+  for (const channel::VcpuStats& vcpu : stats_) {
+    const auto* one = reinterpret_cast<const u64*>(&vcpu);
+    for (std::size_t k = 0; k < sizeof vcpu / sizeof(u64); k++) sum[k] += one[k];
+  }
+  (void)write_figures(config_.figures_fd, figures);
 }
 
 void VmRun::report_verified() {

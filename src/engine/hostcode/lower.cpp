@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "engine/common/sensitive_counts.h"
 #include "engine/vector/op.h"
 
 namespace trapline::engine::hostcode {
@@ -91,8 +92,28 @@ void Lowering::special(const TranslatedInsn& p) {
   return string_form(p.insn, context_.bits64, &form) ? string_once(p, form) : step(p);
 }
 
+// Calls count themselves (Translator::call_out), and the interpreter what is left to it.
+void Lowering::count_sensitive(const TranslatedInsn& p) {
+  switch (p.treatment) {
+    case Treatment::semantic:
+    case Treatment::unit:
+    case Treatment::step:
+      return;
+    default:
+      break;
+  }
+  const u64* const number = sensitive_count(cpu_, p.insn, Way::inlined);
+  if (!number) return;
+  islands(32);
+  e_.mov_imm64(rcx, reinterpret_cast<u64>(number));
+  e_.load(r10, at(rcx));
+  e_.lea(r10, at(r10, 1));
+  e_.store(at(rcx), r10);
+}
+
 void Lowering::insn(const TranslatedInsn& p) {
   draft_.insns.push_back({e_.size(), p.at});
+  count_sensitive(p);
   islands(p.treatment == Treatment::nothing ? 0 : 56);
   switch (p.treatment) {
     case Treatment::plain:

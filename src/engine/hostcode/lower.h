@@ -115,6 +115,7 @@ class Lowering {
   void flush_islands();
   void head();
   void insn(const TranslatedInsn& p);
+  void count_sensitive(const TranslatedInsn& p);
   struct Rewrite;
   bool plain(const TranslatedInsn& p);
   void rewrite_memory(const TranslatedInsn& p, Rewrite& w);

@@ -9,6 +9,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
 #include "engine/common/executed_scan.h"
+#include "engine/common/sensitive_counts.h"
 #include "engine/interpret/branch.h"
 #include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
@@ -234,6 +235,12 @@ bool Builder::add_breakpoint(Vcpu& cpu, const Source& source) {
   return count_ != 0;
 }
 
+void Builder::add_count(const Vcpu& cpu, const Insn& insn) {
+  u64* const number = sensitive_count(cpu, insn, Way::interpreted);
+  if (!number) return;
+  append(count_execution, insn).imm = reinterpret_cast<u64>(number);
+}
+
 Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
   if (at_ >= available_ || add_breakpoint(cpu, source)) return Step::before;
   Insn insn;
@@ -256,6 +263,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
     return Step::fault;
   }
   saw(cpu, source.linear + at_, insn);
+  add_count(cpu, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
   at_ += insn.length;
@@ -292,6 +300,7 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
     return Step::fault;
   }
   saw(cpu, source.linear, insn);
+  add_count(cpu, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
   at_ = insn.length;

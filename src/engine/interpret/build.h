@@ -48,6 +48,7 @@ class Builder {
   bool add_plain(const Source& source, const Insn& insn);
   const isa::Raw& whole(const Insn& insn);
   bool add_breakpoint(Vcpu& cpu, const Source& source);
+  void add_count(const Vcpu& cpu, const Insn& insn);
   void try_fuse(const Source& source, const Insn& jcc, bool cross);
   bool in_code_segment(Vcpu& cpu, const Source& source, unsigned length);
   void add_end(const Source& source);
@@ -87,6 +88,7 @@ const Op* run_inner_semantic(Vcpu& cpu, const Op* op);  // the block goes on
 const Op* run_vector(Vcpu& cpu, const Op* op);
 const Op* set_scratch(Vcpu& cpu, const Op* op);  // before an op whose displacement does not fit
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op);
+const Op* count_execution(Vcpu& cpu, const Op* op);  // before a sensitive instruction, while those are counted
 const Op* end_block(Vcpu& cpu, const Op* op);  // back to the run loop: segmented code, single instructions
 
 }  // namespace trapline::engine::interpret

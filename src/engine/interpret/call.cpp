@@ -79,6 +79,11 @@ const Op* set_scratch(Vcpu& cpu, const Op* op) {
   TRAPLINE_NEXT(cpu, op);
 }
 
+const Op* count_execution(Vcpu& cpu, const Op* op) {
+  ++*reinterpret_cast<u64*>(op->imm);
+  TRAPLINE_NEXT(cpu, op);
+}
+
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op) {
   const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip + op->at) & cpu.linear_mask;
   if (cpu.debugger && cpu.debugger->breakpoint_at(Gva{linear})) {

@@ -12,6 +12,7 @@
 #include "cpu/events.h"
 #include "cpu/fpu.h"
 #include "cpu/mmu_internal.h"
+#include "engine/common/sensitive_counts.h"
 #include "engine/patch/vectors.h"
 
 namespace trapline::engine::patch {
@@ -216,6 +217,20 @@ void Direct::count(const cage::Stop& stop) {
     c.cage_traps++, stay_.calls++;  // CPUID by the hundred, port accesses: they cost as much
 }
 
+// The instruction at RIP has trapped: the interpreter executes it. That it will count it as its own is made up for.
+Direct::ExitReason Direct::emulate(AddressSpace& space) {
+  const ExitReason why = leave(space, ExitReason::one);
+  if (!sensitive_counts) [[likely]]
+    return why;
+  u8 bytes[15];
+  for (u64 i = 0; i < sizeof bytes; i++) bytes[i] = guest_byte(cpu_.rip + i);
+  isa::Insn insn;
+  if (isa::decode(bytes, sizeof bytes, cpu_.code_size(), cpu_.vendor(), insn) != isa::DecodeStatus::ok) return why;
+  if (u64* const trapped = sensitive_count(cpu_, insn, Way::trapped))
+    ++*trapped, --*sensitive_count(cpu_, insn, Way::interpreted);
+  return why;
+}
+
 Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
   switch (stop.signal) {
     case cage::kKick:
@@ -226,14 +241,14 @@ Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
     case SIGBUS:
       if (stop.trap == 14) return serve_page_fault(space, stop);
       if (stop.trap == 4) registers_.rip -= 2;  // INT 4
-      return leave(space, ExitReason::one);
+      return emulate(space);
     case SIGTRAP:
       return serve_trap(space, stop);
     case SIGILL:
       if (passed_filter(stop)) return serve_call(space, stop);
-      return leave(space, ExitReason::one);
+      return emulate(space);
     default:
-      return leave(space, ExitReason::one);
+      return emulate(space);
   }
 }
 
@@ -246,7 +261,7 @@ Direct::ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& sto
   } else {
     registers_.rip -= 2;
   }
-  return leave(space, ExitReason::one);
+  return emulate(space);
 }
 
 // Linux (6.14 and later) runs two system calls past every seccomp filter, those by which its probes return. To anyone
@@ -270,11 +285,11 @@ Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& sto
     // INT 3 of two bytes, or INT3, of the guest's or in our copy. What is there now may be something else already.
     const bool two = guest_byte(registers_.rip - 2) == 0xcd && guest_byte(registers_.rip - 1) == 3;
     registers_.rip -= two ? 2 : 1;
-    return leave(space, ExitReason::one);
+    return emulate(space);
   }
   if (!(registers_.rflags & cpu::flag::tf)) {  // INT1
     registers_.rip -= 1;
-    return leave(space, ExitReason::one);
+    return emulate(space);
   }
   // POPF has set TF: the instruction behind it has been executed.
   put_back(space.cage());

@@ -31,6 +31,7 @@ class Direct {
   ExitReason leave(AddressSpace& space, ExitReason why);
   ExitReason died();
   void count(const cage::Stop& stop);
+  ExitReason emulate(AddressSpace& space);
   // Nothing: it goes on.
   ExitReason serve(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_page_fault(AddressSpace& space, const cage::Stop& stop);

@@ -3,6 +3,7 @@
 
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
+#include "engine/common/sensitive_counts.h"
 #include "engine/hostcode/string_form.h"
 
 namespace trapline::engine::translate {
@@ -61,6 +62,7 @@ Resume Translator::call_string(ExitStub& site, bool vectors) {
 
 Resume Translator::call_out(ExitStub& site, bool vectors) {
   if (block_by_block_ && cpu::find_semantic(site.called->insn)) return leave(ExitReason::one);
+  if (u64* const number = sensitive_count(cpu_, site.called->insn, Way::called)) ++*number;
   const Outcome outcome = site.kind == ExitStub::Kind::vector
                               ? VectorUnit::execute(cpu_, site.called->insn, site.called->vector)
                               : site.semantic(cpu_, site.called->insn);

@@ -172,6 +172,7 @@ bool Translator::emit(Block& block, const Context& context) {
     dump(block);
   cpu_.count.blocks_translated++;
   cpu_.count.instructions_translated += block.count;
+  cpu_.count.host_code_bytes += block.end - block.entry + (block.cold_end - block.cold);
   TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", block.key.linear,
         block.key.gpa, block.count, block.bytes, block.end - block.entry + (block.cold_end - block.cold),
         block.key.mode);

@@ -1,0 +1,26 @@
+#include "compare/technique.h"
+
+#include <algorithm>
+
+#include "engine/registry.h"
+
+namespace trapline::compare {
+
+std::vector<Technique> all_techniques(const std::vector<Interface>& interfaces, u32 vcpus) {
+  std::vector<Technique> all;
+  for (const engine::EngineKind& kind : engine::engines())
+    if (kind.missing(vcpus).empty())
+      for (const Interface& para : interfaces) all.push_back({std::string{kind.name}, para, !kind.verifiable});
+  // The registry has the best first.
+  std::stable_sort(all.begin(), all.end(), [](const Technique& a, const Technique& b) { return a.slow && !b.slow; });
+  const auto compiled = std::find_if(all.begin(), all.end(), [](const Technique& t) { return !t.slow; });
+  std::reverse(compiled, all.end());
+  for (auto first = compiled; first != all.end();) {  // interfaces stay in their order
+    const auto last = std::find_if(first, all.end(), [&](const Technique& t) { return t.engine != first->engine; });
+    std::reverse(first, last);
+    first = last;
+  }
+  return all;
+}
+
+}  // namespace trapline::compare
