@@ -37,8 +37,7 @@ std::vector<std::string> words_of(const std::string& list) {
 
 // A line on a terminal that the next one overwrites.
 void show_progress(const std::string& what) {
-  if (::isatty(STDERR_FILENO) == 1)
-    write_all(STDERR_FILENO, what.empty() ? "\r\033[K" : "\r\033[K" + what + " ...");
+  if (::isatty(STDERR_FILENO) == 1) write_all(STDERR_FILENO, what.empty() ? "\r\033[K" : "\r\033[K" + what + " ...");
 }
 
 std::string write_page(const std::string& path, const std::string& page) {
@@ -52,7 +51,8 @@ std::string write_page(const std::string& path, const std::string& page) {
 }  // namespace
 
 CompareCommand::CompareCommand(CLI::App& app, std::string version)
-    : command_{app.add_subcommand("compare", "run one guest under every engine and interface, and show what each costs")},
+    : command_{app.add_subcommand("compare",
+                                  "run one guest under every engine and interface, and show what each costs")},
       version_{std::move(version)} {
   CLI::App& c = *command_;
   c.add_option("--kernel", kernel_,
@@ -69,12 +69,15 @@ CompareCommand::CompareCommand(CLI::App& app, std::string version)
   c.add_option("--para", paras_, "which paravirtual interfaces: names with commas between, or all")
       ->type_name("INTERFACES")
       ->capture_default_str();
-  c.add_option("--rounds", rounds_, "timed runs of each technique, beside the one that counts; interpret has that alone")
+  c.add_option("--rounds", rounds_,
+               "timed runs of each technique, beside the one that counts; interpret has that alone")
       ->type_name("N")
       ->capture_default_str();
   c.add_option("--cpus", cpus_, "virtual CPUs")->type_name("N")->capture_default_str();
   c.add_option("--memory", memory_, "guest RAM")->type_name("SIZE")->capture_default_str();
-  c.add_option("--timeout", timeout_, "end a run after this time; 0: never")->type_name("SECONDS")->capture_default_str();
+  c.add_option("--timeout", timeout_, "end a run after this time; 0: never")
+      ->type_name("SECONDS")
+      ->capture_default_str();
   c.add_flag("--json", json_, "write JSON (schema: docs/guide/compare.md)");
   c.add_option("--html", html_, "write a page with plots, too")->type_name("FILE");
 }
@@ -179,14 +182,15 @@ Result<compare::Request, CompareCommand::Wrong> CompareCommand::prepare() {
 
 int CompareCommand::report(const compare::Comparison& comparison, const compare::Request& request) const {
   compare::Setting setting;
-  setting.guest = !program_.empty()  ? fmt::format("'{}' on {}", program_, request.config.kernel)
+  setting.guest = !program_.empty() ? fmt::format("'{}' on {}", program_, request.config.kernel)
                   : kernel_.empty() ? fmt::format("built-in workload on {}", request.config.kernel)
                                     : kernel_;
   setting.version = version_;
   setting.host = compare::host_in_words();
   setting.cpus = request.config.cpus, setting.memory = request.config.memory, setting.rounds = request.rounds;
   const int code = comparison.agree() ? 0 : static_cast<int>(ExitCode::outputs_differ);
-  const int printed = print(json_ ? compare::json_of(comparison, setting) : compare::text_of(comparison, setting), code);
+  const int printed =
+      print(json_ ? compare::json_of(comparison, setting) : compare::text_of(comparison, setting), code);
   if (html_.empty()) return printed;
   if (const std::string why = write_page(html_, compare::page_of(comparison, setting)); !why.empty()) {
     say(fmt::format("--html {}: {}: name a file that can be written", html_, why));

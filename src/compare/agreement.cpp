@@ -42,9 +42,7 @@ std::optional<Difference> difference(const GuestRun& first, const GuestRun& seco
   const auto a = compared_lines(first), b = compared_lines(second);
   for (std::size_t i = 0; i < std::max(a.size(), b.size()); i++) {
     if (i < a.size() && i < b.size() && a[i]->text == b[i]->text) continue;
-    const auto at = [i](const auto& lines) {
-      return i < lines.size() ? std::optional{lines[i]->text} : std::nullopt;
-    };
+    const auto at = [i](const auto& lines) { return i < lines.size() ? std::optional{lines[i]->text} : std::nullopt; };
     return Difference{i + 1, at(a), at(b)};
   }
   if (first.code == second.code) return std::nullopt;

@@ -75,6 +75,19 @@ std::optional<u64> Measured::memory() const {
   return most;
 }
 
+namespace {
+
+// Critical ones first, often ones first.
+template <class T>
+void sort_rows(std::vector<T>& rows) {
+  const auto rank = [](isa::Class c) { return c == isa::Class::critical ? 0 : c == isa::Class::privileged ? 1 : 2; };
+  std::stable_sort(rows.begin(), rows.end(), [&](const T& a, const T& b) {
+    return std::pair{rank(a.cls), ~a.total()} < std::pair{rank(b.cls), ~b.total()};
+  });
+}
+
+}  // namespace
+
 std::vector<Executed> Measured::executed() const {
   std::vector<Executed> all;
   if (!counted.sensitive) return all;
@@ -85,10 +98,7 @@ std::vector<Executed> Measured::executed() const {
       std::copy(std::begin(times), std::end(times), e.ways);
       if (e.total() != 0) all.push_back(e);
     }
-  const auto rank = [](isa::Class c) { return c == isa::Class::critical ? 0 : c == isa::Class::privileged ? 1 : 2; };
-  std::stable_sort(all.begin(), all.end(), [&](const Executed& a, const Executed& b) {
-    return std::pair{rank(a.cls), ~a.total()} < std::pair{rank(b.cls), ~b.total()};
-  });
+  sort_rows(all);
   return all;
 }
 
@@ -97,6 +107,25 @@ u64 Measured::of_class(isa::Class cls) const {
   for (const Executed& e : executed())
     if (e.cls == cls) sum += e.total();
   return sum;
+}
+
+std::vector<Row> rows_of(const Comparison& c, const Measured& m) {
+  std::vector<Row> rows;
+  for (const Executed& e : m.executed()) rows.push_back({e, 0});
+  if (!m.technique.direct) return rows;
+  for (const Measured& other : c.all) {
+    if (!other.ran() || !other.technique.slow || other.technique.para.name != m.technique.para.name) continue;
+    for (const Executed& e : other.executed()) {
+      if (e.ring != isa::Ring::ring3) continue;
+      auto own = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.same({e, 0}); });
+      if (own == rows.end()) own = rows.insert(rows.end(), Row{{e.row, e.ring, e.cls, {}}, 0});
+      const u64 counted = own->total();
+      if (e.total() > counted) own->direct = e.total() - counted;
+    }
+  }
+  std::erase_if(rows, [](const Row& r) { return r.total() == 0; });
+  sort_rows(rows);
+  return rows;
 }
 
 bool Comparison::agree() const {

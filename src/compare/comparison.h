@@ -22,10 +22,10 @@ Spread spread_of(std::vector<double> values);  // not empty
 
 // How often a sensitive instruction was executed in a ring, by way.
 struct Executed {
-  const isa::Row* row;
-  isa::Ring ring;
-  isa::Class cls;
-  u64 ways[channel::SensitiveCounts::kWays];
+  const isa::Row* row = nullptr;
+  isa::Ring ring = isa::Ring::ring0;
+  isa::Class cls = isa::Class::innocuous;
+  u64 ways[channel::SensitiveCounts::kWays] = {};
   u64 total() const;
 };
 
@@ -79,6 +79,16 @@ struct Cost {
 };
 Cost request_cost(const Measured& m);  // of a request to the monitor
 Cost stop_cost(const Measured& m);     // of a stop of a cage
+
+// How often a technique executed an instruction, with what is derived: how often a program ran it directly, in a cage,
+// where nobody counts; that is what the interpreter executed of it in ring 3 with the same interface, less what is
+// counted here.
+struct Row : Executed {
+  u64 direct = 0;
+  u64 total() const { return Executed::total() + direct; }
+  bool same(const Row& other) const { return row == other.row && ring == other.ring; }
+};
+std::vector<Row> rows_of(const Comparison& c, const Measured& m);  // in the order of executed()
 
 std::string_view name(channel::Way way);
 

@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using channel::SensitiveCounts;
 
-constexpr int kSampleMs = 50;              // of memory
+constexpr int kSampleMs = 50;                 // of memory
 constexpr std::size_t kMostOutput = 8 * MiB;  // that is kept; a guest may write without end
 
 class Fd {
@@ -131,8 +131,7 @@ void follow(pid_t child, int from, Clock::time_point start, GuestRun& run) {
 std::string read_all(int fd) {
   std::string text;
   char buffer[4096];
-  for (ssize_t n; text.size() < MiB &&
-                  (n = ::pread(fd, buffer, sizeof buffer, static_cast<off_t>(text.size()))) > 0;)
+  for (ssize_t n; text.size() < MiB && (n = ::pread(fd, buffer, sizeof buffer, static_cast<off_t>(text.size()))) > 0;)
     text.append(buffer, static_cast<std::size_t>(n));
   return text;
 }

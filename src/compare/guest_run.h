@@ -18,14 +18,14 @@ struct Line {
 };
 
 struct GuestRun {
-  int code = 0;          // exit code, as of `trapline run`; 128 + signal
-  double seconds = 0;    // from start to end
+  int code = 0;            // exit code, as of `trapline run`; 128 + signal
+  double seconds = 0;      // from start to end
   double cpu_seconds = 0;  // of all its processes
   std::vector<Line> lines;
-  bool cut = false;      // there was more output than is kept
-  std::string messages;  // of standard error
-  std::optional<u64> memory;                   // peak of anonymous_memory()
-  std::optional<monitor::RunFigures> figures;  // nothing: it was never powered on
+  bool cut = false;                                   // there was more output than is kept
+  std::string messages;                               // of standard error
+  std::optional<u64> memory;                          // peak of anonymous_memory()
+  std::optional<monitor::RunFigures> figures;         // nothing: it was never powered on
   std::optional<channel::SensitiveCounts> sensitive;  // if counted: of all vCPUs
   // The last line of `messages`, without the program's name.
   std::string last_message() const;

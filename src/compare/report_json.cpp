@@ -11,21 +11,25 @@ using Json = nlohmann::ordered_json;
 Json of(const Spread& s) { return {{"median", s.median}, {"least", s.least}, {"most", s.most}}; }
 Json of(const Cost& c) { return {{"count", c.count}, {"microseconds", c.microseconds}}; }
 
-Json of(const Executed& e) {
+Json of(const Row& e) {
   Json ways = Json::object();
   for (unsigned w = 0; w < channel::SensitiveCounts::kWays; w++)
     if (e.ways[w]) ways[std::string{name(static_cast<channel::Way>(w))}] = e.ways[w];
-  return {{"instruction", isa::slug(e.row->id)},
-          {"ring", e.ring == isa::Ring::ring0 ? 0 : 3},
-          {"class", isa::name(e.cls)},
-          {"executed", e.total()},
-          {"ways", ways}};
+  return {{"instruction", isa::slug(e.row->id)}, {"ring", e.ring == isa::Ring::ring0 ? 0 : 3},
+          {"class", isa::name(e.cls)},           {"executed", e.Executed::total()},
+          {"direct_derived", e.direct},          {"ways", ways}};
 }
 
 Json exits_of(const channel::Counters& c) {
-  return {{"port_reads", c.port_reads},     {"port_writes", c.port_writes}, {"device_reads", c.mmio_reads},
-          {"device_writes", c.mmio_writes}, {"halts", c.halts},             {"interrupts", c.interrupts},
-          {"page_walks", c.page_walks},     {"tlb_flushes", c.tlb_flushes}, {"hypercalls", c.hypercalls}};
+  return {{"port_reads", c.port_reads},
+          {"port_writes", c.port_writes},
+          {"device_reads", c.mmio_reads},
+          {"device_writes", c.mmio_writes},
+          {"halts", c.halts},
+          {"interrupts", c.interrupts},
+          {"page_walks", c.page_walks},
+          {"tlb_flushes", c.tlb_flushes},
+          {"hypercalls", c.hypercalls}};
 }
 
 Json of(const Comparison& c, const Measured& m) {
@@ -54,14 +58,14 @@ Json of(const Comparison& c, const Measured& m) {
     j["host_code_bytes"] = m.counted.figures->sum.count.host_code_bytes;
   }
   j["sensitive"] = Json::array();
-  for (const Executed& e : m.executed()) j["sensitive"].push_back(of(e));
+  for (const Row& e : rows_of(c, m)) j["sensitive"].push_back(of(e));
   return j;
 }
 
 }  // namespace
 
 std::string json_of(const Comparison& c, const Setting& s) {
-  Json j = {{"trapline", s.version}, {"guest", s.guest},   {"host", s.host},      {"cpus", s.cpus},
+  Json j = {{"trapline", s.version},    {"guest", s.guest},   {"host", s.host},     {"cpus", s.cpus},
             {"memory_bytes", s.memory}, {"rounds", s.rounds}, {"agree", c.agree()}, {"techniques", Json::array()}};
   for (const Measured& m : c.all) j["techniques"].push_back(of(c, m));
   return j.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';

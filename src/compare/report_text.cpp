@@ -19,19 +19,20 @@ std::string output_of(const Comparison& c, const Measured& m) {
 }
 
 std::string times_table(const Comparison& c) {
-  std::string text = fmt::format("{:<18}{:>9}{:>18}{:>9}{:>9}{:>11}{:>10}{:>10}{:>9}  {}\n", "technique", "time s",
-                                 "least..most", "CPU s", "boot s", "insns M", "critical", "requests", "memory", "output");
+  std::string text =
+      fmt::format("{:<18}{:>9}{:>18}{:>9}{:>9}{:>11}{:>10}{:>10}{:>9}  {}\n", "technique", "time s", "least..most",
+                  "CPU s", "boot s", "insns M", "critical", "requests", "memory", "output");
   for (const Measured& m : c.all) {
     if (!m.ran()) {
       text += fmt::format("{:<18}  not run: {}\n", m.technique.name(), m.impossible);
       continue;
     }
     const Spread time = m.seconds();
-    text += fmt::format("{:<18}{:>9.2f}{:>18}{:>9.2f}{:>9.2f}{:>11.1f}{:>10}{:>10}{:>9}  {}\n", m.technique.name(),
-                        time.median, fmt::format("{:.2f}..{:.2f}", time.least, time.most), m.cpu_seconds().median,
-                        m.boot().median, static_cast<double>(m.instructions()) / 1e6,
-                        m.of_class(isa::Class::critical), request_cost(m).count,
-                        m.memory() ? fmt::format("{} M", *m.memory() / MiB) : "?", output_of(c, m));
+    text +=
+        fmt::format("{:<18}{:>9.2f}{:>18}{:>9.2f}{:>9.2f}{:>11.1f}{:>10}{:>10}{:>9}  {}\n", m.technique.name(),
+                    time.median, fmt::format("{:.2f}..{:.2f}", time.least, time.most), m.cpu_seconds().median,
+                    m.boot().median, static_cast<double>(m.instructions()) / 1e6, m.of_class(isa::Class::critical),
+                    request_cost(m).count, m.memory() ? fmt::format("{} M", *m.memory() / MiB) : "?", output_of(c, m));
   }
   return text;
 }
@@ -47,8 +48,8 @@ std::string instructions_table(const Comparison& c) {
   for (const Measured& m : c.all)
     for (const Executed& e : m.executed()) {
       if (e.cls != isa::Class::critical) continue;
-      const auto known = std::find_if(lines.begin(), lines.end(),
-                                      [&](const Line& l) { return l.row == e.row && l.ring == e.ring; });
+      const auto known =
+          std::find_if(lines.begin(), lines.end(), [&](const Line& l) { return l.row == e.row && l.ring == e.ring; });
       if (known == lines.end())
         lines.push_back({e.row, e.ring, e.total()});
       else
@@ -99,8 +100,8 @@ std::string text_of(const Comparison& c, const Setting& s) {
   text += instructions_table(c);
   for (const Measured& m : c.all)
     if (!m.differs.empty())
-      text += fmt::format("\n{} differs from {}: {}\n", m.technique.name(), c.all[c.reference].technique.name(),
-                          m.differs);
+      text +=
+          fmt::format("\n{} differs from {}: {}\n", m.technique.name(), c.all[c.reference].technique.name(), m.differs);
   return text;
 }
 

@@ -10,7 +10,8 @@ std::vector<Technique> all_techniques(const std::vector<Interface>& interfaces, 
   std::vector<Technique> all;
   for (const engine::EngineKind& kind : engine::engines())
     if (kind.missing(vcpus).empty())
-      for (const Interface& para : interfaces) all.push_back({std::string{kind.name}, para, !kind.verifiable});
+      for (const Interface& para : interfaces)
+        all.push_back({std::string{kind.name}, para, !kind.verifiable, kind.cages});
   // The registry has the best first.
   std::stable_sort(all.begin(), all.end(), [](const Technique& a, const Technique& b) { return a.slow && !b.slow; });
   const auto compiled = std::find_if(all.begin(), all.end(), [](const Technique& t) { return !t.slow; });

@@ -16,7 +16,8 @@ struct Interface {
 struct Technique {
   std::string engine;  // as --engine spells it
   Interface para;
-  bool slow = false;  // an engine without code of its own: one run is enough to wait for
+  bool slow = false;    // an engine without code of its own: one run is enough to wait for
+  bool direct = false;  // it runs programs in cages
   std::string name() const { return engine + ", " + para.name; }
 };
 

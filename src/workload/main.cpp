@@ -21,10 +21,10 @@ struct Part {
 };
 
 constexpr Part kParts[] = {
-    {"compute", workload::part_compute},   {"calls", workload::part_calls}, {"faults", workload::part_faults},
-    {"mappings", workload::part_mappings}, {"fork", workload::part_fork},   {"exec", workload::part_exec},
-    {"switch", workload::part_switch},     {"signals", workload::part_signals},
-    {"files", workload::part_files},       {"sleep", workload::part_sleep},
+    {"compute", workload::part_compute},   {"calls", workload::part_calls},     {"faults", workload::part_faults},
+    {"mappings", workload::part_mappings}, {"fork", workload::part_fork},       {"exec", workload::part_exec},
+    {"switch", workload::part_switch},     {"signals", workload::part_signals}, {"files", workload::part_files},
+    {"sleep", workload::part_sleep},
 };
 
 void say(const char* text) {

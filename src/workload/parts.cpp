@@ -45,7 +45,7 @@ volatile sig_atomic_t signals_seen = 0;
 u64 part_compute() {
   static u32 sieve[1 << 14];
   u64 sum = 0;
-  for (u32 round = 0; round < 60; round++) {
+  for (u32 round = 0; round < 120; round++) {
     ::memset(sieve, 0, sizeof sieve);
     constexpr u32 kBits = 32 << 14;
     for (u32 i = 2; i * i < kBits; i++)
@@ -62,7 +62,7 @@ u64 part_compute() {
 
 u64 part_calls() {
   u64 sum = 0;
-  for (u32 i = 0; i < 150'000; i++) sum += static_cast<u64>(::syscall(SYS_getppid)) + 1;
+  for (u32 i = 0; i < 400'000; i++) sum += static_cast<u64>(::syscall(SYS_getppid)) + 1;
   return sum;
 }
 
@@ -85,7 +85,8 @@ u64 part_mappings() {
   constexpr u64 kBytes = 16 * kPage;
   u64 sum = 0;
   for (u32 i = 0; i < 4'000; i++) {
-    auto* memory = static_cast<u8*>(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    auto* memory =
+        static_cast<u8*>(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     if (memory == MAP_FAILED) return 0;
     memory[i % 16 * kPage] = static_cast<u8>(i);
     sum += static_cast<u64>(::mprotect(memory, 4 * kPage, PROT_READ) == 0);
@@ -97,7 +98,7 @@ u64 part_mappings() {
 
 u64 part_fork() {
   u64 sum = 0;
-  for (int i = 0; i < 400; i++) {
+  for (int i = 0; i < 800; i++) {
     const pid_t child = ::fork();
     if (child == 0) ::_exit(i & 63);
     sum = mix(sum, static_cast<u64>(wait_for(child)));
