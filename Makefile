@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build install deb run test bench stress fuzz tsan lint clean guests
+.PHONY: help build install deb run test examples bench stress fuzz tsan lint clean guests
 
 help:
 	@echo "make run    boot Debian's stock cloud kernel: a shell on a terminal, else a short script and power-off"
@@ -21,6 +21,7 @@ help:
 	@echo "make build  the executable, build/trapline"
 	@echo "make install  executable, man page and completions (PREFIX=/usr/local, DESTDIR=)"
 	@echo "make deb    build/trapline_VERSION_amd64.deb"
+	@echo "make examples  one small kernel in three builds (docs/paravirtualization.md)"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
 	@echo "make stress a hundred kills under writes to disks; litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
@@ -60,6 +61,9 @@ test:
 	@scripts/guest-firmware.sh
 	@WERROR=$(WERROR) scripts/build.sh release all
 	@ctest --test-dir build --output-on-failure -j $(JOBS)
+
+examples: build
+	@$(MAKE) --no-print-directory -C examples
 
 bench: build
 	@scripts/setup.sh guest bench

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""examples_test.py EXECUTABLE SOURCE: the guest author's kit builds, and each of its kernels says what the docs say."""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+EXECUTABLE, SOURCE = sys.argv[1:3]
+del sys.argv[1:]
+GOOD, BAD, LOST = 33, 35, 1
+
+
+def engines():
+    """Those that this host has: what `compare` says behind a name that it does not know."""
+    said = subprocess.run([EXECUTABLE, "compare", "--engines", "none"], capture_output=True, text=True).stderr
+    return re.search(r"give some of ([\w,]+), or all", said)[1].split(",")
+
+
+def run(*words):
+    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    return done.returncode, done.stdout.replace("\r", ""), done.stderr
+
+
+class Examples(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.out = pathlib.Path(cls.folder.name)
+        subprocess.run(
+            ["make", "-s", "-C", SOURCE, f"OUT={cls.out}", f"TRAPLINE={EXECUTABLE}"], check=True, capture_output=True, timeout=100
+        )
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def guest(self, engine, para, kernel):
+        options = ("--engine", engine, "--para", para, "--memory", "64M", "--timeout", "30")
+        return run(EXECUTABLE, "run", *options, str(self.out / kernel))
+
+    def test_in_ring_3_it_goes_wrong(self):
+        code, said, why = run(str(self.out / "monitor"), str(self.out / "critical.bin.elf"))
+        self.assertEqual(code, LOST)
+        for line in ("the interrupt table is mine", "this is ring 0", "off in a critical section"):
+            self.assertIn(line + ": WRONG", said)
+        self.assertIn("halted with interrupts off", why)
+
+    def test_patched_it_goes_well(self):
+        code, said, why = run(str(self.out / "monitor"), str(self.out / "patched.bin.elf"))
+        self.assertEqual((code, why), (GOOD, ""))
+        self.assertNotIn("WRONG", said)
+        self.assertIn("three waits, three ticks: right", said)
+
+    def test_on_every_engine_it_goes_well(self):
+        for engine in engines():
+            code, said, _ = self.guest(engine, "none", "critical.elf")
+            self.assertEqual((code, said.count("WRONG")), (GOOD, 0), engine)
+
+    def test_the_paravirtualized_one_needs_its_hypervisor(self):
+        for engine in engines():
+            code, said, _ = self.guest(engine, "kvm", "para_kvm.elf")
+            self.assertEqual((code, said.count("WRONG")), (GOOD, 0), engine + said)
+            self.assertEqual(len(re.findall(r"a hypercall by VMM?CALL: right", said)), 2)
+        code, said, _ = self.guest("interpret", "none", "para_kvm.elf")
+        self.assertEqual(code, BAD)
+        self.assertIn("the hypervisor has KVM's interface: WRONG", said)
+
+
+unittest.main()
