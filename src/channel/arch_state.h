@@ -79,7 +79,7 @@ struct Msrs {
   u64 pat = 0x0007040600070406, misc_enable = 1, tsc_adjust = 0, tsc_aux = 0, debugctl = 0, spec_ctrl = 0, xss = 0;
   u64 mtrr_def_type = 0, mtrr_fixed[11] = {}, mtrr_base[8] = {}, mtrr_mask[8] = {};
   u64 mcg_status = 0, mcg_ctl = 0, mc_ctl[4] = {}, mc_addr[4] = {}, mc_misc[4] = {}, feature_control = 1;
-  u64 kvm_system_time = 0, kvm_wall_clock = 0;
+  u64 kvm_system_time = 0, kvm_wall_clock = 0, kvm_steal_time = 0;
   bool operator==(const Msrs&) const = default;
 };
 
@@ -98,6 +98,7 @@ struct ArchState {
   bool nmi_blocked = false;  // from NMI delivery to IRET
   // Taken from `attention` but not deliverable yet: interrupts_may_be_open() and IRET ask again (cpu/events.h).
   bool interrupt_waiting = false, nmi_waiting = false;
+  bool unhalted = false;  // a paravirtual kick came while it was not halted: the next HLT is over at once
   // NMIs, INIT and SIPI that have not been taken yet: bits of channel::attention. In a saved state alone; a vCPU has
   // them in its attention word.
   u32 posted = 0;

@@ -19,6 +19,7 @@ inline constexpr u32 kick = 32;           // return to the vCPU loop: pause, qui
 inline constexpr u32 code_changed = 128;  // code that an engine translated was overwritten: leave it (CodeMap::watch)
 inline constexpr u32 timer = 64;          // the local APIC timer's deadline may have passed
 inline constexpr u32 nmi_again = 256;     // a second NMI behind one that is not taken yet: a processor keeps both
+inline constexpr u32 unhalt = 512;        // a paravirtual kick: ends the halt under way, or the next one at once
 inline constexpr u32 any_nmi = nmi | nmi_again;
 
 // Posts an NMI. One that comes while the vCPU has not taken the one before waits behind it; a third is lost. Any

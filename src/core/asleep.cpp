@@ -27,7 +27,7 @@ bool asleep_for_good(const cpu::Vcpu& cpu) {
 u32 what_wakes(const cpu::Vcpu& cpu) {
   using namespace cpu::attention;
   if (cpu.activity == cpu::Activity::wait_for_sipi) return init | sipi;
-  return init | (cpu.nmi_blocked ? 0 : any_nmi);
+  return init | unhalt | (cpu.nmi_blocked ? 0 : any_nmi);
 }
 
 bool something_may_wake(Vm& vm) {

@@ -54,12 +54,14 @@ void ChannelBus::await_reply(cpu::Vcpu& cpu) {
     return pages_.turn.load(std::memory_order_acquire) == static_cast<u32>(channel::Turn::replied);
   };
   if (patience_.wait(replied)) return;
+  const u64 since = __rdtsc();
   cpu.code->park(cpu);
   pages_.client_sleeps.store(1);
   while (pages_.turn.load() != static_cast<u32>(channel::Turn::replied))
     channel::futex_wait(pages_.turn, static_cast<u32>(channel::Turn::requested));
   pages_.client_sleeps.store(0, std::memory_order_relaxed);
   cpu.code->unpark(cpu);
+  cpu.slept_ticks += __rdtsc() - since;
 }
 
 u32 ChannelBus::port_read(cpu::Vcpu& cpu, u16 port, unsigned size) {

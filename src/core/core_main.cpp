@@ -3,6 +3,7 @@
 #include "core/core_main.h"
 
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <charconv>
@@ -65,6 +66,7 @@ void await_clock(channel::VmPage& page) {
 }
 
 void vcpu_thread(VcpuUnit& unit) {
+  ::prctl(PR_SET_TIMERSLACK, 1000);  // ns: naps while another vCPU has the CPU are short (CodeMap::step_aside)
   install_alternate_stack();
   g_start.fetch_add(2);  // ready: bit 0 is the start signal
   channel::futex_wake(g_start, 64);

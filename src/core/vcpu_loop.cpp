@@ -6,6 +6,7 @@
 #include "core/finish.h"
 #include "core/vm.h"
 #include "cpu/events.h"
+#include "cpu/para.h"
 #include "devices/board_map.h"
 
 namespace trapline::core {
@@ -54,10 +55,14 @@ void sleep_once(VcpuUnit& unit) {
 void sleep_until_event(VcpuUnit& unit, channel::Spin& spin) {
   const u64 start = __rdtsc();
   unit.cpu.code->park(unit.cpu);
+  if (unit.cpu.para) unit.cpu.para->halted(unit.cpu);
   if (!spin.wait([&] { return must_run(unit); }))
     while (!must_run(unit)) sleep_once(unit);
   unit.cpu.code->unpark(unit.cpu);
-  spin.observe(__rdtsc() - start);
+  const u64 slept = __rdtsc() - start;
+  unit.cpu.slept_ticks += slept;
+  if (unit.cpu.para) unit.cpu.para->resumed(unit.cpu);
+  spin.observe(slept);
 }
 
 void look_at_monitor(VcpuUnit& unit) {

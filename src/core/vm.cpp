@@ -115,7 +115,8 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
                                  .para_kvm = vm->launch.para_kvm,
                                  .para_xen = vm->launch.para_xen,
                                  .tsc_khz = page.tsc_khz,
-                                 .features = features});
+                                 .features = features,
+                                 .para_steal = !vm->launch.instructions_clock});
   if (!cpuid) return Err{cpuid.error()};
   vm->cpuid = std::move(*cpuid);
   vm->code = std::make_unique<cpu::CodeMap>(vm->ram, code_lines);

@@ -12,6 +12,7 @@
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "channel/futex.h"
+#include "cpu/clock.h"
 #include "cpu/mmu.h"
 
 namespace trapline::cpu {
@@ -280,7 +281,15 @@ void CodeMap::unpark(Vcpu& self) {
 void CodeMap::step_aside(Vcpu& self) {
   if (impl_->members.size() <= 1) return;
   self.count.yields++;
-  std::this_thread::yield();
+  // Who shares a CPU with the vCPU that it waits for must sleep: a yield lets that one run until the host's next tick,
+  // and whoever waits for the waiter waits as long. Shorter, and the sleeper is back before the other has run.
+  constexpr u64 kSleepNs = 20'000;
+  static std::atomic<u32> nobody_wakes{0};
+  const bool share = impl_->members.size() > channel::usable_cpus() && !(self.clock && self.clock->instructions);
+  if (share)
+    channel::futex_wait(nobody_wakes, 0, kSleepNs);
+  else
+    std::this_thread::yield();
 }
 
 }  // namespace trapline::cpu

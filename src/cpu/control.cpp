@@ -1,6 +1,8 @@
 // System control without a register file of its own: CLTS, TLB and cache invalidation, HLT, MONITOR and MWAIT, XCR0.
 // Intel SDM Vol. 2: the instructions' pages; Vol. 1 13.3 (XCR0).
 
+#include <utility>
+
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "cpu/mmu.h"
@@ -92,6 +94,10 @@ u64 after(const Vcpu& cpu, const isa::Insn& insn) {
 Outcome hlt(Vcpu& cpu, const isa::Insn& insn) {
   if (cpu.cpl != 0) return cpu.raise_gp();
   cpu.rip = after(cpu, insn);
+  if (std::exchange(cpu.unhalted, false)) {
+    cpu.interrupt_shadow = false;
+    return Outcome::jumped;
+  }
   cpu.activity = Activity::halted;
   cpu.interrupt_shadow = false;  // STI's ends with this instruction: STI; HLT wakes at once
   cpu.count.halts++;

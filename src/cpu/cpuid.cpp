@@ -15,8 +15,9 @@ namespace {
 
 constexpr u32 kAnySubleaf = ~u32{0};
 constexpr u32 kKvmBase = 0x40000000, kKvmTiming = 0x40000010;
-// KVM_FEATURE_CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE_BIT
-constexpr u32 kKvmFeatures = 1u << 0 | 1u << 1 | 1u << 3 | 1u << 24;
+// Bits of KVM_CPUID_FEATURES; docs/paravirtualization.md says what each brings, and why others are left out.
+constexpr u32 kKvmClock = 1u << 0 | 1u << 3 | 1u << 24;  // CLOCKSOURCE, CLOCKSOURCE2, CLOCKSOURCE_STABLE_BIT
+constexpr u32 kKvmNopIoDelay = 1u << 1, kKvmStealTime = 1u << 5, kKvmPvUnhalt = 1u << 7, kKvmPvTlbFlush = 1u << 9;
 
 // Bits of an APIC id that number the cores.
 u32 core_bits(u32 cpus) { return cpus <= 1 ? 0 : std::bit_width(cpus - 1); }
@@ -103,7 +104,9 @@ void Cpuid::build_extended(const HostCpu& host) {
 
 void Cpuid::build_kvm() {
   add(kKvmBase, kAnySubleaf, {kKvmTiming, 0x4b4d564b, 0x564b4d56, 0x4d});  // "KVMKVMKVM"
-  add(kKvmBase + 1, kAnySubleaf, {kKvmFeatures, 0, 0, 0});
+  u32 features = kKvmClock | kKvmNopIoDelay | kKvmPvUnhalt;
+  if (config_.para_steal) features |= kKvmStealTime | kKvmPvTlbFlush;
+  add(kKvmBase + 1, kAnySubleaf, {features, 0, 0, 0});
   const u32 khz = static_cast<u32>(config_.tsc_khz);
   add(kKvmTiming, kAnySubleaf, {khz, khz / lapic_prescale(config_.tsc_khz), 0, 0});
 }

@@ -7,6 +7,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/hypervisor.h"
 #include "cpu/lapic.h"
+#include "cpu/para.h"
 
 namespace trapline::cpu {
 
@@ -128,7 +129,7 @@ Outcome service_events(Vcpu& cpu) {
   if (restarted) return cpu.activity == Activity::running ? Outcome::jumped : Outcome::halt;
   if (cpu.activity == Activity::wait_for_sipi || cpu.activity == Activity::shutdown) {
     // Deaf to interrupts. They stay with the APIC; INIT has cleared it anyway by the time they count.
-    clear(cpu, attention::interrupt | attention::timer | attention::any_nmi);
+    clear(cpu, attention::interrupt | attention::timer | attention::any_nmi | attention::unhalt);
     if (bits & attention::interrupt) cpu.interrupt_waiting = true;
     return idle_outcome(cpu, bits);
   }
@@ -141,6 +142,15 @@ Outcome service_events(Vcpu& cpu) {
     if (!cpu.nmi_blocked) return take_nmi(cpu);
   }
 
+  if (bits & attention::unhalt) {
+    clear(cpu, attention::unhalt);
+    if (cpu.activity == Activity::halted) {
+      cpu.activity = Activity::running;
+      return Outcome::jumped;
+    }
+    cpu.unhalted = true;
+  }
+
   bool look = bits & attention::interrupt;
   if ((bits & attention::timer) || timer_due(cpu)) {
     clear(cpu, attention::timer);
@@ -148,6 +158,7 @@ Outcome service_events(Vcpu& cpu) {
       cpu.lapic->on_timer(cpu.vm_tsc());
     else
       cpu.timer_deadline = ~u64{0};
+    if (cpu.para) cpu.para->ticked(cpu);
     look = true;
   }
   if (look) {
@@ -168,6 +179,7 @@ bool wakeable(Vcpu& cpu) {
   if (cpu.activity == Activity::wait_for_sipi) return bits & attention::sipi;
   if (cpu.activity == Activity::shutdown) return false;
   if ((bits & attention::any_nmi) && !cpu.nmi_blocked) return true;
+  if (bits & attention::unhalt) return true;
   if ((bits & attention::timer) || timer_due(cpu)) return true;
   if (cpu.hypervisor) return (bits & attention::interrupt) || cpu.hypervisor->wakes(cpu);
   if (!(bits & attention::interrupt) && !cpu.interrupt_waiting) return false;

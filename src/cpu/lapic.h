@@ -93,6 +93,8 @@ class Lapic {
   void tsc_adjusted();
 
   u32 id() const;
+  // Posts attention::unhalt to the processor whose APIC has this id. False: there is none.
+  bool unhalt(u32 apic_id);
   // Of the last start-up IPI: the page number of the code.
   u8 sipi_vector() const { return static_cast<u8>(inbox_.sipi_vector.load(std::memory_order_acquire)); }
 

@@ -78,6 +78,17 @@ void Lapic::deliver_lowest_priority(const Message& m) {
   }
 }
 
+bool Lapic::unhalt(u32 apic_id) {
+  for (u32 peer = 0; peer < peers_.size(); peer++) {
+    const Peer& target = peers_[peer];
+    if (target.mirror->id.load(std::memory_order_relaxed) != apic_id) continue;
+    target.attention->fetch_or(attention::unhalt);  // seq_cst: before the look at whether it sleeps
+    if (peer != cpu_.index && wake_) wake_(wake_context_, peer);
+    return true;
+  }
+  return false;
+}
+
 void Lapic::send_ipi(u32 icr_low, u32 destination) {
   Message m{delivery_mode(icr_low),
             static_cast<u8>(icr_low),

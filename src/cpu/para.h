@@ -23,6 +23,11 @@ struct Para {
   virtual u64 hypercall_denied(Vcpu& cpu) = 0;
   // This vCPU's TSC_ADJUST changed: time pages that refer to its TSC must be written anew.
   virtual void tsc_adjusted(Vcpu& cpu) = 0;
+  // The vCPU's thread is about to sleep in a halt; it has slept, and the guest's next instruction has not begun; its
+  // timer has fired.
+  virtual void halted(Vcpu&) {}
+  virtual void resumed(Vcpu&) {}
+  virtual void ticked(Vcpu&) {}
 };
 
 }  // namespace trapline::cpu

@@ -100,6 +100,7 @@ struct Vcpu : ArchState {
   Hypervisor* hypervisor = nullptr;  // of a guest whose kernel runs deprivileged, VM-wide; null: there is none
 
   alignas(64) Trail trail;  // for crash reports
+  u64 slept_ticks = 0;      // host TSC ticks that its thread has slept of its own accord
   u64 last_pause = 0;       // `retired` at the last PAUSE
   u32 pauses = 0;           // that came one soon after the other: see pause() in cpu/control.cpp
 

@@ -1,8 +1,11 @@
 // The KVM paravirtual interface: kvmclock and hypercalls, as Linux and the BSDs know them. CPUID shows it:
 // cpu/cpuid.cpp, leaves 40000000H. Linux Documentation/virt/kvm/x86/{msr,hypercalls}.rst.
 //
-// One object per VM, installed as Vcpu::para on each vCPU, before threads start. Immutable: calls need no lock.
+// One object per VM, installed as Vcpu::para on each vCPU, before threads start. It keeps nothing but an account for
+// each vCPU, which is its thread's own: calls need no lock.
 #pragma once
+
+#include <array>
 
 #include "base/guest_memory.h"
 #include "cpu/para.h"
@@ -33,6 +36,14 @@ struct WallClock {
   u32 version, sec, nsec;
 };
 static_assert(sizeof(WallClock) == 12);
+struct StealTime {
+  u64 steal;  // ns that the vCPU was ready to run and did not
+  u32 version, flags;
+  u8 preempted;  // bits kPreempted and, set by the guest, kFlushTlb
+  u8 pad[47];
+};
+static_assert(sizeof(StealTime) == 64);
+inline constexpr u8 kPreempted = 1, kFlushTlb = 2;
 
 class Kvm final : public cpu::Para {
  public:
@@ -48,13 +59,27 @@ class Kvm final : public cpu::Para {
   u64 hypercall(cpu::Vcpu& cpu, u64 number, const std::array<u64, 4>& arguments) override;
   u64 hypercall_denied(cpu::Vcpu& cpu) override;
   void tsc_adjusted(cpu::Vcpu& cpu) override;
+  void halted(cpu::Vcpu& cpu) override;
+  void resumed(cpu::Vcpu& cpu) override;
+  void ticked(cpu::Vcpu& cpu) override;
 
  private:
+  static constexpr u32 kMostVcpus = 64;
+  // What steal time is reckoned from: clocks when the vCPU's thread was looked at last.
+  struct Account {
+    u64 wall_ticks = 0, slept_ticks = 0, cpu_ns = 0;
+    u64 stolen_ns = 0;
+  };
+  bool set_steal_time(cpu::Vcpu& cpu, u64 value);
+  void reckon(cpu::Vcpu& cpu);
+  void publish_steal(cpu::Vcpu& cpu, u64 stolen_ns) const;
+  StealTime* steal_time(const cpu::Vcpu& cpu) const;
   bool write_system_time(cpu::Vcpu& cpu) const;
   bool write_wall_clock(cpu::Vcpu& cpu, Gpa gpa) const;
 
   ClockScale scale_;
   u64 wall_ns_;
+  std::array<Account, kMostVcpus> accounts_{};
 };
 
 }  // namespace trapline::para

@@ -243,7 +243,10 @@ TEST(Cpuid, KvmLeaves) {
   EXPECT_EQ(base.ebx, 0x4b4d564bu);
   EXPECT_EQ(base.ecx, 0x564b4d56u);
   EXPECT_EQ(base.edx, 0x4du);
-  EXPECT_EQ(with.query(0x40000001, 0, 0, 1, 0, 0).eax, 0x0100000bu);
+  EXPECT_EQ(with.query(0x40000001, 0, 0, 1, 0, 0).eax, 0x0100008bu);
+  const Cpuid steal =
+      make(full_host(false), {.para_kvm = true, .tsc_khz = 2'300'000, .features = {}, .para_steal = true});
+  EXPECT_EQ(steal.query(0x40000001, 0, 0, 1, 0, 0).eax, 0x010002abu);
   EXPECT_EQ(with.query(0x40000010, 0, 0, 1, 0, 0).eax, 2'300'000u);
   const Cpuid without = make(full_host(false), {.para_kvm = false});
   for (u32 leaf : {0x40000000u, 0x40000001u, 0x40000010u}) EXPECT_EQ(without.query(leaf, 0, 0, 1, 0, 0).eax, 0u);

@@ -1,10 +1,17 @@
 #include "para/kvm/kvm.h"
 
 #include <gtest/gtest.h>
+#include <x86intrin.h>
 
+#include <chrono>
 #include <cstring>
+#include <optional>
+#include <thread>
 
 #include "channel/launch.h"
+#include "cpu/events.h"
+#include "cpu/lapic.h"
+#include "cpu/mmu.h"
 
 namespace trapline::para {
 namespace {
@@ -127,9 +134,114 @@ TEST_F(KvmTest, DisabledOrOutsideRamWritesNothing) {
 TEST_F(KvmTest, Hypercalls) {
   Kvm kvm{clock, 0};
   EXPECT_EQ(kvm.hypercall(cpu, 1, {}), 0u) << "VAPIC_POLL_IRQ";
-  for (u64 number : {0ull, 2ull, 5ull, 9ull, 12ull, ~0ull})
+  EXPECT_EQ(kvm.hypercall(cpu, 5, {}), 0u) << "KICK_CPU, and there is no APIC";
+  for (u64 number : {0ull, 2ull, 9ull, 10ull, 11ull, 12ull, ~0ull})
     EXPECT_EQ(kvm.hypercall(cpu, number, {}), static_cast<u64>(-1000));
   EXPECT_EQ(kvm.hypercall_denied(cpu), static_cast<u64>(-1));
+}
+
+constexpr u32 kStealTime = 0x4b564d03;
+
+struct Two : KvmTest {
+  cpu::Vcpu other;
+  cpu::LapicInbox inboxes[2]{};
+  cpu::LapicMirror mirrors[2]{};
+  std::optional<cpu::Lapic> lapics[2];
+  std::vector<u32> woken;
+
+  void SetUp() override {
+    KvmTest::SetUp();
+    cpu::Vcpu* both[] = {&cpu, &other};
+    std::vector<cpu::Lapic::Peer> peers;
+    for (u32 i = 0; i < 2; i++) {
+      both[i]->clock = &clock, both[i]->ram = &ram, both[i]->ram_base = ram.base(), both[i]->index = i;
+      lapics[i].emplace(*both[i], inboxes[i], mirrors[i]);
+      both[i]->lapic = &*lapics[i];
+      lapics[i]->reset(false);
+      peers.push_back({&*lapics[i], &inboxes[i], &mirrors[i], both[i]->attention});
+    }
+    for (auto& lapic : lapics)
+      lapic->connect(
+          peers, [](void* self, u32 index) { static_cast<Two*>(self)->woken.push_back(index); }, this);
+  }
+};
+
+TEST_F(Two, AKickEndsTheHaltOfTheProcessorItNames) {
+  Kvm kvm{clock, 0};
+  other.activity = cpu::Activity::halted;  // with interrupts off
+  EXPECT_FALSE(cpu::wakeable(other));
+  EXPECT_EQ(kvm.hypercall(cpu, 5, {0, 1, 0, 0}), 0u);
+  EXPECT_EQ(woken, std::vector<u32>{1});
+  EXPECT_TRUE(cpu::wakeable(other));
+  EXPECT_EQ(cpu::service_events(other), cpu::Outcome::jumped);
+  EXPECT_EQ(other.activity, cpu::Activity::running);
+  EXPECT_EQ(other.attention->load(), 0u);
+  EXPECT_FALSE(other.unhalted) << "it is used up";
+}
+
+TEST_F(Two, AKickThatComesFirstEndsTheNextHalt) {
+  Kvm kvm{clock, 0};
+  EXPECT_EQ(kvm.hypercall(cpu, 5, {0, 1, 0, 0}), 0u);
+  EXPECT_EQ(cpu::service_events(other), cpu::Outcome::next);
+  EXPECT_TRUE(other.unhalted);
+  EXPECT_EQ(kvm.hypercall(cpu, 5, {0, 7, 0, 0}), 0u) << "nobody has this id";
+  EXPECT_EQ(woken, std::vector<u32>{1});
+}
+
+struct Steal : KvmTest {
+  void SetUp() override {
+    KvmTest::SetUp();
+    clock.instructions = false;
+    cpu::mmu_create(cpu);
+  }
+  void TearDown() override { cpu::mmu_destroy(cpu); }
+};
+
+TEST_F(Steal, WhatAThreadDoesNotRunAndHasNotSleptIsStolen) {
+  Kvm kvm{clock, 0};
+  ASSERT_TRUE(kvm.msr_write(cpu, kStealTime, 0x5000 | 1));
+  EXPECT_EQ(guest<StealTime>(0x5000).steal, 0u);
+  std::this_thread::sleep_for(std::chrono::milliseconds{5});  // as if the host ran another
+  kvm.ticked(cpu);
+  const auto stolen = guest<StealTime>(0x5000);
+  EXPECT_GT(stolen.steal, 1'000'000u);
+  EXPECT_EQ(stolen.version % 2, 0u);
+  const u64 before = __rdtsc();
+  std::this_thread::sleep_for(std::chrono::milliseconds{5});
+  cpu.slept_ticks += 2 * (__rdtsc() - before);  // of its own accord
+  kvm.ticked(cpu);
+  EXPECT_EQ(guest<StealTime>(0x5000).steal, stolen.steal);
+}
+
+TEST_F(Steal, WhoSleepsIsMarkedAndFlushesOnRequest) {
+  Kvm kvm{clock, 0};
+  ASSERT_TRUE(kvm.msr_write(cpu, kStealTime, 0x5000 | 1));
+  kvm.halted(cpu);
+  EXPECT_EQ(guest<StealTime>(0x5000).preempted, kPreempted);
+  const u64 flushes = cpu.count.tlb_flushes;
+  kvm.resumed(cpu);
+  EXPECT_EQ(guest<StealTime>(0x5000).preempted, 0);
+  EXPECT_EQ(cpu.count.tlb_flushes, flushes);
+  kvm.halted(cpu);
+  ram.host(Gpa{0x5010})[0] = std::byte{kPreempted | kFlushTlb};
+  kvm.resumed(cpu);
+  EXPECT_EQ(guest<StealTime>(0x5000).preempted, 0);
+  EXPECT_EQ(cpu.count.tlb_flushes, flushes + 1);
+}
+
+TEST_F(Steal, ReservedBitsAndPlacesOutsideRam) {
+  Kvm kvm{clock, 0};
+  for (const u64 value : {0x5002ull, 0x5021ull, 0x503full}) EXPECT_FALSE(kvm.msr_write(cpu, kStealTime, value));
+  for (const u64 value : {0x40000001ull, ~0x3full | 1}) {  // accepted, and gets nothing
+    EXPECT_TRUE(kvm.msr_write(cpu, kStealTime, value));
+    kvm.halted(cpu), kvm.resumed(cpu), kvm.ticked(cpu);
+  }
+  u64 value = 0;
+  EXPECT_TRUE(kvm.msr_write(cpu, kStealTime, 0x5000));  // off
+  EXPECT_TRUE(kvm.msr_read(cpu, kStealTime, &value));
+  EXPECT_EQ(value, 0x5000u);
+  kvm.halted(cpu);
+  EXPECT_EQ(guest<StealTime>(0x5000).preempted, 0);
 }
 
 }  // namespace
