@@ -19,6 +19,7 @@ constexpr u64 kMostCalls = 4096;
 }  // namespace
 
 Outcome Domain::hypercall(cpu::Vcpu& cpu, u64 next) {
+  cpu.count.hypercalls++;
   VcpuState& v = state(cpu);
   const u64 number = cpu.gpr[isa::rax];
   if (number == __HYPERVISOR_iret) return iret(cpu);
