@@ -18,10 +18,12 @@ struct Boot {
   unsigned cpus;
   const char* engine;
   const char* debug = "";  // TRAPLINE_DEBUG
+  const char* para = "kvm";
+  bool xen() const { return std::string_view{para} == "xen"; }
 };
 
 void PrintTo(const Boot& b, std::ostream* out) {
-  *out << b.flavour << ' ' << b.cpus << ' ' << b.engine << ' ' << b.debug;
+  *out << b.flavour << ' ' << b.cpus << ' ' << b.engine << ' ' << b.debug << ' ' << b.para;
 }
 
 std::vector<std::string> command(const Boot& b, const std::string& append) {
@@ -41,8 +43,10 @@ std::vector<std::string> command(const Boot& b, const std::string& append) {
           "512M",
           "--timeout",
           "240",
+          "--para",
+          b.para,
           "--append",
-          "console=ttyS0 " + append};
+          (b.xen() ? "console=hvc0 " : "console=ttyS0 ") + append};
 }
 
 class LinuxBoot : public testing::TestWithParam<Boot> {
@@ -70,8 +74,8 @@ TEST_P(LinuxBoot, RunsToInitTakesInputAndPowersOff) {
 }
 
 std::string name_of(const testing::TestParamInfo<Boot>& info) {
-  std::string name =
-      fmt::format("{}_{}cpu_{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug);
+  std::string name = fmt::format("{}_{}cpu_{}{}{}", info.param.flavour, info.param.cpus, info.param.engine,
+                                 info.param.debug, info.param.xen() ? "_xen" : "");
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
@@ -85,6 +89,8 @@ std::vector<Boot> boots() {
     for (const char* flavour : {"686-pae", "686"})
       for (const unsigned cpus : {1u, 2u}) all.push_back({flavour, "i386", cpus, engine});
     all.push_back({"cloud-amd64", "amd64", 4, engine});
+    for (const char* flavour : {"cloud-amd64", "amd64", "rt-amd64"})
+      all.push_back({flavour, "amd64", 1, engine, "", "xen"});
   }
   // User code in cages from its first instruction on.
   for (const unsigned cpus : {1u, 2u, 4u}) all.push_back({"cloud-amd64", "amd64", cpus, "patch", "direct"});

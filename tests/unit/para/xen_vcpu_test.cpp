@@ -1,0 +1,169 @@
+#include "xen_fixture.h"
+
+namespace trapline::para::xen {
+namespace {
+
+using VcpuCalls = XenTest;
+
+TEST_F(VcpuCalls, ASecondOneStartsWhereItIsTold) {
+  cpu::Vcpu second;
+  second.index = 1;
+  second.ram = &ram, second.clock = &clock, second.hypervisor = &domain;
+  second.activity = cpu::Activity::wait_for_sipi;
+  cpu::mmu_create(second);
+  domain.add_vcpu(second);
+  EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_up, 1, 0}), fail(XEN_EINVAL)) << "not initialised";
+  EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_is_up, 1, 0}), 0);
+  EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_up, 2, 0}), fail(XEN_ENOENT));
+
+  auto context = std::make_unique<vcpu_guest_context>();
+  context->flags = VGCF_in_kernel;
+  context->user_regs.rip = 0x31000, context->user_regs.rsp = 0x32000, context->user_regs.rdi = 77;
+  context->user_regs.cs = kKernelCs, context->user_regs.ss = kKernelSs;
+  context->ctrlreg[3] = xen_pfn_to_cr3(mfn(kL4));
+  context->gs_base_kernel = 0x1000;
+  const auto initialise = [&] { return call(__HYPERVISOR_vcpu_op, {VCPUOP_initialise, 1, given(*context)}); };
+  context->ctrlreg[3] = xen_pfn_to_cr3(mfn(40));
+  EXPECT_EQ(initialise(), fail(XEN_EINVAL)) << "no level-4 table";
+  context->ctrlreg[3] = xen_pfn_to_cr3(mfn(kL4));
+  context->event_callback_eip = u64{1} << 50;
+  EXPECT_EQ(initialise(), fail(XEN_EINVAL)) << "not canonical";
+  context->event_callback_eip = 0;
+  EXPECT_EQ(initialise(), 0);
+  EXPECT_EQ(initialise(), fail(XEN_EEXIST));
+  EXPECT_FALSE(domain.start(second));
+  EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_up, 1, 0}), 0);
+  EXPECT_TRUE(second.attention->load() & cpu::attention::sipi);
+  EXPECT_EQ(host.woken, std::vector<u32>{1});
+  EXPECT_TRUE(domain.start(second));
+  EXPECT_EQ(second.activity, cpu::Activity::running);
+  EXPECT_EQ(second.rip, 0x31000u);
+  EXPECT_EQ(second.gpr[isa::rdi], 77u);
+  EXPECT_EQ(second.cpl, 3);
+  EXPECT_EQ(second.cr3, at(kL4));
+  EXPECT_EQ(call(__HYPERVISOR_vcpu_op, {VCPUOP_is_up, 1, 0}), 1);
+  cpu::mmu_destroy(second);
+}
+
+TEST_F(VcpuCalls, AnIpiReachesWhomItIsBoundTo) {
+  evtchn_bind_ipi_t bind{1, 0};
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_ipi, given(bind)}), 0);
+  const Port port = answered<evtchn_bind_ipi_t>().port;
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_unmask, given(evtchn_unmask_t{port})}), 0);
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), 0);
+  const auto* shared = reinterpret_cast<shared_info*>(ram.host(Gpa{layout.shared_info * kPageSize}));
+  EXPECT_EQ(shared->vcpu_info[1].evtchn_upcall_pending, 1);
+  EXPECT_EQ(shared->vcpu_info[0].evtchn_upcall_pending, 0);
+  EXPECT_TRUE(shared->evtchn_pending[port / 64] >> port % 64 & 1);
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_close, given(evtchn_close_t{port})}), 0);
+  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), fail(XEN_EINVAL));
+}
+
+TEST_F(VcpuCalls, PortsThatAreNoneAreRefused) {
+  for (const Port port : {Port{0}, Port{100}, Port{4096}, ~Port{0}}) {
+    EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), fail(XEN_EINVAL));
+    EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_close, given(evtchn_close_t{port})}), fail(XEN_EINVAL));
+    EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_unmask, given(evtchn_unmask_t{port})}), fail(XEN_EINVAL));
+    EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_vcpu, given(evtchn_bind_vcpu_t{port, 0})}),
+              fail(XEN_EINVAL));
+  }
+  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_virq, given(evtchn_bind_virq_t{99, 0, 0})}),
+            fail(XEN_EINVAL));
+  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_virq, given(evtchn_bind_virq_t{0, 9, 0})}),
+            fail(XEN_ENOENT));
+  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_pirq, given(u64{0})}), fail(XEN_EPERM));
+  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_init_control, given(u64{0})}), fail(XEN_ENOSYS));
+  Status last = 0;
+  for (int i = 0; i < 5000 && last == 0; i++)
+    last = call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_ipi, given(evtchn_bind_ipi_t{0, 0})});
+  EXPECT_EQ(last, fail(XEN_ENOSPC));
+}
+
+TEST_F(VcpuCalls, ItsInfoMovesOnceToAPageOfTheGuests) {
+  const auto place = [&](u64 frame, u32 offset) {
+    return call(__HYPERVISOR_vcpu_op,
+                {VCPUOP_register_vcpu_info, 0, given(vcpu_register_vcpu_info_t{frame, offset, 0})});
+  };
+  EXPECT_EQ(place(mfn(kL1), 0), fail(XEN_EINVAL)) << "a page table";
+  EXPECT_EQ(place(layout.gdt, 0), fail(XEN_EINVAL));
+  EXPECT_EQ(place(mfn(40), kPageSize - 8), fail(XEN_EINVAL)) << "across the page's end";
+  EXPECT_EQ(place(mfn(40), 128), 0);
+  EXPECT_EQ(place(mfn(41), 128), fail(XEN_EINVAL)) << "twice";
+  EXPECT_EQ(domain.events().vcpu_info(0).raw, at(40) + 128);
+  ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(40), at(40) | (kBits & ~pte::writable), 0}), 0);
+  EXPECT_EQ(extended(MMUEXT_PIN_L1_TABLE, mfn(40)), fail(XEN_EINVAL)) << "it stays writable";
+}
+
+TEST_F(VcpuCalls, GrantsAreOfVersionOne) {
+  EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_set_version, given(gnttab_set_version_t{2}), 1}),
+            fail(XEN_ENOSYS));
+  gnttab_setup_table_t setup{};
+  setup.dom = DOMID_SELF, setup.nr_frames = 2;
+  const u64 list = linear(kScratch) + 512;
+  std::memcpy(&setup.frame_list, &list, 8);
+  EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
+  EXPECT_EQ(answered<gnttab_setup_table_t>().status, GNTST_okay);
+  EXPECT_EQ(answered<u64>(512), layout.grants);
+  setup.nr_frames = kGrantFrames + 1;
+  EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
+  EXPECT_EQ(answered<gnttab_setup_table_t>().status, GNTST_general_error);
+  gnttab_map_grant_ref_t map{};
+  EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_map_grant_ref, given(map), 1}), 0);
+  EXPECT_EQ(answered<gnttab_map_grant_ref_t>().status, GNTST_bad_domain);
+}
+
+// Whatever a guest asks: an answer, or its own end.
+TEST_F(VcpuCalls, AnyHypercallWithAnyArgumentsIsAnswered) {
+  u64 seed = 1;
+  const auto random = [&seed] { return seed = seed * 6364136223846793005 + 1442695040888963407, seed >> 16; };
+  const auto argument = [&]() -> u64 {
+    switch (random() % 8) {
+      case 0:
+        return random() % 32;
+      case 1:
+        return linear(kScratch) + random() % 256 * 8;
+      case 2:
+        return linear(random() % 600) + random() % 4096;
+      case 3:
+        return at(random() % 64) | kBits;
+      case 4:
+        return DOMID_SELF;
+      case 5:
+        return kHypervisorStart + (random() << 12);
+      case 6:
+        return random() % 5000;
+      default:
+        return random() << 20 ^ random();
+    }
+  };
+  for (int i = 0; i < 20'000; i++) {
+    for (unsigned word = 0; word < 64; word++) given(argument(), word * 8);
+    Domain::Arguments a;
+    for (u64& value : a) value = argument();
+    const u64 number = random() % 44;
+    if (number == __HYPERVISOR_iret || number == __HYPERVISOR_console_io) continue;
+    if (number == __HYPERVISOR_event_channel_op) a[0] %= 14;
+    if (number == __HYPERVISOR_multicall) a[1] %= 8;
+    if (number == __HYPERVISOR_mmuext_op || number == __HYPERVISOR_mmu_update) a[1] = 1 + a[1] % 8, a[3] = DOMID_SELF;
+    try {
+      call(number, a);
+    } catch (const Crash&) {
+    }
+    cpu.activity = cpu::Activity::running;
+    // The types hold: what the kernel's tables map writable is no table.
+    if (i % 1000) continue;
+    Frames& frames = domain.frames();
+    for (Mfn frame = 0; frame < layout.frames(); frame++) {
+      if (!frames.is(frame, Type::l1)) continue;
+      for (u64 index = 0; index < kEntries; index++) {
+        const u64 entry = frames.table(frame)[index];
+        if ((entry & pte::present) && (entry & pte::writable) && !layout.shared(pte::mfn(entry))) {
+          ASSERT_TRUE(frames.is(pte::mfn(entry), Type::writable)) << frame << " " << index;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trapline::para::xen
