@@ -315,11 +315,11 @@ bool write_any(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size, bo
 }  // namespace
 
 u32 needed(const Vcpu& cpu, Access access, bool system) {
-  if (cpu.cpl == 3 && !system)
+  if (cpu.cpl == 3 && !system && !kernel_at_cpl3(cpu))
     return access == Access::fetch ? perm::user_fetch : writes(access) ? perm::user_write : perm::user_read;
   if (access == Access::fetch) return perm::kernel_fetch;
   // Implicit accesses fall under SMAP whatever AC says (SDM 4.6.1).
-  const bool smap = (cpu.cr4 & cr4::smap) && (system || !(cpu.sys_flags & flag::ac));
+  const bool smap = cpu.hypervisor ? system : (cpu.cr4 & cr4::smap) && (system || !(cpu.sys_flags & flag::ac));
   if (writes(access)) return smap ? perm::kernel_write : perm::kernel_ac_write;
   return smap ? perm::kernel_read : perm::kernel_ac_read;
 }

@@ -55,10 +55,17 @@ struct TlbState : Tlb {
   u64 physical_mask = 0;  // addresses a guest may name
   bool gigabyte_pages = true;
 
+  // With a hypervisor: the guest is in its kernel's mode, at CPL 3 all the same. Its accesses need the permissions of a
+  // kernel that SMAP does not hold back; those of the hypervisor's own tables the permissions of one that it does.
+  bool kernel_at_cpl3 = false;
+  u64 other_root = 0;  // the level-4 table of the guest's other mode, as CR3; 0: none
+
   Half& half_of(u64 linear) { return linear >> 63 ? upper : slot[current]; }
   void read_policy(const Cpuid* cpuid);
 };
 
+inline TlbState& state(const Vcpu& cpu);
+inline bool kernel_at_cpl3(const Vcpu& cpu) { return cpu.hypervisor && cpu.tlb && state(cpu).kernel_at_cpl3; }
 inline TlbState& state(const Vcpu& cpu) { return static_cast<TlbState&>(*cpu.tlb); }
 
 // Puts an entry in place and remembers it as writer of its frame.

@@ -42,6 +42,35 @@ u32 permissions(const Vcpu& cpu, bool user, bool writable, bool nx) {
   return p;
 }
 
+// Do both modes of a guest without rings see the same here? A level-4 entry tells; one that is changed later has been
+// flushed by who changed it.
+bool same_in_both_modes(const Vcpu& cpu, u64 linear) {
+  const u64 other = state(cpu).other_root;
+  if (other == 0) return false;
+  constexpr u64 kSame = kAddressBits | pte::present | pte::writable | pte::user | pte::nx;
+  const u64 at = (linear >> 39 & 511) * 8;
+  const u64 here = load(entry_at<u64>(cpu, (cpu.cr3 & kAddressBits) + at));
+  const u64 there = load(entry_at<u64>(cpu, other + at));
+  return ((here ^ there) & kSame) == 0;
+}
+
+// A guest whose kernel runs at CPL 3: both modes' pages are the user's, and the mode that fills an entry decides whose
+// it is. Pages that are not are the hypervisor's.
+u32 permissions_without_rings(const Vcpu& cpu, u64 linear, bool user, bool writable, bool nx) {
+  if (!user) return perm::kernel_read | (writable ? perm::kernel_write : 0);
+  const bool kernel = kernel_at_cpl3(cpu), both = same_in_both_modes(cpu, linear);
+  u32 p = 0;
+  if (both || kernel)
+    p |= perm::kernel_ac_read | (writable ? perm::kernel_ac_write : 0) | (nx ? 0 : perm::kernel_fetch);
+  if (both || !kernel) p |= perm::user_read | (writable ? perm::user_write : 0) | (nx ? 0 : perm::user_fetch);
+  return p;
+}
+
+u32 permissions(const Vcpu& cpu, u64 linear, bool user, bool writable, bool nx) {
+  if (cpu.hypervisor) return permissions_without_rings(cpu, linear, user, writable, nx);
+  return permissions(cpu, user, writable, nx);
+}
+
 bool page_fault(Vcpu& cpu, u64 linear, Access access, bool user, u32 cause) {
   u32 error = cause;
   if (access == Access::write || access == Access::rmw) error |= pf_error::write;
@@ -177,7 +206,7 @@ bool walk_as(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& ou
     const Found f = traverse(cpu, linear, path);
     if (f.step == Step::absent) return page_fault(cpu, linear, access, user, 0);
     if (f.step == Step::reserved) return page_fault(cpu, linear, access, user, pf_error::present | pf_error::reserved);
-    out.perms = permissions(cpu, f.rights & pte::user, f.rights & pte::writable, f.nx);
+    out.perms = permissions(cpu, linear, f.rights & pte::user, f.rights & pte::writable, f.nx);
     if (!(out.perms & need)) return page_fault(cpu, linear, access, user, pf_error::present);
     if (!path.mark_used(write)) continue;
     out.gpa = f.gpa;
@@ -226,7 +255,7 @@ bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out) {
   }
   if (f.step != Step::found) return false;
   *out = {Gpa{f.gpa | (linear & (kPageSize - 1))},
-          permissions(cpu, f.rights & pte::user, f.rights & pte::writable, f.nx),
+          permissions(cpu, linear, f.rights & pte::user, f.rights & pte::writable, f.nx),
           (f.leaf & pte::global) && (cpu.cr4 & cr4::pge), f.page_shift};
   return true;
 }

@@ -5,7 +5,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
-#include "cpu/mmu.h"
+#include "cpu/mmu_internal.h"
 
 namespace trapline::cpu {
 
@@ -70,7 +70,7 @@ void reset_segments(Vcpu& cpu) {
 
 void update_access(Vcpu& cpu) {
   const bool ac = cpu.sys_flags & flag::ac;
-  const bool user = cpu.cpl == 3;
+  const bool user = cpu.cpl == 3 && !kernel_at_cpl3(cpu);
   if (user) {
     cpu.need_read = perm::user_read;
     cpu.need_write = perm::user_write;
@@ -81,7 +81,7 @@ void update_access(Vcpu& cpu) {
   }
   cpu.need_fetch = user ? perm::user_fetch : perm::kernel_fetch;
   const bool watching = data_breakpoint_armed(cpu.debug.dr7) || (cpu.debugger && cpu.debugger->watching());
-  if ((user && ac && (cpu.cr0 & cr0::am)) || watching) [[unlikely]]
+  if ((cpu.cpl == 3 && ac && (cpu.cr0 & cr0::am)) || watching) [[unlikely]]
     cpu.need_read = cpu.need_write = perm::never;
 }
 

@@ -39,7 +39,8 @@ Direct::Direct(cpu::Vcpu& cpu, Cages& cages, const Tiers& tiers, unsigned vcpus)
 // What a cage cannot show as the guest's CPU would is left to the translator.
 bool Direct::possible() const {
   using cpu::Seg;
-  if (cpu_.cpl != 3 || !cpu_.in_long64() || cpu_.rip >= kLowerHalf) return false;
+  // Of a kernel that runs at CPL 3 too, the stores to its page tables are not its own.
+  if (cpu_.cpl != 3 || cpu::kernel_at_cpl3(cpu_) || !cpu_.in_long64() || cpu_.rip >= kLowerHalf) return false;
   const u32 flags = cpu_.sys_flags;
   if ((flags & (cpu::flag::tf | cpu::flag::iopl)) || !(flags & cpu::flag::if_)) return false;
   if (cpu_.interrupt_shadow || (cpu_.debug.dr7 & 0xff) || (cpu_.debugger && cpu_.debugger->any())) return false;
@@ -62,7 +63,7 @@ u64 Direct::program() const {
 
 bool Direct::takes() {
   left_user();
-  if (cpu_.cpl != 3) return false;
+  if (cpu_.cpl != 3 || cpu::kernel_at_cpl3(cpu_)) return false;
   const u64 who = program();
   if (tiers_.direct(who)) return possible();
   translated_ = {who, __rdtsc(), decoded()};

@@ -29,7 +29,9 @@ bool translatable(const Vcpu& cpu, u32 key) {
 }
 
 View Translator::view_of(const Vcpu& cpu) {
-  return cpu.cpl == 3 ? View::user : cpu.need_read & cpu::perm::kernel_ac_read ? View::kernel_ac : View::kernel;
+  // A guest's kernel may run at CPL 3 (cpu/hypervisor.h); its accesses are a kernel's.
+  if (cpu.need_read & cpu::perm::kernel_ac_read) return View::kernel_ac;
+  return cpu.cpl == 3 ? View::user : View::kernel;
 }
 
 u32 Translator::mode_of(u32 key, View* view) const {

@@ -18,6 +18,9 @@ struct Domain::Bounce {
   std::string name(const cpu::Vcpu& cpu) const;
 };
 
+// What follows from the vCPU's mode and tables: CR3, and whose the translations are.
+void set_roots(cpu::Vcpu& cpu, const VcpuState& v);
+
 cpu::Segment flat_code64();
 cpu::Segment flat_stack();
 

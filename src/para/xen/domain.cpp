@@ -117,7 +117,7 @@ Result<void, std::string> Domain::begin(cpu::Vcpu& cpu, const Built& built) {
   v.runstate.state = RUNSTATE_running;
   for (u64& r : cpu.gpr) r = 0;
   enter_long_mode(cpu);
-  cpu.cr3 = built.root * kPageSize;
+  set_roots(cpu, v);
   cpu.gpr[isa::rsi] = built.start_info;
   cpu.gpr[isa::rsp] = built.stack;
   cpu.rip = built.entry;

@@ -5,6 +5,7 @@
 #include "base/trace.h"
 #include "cpu/delivery.h"
 #include "cpu/descriptor.h"
+#include "cpu/mmu_internal.h"
 #include "para/xen/bounce.h"
 #include "para/xen/domain.h"
 #include "para/xen/guest_copy.h"
@@ -15,9 +16,6 @@ namespace {
 
 using cpu::Outcome;
 namespace flag = cpu::flag;
-
-// As the two modes' entries in the TLB are told apart.
-constexpr u16 kKernelSpace = 0, kUserSpace = 1;
 
 cpu::Segment flat(u16 selector, u16 attr) {
   cpu::Segment s;
@@ -67,12 +65,19 @@ void Domain::look_for_events(cpu::Vcpu& cpu) {
 
 // -- Modes. The kernel's GS base waits in KERNEL_GS_BASE while a program runs, as SWAPGS would have it.
 
+// No entry of the TLB is lost: each has the permissions of the mode that may use it.
+void set_roots(cpu::Vcpu& cpu, const VcpuState& v) {
+  cpu.cr3 = (v.kernel ? v.kernel_root : v.user_root) * kPageSize;
+  cpu::state(cpu).kernel_at_cpl3 = v.kernel;
+  cpu::state(cpu).other_root = (v.kernel ? v.user_root : v.kernel_root) * kPageSize;
+  cpu::update_access(cpu);
+}
+
 void Domain::to_kernel(cpu::Vcpu& cpu) {
   VcpuState& v = state(cpu);
   v.kernel = true;
   std::swap(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, cpu.msr.kernel_gs_base);
-  cpu.cr3 = v.kernel_root * kPageSize;
-  cpu::tlb_switch_pcid(cpu, kKernelSpace, true);
+  set_roots(cpu, v);
 }
 
 void Domain::to_user(cpu::Vcpu& cpu) {
@@ -81,8 +86,7 @@ void Domain::to_user(cpu::Vcpu& cpu) {
     crash(cpu, "the kernel returns to a program without user page tables (MMUEXT_NEW_USER_BASEPTR)");
   v.kernel = false;
   std::swap(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, cpu.msr.kernel_gs_base);
-  cpu.cr3 = v.user_root * kPageSize;
-  cpu::tlb_switch_pcid(cpu, kUserSpace, true);
+  set_roots(cpu, v);
 }
 
 // -- Into the kernel

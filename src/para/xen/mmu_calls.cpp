@@ -3,6 +3,7 @@
 // flushed by Frames.
 #include "base/trace.h"
 #include "cpu/code_map.h"
+#include "para/xen/bounce.h"
 #include "para/xen/domain.h"
 #include "para/xen/guest_copy.h"
 #include "para/xen/locked.h"
@@ -145,7 +146,7 @@ Status Domain::new_root(cpu::Vcpu& cpu, Mfn mfn) {
   VcpuState& v = state(cpu);
   if (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4)) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.kernel_root, mfn);
-  if (v.kernel) cpu.cr3 = mfn * kPageSize;
+  set_roots(cpu, v);
   flush_local(cpu);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;
@@ -160,6 +161,7 @@ Status Domain::new_user_root(cpu::Vcpu& cpu, Mfn mfn) {
   VcpuState& v = state(cpu);
   if (mfn != 0 && (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4))) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.user_root, mfn);
+  set_roots(cpu, v);
   flush_local(cpu);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;

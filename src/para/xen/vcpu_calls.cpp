@@ -180,7 +180,7 @@ bool Domain::start(cpu::Vcpu& cpu) {
     cpu.seg[static_cast<u8>(cpu::Seg::fs)].base = c->fs_base;
     cpu.seg[static_cast<u8>(cpu::Seg::gs)].base = c->gs_base_kernel;
     cpu.msr.kernel_gs_base = c->gs_base_user;
-    cpu.cr3 = v.kernel_root * kPageSize;
+    set_roots(cpu, v);
     cpu::tlb_flush_all(cpu);
     if (const auto cs = static_cast<u16>(r.cs | 3), ss = static_cast<u16>(r.ss | 3);
         !load_return_segments(cpu, cs, ss)) {
