@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "cpu/code_map.h"
 #include "cpu/mmu.h"
 #include "para/xen/domain.h"
 #include "para/xen/guest_copy.h"
@@ -34,6 +35,7 @@ struct XenTest : testing::Test {
   TestHost host;
   Layout layout = *Layout::of(ram, 2);
   Domain domain{ram, layout, clock, 0, 2, host};
+  cpu::CodeMap code{ram};
   cpu::Vcpu cpu;
 
   void SetUp() override {
@@ -41,6 +43,8 @@ struct XenTest : testing::Test {
     cpu.ram = &ram;
     cpu.clock = &clock;
     cpu.hypervisor = &domain;
+    cpu.code = &code;
+    code.add_vcpu(&cpu);
     cpu::mmu_create(cpu);
     domain.add_vcpu(cpu);
     domain.prepare();
