@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <algorithm>
 
 #include <cerrno>
 #include <chrono>
@@ -152,13 +153,17 @@ double seconds_of(const timeval& t) { return static_cast<double>(t.tv_sec) + sta
 
 }  // namespace
 
+// The last that is ours: counters and a crash's registers follow it.
 std::string GuestRun::last_message() const {
-  std::string_view text = messages;
-  while (text.ends_with('\n')) text.remove_suffix(1);
-  text = text.substr(text.rfind('\n') == std::string_view::npos ? 0 : text.rfind('\n') + 1);
   constexpr std::string_view kName = "trapline: ";
-  if (text.starts_with(kName)) text.remove_prefix(kName.size());
-  return std::string{text};
+  std::string last;
+  std::string_view rest = messages;
+  while (!rest.empty()) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (line.starts_with(kName)) last = line.substr(kName.size());
+  }
+  return last.empty() ? "it said nothing" : last;
 }
 
 Result<GuestRun, std::string> run_guest(const machine::Config& config, bool counted) {

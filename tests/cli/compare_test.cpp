@@ -62,6 +62,10 @@ TEST(Compare, CountsEachExecutionUnderEveryTechnique) {
   bool inline_or_called = false;
   for (const json& t : report["techniques"]) {
     SCOPED_TRACE(t.dump());
+    if (t.contains("not_run")) {
+      EXPECT_EQ(t["para"], "xen") << "a multiboot kernel is none of Xen's";
+      continue;
+    }
     EXPECT_EQ(t["exit_code"], 11);
     for (const char* instruction : {"pushf", "popf", "smsw"}) EXPECT_EQ(executed(t, instruction), 2000u) << instruction;
     EXPECT_GE(t["instructions"], 2000u * 5);

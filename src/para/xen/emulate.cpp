@@ -193,13 +193,8 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
       TRACE(msr, "xen: wrmsr {:#x} <- {:#x} -> {}", static_cast<u32>(cpu.gpr[isa::rcx]), pair(cpu), ok);
       break;
     case ZYDIS_MNEMONIC_CLI:
-      set_upcall_mask(cpu, 1);
-      ok = true;
-      break;
     case ZYDIS_MNEMONIC_STI:
-      set_upcall_mask(cpu, 0);
-      look_for_events(cpu);
-      ok = true;
+      ok = true;  // and no more, as under Xen: the POPF that undoes a CLI does not trap, and events would stay masked
       break;
     case ZYDIS_MNEMONIC_HLT: {
       cpu.rip += insn.length;
