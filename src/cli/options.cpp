@@ -114,7 +114,6 @@ std::string check_xen(const Config& c) {
   if (c.verify) return "--verify does not know hypercalls: use --para kvm or none";
   if (!c.disks.empty() || !c.networks.empty() || !c.shares.empty() || c.vsock.cid != 0 || c.balloon || c.rng)
     return refuse("disks, networks, shares, sockets, balloon and entropy are devices that a Xen PV guest does not see");
-  if (c.cpus > 1) return refuse("one vCPU only, so far");
   return {};
 }
 
