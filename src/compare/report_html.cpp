@@ -89,8 +89,9 @@ std::string parts(const Comparison& c) {
           all.push_back(
               {m.technique.name(), seconds(own.seconds), {{own.seconds, "rest", seconds(own.seconds)}}, 0, 0, {}});
     }
-    html += fmt::format("<div><h3>{}</h3>{}</div>", escaped(part.name),
-                        bars(all, {.width = 420, .name_width = 120, .label_width = 70, .row = 22, .unit = {}}, part.name));
+    html +=
+        fmt::format("<div><h3>{}</h3>{}</div>", escaped(part.name),
+                    bars(all, {.width = 420, .name_width = 120, .label_width = 70, .row = 22, .unit = {}}, part.name));
   }
   return html + "</div></section>\n";
 }

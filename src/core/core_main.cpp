@@ -54,8 +54,7 @@ void map_code_names(int fd) {
 
 void map_counts(int fd, u32 vcpus) {
   if (fd < 0) return;
-  void* at =
-      ::mmap(nullptr, u64{vcpus} * sizeof(engine::SensitiveCounts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  void* at = ::mmap(nullptr, u64{vcpus} * sizeof(engine::SensitiveCounts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (at == MAP_FAILED) refuse("no address space to count instructions in");
   engine::sensitive_counts = static_cast<engine::SensitiveCounts*>(at);
 }

@@ -25,7 +25,7 @@ struct CpuidConfig {
   bool para_kvm = true, para_xen = false;
   u64 tsc_khz = 0;
   std::string features = {};  // --cpu-features "+x,-y": Linux's /proc/cpuinfo names
-  bool para_steal = false;  // with para_kvm: steal time, which follows the host's clock
+  bool para_steal = false;    // with para_kvm: steal time, which follows the host's clock
 };
 
 // The registers that hold feature bits: l1_edx is leaf 1's EDX, e1 stands for 80000001H.

@@ -13,7 +13,8 @@ namespace trapline::exec {
 namespace {
 
 constexpr std::string_view kFetch =
-    ": fetch Debian's: TRAPLINE_CACHE=~/.local/share/trapline scripts/guest-kernel.sh amd64; or name one: --kernel FILE";
+    ": fetch Debian's: TRAPLINE_CACHE=~/.local/share/trapline scripts/guest-kernel.sh amd64; or name one: --kernel "
+    "FILE";
 
 // What the init asks the kernel for: src/agent/system.cpp.
 constexpr std::string_view kAlways[] = {"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"};
@@ -118,8 +119,7 @@ Result<Kernel, std::string> find_kernel(const std::string& named, const std::str
     if (kernel) return kernel;
     if (why.empty()) why = fmt::format(" ({})", kernel.error());
   }
-  return Err{
-fmt::format("no kernel for the VM{}{}", why, kFetch)};
+  return Err{fmt::format("no kernel for the VM{}{}", why, kFetch)};
 }
 
 }  // namespace trapline::exec

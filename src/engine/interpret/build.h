@@ -89,6 +89,6 @@ const Op* run_vector(Vcpu& cpu, const Op* op);
 const Op* set_scratch(Vcpu& cpu, const Op* op);  // before an op whose displacement does not fit
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op);
 const Op* count_execution(Vcpu& cpu, const Op* op);  // before a sensitive instruction, while those are counted
-const Op* end_block(Vcpu& cpu, const Op* op);  // back to the run loop: segmented code, single instructions
+const Op* end_block(Vcpu& cpu, const Op* op);        // back to the run loop: segmented code, single instructions
 
 }  // namespace trapline::engine::interpret
