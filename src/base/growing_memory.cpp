@@ -16,16 +16,21 @@ u64 round_up(u64 value, u64 alignment) { return (value + alignment - 1) & ~(alig
 
 }  // namespace
 
-void* map_huge(u64 bytes) {
-  void* all =
-      ::mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+void* reserve_huge(u64 bytes, int protection) {
+  void* all = ::mmap(nullptr, bytes + kHugePage, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (all == MAP_FAILED) return nullptr;
   auto* const from = static_cast<u8*>(all);
   const u64 before = round_up(reinterpret_cast<u64>(from), kHugePage) - reinterpret_cast<u64>(from);
+  const u64 end = round_up(before + bytes, kPageSize), all_end = round_up(bytes + kHugePage, kPageSize);
   if (before != 0) ::munmap(from, before);
-  ::munmap(from + before + bytes, kHugePage - before);
-  ::madvise(from + before, bytes, MADV_HUGEPAGE);
+  if (end != all_end) ::munmap(from + end, all_end - end);
   return from + before;
+}
+
+void* map_huge(u64 bytes) {
+  void* const at = reserve_huge(bytes, PROT_READ | PROT_WRITE);
+  if (at != nullptr) ::madvise(at, bytes, MADV_HUGEPAGE);
+  return at;
 }
 
 // Where it is refused (hosts before Linux 5.14, no memory left) pages come one by one.

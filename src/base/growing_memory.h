@@ -11,8 +11,11 @@ namespace trapline {
 
 inline constexpr u64 kHugePage = 2 * MiB;
 
-// Address space of `bytes`, readable and writable, that begins at a multiple of a huge page and asks for them. Null: the
-// host has none left.
+// Address space of `bytes` that begins at a multiple of a huge page, with this protection (PROT_NONE: taken, and no
+// more), never backed in advance. Null: the host has none left.
+void* reserve_huge(u64 bytes, int protection);
+
+// The same, readable and writable, that asks for huge pages.
 void* map_huge(u64 bytes);
 
 // Tells the host that [at, at + bytes) is about to be written for the first time.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <utility>
 
 #include "base/benign_race.h"
+#include "base/growing_memory.h"
 
 namespace trapline {
 
@@ -42,8 +44,8 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size, const Extras
   m.rom_ = extras.rom;
   if (extras.text_screen) m.hole_ = kTextScreenStart - kVideoHoleStart;
   m.reserved_ = frames_of(size, extras.rom != 0) * kPageSize;
-  void* at = ::mmap(nullptr, m.reserved_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (at == MAP_FAILED) return Err{failed("mmap (reserve)")};
+  void* at = reserve_huge(m.reserved_, PROT_NONE);
+  if (!at) return Err{failed("mmap (reserve)")};
   m.base_ = static_cast<std::byte*>(at);
   const u64 low = m.low_end();
   if (!map_part(m.base_, kVideoHoleStart, fd, 0)) return Err{failed("mmap (below 640 KiB)")};
@@ -51,7 +53,11 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size, const Extras
   if (!map_part(m.base_ + behind, low - behind, fd, behind)) return Err{failed("mmap (below 4 GiB)")};
   if (m.rom_ != 0 && !map_part(m.base_ + kPciHoleEnd - m.rom_, m.rom_, -1, 0)) return Err{failed("mmap (ROM)")};
   if (size > low && !map_part(m.base_ + kPciHoleEnd, size - low, fd, low)) return Err{failed("mmap (above 4 GiB)")};
-  m.expected_ = std::make_unique<std::atomic<u64>[]>(m.reserved_ / kChunk / 64 + 1);
+  if (struct stat st{}; fd >= 0 && ::fstat(fd, &st) == 0 && static_cast<u64>(st.st_blksize) >= kHugePage) {
+    m.chunk_shift_ = kHugeShift;
+    ::madvise(m.base_, m.reserved_, MADV_HUGEPAGE);
+  }
+  m.expected_ = std::make_unique<std::atomic<u64>[]>((m.reserved_ >> m.chunk_shift_) / 64 + 1);
   // vCPUs race for it as the guest's programs do: what they see then is the guest's affair.
   declare_races_benign(m.base_, m.reserved_, "guest RAM");
   return m;
@@ -63,7 +69,8 @@ GuestMemory::GuestMemory(GuestMemory&& o) noexcept
       size_{std::exchange(o.size_, 0)},
       reserved_{std::exchange(o.reserved_, 0)},
       rom_{std::exchange(o.rom_, 0)},
-      hole_{o.hole_} {}
+      hole_{o.hole_},
+      chunk_shift_{o.chunk_shift_} {}
 
 GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(base_, o.base_);
@@ -72,6 +79,7 @@ GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(reserved_, o.reserved_);
   std::swap(rom_, o.rom_);
   std::swap(hole_, o.hole_);
+  std::swap(chunk_shift_, o.chunk_shift_);
   return *this;
 }
 
@@ -80,10 +88,16 @@ GuestMemory::~GuestMemory() {
 }
 
 // Where it is refused (holes, hosts before Linux 5.14, no memory left) pages come one by one.
-void GuestMemory::populate(u64 chunk) const {
+void GuestMemory::populate(Gpa gpa) const {
+  const u64 chunk = gpa.raw >> chunk_shift_;
   expected_[chunk / 64].fetch_or(u64{1} << chunk % 64, std::memory_order_relaxed);
-  static_cast<void>(
-      ::madvise(base_ + chunk * kChunk, std::min(kChunk, reserved_ - chunk * kChunk), MADV_POPULATE_WRITE));
+  const u64 at = gpa.raw & ~(kSmallChunk - 1);
+  trapline::populate(base_ + at, std::min(kSmallChunk, reserved_ - at));
+}
+
+void GuestMemory::expect_huge(Gpa gpa, u64 bytes) const {
+  if (chunk_shift_ != kHugeShift) return;
+  for (u64 at = gpa.raw; at < gpa.raw + bytes; at = (at | (kHugePage - 1)) + 1) expect(Gpa{at});
 }
 
 std::optional<std::span<std::byte>> GuestMemory::bytes(Gpa gpa, u64 length) const {

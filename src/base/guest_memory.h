@@ -67,25 +67,31 @@ class GuestMemory {
   std::byte* base() const { return base_; }
 
   // The byte at `gpa` is RAM and about to be accessed, perhaps for the first time: has the host give memory to the 64 KiB
-  // around it at once, which takes it little longer than one page. Thread-safe.
+  // around it at once, which takes it little longer than one page, or the huge page around it, if `fd` has those.
+  // Thread-safe.
   void expect(Gpa gpa) const {
-    const u64 chunk = gpa.raw / kChunk;
+    const u64 chunk = gpa.raw >> chunk_shift_;
     if (!(expected_[chunk / 64].load(std::memory_order_relaxed) >> chunk % 64 & 1)) [[unlikely]]
-      populate(chunk);
+      populate(gpa);
   }
+
+  // Before a system call writes to [gpa, gpa + bytes), all of it RAM: it would take no huge pages by itself.
+  void expect_huge(Gpa gpa, u64 bytes) const;
 
   // The host bytes of [gpa, gpa + length), or nothing unless all of them are RAM.
   std::optional<std::span<std::byte>> bytes(Gpa gpa, u64 length) const;
 
  private:
-  static constexpr u64 kChunk = 64 * KiB;
-  void populate(u64 chunk) const;
+  static constexpr u64 kSmallChunk = 64 * KiB;
+  static constexpr unsigned kSmallShift = 16, kHugeShift = 21;
+  void populate(Gpa gpa) const;
   std::byte* base_ = nullptr;
   std::unique_ptr<std::atomic<u64>[]> expected_;  // by chunk
   u64 size_ = 0;
   u64 reserved_ = 0;
   u64 rom_ = 0;                                 // bytes
   u64 hole_ = kVideoHoleEnd - kVideoHoleStart;  // bytes
+  unsigned chunk_shift_ = kSmallShift;
 };
 
 }  // namespace trapline

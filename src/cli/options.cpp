@@ -297,6 +297,8 @@ void add_run_options(CLI::App& run, RunOptions& o) {
          "--memory", o.memory,
          fmt::format("guest RAM, 64M to 256G: 512M, 1.5G, 2GiB; default: {}, for an image {}", kMemory, kImageMemory))
       ->type_name("SIZE");
+  run.add_flag("!--no-huge-pages", c.huge_pages,
+               "guest RAM in pages of 4 KiB: slower to touch, and given back to the host page by page");
   run.add_option("--cpus", c.cpus, "virtual CPUs")->type_name("N")->capture_default_str();
   run.add_option("--engine", o.engine, "interpret, translate, patch or auto")
       ->type_name("ENGINE")

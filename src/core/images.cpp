@@ -114,6 +114,7 @@ bool Images::bring(boot::Bytes from, const GuestMemory& ram, Gpa to) const {
   const off_t base = offset_of(ram, to);
   for (Range part{first, first}; part.end < end;) {
     part = next_data(image->fd, part.end, end);
+    ram.expect_huge(Gpa{to.raw + static_cast<u64>(part.first - first)}, static_cast<u64>(part.end - part.first));
     if (part.first < part.end && !send(image->fd, part, ram_fd_, base + (part.first - first))) {
       if (const off_t size = ::lseek(image->fd, 0, SEEK_END); size >= 0 && size < end)
         finish(channel::EndKind::boot_failed,

@@ -94,6 +94,7 @@ struct Config {
   bool perf_map = false;
   std::string rerun;  // a shell line that does the same again, for messages
   bool no_reboot = false;
+  bool huge_pages = true;  // guest RAM in huge pages where the host can give them and has memory to spare
   u16 gdb_port = 0;        // of localhost; 0: none
   std::string gdb_socket;  // path; empty: none
   bool debugged() const { return gdb_port != 0 || !gdb_socket.empty(); }

@@ -26,6 +26,7 @@
 #include "monitor/conclude.h"
 #include "monitor/core_process.h"
 #include "monitor/gdb_server.h"
+#include "monitor/huge_file.h"
 #include "monitor/images.h"
 #include "monitor/machine_state.h"
 #include "monitor/perf_map.h"
@@ -42,6 +43,14 @@
 namespace trapline::monitor {
 
 namespace {
+
+Result<Fd, std::string> make_ram(const machine::Config& config) {
+  if (config.huge_pages && roomy_for(config.memory))
+    if (Fd huge = make_huge_file(config.memory)) return huge;
+  auto small = GuestMemory::create_fd(config.memory);
+  if (!small) return Err{small.error()};
+  return Fd{*small};
+}
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
@@ -336,9 +345,9 @@ Result<void, std::string> VmRun::power_on() {
   MachineState& m = *machine_;
   auto channel = channel::Channel::create(config_.cpus);
   if (!channel) return Err{channel.error() + kRaiseLimits};
-  auto ram = GuestMemory::create_fd(config_.memory);
+  auto ram = make_ram(config_);
   if (!ram) return Err{ram.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)"};
-  const Fd ram_fd{*ram};
+  const Fd ram_fd = std::move(*ram);
   auto device_memory = DeviceMemory::create("devices");
   if (!device_memory) return Err{device_memory.error() + kRaiseLimits};
   channel::Launch launch = images_.launch(config_);

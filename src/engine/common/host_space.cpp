@@ -4,29 +4,15 @@
 
 #include <utility>
 
+#include "base/growing_memory.h"
+
 namespace trapline::engine {
-
-namespace {
-
-// Space that begins at a multiple of a huge page. Null: none left.
-void* reserve_aligned(u64 bytes, int protection) {
-  constexpr u64 kAlign = 2 * MiB;
-  void* all = mmap(nullptr, bytes + kAlign, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (all == MAP_FAILED) return nullptr;
-  const u64 from = reinterpret_cast<u64>(all), start = (from + kAlign - 1) & ~(kAlign - 1);
-  if (start != from) munmap(all, start - from);
-  const u64 rest = from + kAlign - start;
-  if (rest) munmap(reinterpret_cast<void*>(start + bytes), rest);
-  return reinterpret_cast<void*>(start);
-}
-
-}  // namespace
 
 Result<HostSpace, u32> HostSpace::reserve(u32 vcpus, u64 structure, const SpaceNeeds& needs) {
   HostSpace space;
   structure = (structure + kPageSize - 1) & kPageMask;
   const u64 stride = structure + needs.near;
-  space.block_ = reserve_aligned(stride * vcpus, PROT_NONE);
+  space.block_ = reserve_huge(stride * vcpus, PROT_NONE);
   if (!space.block_) return Err{u32{0}};
   space.block_bytes_ = stride * vcpus;
   space.far_bytes_ = needs.far;
@@ -34,7 +20,7 @@ Result<HostSpace, u32> HostSpace::reserve(u32 vcpus, u64 structure, const SpaceN
     u8* const at = static_cast<u8*>(space.block_) + i * stride;
     if (mprotect(at, structure, PROT_READ | PROT_WRITE) != 0) return Err{i};
     VcpuSpace v{at, at + structure, nullptr};
-    if (needs.far && !(v.far = reserve_aligned(needs.far, PROT_READ | PROT_WRITE))) return Err{i};
+    if (needs.far && !(v.far = reserve_huge(needs.far, PROT_READ | PROT_WRITE))) return Err{i};
     space.vcpus_.push_back(v);
   }
   return space;
