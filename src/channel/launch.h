@@ -21,9 +21,10 @@ struct LaunchModule {
 
 struct Launch {
   int ram_fd = -1, kernel_fd = -1, initrd_fd = -1, trace_fd = -1, scan_fd = -1, names_fd = -1;  // -1: none
-  int counts_fd = -1;   // SensitiveCounts of each vCPU
-  int devices_fd = -1;  // SharedPage<devices::DevicePage>
-  int code_fd = -1;     // code_writes.h: a word for each frame; -1: no device writes to RAM
+  int counts_fd = -1;       // SensitiveCounts of each vCPU
+  int devices_fd = -1;      // SharedPage<devices::DevicePage>
+  int code_memory_fd = -1;  // an empty file with huge pages, for translated code; -1: none
+  int code_fd = -1;         // code_writes.h: a word for each frame; -1: no device writes to RAM
   std::string kernel_name, command_line, cpu_features;
   std::string engine = "auto";  // as engine/registry.h lists them
   std::vector<LaunchModule> modules;

@@ -86,7 +86,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
-  auto space = engine::HostSpace::reserve(launch.cpus, sizeof(VcpuUnit), kind->needs);
+  auto space = engine::HostSpace::reserve(launch.cpus, sizeof(VcpuUnit), kind->needs, launch.code_memory_fd);
   if (!space)
     return Err{
         fmt::format("engine {}: this host lacks address space for {} vCPUs, there is room for {}: use --cpus {} "

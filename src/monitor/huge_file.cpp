@@ -29,7 +29,7 @@ namespace {
 // What the child does, which shares memory and descriptors with its parent as one of vfork() does: system calls only.
 struct Wish {
   std::string user_map, group_map;
-  int fd = -1;
+  std::vector<Fd>& files;
 };
 
 void write_to(const char* path, const char* text) {
@@ -47,16 +47,15 @@ int in_child(void* argument) {
   write_to("/proc/self/gid_map", wish.group_map.c_str());
   ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr);
   for (const char* place : {"/tmp", "/dev", "/usr"}) {
-    if (::mount("guest-ram", place, "tmpfs", MS_NOSUID | MS_NODEV, "huge=always,size=0,nr_inodes=4,mode=700") != 0)
+    if (::mount("guest-ram", place, "tmpfs", MS_NOSUID | MS_NODEV, "huge=always,size=0,nr_inodes=8,mode=700") != 0)
       continue;
-    wish.fd = ::open(place, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    for (Fd& file : wish.files) file = Fd{::open(place, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)};
     break;
   }
   return 0;
 }
 
-// The descriptor, or -1.
-int open_in(int namespaces, Wish& wish) {
+bool open_in(int namespaces, Wish& wish) {
   alignas(16) std::array<std::byte, 64 * KiB> stack;
   sigset_t all, old;
   ::sigfillset(&all);
@@ -67,7 +66,7 @@ int open_in(int namespaces, Wish& wish) {
     while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
     }
   ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  return wish.fd;
+  return static_cast<bool>(wish.files.back());
 }
 
 u64 number_in(const char* path) {
@@ -100,16 +99,19 @@ u64 available() {
 
 }  // namespace
 
-Fd make_huge_file(u64 bytes) {
-  Wish wish{fmt::format("{0} {0} 1", ::geteuid()), fmt::format("{0} {0} 1", ::getegid())};
-  Fd file{open_in(CLONE_NEWUSER | CLONE_NEWNS, wish)};
-  if (!file && ::geteuid() == 0) file = Fd{open_in(CLONE_NEWNS, wish)};
-  struct stat st {};
-  // The size of a block is that of a huge page where the file may have some.
-  if (!file || ::fstat(file.get(), &st) != 0 || static_cast<u64>(st.st_blksize) < kHugePage ||
-      ::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0)
-    return {};
-  return file;
+std::vector<Fd> make_huge_files(std::initializer_list<u64> sizes) {
+  std::vector<Fd> files(sizes.size());
+  Wish wish{fmt::format("{0} {0} 1", ::geteuid()), fmt::format("{0} {0} 1", ::getegid()), files};
+  if (!open_in(CLONE_NEWUSER | CLONE_NEWNS, wish) && (::geteuid() != 0 || !open_in(CLONE_NEWNS, wish))) return {};
+  auto size = sizes.begin();
+  for (const Fd& file : files) {
+    struct stat st {};
+    // The size of a block is that of a huge page where the file may have some.
+    if (!file || ::fstat(file.get(), &st) != 0 || static_cast<u64>(st.st_blksize) < kHugePage ||
+        ::ftruncate(file.get(), static_cast<off_t>(*size++)) != 0)
+      return {};
+  }
+  return files;
 }
 
 bool roomy_for(u64 bytes) { return std::min(available(), left_by_limit()) / 5 >= bytes / 4; }

@@ -44,12 +44,19 @@ namespace trapline::monitor {
 
 namespace {
 
-Result<Fd, std::string> make_ram(const machine::Config& config) {
-  if (config.huge_pages && roomy_for(config.memory))
-    if (Fd huge = make_huge_file(config.memory)) return huge;
+struct Memory {
+  Fd ram;
+  Fd code;  // for the core to give a size and fill; empty: it makes its own, of small pages
+};
+
+Result<Memory, std::string> make_memory(const machine::Config& config) {
+  constexpr u64 kCode = 64 * MiB;  // of a vCPU, as if all of it were used
+  if (config.huge_pages && roomy_for(config.memory + kCode * config.cpus))
+    if (auto files = make_huge_files({config.memory, 0}); !files.empty())
+      return Memory{std::move(files[0]), std::move(files[1])};
   auto small = GuestMemory::create_fd(config.memory);
   if (!small) return Err{small.error()};
-  return Fd{*small};
+  return Memory{Fd{*small}, {}};
 }
 
 using std::chrono::milliseconds;
@@ -345,14 +352,15 @@ Result<void, std::string> VmRun::power_on() {
   MachineState& m = *machine_;
   auto channel = channel::Channel::create(config_.cpus);
   if (!channel) return Err{channel.error() + kRaiseLimits};
-  auto ram = make_ram(config_);
-  if (!ram) return Err{ram.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)"};
-  const Fd ram_fd = std::move(*ram);
+  auto memory = make_memory(config_);
+  if (!memory) return Err{memory.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)"};
+  const Fd& ram_fd = memory->ram;
   auto device_memory = DeviceMemory::create("devices");
   if (!device_memory) return Err{device_memory.error() + kRaiseLimits};
   channel::Launch launch = images_.launch(config_);
   if (config_.virtio_mmio) launch.virtio_mmio = static_cast<u32>(m.virtio.devices().size());
   launch.ram_fd = ram_fd.get();
+  launch.code_memory_fd = memory->code.get();
   launch.devices_fd = device_memory->fd();
   CodeLines code_lines;
   if (m.uses_ram) {
@@ -378,7 +386,8 @@ Result<void, std::string> VmRun::power_on() {
   auto descriptors = images_.inherited();
   descriptors.push_back(ram_fd.get());
   descriptors.push_back(m.device_memory.fd());
-  if (launch.code_fd >= 0) descriptors.push_back(launch.code_fd);
+  for (const int fd : {launch.code_fd, launch.code_memory_fd})
+    if (fd >= 0) descriptors.push_back(fd);
   if (auto started = core_.start(m.channel, descriptors, config_.perf_map); !started) return started;
   if (images_.names) {
     complain_if(perf_map_.begin(images_.names.get(), core_.pid()));

@@ -15,6 +15,13 @@ namespace trapline::engine {
 struct SpaceNeeds {
   u64 near = 0;  // behind the structure, within reach of it: inaccessible until mapped over
   u64 far = 0;   // anywhere: readable, writable, never backed in advance
+  u64 code = 0;  // of `file`: what of `near` is code
+};
+
+// Where a file has a vCPU's code.
+struct CodeFile {
+  int fd = -1;  // -1: none
+  u64 offset = 0;
 };
 
 // One vCPU's part. Null pointers: the engine finds places itself (tests, the fuzzer).
@@ -22,13 +29,15 @@ struct VcpuSpace {
   void* structure = nullptr;
   void* near = nullptr;
   void* far = nullptr;
+  CodeFile code = {};
 };
 
 class HostSpace {
  public:
   HostSpace() = default;
-  // `structure`: bytes of what holds the vCPU; its memory is ready. Error: for how many vCPUs there is room.
-  static Result<HostSpace, u32> reserve(u32 vcpus, u64 structure, const SpaceNeeds& needs);
+  // `structure`: bytes of what holds the vCPU; its memory is ready. `code_fd`: a file for the code, which gets its size
+  // here and must stay open until the code is mapped; -1: none. Error: for how many vCPUs there is room.
+  static Result<HostSpace, u32> reserve(u32 vcpus, u64 structure, const SpaceNeeds& needs, int code_fd = -1);
   ~HostSpace();
   HostSpace(HostSpace&& other) noexcept { *this = std::move(other); }
   HostSpace& operator=(HostSpace&& other) noexcept;

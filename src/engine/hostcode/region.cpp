@@ -36,58 +36,53 @@ void* reserve_near(u64 near, u64 bytes) {
 
 }  // namespace
 
-std::unique_ptr<Region> Region::make(u64 near, void* space, u64 code_bytes) {
+// A page for State, then the code from a multiple of a huge page on.
+bool Region::take_space(u64 near, void* space, u64 code_bytes) {
+  bytes_ = code_bytes;
+  own_ = !space;
+  space_ = space ? space : reserve_near(near, bytes_for(code_bytes));
+  if (!space_) return false;
+  exec_ = (reinterpret_cast<u64>(space_) + kStateBytes + kHugePage - 1) & ~(kHugePage - 1);
+  state_ = reinterpret_cast<void*>(exec_ - kStateBytes);
+  if (mmap(state_, kStateBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+    return false;
+  new (state_) State;
+  return true;
+}
+
+std::unique_ptr<Region> Region::make(u64 near, void* space, u64 code_bytes, const CodeFile& file) {
   std::unique_ptr<Region> r{new Region};
-  if (code_names) return make_anonymous(std::move(r), near, space, code_bytes);
-  const int fd = memfd_create("translated-code", MFD_CLOEXEC);
-  if (fd < 0 || ftruncate(fd, static_cast<off_t>(code_bytes)) != 0) {
-    if (fd >= 0) close(fd);
-    return nullptr;
+  if (!r->take_space(near, space, code_bytes)) return nullptr;
+  if (code_names) return r->map_anonymous() ? std::move(r) : nullptr;
+  const bool given = file.fd >= 0;
+  const int fd = given ? file.fd : memfd_create("translated-code", MFD_CLOEXEC);
+  const auto offset = static_cast<off_t>(given ? file.offset : 0);
+  bool good = fd >= 0 && (given || ftruncate(fd, static_cast<off_t>(code_bytes)) == 0);
+  if (good && (r->write_ = static_cast<u8*>(reserve_huge(code_bytes, PROT_NONE)))) {
+    good = mmap(r->write_, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset) != MAP_FAILED &&
+           mmap(reinterpret_cast<void*>(r->exec_), code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd,
+                offset) != MAP_FAILED;
+    if (given) madvise(r->write_, code_bytes, MADV_HUGEPAGE);
   }
-  void* place = space ? space : reserve_near(near, kStateBytes + code_bytes);
-  r->own_ = !space;
-  void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  bool good = place && write != MAP_FAILED;
-  if (good) {
-    u8* exec = static_cast<u8*>(place) + kStateBytes;
-    good = mmap(place, kStateBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
-               MAP_FAILED &&
-           mmap(exec, code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED;
-    r->exec_ = reinterpret_cast<u64>(exec);
-  }
-  close(fd);
-  r->state_ = place;
-  r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
-  r->bytes_ = code_bytes;
-  if (!good) return nullptr;
-  new (place) State;
-  return r;
+  if (!given && fd >= 0) close(fd);
+  return good && r->write_ ? std::move(r) : nullptr;
 }
 
 // For perf, which looks into its map for code in anonymous memory only. A shared mapping can be had a second time.
-std::unique_ptr<Region> Region::make_anonymous(std::unique_ptr<Region> r, u64 near, void* space, u64 code_bytes) {
-  void* place = space ? space : reserve_near(near, kStateBytes + code_bytes);
-  r->own_ = !space;
-  void* write = mmap(nullptr, code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  r->state_ = place;
-  r->write_ = write == MAP_FAILED ? nullptr : static_cast<u8*>(write);
-  r->bytes_ = code_bytes;
-  if (!place || write == MAP_FAILED) return nullptr;
-  u8* exec = static_cast<u8*>(place) + kStateBytes;
-  r->exec_ = reinterpret_cast<u64>(exec);
-  if (mmap(place, kStateBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ||
-      mremap(write, 0, code_bytes, MREMAP_MAYMOVE | MREMAP_FIXED, exec) == MAP_FAILED ||
-      mprotect(exec, code_bytes, PROT_READ | PROT_EXEC) != 0)
-    return nullptr;
-  new (place) State;
-  return r;
+bool Region::map_anonymous() {
+  void* write = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (write == MAP_FAILED) return false;
+  write_ = static_cast<u8*>(write);
+  void* const exec = reinterpret_cast<void*>(exec_);
+  return mremap(write, 0, bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, exec) != MAP_FAILED &&
+         mprotect(exec, bytes_, PROT_READ | PROT_EXEC) == 0;
 }
 
 Region::~Region() {
-  if (state_ && own_) munmap(state_, kStateBytes + bytes_);
+  if (space_ && own_) munmap(space_, bytes_for(bytes_));
   // Reserved again, for whoever has lent it.
-  if (state_ && !own_)
-    mmap(state_, kStateBytes + bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  if (space_ && !own_)
+    mmap(space_, bytes_for(bytes_), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (write_) munmap(write_, bytes_);
 }
 

@@ -5,7 +5,9 @@
 #include <memory>
 #include <span>
 
+#include "base/growing_memory.h"
 #include "base/types.h"
+#include "engine/common/host_space.h"
 #include "engine/hostcode/jump_cache.h"
 #include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/resume.h"
@@ -43,10 +45,10 @@ inline constexpr u64 kLeftBias = u64{1} << 62;
 
 class Region {
  public:
-  // For `code_bytes` of code. `space`: reserved for it (bytes_for), and stays so; null: takes some near the address
-  // `near`. Null: no room.
-  static std::unique_ptr<Region> make(u64 near, void* space, u64 code_bytes);
-  static constexpr u64 bytes_for(u64 code_bytes) { return kPageSize + code_bytes; }
+  // For `code_bytes` of code, a multiple of 2 MiB. `space`: reserved for it (bytes_for), and stays so; null: takes some
+  // near the address `near`. `file` may have huge pages: the code lies so that they can be mapped. Null: no room.
+  static std::unique_ptr<Region> make(u64 near, void* space, u64 code_bytes, const CodeFile& file = {});
+  static constexpr u64 bytes_for(u64 code_bytes) { return kHugePage + code_bytes; }
   ~Region();
   Region(const Region&) = delete;
 
@@ -69,9 +71,11 @@ class Region {
 
  private:
   Region() = default;
-  static std::unique_ptr<Region> make_anonymous(std::unique_ptr<Region> r, u64 near, void* space, u64 code_bytes);
-  void* state_ = nullptr;
+  bool take_space(u64 near, void* space, u64 code_bytes);
+  bool map_anonymous();
+  void* space_ = nullptr;
   bool own_ = false;  // the place of it
+  void* state_ = nullptr;
   u8* write_ = nullptr;
   u64 exec_ = 0, bytes_ = 0, used_ = 0, used_cold_ = 0;
   bool changed_ = false;

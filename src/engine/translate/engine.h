@@ -14,8 +14,8 @@ namespace trapline::engine {
 
 class CodeArena;
 
-inline constexpr SpaceNeeds kTranslateNeeds{hostcode::Region::bytes_for(hostcode::kCodeBytes),
-                                            translate::Views::kBytes};
+inline constexpr SpaceNeeds kTranslateNeeds{hostcode::Region::bytes_for(hostcode::kCodeBytes), translate::Views::kBytes,
+                                            hostcode::kCodeBytes};
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
                                        const EngineOptions& options);
 std::string translate_lacks();  // what this host lacks for it, or empty

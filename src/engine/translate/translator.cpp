@@ -20,7 +20,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
                                              std::string* why) {
   if (*why = missing_on_host(); !why->empty()) return nullptr;
   std::unique_ptr<Translator> t{new Translator{cpu, options}};
-  t->region_ = Region::make(reinterpret_cast<u64>(&cpu), space.near, kCodeBytes);
+  t->region_ = Region::make(reinterpret_cast<u64>(&cpu), space.near, kCodeBytes, space.code);
   t->views_ = Views::make(cpu, space.far);
   if (!t->region_ || !t->region_->reaches(reinterpret_cast<u64>(&cpu)) ||
       !t->region_->reaches(reinterpret_cast<u64>(&cpu + 1)) || !t->views_) {
