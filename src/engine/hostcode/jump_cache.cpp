@@ -29,12 +29,15 @@ JumpCache::JumpCache(const std::array<u64, kViews>& end) : end_{end} {
 void JumpCache::put(View v, u64 linear, u8 tag, u64 entry, bool stable) {
   const u8 view = static_cast<u8>(v);
   const u64 i = linear & kMask;
+  JumpSlot& slot = table(view)[i];
+  const JumpSlot now{0 - linear - tag, entry};
+  // Whoever comes back from C++ puts what is there already.
+  if (slot.negated == now.negated && slot.entry == entry && last_stable_[view].test(i) == stable) return;
+  last_stable_[view].set(i, stable);
   std::vector<u32>& list = (stable ? stable_ : unstable_)[view];
   list.push_back(static_cast<u32>(i));
   if (!stable)
     for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
-  JumpSlot& slot = table(view)[i];
-  const JumpSlot now{0 - linear - tag, entry};
   if (slot.entry && slot.negated != now.negated) keep_victim(view, i, slot);
   slot = now;
   if (list.size() > 4 * kSlots) forget_all();

@@ -64,6 +64,7 @@ class JumpCache {
 
   std::array<u64, kViews> end_;
   std::vector<u32> stable_[kViews], unstable_[kViews];  // indices of the filled slots; a slot may be in both
+  std::bitset<kSlots> last_stable_[kViews];             // what the slot was filled as, last
   std::array<std::array<Victim, kVictims>, kViews> victims_;
   std::bitset<kVictims> victim_[kViews];  // slots that are not empty
   static constexpr u64 kCodePages = 4096;
