@@ -64,7 +64,7 @@ template <class Stream>
 void fields(Stream& s, Launch& l) {
   s.value(l.ram_fd), s.value(l.kernel_fd), s.value(l.initrd_fd), s.value(l.trace_fd), s.value(l.scan_fd);
   s.value(l.names_fd), s.value(l.devices_fd), s.value(l.code_fd), s.value(l.miscompile_at), s.value(l.miscompile_how);
-  s.value(l.cpu_seconds), s.value(l.counts_fd), s.value(l.code_memory_fd);
+  s.value(l.cpu_seconds), s.value(l.counts_fd), s.value(l.code_memory_fd), s.value(l.patch_traps);
   s.text(l.kernel_name), s.text(l.command_line), s.text(l.cpu_features), s.text(l.engine), s.text(l.engine_debug);
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.name), s.text(m.arguments);

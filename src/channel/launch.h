@@ -43,6 +43,7 @@ struct Launch {
   bool count_instructions = true;              // exactly; else engines may save themselves the trouble
   bool verify = false;                         // engine/verify/
   bool dump_guest = false, dump_host = false;  // print translated blocks
+  bool patch_traps = false;                    // EngineOptions::traps
   u64 miscompile_at = 0;
   u32 miscompile_how = 0;
   u64 cpu_seconds = 0;  // CPU time that all threads may take; 0: no limit

@@ -101,7 +101,9 @@ std::string CompareCommand::choose_techniques(const machine::Config& config, com
   };
   // The interfaces first, so that an engine that is unknown is told with all engines.
   std::string wrong = keep("--para", paras_, [](const compare::Technique& t) { return t.para.name; });
-  if (wrong.empty()) wrong = keep("--engines", engines_, [](const compare::Technique& t) { return t.engine; });
+  if (wrong.empty()) wrong = keep("--engines", engines_, [](const compare::Technique& t) { return t.way(); });
+  // A minute and more where a signal is dear: not unless somebody asks.
+  if (engines_ == "all") std::erase_if(all, [](const compare::Technique& t) { return t.traps; });
   request.techniques = std::move(all);
   request.para_named = paras_ != "all";
   return wrong;

@@ -22,6 +22,7 @@
 #include <fstream>
 #include <string>
 
+#include "base/growing_memory.h"
 #include "base/types.h"
 #include "channel/exit_codes.h"
 #include "channel/futex.h"
@@ -30,6 +31,7 @@
 #include "cli/print.h"
 #include "engine/hostcode/host.h"
 #include "engine/registry.h"
+#include "monitor/huge_file.h"
 #include "monitor/split_locks.h"
 
 namespace trapline::cli {
@@ -200,6 +202,9 @@ int run_doctor() {
   const std::string own = channel::own_namespaces();
   line("core's namespaces", own.empty() ? "none of its own (not needed): the filter holds it" : own);
   line("memfd", memfd ? "yes, and executable" : "no executable memfd: allow memfd_create, and vm.memfd_noexec=0");
+  line("huge pages", monitor::make_huge_files({{"probe", kHugePage}}).empty()
+                         ? "no: guest RAM and code in pages of 4 KiB (not needed)"
+                         : "yes: guest RAM and code, in a tmpfs of the VM's own");
   line("max_map_count", read_line("/proc/sys/vm/max_map_count"));
   line("mmap_min_addr", read_line("/proc/sys/vm/mmap_min_addr"));
   line("limits",

@@ -118,6 +118,15 @@ std::string check_xen(const Config& c) {
   return {};
 }
 
+std::string check_patch_with(const std::string& what, Config& c) {
+  if (what != "inline" && what != "traps")
+    return fmt::format("--patch-with {}: no such replacement: use inline or traps", what);
+  c.engine_settings.traps = what == "traps";
+  if (c.engine_settings.traps && !engine::find_engine(c.engine)->cages)
+    return fmt::format("--patch-with traps: engine {} patches nothing: use --engine patch", c.engine);
+  return {};
+}
+
 // "guest", "host" or both.
 std::string check_dump(const std::string& what, Config& c) {
   std::string_view rest = what;
@@ -303,6 +312,12 @@ void add_run_options(CLI::App& run, RunOptions& o) {
   run.add_option("--engine", o.engine, "interpret, translate, patch or auto")
       ->type_name("ENGINE")
       ->capture_default_str();
+  run.add_option(
+         "--patch-with", o.patch_with,
+         "by what engine patch replaces sensitive instructions of kernel code: inline (what has their effect), or "
+         "traps")
+      ->type_name("HOW")
+      ->capture_default_str();
   run.add_option("--para", o.para, "paravirtual interface: none, kvm, xen or auto")
       ->type_name("INTERFACE")
       ->capture_default_str();
@@ -376,6 +391,7 @@ Result<Config, std::string> check(const RunOptions& o) {
   std::string wrong = check_clock(o.clock, c);
   if (wrong.empty()) wrong = check_firmware(o, c);
   if (wrong.empty()) wrong = check_engine(o.engine, c);
+  if (wrong.empty()) wrong = check_patch_with(o.patch_with, c);
   if (wrong.empty()) wrong = check_para(o.para, c);
   if (wrong.empty()) wrong = check_memory(o.memory, c);
   if (wrong.empty()) wrong = check_dump(o.dump, c);

@@ -29,7 +29,8 @@ std::optional<u64> parse_size(const std::string& text);
 // What CLI11 stores before it is checked.
 struct RunOptions {
   machine::Config config;
-  std::string memory;  // empty: kMemory
+  std::string memory;                 // empty: kMemory
+  std::string patch_with = "inline";  // or traps
   std::string engine = "auto", para = "kvm", clock = "real", console = "serial", trace, dump, gdb;
   std::vector<std::string> modules, disks, networks, shares;
   bool detach = false;       // the VM lives on without this terminal

@@ -31,6 +31,7 @@ bool did_not_start(const GuestRun& counted) { return !counted.figures || counted
 Result<GuestRun, Failure> run(const Request& request, const Technique& technique, bool counted) {
   machine::Config config = request.config;
   config.engine = technique.engine;
+  config.engine_settings.traps = technique.traps;
   config.para = technique.para.value;
   config.what = "compare: " + technique.name();
   auto run = run_guest(config, counted);

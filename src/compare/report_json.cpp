@@ -33,7 +33,7 @@ Json exits_of(const channel::Counters& c) {
 }
 
 Json of(const Comparison& c, const Measured& m) {
-  Json j = {{"engine", m.technique.engine}, {"para", m.technique.para.name}};
+  Json j = {{"engine", m.technique.way()}, {"para", m.technique.para.name}};
   if (!m.ran()) {
     j["not_run"] = m.impossible;
     return j;

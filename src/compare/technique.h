@@ -18,7 +18,9 @@ struct Technique {
   Interface para;
   bool slow = false;    // an engine without code of its own: one run is enough to wait for
   bool direct = false;  // it runs programs in cages
-  std::string name() const { return engine + ", " + para.name; }
+  bool traps = false;   // --patch-with traps
+  std::string way() const { return traps ? engine + "/traps" : engine; }
+  std::string name() const { return way() + ", " + para.name; }
 };
 
 // Every engine that this build and host have for so many vCPUs, the reference first, with each interface.

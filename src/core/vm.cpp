@@ -68,6 +68,7 @@ Result<engine::EngineOptions, std::string> options_of(const channel::Launch& lau
   engine::EngineOptions options;
   options.count_instructions = launch.count_instructions;
   options.hot_threshold = std::max(launch.hot_threshold, 1u);
+  options.traps = launch.patch_traps;
   options.dump_guest = launch.dump_guest, options.dump_host = launch.dump_host;
   options.miscompile = {launch.miscompile_at, static_cast<engine::Miscompile::How>(launch.miscompile_how)};
   auto debug = engine::DebugOptions::parse(launch.engine_debug);

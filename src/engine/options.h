@@ -68,6 +68,9 @@ struct EngineOptions {
   // --verify: told of the first difference, does not return. Null: not verified.
   void (*on_difference)(const std::string& report) = nullptr;
   CageShare cages = {};
+  // Kernel code's sensitive instructions become traps: HLT, a fault in ring 3, and the interpreter's after the signal. Else
+  // they are done in line or called.
+  bool traps = false;
   DebugOptions debug = {};
   Miscompile miscompile = {};
 };

@@ -32,12 +32,13 @@ struct CommandRun {
   bool verbose = false;   // the guest's console on standard error
 };
 
-// What the environment says of engines, for tests. engine/translate/options.h has the meaning of the numbers.
+// What engines are told; all but the last is the environment's, for tests. engine/translate/options.h has the meaning of the numbers.
 struct EngineSettings {
   u32 hot_threshold = 32;
   std::string debug;
   u64 miscompile_at = 0;
   u32 miscompile_how = 0;
+  bool traps = false;  // --patch-with traps
 };
 
 // --disk FILE[,OPTION...]

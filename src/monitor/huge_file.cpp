@@ -29,6 +29,7 @@ namespace {
 // What the child does, which shares memory and descriptors with its parent as one of vfork() does: system calls only.
 struct Wish {
   std::string user_map, group_map;
+  std::initializer_list<HugeFile> wanted;
   std::vector<Fd>& files;
 };
 
@@ -49,7 +50,13 @@ int in_child(void* argument) {
   for (const char* place : {"/tmp", "/dev", "/usr"}) {
     if (::mount("guest-ram", place, "tmpfs", MS_NOSUID | MS_NODEV, "huge=always,size=0,nr_inodes=8,mode=700") != 0)
       continue;
-    for (Fd& file : wish.files) file = Fd{::open(place, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)};
+    const int folder = ::open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    for (std::size_t i = 0; i < wish.files.size(); i++) {
+      const char* const name = wish.wanted.begin()[i].name;
+      wish.files[i] = Fd{::openat(folder, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600)};
+      ::unlinkat(folder, name, 0);
+    }
+    ::close(folder);
     break;
   }
   return 0;
@@ -99,16 +106,16 @@ u64 available() {
 
 }  // namespace
 
-std::vector<Fd> make_huge_files(std::initializer_list<u64> sizes) {
-  std::vector<Fd> files(sizes.size());
-  Wish wish{fmt::format("{0} {0} 1", ::geteuid()), fmt::format("{0} {0} 1", ::getegid()), files};
+std::vector<Fd> make_huge_files(std::initializer_list<HugeFile> wanted) {
+  std::vector<Fd> files(wanted.size());
+  Wish wish{fmt::format("{0} {0} 1", ::geteuid()), fmt::format("{0} {0} 1", ::getegid()), wanted, files};
   if (!open_in(CLONE_NEWUSER | CLONE_NEWNS, wish) && (::geteuid() != 0 || !open_in(CLONE_NEWNS, wish))) return {};
-  auto size = sizes.begin();
+  auto next = wanted.begin();
   for (const Fd& file : files) {
     struct stat st {};
     // The size of a block is that of a huge page where the file may have some.
     if (!file || ::fstat(file.get(), &st) != 0 || static_cast<u64>(st.st_blksize) < kHugePage ||
-        ::ftruncate(file.get(), static_cast<off_t>(*size++)) != 0)
+        ::ftruncate(file.get(), static_cast<off_t>(next++->bytes)) != 0)
       return {};
   }
   return files;

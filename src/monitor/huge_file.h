@@ -12,10 +12,15 @@
 
 namespace trapline::monitor {
 
-// Files of these sizes, zeroed, which no folder names: to be mapped shared at multiples of 2 MiB, executable too. They have
-// no seals. Empty: the host allows no namespace or has no huge pages; take memfds. Any thread may call it; it starts a
-// process and waits for its end.
-std::vector<Fd> make_huge_files(std::initializer_list<u64> sizes);
+struct HugeFile {
+  const char* name;  // as /proc shows it
+  u64 bytes;
+};
+
+// Files of zeroes that are in no folder: to be mapped shared at multiples of 2 MiB, executable too. They have no seals:
+// whoever gets a descriptor must be kept from ftruncate() otherwise. Empty: the host allows no namespace or has no huge
+// pages; take memfds. Any thread may call it; it starts a process and waits for its end.
+std::vector<Fd> make_huge_files(std::initializer_list<HugeFile> wanted);
 
 // Does the host have so much memory to spare that 2 MiB here and there of `bytes` do not matter? What it calls available
 // and, in a container, its limit (cgroup v2 or v1) decide.

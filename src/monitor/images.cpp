@@ -138,6 +138,7 @@ channel::Launch Images::launch(const machine::Config& config) const {
   l.debugger = config.debugged();
   const machine::EngineSettings& settings = config.engine_settings;
   l.hot_threshold = settings.hot_threshold, l.engine_debug = settings.debug;
+  l.patch_traps = settings.traps;
   l.miscompile_at = settings.miscompile_at, l.miscompile_how = settings.miscompile_how;
   l.split_locks_trap = host_traps_split_locks();
   l.count_instructions = config.stats || l.instructions_clock || l.debugger || config.verify;

@@ -52,7 +52,7 @@ struct Memory {
 Result<Memory, std::string> make_memory(const machine::Config& config) {
   constexpr u64 kCode = 64 * MiB;  // of a vCPU, as if all of it were used
   if (config.huge_pages && roomy_for(config.memory + kCode * config.cpus))
-    if (auto files = make_huge_files({config.memory, 0}); !files.empty())
+    if (auto files = make_huge_files({{"guest-ram", config.memory}, {"translated-code", 0}}); !files.empty())
       return Memory{std::move(files[0]), std::move(files[1])};
   auto small = GuestMemory::create_fd(config.memory);
   if (!small) return Err{small.error()};

@@ -75,6 +75,30 @@ TEST(Compare, CountsEachExecutionUnderEveryTechnique) {
   EXPECT_TRUE(inline_or_called || report["techniques"].size() == 2);
 }
 
+// Once it is hot, each of them is a fault of the host's; before, the interpreter's.
+TEST(Compare, TellsTrapsFromWhatIsInlined) {
+  const TempFile kernel{multiboot(critical_loop())};
+  const Finished f = compare({"--kernel", kernel.path(), "--engines", "patch,patch/traps", "--para", "none", "--rounds",
+                              "1", "--memory", "64M", "--json"});
+  if (f.code == 2 && f.errors.find(": not here") != std::string::npos) GTEST_SKIP() << f.errors;
+  ASSERT_EQ(f.code, 0) << f.errors;
+  const json report = json::parse(f.output);
+  EXPECT_TRUE(report["agree"]);
+  ASSERT_EQ(report["techniques"].size(), 2u);
+  for (const json& t : report["techniques"]) {
+    SCOPED_TRACE(t.dump());
+    const bool traps = t["engine"] == "patch/traps";
+    for (const json& row : t["sensitive"]) {
+      if (row["instruction"] != "popf") continue;
+      EXPECT_EQ(row["executed"], 2000u);
+      EXPECT_EQ(row["ways"].contains("trapped"), traps);
+      if (traps) {
+        EXPECT_GT(row["ways"]["trapped"], 1900u);
+      }
+    }
+  }
+}
+
 TEST(Compare, NamesTheFirstLineThatDiffers) {
   const TempFile kernel{multiboot(tells_interface())};
   const Finished f = compare(

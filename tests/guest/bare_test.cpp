@@ -24,10 +24,12 @@ struct Bare {
 struct Way {
   const char* name;
   std::vector<std::string> environment;
+  std::vector<std::string> options = {};
 };
 const Way kWays[] = {
     {"", {}},
     {"hot", {"TRAPLINE_HOT=1"}},  // everything is translated at its first execution
+    {"traps", {"TRAPLINE_HOT=1"}, {"--patch-with", "traps"}},
     {"nogs", {"TRAPLINE_HOT=1", "TRAPLINE_DEBUG=nogs"}},
     {"nopext", {"TRAPLINE_HOT=1", "TRAPLINE_DEBUG=nogs,nopext"}},
 };
@@ -53,6 +55,7 @@ std::vector<std::string> command(const Bare& b) {
                                      "--timeout",
                                      "60"};
   line.insert(line.end(), run.begin(), run.end());
+  if (known != std::end(kWays)) line.insert(line.end(), known->options.begin(), known->options.end());
   return line;
 }
 
@@ -119,6 +122,10 @@ std::vector<Bare> guests() {
       all.push_back({guest, 1, "translate", way});
   for (const char* guest : {"faults64", "paging64", "syscall64", "debug", "smp"})
     all.push_back({guest, 1, "patch", "direct"});
+  for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
+                            "debug", "interrupts", "strings", "smc", "moved", "nmi", "smp", "vendor64"})
+    all.push_back({guest, 1, "patch", "traps"});
+  all.push_back({"smp", 4, "patch", "traps"});
   return all;
 }
 

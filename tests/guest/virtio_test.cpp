@@ -196,7 +196,7 @@ TEST(GuestBalloon, FreePagesGoBackToTheHost) {
       struct stat st {};
       std::error_code ignored;
       const std::string target = std::filesystem::read_symlink(entry.path(), ignored).string();
-      if (target.find("memfd:guest-ram") != std::string::npos && ::stat(entry.path().c_str(), &st) == 0)
+      if (target.find("guest-ram (deleted)") != std::string::npos && ::stat(entry.path().c_str(), &st) == 0)
         return static_cast<u64>(st.st_blocks) / 2;
     }
     return u64{0};

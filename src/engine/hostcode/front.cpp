@@ -75,6 +75,11 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.ends = true;
     return;
   }
+  if (traps_ && context.ring0 && is_sensitive(i, isa::Ring::ring0)) {
+    p.treatment = Treatment::trap;
+    p.ends = true;
+    return;
+  }
   if (const cpu::Semantic s = cpu::find_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;

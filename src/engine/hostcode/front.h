@@ -14,8 +14,9 @@ struct Ready {
 
 class Front {
  public:
-  Front(VectorUnit& unit, const MemoryLowering& memory, const DebugOptions& debug)
-      : unit_{unit}, memory_{memory}, debug_{debug} {}
+  // `traps`: EngineOptions::traps.
+  Front(VectorUnit& unit, const MemoryLowering& memory, const DebugOptions& debug, bool traps = false)
+      : unit_{unit}, memory_{memory}, debug_{debug}, traps_{traps} {}
   // Is there a whole instruction?
   static bool decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size);
   // Decodes from `bytes` (`available` of them, to the end of a page) on, and before offsets of which `ends_at`
@@ -41,6 +42,7 @@ class Front {
   VectorUnit& unit_;
   const MemoryLowering& memory_;
   const DebugOptions debug_;
+  const bool traps_;
 };
 
 }  // namespace trapline::engine::hostcode

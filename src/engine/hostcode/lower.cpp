@@ -56,6 +56,13 @@ void Lowering::step(const TranslatedInsn& p) {
   ended_ = true;
 }
 
+// HLT is privileged, has one byte, and its fault names it. Nobody comes behind it: the jump is there because a block may
+// be as short as this, and a stale one begins with a jump.
+void Lowering::trap(const TranslatedInsn& p) {
+  e_.put(kTrap);
+  step(p);
+}
+
 void Lowering::special(const TranslatedInsn& p) {
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:
@@ -95,6 +102,7 @@ void Lowering::special(const TranslatedInsn& p) {
 // Calls count themselves (Translator::call_out), and the interpreter what is left to it.
 void Lowering::count_sensitive(const TranslatedInsn& p) {
   switch (p.treatment) {
+    case Treatment::trap:
     case Treatment::semantic:
     case Treatment::unit:
     case Treatment::step:
@@ -135,6 +143,9 @@ void Lowering::insn(const TranslatedInsn& p) {
       break;
     case Treatment::branch:
       branch(p);
+      break;
+    case Treatment::trap:
+      trap(p);
       break;
     case Treatment::semantic:
       call_out(p, ExitStub::Kind::semantic);

@@ -19,6 +19,8 @@ namespace trapline::engine::hostcode {
 
 inline constexpr u8 kHost[16] = {rax, r15, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, kNone, kNone, r12, r13, r14, kNone};
 
+inline constexpr u8 kTrap = 0xF4;  // HLT
+
 // How one instruction is treated; decided before anything is emitted.
 enum class Treatment : u8 {
   plain,     // re-encoded
@@ -27,6 +29,7 @@ enum class Treatment : u8 {
   nothing,   // NOPs, prefetches
   special,   // known by name: stack, LEA, moves to and from fixed addresses
   branch,    // near control flow
+  trap,      // a fault of the host's in its place (EngineOptions::traps)
   semantic,  // calls cpu::Semantic
   unit,      // calls the vector unit
   step,      // left to the interpreter
@@ -127,6 +130,7 @@ class Lowering {
   void bring_x87();
   void call_out(const TranslatedInsn& p, ExitStub::Kind kind);
   void step(const TranslatedInsn& p);
+  void trap(const TranslatedInsn& p);
   void branch(const TranslatedInsn& p);
   void special(const TranslatedInsn& p);
   void push(const TranslatedInsn& p);

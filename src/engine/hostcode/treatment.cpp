@@ -55,6 +55,10 @@ bool copied(const isa::Insn& i, bool ring0) {
   return !row || (ring0 ? row->ring0 : row->ring3).translate == isa::Lowering::copied;
 }
 
+bool is_sensitive(const isa::Insn& i, isa::Ring ring) {
+  return isa::class_of(isa::classify(i), ring) != isa::Class::innocuous;
+}
+
 bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c) {
   const isa::Insn& i = p.insn;
   if (!isa::traits(i.mnemonic).has(isa::trait::host_same) || !only_plain_operands(i)) return false;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/invariant.h"
+#include "engine/common/sensitive_counts.h"
 #include "engine/interpret/op.h"
 #include "engine/translate/mode_bits.h"
 
@@ -84,7 +85,20 @@ Resume Translator::trap() {
   note_x87(block, index);
   if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_->state().left) - (block.count - index);
   cpu_.rip = block.key.linear + block.insns[index].guest;
+  if (sensitive_counts && *reinterpret_cast<const u8*>(pc) == hostcode::kTrap) [[unlikely]]
+    count_trapped(block.key.gpa + block.insns[index].guest);
   return leave(ExitReason::one);
+}
+
+// The interpreter will count it as its own: that is made up for.
+void Translator::count_trapped(u64 gpa) {
+  const u64 left = kPageSize - (gpa & (kPageSize - 1));
+  isa::Insn insn;
+  if (isa::decode(reinterpret_cast<const u8*>(cpu_.ram->host(Gpa{gpa})), left, cpu_.code_size(), cpu_.vendor(), insn) !=
+      isa::DecodeStatus::ok)
+    return;
+  if (u64* const trapped = sensitive_count(cpu_, insn, Way::trapped))
+    ++*trapped, --*sensitive_count(cpu_, insn, Way::interpreted);
 }
 
 // cpu is exact: goes on with the translation of what is at cpu.rip, or leaves. `same_mode`: a near branch came here.

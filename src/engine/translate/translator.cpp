@@ -35,7 +35,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   t->trap_site_.kind = ExitStub::Kind::trap;
   t->emitter_.begin(t->region_->next());
   t->memory_lowering_.emplace(s, t->ways_, options.debug);
-  t->front_.emplace(t->vector_, *t->memory_lowering_, options.debug);
+  t->front_.emplace(t->vector_, *t->memory_lowering_, options.debug, options.traps);
   t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), !options.debug.no_links);
   t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
   t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->thunks_.call);

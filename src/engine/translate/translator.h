@@ -66,6 +66,7 @@ class Translator final : public interpret::Accelerator {
   void fill_for_string(u64 linear, bool write);
   Resume indirect(ExitStub& site);
   Resume trap();
+  void count_trapped(u64 gpa);
   Resume leave(ExitReason left);
   Resume dispatch(ExitStub* link, bool same_mode = false);
   void sync(const ExitStub& site);

@@ -44,6 +44,13 @@ TEST(Check, RefusesEnginesByName) {
     EXPECT_EQ(complaint(o),
               lacks.empty() ? "" : fmt::format("--engine {}: this host lacks {}; use --engine auto", kind.name, lacks));
   }
+  o.patch_with = "traps";
+  o.engine = "interpret";
+  EXPECT_EQ(complaint(o), "--patch-with traps: engine interpret patches nothing: use --engine patch");
+  o.patch_with = "int3";
+  EXPECT_EQ(complaint(o), "--patch-with int3: no such replacement: use inline or traps");
+  o.patch_with = "inline";
+  EXPECT_EQ(complaint(o), "");
   o.engine = "jit";
   EXPECT_EQ(complaint(o), "--engine jit: no such engine: use " + engine::engine_names());
   o = valid();

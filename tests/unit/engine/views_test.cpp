@@ -192,6 +192,25 @@ TEST_F(ViewsTest, JumpsAreForgottenByPage) {
 }
 
 // Code of two modes at one address, and no sum of an address and a tag that is another's.
+TEST_F(ViewsTest, AJumpIsLostWithWhatItWasPutAsLast) {
+  JumpCache& jumps = views->jumps();
+  for (const bool last : {false, true})
+    for (const bool first : {false, true}) {
+      jumps.put(View::kernel, kKernel, 1, 77, first);
+      jumps.put(View::kernel, kKernel, 1, 77, last);
+      jumps.put(View::kernel, kKernel, 1, 77, last);  // which is there already
+      EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 77u);
+      jumps.forget_unstable();
+      if (!last) {
+        EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 0u) << first;
+      } else if (first) {
+        EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 77u);
+      }
+      jumps.forget_all();
+      EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 0u) << first << last;
+    }
+}
+
 TEST_F(ViewsTest, ModesShareAJumpCache) {
   views->jumps().put(View::user, kUser, 3, 0x1111, false);
   EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0x1111u);
