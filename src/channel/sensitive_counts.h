@@ -11,7 +11,7 @@ enum class Way : u8 {
   interpreted,  // decoded into a block of the interpreter, whose handler or semantic did it
   inlined,      // host code in a translated block: virtual state, no call
   called,       // translated code called its semantic
-  trapped,      // run on the CPU in a cage, where it trapped (or entered the host's kernel), and emulated then
+  trapped,      // run on the CPU in a cage, where it trapped (or entered the host's kernel), or a trap instead of it
   count
 };
 

@@ -63,7 +63,8 @@ CompareCommand::CompareCommand(CLI::App& app, std::string version)
   c.add_option("--append", append_, "kernel command line")->type_name("STRING");
   c.add_option("--command", program_, "what the guest runs: a shell command, in a VM as exec makes it")
       ->type_name("COMMAND");
-  c.add_option("--engines", engines_, "which engines: names with commas between, or all")
+  c.add_option("--engines", engines_,
+               "which engines: names with commas between, or all; patch/traps (minutes) only if named")
       ->type_name("ENGINES")
       ->capture_default_str();
   c.add_option("--para", paras_, "which paravirtual interfaces: names with commas between, or all")
