@@ -145,22 +145,32 @@ SharedFile make_shared_file(const char* name, u64 bytes) {
 // How many tasks, up to `most`, could be made now: by making them. No call tells what RLIMIT_NPROC and a control group
 // leave.
 unsigned room_for_tasks(unsigned most) {
+  constexpr u64 kStackBytes = 256 * KiB;
   std::atomic<u32> end{0};
   std::vector<pthread_t> threads;
+  // Of one piece: stacks of glibc's own cost a mapping, a guard and an unmapping each.
+  const u64 stack_bytes = most * kStackBytes;
+  void* const stacks = ::mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+  if (stacks == MAP_FAILED) return 0;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, 256 * KiB);
   const auto body = [](void* word) -> void* {
     auto& over = *static_cast<std::atomic<u32>*>(word);
     while (over.load() == 0) channel::futex_wait(over, 0, 1'000'000'000);
     return nullptr;
   };
   pthread_t thread;
-  while (threads.size() < most && pthread_create(&thread, &attributes, body, &end) == 0) threads.push_back(thread);
+  while (threads.size() < most &&
+         pthread_attr_setstack(&attributes, static_cast<u8*>(stacks) + threads.size() * kStackBytes, kStackBytes) ==
+             0 &&
+         pthread_create(&thread, &attributes, body, &end) == 0)
+    threads.push_back(thread);
   end.store(1);
   for (std::size_t i = 0; i < threads.size(); i++) channel::futex_wake(end);  // one each
   for (const pthread_t t : threads) pthread_join(t, nullptr);
   pthread_attr_destroy(&attributes);
+  ::munmap(stacks, stack_bytes);
   return static_cast<unsigned>(threads.size());
 }
 

@@ -15,7 +15,7 @@ GOOD, BAD, LOST = 33, 35, 1
 def engines():
     """Those that this host has: what `compare` says behind a name that it does not know."""
     said = subprocess.run([EXECUTABLE, "compare", "--engines", "none"], capture_output=True, text=True).stderr
-    return re.search(r"give some of ([\w,]+), or all", said)[1].split(",")
+    return [way for way in re.search(r"give some of ([\w,/]+), or all", said)[1].split(",") if "/" not in way]
 
 
 def run(*words):
