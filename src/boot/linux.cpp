@@ -196,13 +196,23 @@ bool is_bzimage(Bytes image) {
   return load<u16>(image, at::boot_flag) == kBootFlag && load<u32>(image, at::header) == kHdrS;
 }
 
+// With what the machine cannot tell otherwise before it: behind it may be words for init ("--"). What the user says of
+// it counts; kernels before 5.9 do not know it.
+std::string full_command_line(const BootRequest& request, u64 most) {
+  constexpr std::string_view kTsc = "tsc_early_khz=";
+  const std::string& line = request.command_line;
+  if (request.tell_tsc_khz == 0 || line.find(kTsc) != std::string::npos) return line;
+  std::string full = fmt::format("{}{}{}{}", kTsc, request.tell_tsc_khz, line.empty() ? "" : " ", line);
+  return full.size() <= most ? full : line;
+}
+
 Loaded load_linux(LoadContext& c) {
   const Bytes image = c.request.kernel;
   const auto header = parse(image);
   if (!header) return Err{header.error()};
   const Header& h = *header;
   if (!c.request.modules.empty()) return Err{std::string("a Linux bzImage takes no modules: use --initrd")};
-  const std::string& line = c.request.command_line;
+  const std::string line = full_command_line(c.request, h.cmdline_max);
   if (line.size() > h.cmdline_max)
     return Err{fmt::format("the command line has {} bytes, but this kernel takes at most {}: shorten --append",
                            line.size(), h.cmdline_max)};

@@ -104,6 +104,9 @@ void load_domain(Vm& vm, const boot::BootRequest& request) {
 
 void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
   request.ram_is_zero = true;
+  // By CPUID leaf 15 or KVM's leaves; a calibration is wrong or fails where the host takes the vCPU off its CPU.
+  const cpu::Cpuid& cpuid = *vm.vcpus.front()->cpu.cpuid;
+  if (!cpuid.intel() && !vm.launch.para_kvm) request.tell_tsc_khz = cpuid.tsc_khz();
   request.bring = [&](boot::Bytes from, Gpa to) { return images.bring(from, vm.ram, to); };
   if (vm.xen)
     load_domain(vm, request);

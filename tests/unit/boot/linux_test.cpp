@@ -174,6 +174,20 @@ TEST_F(LinuxBoot, CommandLineLimitIsTheKernels) {
             "vmtest: the command line has 2048 bytes, but this kernel takes at most 2047: shorten --append");
 }
 
+TEST_F(LinuxBoot, TheTscFrequencyIsToldInFrontUnlessTheLineHasItOrIsFull) {
+  const auto line = [&](const char* given) {
+    remake(64 * MiB);
+    request.command_line = given;
+    EXPECT_TRUE(load(bzimage()));
+    return text(param<u32>(0x228));
+  };
+  request.tell_tsc_khz = 2799999;
+  EXPECT_EQ(line("quiet -- one"), "tsc_early_khz=2799999 quiet -- one");
+  EXPECT_EQ(line(""), "tsc_early_khz=2799999");
+  EXPECT_EQ(line("tsc_early_khz=5 quiet"), "tsc_early_khz=5 quiet");
+  EXPECT_EQ(line(std::string(2047, 'x').c_str()), std::string(2047, 'x'));
+}
+
 TEST_F(LinuxBoot, TooLittleMemoryNamesTheRemedy) {
   remake(8 * MiB);
   EXPECT_EQ(error(bzimage()),
