@@ -176,7 +176,7 @@ static const Row rows[] = {
     {"loope", loope_insn, 0},
     {"jrcxz", jrcxz, 0},
     {"rdtsc", rdtsc, 0},
-    {"rdtscp", rdtscp, 0},
+    {"rdtscp", rdtscp, "rdtscp"},
     {"cpuid", cpuid, 0},
     {"xgetbv", xgetbv, 0},
     {"pause", pause_insn, 0},
@@ -259,7 +259,7 @@ static int has(const char* feature) {
     int reg, bit;
   } bits[] = {{"rdrnd", 1, 2, 30},  {"fsgsbase", 7, 1, 0}, {"popcnt", 1, 2, 23}, {"bmi2", 7, 1, 8},
               {"sse4.2", 1, 2, 20}, {"movbe", 1, 2, 22},   {"adx", 7, 1, 19},    {"aes", 1, 2, 25},
-              {"pclmul", 1, 2, 1},  {"sha", 7, 1, 29},     {"f16c", 1, 2, 29}};
+              {"pclmul", 1, 2, 1},  {"sha", 7, 1, 29},     {"f16c", 1, 2, 29},   {"rdtscp", 0x80000001, 3, 27}};
   if (strcmp(feature, "avx") == 0) return __builtin_cpu_supports("avx");
   if (strcmp(feature, "avx2") == 0) return __builtin_cpu_supports("avx2");
   if (strcmp(feature, "fma") == 0) return __builtin_cpu_supports("fma");
