@@ -52,7 +52,8 @@ TlbEntry entry_for(const Vcpu& cpu, u64 linear, const Walk& w) {
 }
 
 // A new entry under a watcher: only an announced write gives permission.
-void watched(TlbEntry& e, Access access) {
+void watched(Vcpu& cpu, TlbEntry& e, Access access) {
+  if (cpu.tlb_mirror) cpu.tlb_mirror->filled(e);
   if (writes(access))
     write_watch->writing(e.gpa, e);
   else
@@ -97,7 +98,7 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
     piece.rom = cpu.ram->is_rom(Gpa{w.gpa});
     tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
     if (write_watch) [[unlikely]]
-      watched(state(cpu).half_of(piece.linear).data.at(piece.linear), access);
+      watched(cpu, state(cpu).half_of(piece.linear).data.at(piece.linear), access);
     piece.host = reinterpret_cast<u8*>(cpu.ram_base + piece.gpa);
   }
   return true;

@@ -54,6 +54,8 @@ struct TlbMirror {
   virtual void flushed_all_contexts() {}
   virtual void dropped_write(u64 gpa_page) = 0;  // no entry may write to this frame any more
   virtual void dropped_all_write() = 0;
+  // A walk has put this data entry in the TLB. Told while guest memory is watched (cpu/write_watch.h).
+  virtual void filled(const TlbEntry& e) { static_cast<void>(e); }
 };
 
 enum class Access : u8 { read, write, rmw, fetch };  // rmw: reports a write, needs both

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cstdlib>
+#include <utility>
 
 namespace trapline::engine {
 
@@ -63,7 +64,10 @@ Miscompile Miscompile::parse(const char* text) {
   char* end = nullptr;
   m.address = std::strtoull(text, &end, 0);
   const std::string_view how = *end == ',' ? end + 1 : "";
-  m.how = how == "value" ? How::value : how == "place" ? How::place : how == "drop" ? How::drop : How::none;
+  constexpr std::pair<std::string_view, How> kHows[] = {
+      {"value", How::value}, {"place", How::place}, {"drop", How::drop}, {"reach", How::reach}, {"stale", How::stale}};
+  for (const auto& [word, known] : kHows)
+    if (how == word) m.how = known;
   return m;
 }
 

@@ -33,17 +33,19 @@ struct DebugOptions {
   static Result<DebugOptions, std::string> parse(std::string_view text);
 };
 
-// For tests of --verify: the instruction at this guest address is translated wrongly.
+// For tests of --verify: the instruction at this guest address is translated wrongly, or its page is looked up wrongly.
 struct Miscompile {
   enum class How : u8 {
     none,
     value,  // another immediate (its last byte)
     place,  // another displacement
     drop,   // no code at all
+    reach,  // the page at the address, once looked up, is reached in every mode for reading and writing
+    stale,  // what is looked up of that page is forgotten by INVLPG only
   };
   u64 address = 0;
   How how = How::none;
-  // "ADDRESS,HOW" with value, place or drop; anything else is none.
+  // "ADDRESS,HOW" with one of these words; anything else is none.
   static Miscompile parse(const char* text);
 };
 

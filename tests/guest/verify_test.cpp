@@ -169,6 +169,30 @@ TEST_F(Verify, SeesAFaultThatDidNotHappen) {
   EXPECT_THAT(wrong.output, HasSubstr("interpret raised an exception, the translated code did not"));
 }
 
+// The page of tests of the guest that goes through 4-level paging; nothing but the entry itself is wrong.
+Finished paging_with(const char* wrong) {
+  Process::Options options;
+  options.environment.push_back(fmt::format("TRAPLINE_MISCOMPILE=0x40000000,{}", wrong));
+  return run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--verify", "--kernel", BARE_GUESTS "/paging64.elf",
+              "--memory", "64M", "--timeout", "60", "--clock", "instructions"},
+             {}, seconds{90}, options);
+}
+
+TEST_F(Verify, SeesAPageThatAnotherModeMayNotReach) {
+  const Finished vm = paging_with("reach");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("--verify: 0000000040000000 is reached by"));
+  EXPECT_THAT(vm.output, HasSubstr("but the page tables do not allow it"));
+  EXPECT_THAT(vm.output, HasSubstr("after the block at "));
+}
+
+TEST_F(Verify, SeesAPageThatAFlushHasEnded) {
+  const Finished vm = paging_with("stale");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("--verify: 0000000040000000 is reached by"));
+  EXPECT_THAT(vm.output, HasSubstr("but a flush has ended that"));
+}
+
 TEST_F(Dump, ShowsGuestAndHostCodeWhereTracesGo) {
   const TempFile kernel{multiboot(program())}, file{""};
   const auto dumped = [&](const char* what) {

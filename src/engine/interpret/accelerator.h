@@ -2,6 +2,7 @@
 // entered; everything that translated code does not do itself is left to the interpreter, one instruction at a time.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "cpu/vcpu.h"
@@ -9,6 +10,14 @@
 namespace trapline::engine::interpret {
 
 class BlockCache;
+
+// A page of guest memory that translated code reaches without asking the MMU.
+struct Reach {
+  u64 linear = 0;         // of the page
+  u64 host = 0;           // where that is for it
+  u32 need = 0;           // the permission (cpu::perm) of the accesses that may use it
+  bool over_end = false;  // accesses over the end of the page: none may
+};
 
 struct Accelerator {
   virtual ~Accelerator() = default;
@@ -42,6 +51,10 @@ struct Accelerator {
   virtual bool go_block_by_block() { return false; }
   // Writes of translated code to any page come by cpu::probe again.
   virtual void revoke_writes() {}
+  // Calls `see` with all that code translated so far may reach, or (not `all`) with what has come since the last call.
+  virtual void each_reach(bool all, const std::function<void(const Reach&)>& see) {
+    static_cast<void>(all), static_cast<void>(see);
+  }
   // Of the block that `run` has entered last: its guest and host code side by side, for people.
   virtual std::string listing() const { return {}; }
 };

@@ -52,9 +52,26 @@ Resume Translator::miss(ExitStub& site, bool vectors) {
 bool Translator::fill(u64 linear) {
   const cpu::TlbEntry& e = cpu_.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
   if (e.addend == 0) return false;  // means "no entry" in the tables
-  views_->fill(view_, linear, e.gpa, e.addend, e.global, e.page_shift, e.perm & cpu_.need_read,
-               e.perm & cpu_.need_write);
-  if (block_by_block_ && e.perm & cpu_.need_write) writable_.push_back({view_, linear});
+  const bool read = e.perm & cpu_.need_read, write = e.perm & cpu_.need_write;
+  if (!misfill(linear, e.addend, write))
+    views_->fill(view_, linear, e.gpa, e.addend, e.global, e.page_shift, read, write);
+  if (block_by_block_) filled_.push_back({view_, linear});
+  if (block_by_block_ && write) writable_.push_back({view_, linear});
+  return true;
+}
+
+// For tests of --verify. False: the entry is to be a right one.
+bool Translator::misfill(u64 linear, u64 addend, bool write) {
+  const Miscompile& wrong = options_.miscompile;
+  if ((linear ^ wrong.address) & kPageMask) return false;
+  if (wrong.how != Miscompile::How::reach && wrong.how != Miscompile::How::stale) return false;
+  for (unsigned v = 0; v < kViews; v++) {
+    const View view = static_cast<View>(v);
+    if (view != view_ && wrong.how == Miscompile::How::stale) continue;
+    views_->touch(view, linear);
+    views_->plant(view, linear, addend, write || wrong.how == Miscompile::How::reach);
+    filled_.push_back({view, linear});
+  }
   return true;
 }
 

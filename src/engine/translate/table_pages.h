@@ -28,6 +28,13 @@ class TablePages {
   bool widens(u64 linear, u8 v);
   // The views that have, as bits.
   u8 touched(u64 linear) const;
+  // Calls `see` with the address of each MiB that was touched and its views.
+  template <class See>
+  void each(See see) const {
+    for (u32 i = 0; i < kEntries; i++)
+      if (const Entry& e = entries_[i]; e.key != 0)
+        see(static_cast<u64>(static_cast<i64>(u64{e.key - 1} << 36) >> 16), e.views);
+  }
   void clear();
   u32 count() const { return count_; }
 

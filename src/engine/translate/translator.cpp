@@ -83,6 +83,20 @@ void Translator::revoke_writes() {
   writable_.clear();
 }
 
+void Translator::each_reach(bool all, const std::function<void(const interpret::Reach&)>& see) {
+  namespace p = cpu::perm;
+  constexpr u32 kNeed[kViews][2] = {
+      {p::kernel_read, p::kernel_write}, {p::kernel_ac_read, p::kernel_ac_write}, {p::user_read, p::user_write}};
+  const auto tell = [&](const Views::Entry& e) {
+    see({e.linear, e.linear + e.addend, kNeed[static_cast<u8>(e.view)][e.write], e.over_end});
+  };
+  if (all)
+    views_->each(tell);
+  else
+    for (const Page& p : filled_) views_->each_of_page(p.view, p.linear, tell);
+  filled_.clear();
+}
+
 std::vector<ThunkName> Translator::thunk_names() const {
   std::vector<ThunkName> names{{thunks_.call, "call"}, {thunks_.load_vec, "load_vec"}, {thunks_.indirect, "displaced"}};
   memory_lowering_->each_thunk([&](u64 address, const char* name) { names.push_back({address, name}); });

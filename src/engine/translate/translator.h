@@ -45,6 +45,7 @@ class Translator final : public interpret::Accelerator {
   u32 threshold() const override;
   bool go_block_by_block() override;
   void revoke_writes() override;
+  void each_reach(bool all, const std::function<void(const interpret::Reach&)>& see) override;
   std::string listing() const override;
 
   // Not owned; null: none.
@@ -61,6 +62,7 @@ class Translator final : public interpret::Accelerator {
   Resume miss(ExitStub& site, bool vectors);
   bool gather(const ExitStub& site, cpu::Seg seg, u64 linear);
   bool fill(u64 linear);
+  bool misfill(u64 linear, u64 addend, bool write);
   Resume call_out(ExitStub& site, bool vectors);
   Resume call_string(ExitStub& site, bool vectors);
   void fill_for_string(u64 linear, bool write);
@@ -127,6 +129,7 @@ class Translator final : public interpret::Accelerator {
     u64 linear;
   };
   std::vector<Page> writable_;      // block by block: the pages in write tables
+  std::vector<Page> filled_;        // and all that have been filled since each_reach() was called
   const Block* entered_ = nullptr;  // block by block
   u64 dumped_ = 0;                  // bytes, by dump()
   DeadlineTimer timer_;             // sets attention::timer when cpu.timer_deadline has come

@@ -64,6 +64,21 @@ class Views final : public cpu::TlbMirror {
   void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
   // Is there an entry? touch() knows the place.
   bool has(View v, u64 linear, bool write) const { return *slot(static_cast<u8>(v), linear, write) != 0; }
+  // For --verify: what is in the tables, whatever the lists say. `see` is given view, page, kind and slot.
+  struct Entry {
+    View view;
+    u64 linear;
+    bool write, over_end;
+    u64 addend;
+  };
+  template <class See>
+  void each(See see) const;
+  template <class See>
+  void each_of_page(View v, u64 linear, See see) const;
+  // A wrong one for tests: no list has it.
+  void plant(View v, u64 linear, u64 addend, bool write) {
+    for (u8 kind = 0; kind <= write; kind++) *slot(static_cast<u8>(v), linear, kind) = addend;
+  }
   void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
 
   hostcode::Remapped remapped;
@@ -116,5 +131,22 @@ class Views final : public cpu::TlbMirror {
   std::unordered_map<u64, std::vector<u64>> huge_;
   std::optional<JumpCache> jumps_;
 };
+
+template <class See>
+void Views::each_of_page(View v, u64 linear, See see) const {
+  for (const bool write : {false, true}) {
+    const u64* const at = slot(static_cast<u8>(v), linear, write);
+    for (const bool over_end : {false, true})
+      if (at[over_end] != 0) see(Entry{v, linear & kPageMask, write, over_end, at[over_end]});
+  }
+}
+
+template <class See>
+void Views::each(See see) const {
+  touched_.each([&](u64 mib, u8 views) {
+    for (u8 v = 0; v < kViews; v++)
+      for (u64 at = mib; views >> v & 1 && at < mib + MiB; at += kPageSize) each_of_page(static_cast<View>(v), at, see);
+  });
+}
 
 }  // namespace trapline::engine::translate

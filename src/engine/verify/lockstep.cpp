@@ -48,7 +48,11 @@ class Aside {
 }  // namespace
 
 Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnDifference on_difference)
-    : inner_{std::move(inner)}, on_difference_{on_difference}, arena_{kThunkArena}, journal_{Journal::shared()} {
+    : inner_{std::move(inner)},
+      on_difference_{on_difference},
+      warrants_{cpu},
+      arena_{kThunkArena},
+      journal_{Journal::shared()} {
   INVARIANT(inner_->go_block_by_block(), "this engine cannot be verified");
   void* engine = cpu.engine_state;
   reference_ = make_reference(cpu, arena_);
@@ -69,10 +73,12 @@ interpret::Accelerator::ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) 
       case Verdict::nothing:
         return ExitReason::nothing;
       case Verdict::not_comparable:
+        check_reach();
         return ExitReason::one;
       case Verdict::equal:
         compared().stretches++;
         compared().instructions += cpu.retired - before_.retired;
+        check_reach();
         if (left == ExitReason::fault)
           return cpu.activity == cpu::Activity::shutdown ? ExitReason::stop : ExitReason::boundary;
         return left;
@@ -218,6 +224,15 @@ void Lockstep::report(Vcpu& cpu) {
   cpu.attention = attention_;
   text += "translated code:\n" + inner_->listing();
   on_difference_(text);
+  std::abort();
+}
+
+// What the stretch has looked up stays for the next ones.
+void Lockstep::check_reach() {
+  const std::string wrong = warrants_.check(*inner_);
+  if (wrong.empty()) return;
+  on_difference_(fmt::format("--verify: {}after the block at @{:016x}, instruction {}\nbefore:\n{}translated code:\n{}",
+                             wrong, before_.rip, before_.retired, describe(before_), inner_->listing()));
   std::abort();
 }
 

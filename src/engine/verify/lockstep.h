@@ -15,6 +15,7 @@
 #include "engine/interpret/accelerator.h"
 #include "engine/verify/journal.h"
 #include "engine/verify/registers.h"
+#include "engine/verify/warrants.h"
 
 namespace trapline::engine::verify {
 
@@ -50,9 +51,11 @@ class Lockstep final : public interpret::Accelerator {
   static isa::Insn at_rip(const cpu::Vcpu& cpu);
   std::string steps(cpu::Vcpu& cpu);
   [[noreturn]] void report(cpu::Vcpu& cpu);
+  void check_reach();
 
   std::unique_ptr<interpret::Accelerator> inner_;
   const OnDifference on_difference_;
+  Warrants warrants_;
   CodeArena arena_;
   std::unique_ptr<Engine> reference_;
   std::shared_ptr<Journal> journal_;
