@@ -6,13 +6,17 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <thread>
 
 #include "base/write.h"
 #include "channel/exit_codes.h"
+#include "cli/options.h"
 #include "cli/print.h"
 #include "monitor/console_keeper.h"
+#include "monitor/control.h"
 #include "monitor/registry.h"
 
 namespace trapline::cli {
@@ -45,11 +49,13 @@ VmCommands::VmCommands(CLI::App& app)
       stop_{app.add_subcommand("stop", "press a VM's power button; kill it if that does not help")},
       kill_{app.add_subcommand("kill", "end a VM at once")},
       console_{app.add_subcommand("console", "the console of a VM that was started with --detach (Ctrl-A D leaves)")},
-      logs_{app.add_subcommand("logs", "what a VM that was started with --detach has said")} {
+      logs_{app.add_subcommand("logs", "what a VM that was started with --detach has said")},
+      balloon_{app.add_subcommand("balloon", "how much memory a VM has given away, or shall give away")} {
   ps_->add_flag("--json", json_, "as JSON");
   logs_->add_flag("--follow", follow_, "until the VM ends");
-  for (CLI::App* c : {stop_, kill_, console_, logs_})
+  for (CLI::App* c : {stop_, kill_, console_, logs_, balloon_})
     c->add_option("NAME", name_, "as `trapline ps` has it")->type_name("VM");
+  balloon_->add_option("SIZE", size_, "such as 256M; 0: nothing")->type_name("SIZE");
   stop_->add_option("--timeout", timeout_, "how long to wait before it is killed")
       ->type_name("SECONDS")
       ->capture_default_str();
@@ -57,6 +63,7 @@ VmCommands::VmCommands(CLI::App& app)
 
 int VmCommands::run() {
   if (ps_->parsed()) return list();
+  if (balloon_->parsed()) return balloon();
   if (!console_->parsed() && !logs_->parsed()) return end();
   if (name_.empty()) {
     const char* command = console_->parsed() ? "console" : "logs";
@@ -105,6 +112,26 @@ int VmCommands::end() const {
   ends_within(*registry, *vm, 10);
   if (kill_->parsed()) return 0;
   return failed(ExitCode::timeout, fmt::format("stop {}: it still ran after {} s and was killed", name_, timeout_));
+}
+
+int VmCommands::balloon() const {
+  const auto failed = [](ExitCode code, const std::string& why) {
+    say("balloon " + why);
+    return static_cast<int>(code);
+  };
+  if (name_.empty()) return failed(ExitCode::usage, "NAME: no VM: name one: trapline balloon NAME [SIZE]");
+  const auto bytes = size_.empty() || size_ == "0" ? std::optional<u64>{0} : parse_size(size_);
+  if (!bytes) return failed(ExitCode::usage, fmt::format("{} {}: give a size like 256M, or 0", name_, size_));
+  const auto registry = monitor::Registry::open();
+  if (!registry) return failed(ExitCode::bad_input, registry.error());
+  if (const auto vm = registry->find(name_); !vm) return failed(ExitCode::bad_input, vm.error());
+  const auto answer = monitor::ask_vm(*registry, name_, size_.empty() ? "balloon" : fmt::format("balloon {}", *bytes));
+  if (!answer) return failed(ExitCode::bad_input, answer.error());
+  unsigned long long target = 0, actual = 0;
+  if (std::sscanf(answer->c_str(), "ok %llu %llu", &target, &actual) != 2)
+    return failed(ExitCode::bad_input, name_ + ": " + *answer);
+  return print(fmt::format("{}: shall give away {} MiB, has given away {} MiB\n", name_, target / MiB, actual / MiB),
+               0);
 }
 
 }  // namespace trapline::cli

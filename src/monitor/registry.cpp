@@ -115,12 +115,12 @@ void Registry::leave(const std::string& name) const { ::unlinkat(folder_.get(), 
 
 std::vector<RunningVm> Registry::all() const {
   std::vector<RunningVm> found;
-  std::vector<std::string> consoles;
+  std::vector<std::string> sockets;
   DIR* folder = ::fdopendir(::openat(folder_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder) return found;
   while (const dirent* entry = ::readdir(folder)) {
     const std::string name = entry->d_name;
-    if (name.ends_with(".console") && name[0] == '.') consoles.push_back(name);
+    if (name[0] == '.' && (name.ends_with(".console") || name.ends_with(".control"))) sockets.push_back(name);
     if (!is_name(name)) continue;
     const Fd fd{::openat(folder_.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK)};
     if (!fd) continue;
@@ -130,9 +130,11 @@ std::vector<RunningVm> Registry::all() const {
       found.push_back(std::move(*vm));
   }
   ::closedir(folder);
-  for (const std::string& console : consoles)  // of VMs that have gone
-    if (std::none_of(found.begin(), found.end(), [&](const RunningVm& v) { return console_name(v.name) == console; }))
-      leave(console);
+  for (const std::string& socket : sockets)  // of VMs that have gone
+    if (std::none_of(found.begin(), found.end(), [&](const RunningVm& v) {
+          return console_name(v.name) == socket || control_name(v.name) == socket;
+        }))
+      leave(socket);
   std::sort(found.begin(), found.end(), [](const RunningVm& a, const RunningVm& b) { return a.name < b.name; });
   return found;
 }

@@ -36,6 +36,8 @@ class Registry {
 
   // The socket of a detached VM's console, in folder().
   static std::string console_name(const std::string& name) { return "." + name + ".console"; }
+  // The socket on which it takes requests (control.h), likewise.
+  static std::string control_name(const std::string& name) { return "." + name + ".control"; }
   const Fd& folder() const { return folder_; }
 
   // Letters, digits, dots, dashes and underscores, 64 at most, no dot first.

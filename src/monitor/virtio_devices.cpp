@@ -62,6 +62,7 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
   if (config.balloon) {
     auto balloon = std::make_unique<virtio::Balloon>(dma_);
     balloon->set_first_target(config.balloon_bytes);
+    balloon_ = balloon.get();
     add(std::move(balloon), {});
   }
   if (attachments.vsock) {

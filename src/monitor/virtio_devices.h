@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "channel/channel.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/device.h"
 #include "machine/config.h"
 #include "monitor/command_session.h"
@@ -39,6 +40,7 @@ class VirtioDevices final : public devices::virtio::Host {
   std::span<devices::virtio::Device* const> devices() const { return pointers_; }
   bool any() const { return !devices_.empty(); }
   GuestDma& dma() { return dma_; }
+  devices::virtio::Balloon* balloon() const { return balloon_; }  // null: none
 
   // A worker: what it runs until close(), and the system calls that its filter allows beside the common ones.
   struct Worker {
@@ -71,6 +73,7 @@ class VirtioDevices final : public devices::virtio::Host {
   std::vector<Entry> devices_;
   std::vector<devices::virtio::Device*> pointers_;
   std::vector<FileDisk*> disks_;  // their devices own them
+  devices::virtio::Balloon* balloon_ = nullptr;
   struct Network {
     std::unique_ptr<OpenNetwork> open;
     devices::virtio::Net* device;

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <chrono>
 #include <cstring>
 #include <new>
@@ -24,6 +25,7 @@
 #include "channel/futex.h"
 #include "channel/trace_sink.h"
 #include "monitor/conclude.h"
+#include "monitor/control.h"
 #include "monitor/core_process.h"
 #include "monitor/gdb_server.h"
 #include "monitor/huge_file.h"
@@ -102,6 +104,8 @@ class VmRun {
   int live();
   Result<void, std::string> enter_registry();
   int console_fd() const;
+  void start_control();
+  std::string answer(std::string_view request);
   int code_of_command(int code);
   void start_input();
   Result<void, std::string> shares_ready();
@@ -154,6 +158,7 @@ class VmRun {
   std::unique_ptr<MachineState> machine_;
   Fd gdb_listener_;
   std::unique_ptr<gdb::Server> gdb_;
+  std::unique_ptr<ControlSocket> control_;
   std::vector<std::thread> threads_;
   std::vector<channel::VcpuStats> stats_;
   ResetLimit resets_;
@@ -229,6 +234,31 @@ Result<void, std::string> VmRun::enter_registry() {
   return {};
 }
 
+void VmRun::start_control() {
+  if (!registry_) return;
+  control_ = std::make_unique<ControlSocket>(
+      *registry_, name_, [this](std::string_view request) { return answer(request); },
+      [this](ExitCode code, const std::string& text) { machine_->fail(code, text); });
+}
+
+// "balloon [BYTES]": "ok TARGET ACTUAL", in bytes, or what is wrong. On the socket's thread.
+std::string VmRun::answer(std::string_view request) {
+  constexpr std::string_view kBalloon = "balloon";
+  if (!request.starts_with(kBalloon)) return "it does not know this request";
+  devices::virtio::Balloon* const balloon = machine_->virtio.balloon();
+  if (!balloon) return "it has no balloon: start it with --balloon 0";
+  if (machine_->deterministic) return "under --clock instructions nothing is done from outside";
+  if (std::string_view size = request.substr(kBalloon.size()); !size.empty()) {
+    size.remove_prefix(1);
+    u64 bytes = 0;
+    const auto [end, error] = std::from_chars(size.data(), size.data() + size.size(), bytes);
+    if (error != std::errc{} || end != size.data() + size.size()) return "no number of bytes";
+    if (bytes >= config_.memory) return fmt::format("it has {} MiB of memory: give less", config_.memory / MiB);
+    balloon->set_target(bytes);
+  }
+  return fmt::format("ok {} {}", balloon->target(), balloon->actual());
+}
+
 // Where the guest's first serial port goes.
 int VmRun::console_fd() const {
   if (!config_.command.wanted) return STDOUT_FILENO;
@@ -252,6 +282,7 @@ int VmRun::run_machine() {
   started_ = steady_clock::now();
   try {
     if (gdb_listener_) start_debugger();
+    start_control();
     lives();
   } catch (const HostRefused& refused) {
     machine_->fail(ExitCode::host_refused, refused.what());
@@ -259,6 +290,7 @@ int VmRun::run_machine() {
     if (gdb_) gdb_->core_ended();
     stop_service();
   }
+  control_.reset();
   machine_->input.stop();
   if (attachments_.command) attachments_.command->stop();
   machine_->output.flush();

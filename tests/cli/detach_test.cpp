@@ -98,6 +98,28 @@ TEST_F(Detached, WhatEndsAtOnceSaysWhy) {
   EXPECT_EQ(trapline({"console", "web"}).code, 3);
 }
 
+TEST_F(Detached, IsAskedForMemory) {
+  const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
+  const auto start = [&](std::vector<std::string> more) {
+    std::vector<std::string> words{"run", "--detach", "--name", "web", "--memory", "64M", "--kernel", kernel.path()};
+    words.insert(words.end(), more.begin(), more.end());
+    return trapline(words).code;
+  };
+  ASSERT_EQ(start({"--balloon", "8M"}), 0);
+  EXPECT_THAT(trapline({"balloon", "web"}).output, HasSubstr("web: shall give away 8 MiB, has given away 0 MiB"));
+  EXPECT_EQ(trapline({"balloon", "web", "16M"}).code, 0);
+  EXPECT_THAT(trapline({"balloon", "web"}).output, HasSubstr("shall give away 16 MiB"));
+  const Finished all = trapline({"balloon", "web", "64M"});
+  EXPECT_EQ(all.code, 3);
+  EXPECT_THAT(all.output, HasSubstr("balloon web: it has 64 MiB of memory: give less"));
+  EXPECT_EQ(trapline({"balloon", "web", "much"}).code, 2);
+  EXPECT_EQ(trapline({"balloon"}).code, 2);
+  trapline({"kill", "web"});
+  EXPECT_EQ(trapline({"balloon", "web"}).code, 3);
+  ASSERT_EQ(start({}), 0);
+  EXPECT_THAT(trapline({"balloon", "web", "1M"}).output, HasSubstr("start it with --balloon 0"));
+}
+
 TEST_F(Detached, ATerminalOfItsOwnIsNotShared) {
   const TempFile kernel{multiboot(prints("up", loops_for_ever()))};
   Process vm{{TRAPLINE_EXECUTABLE, "run", "--name", "web", "--memory", "64M", "--kernel", kernel.path()}, here()};

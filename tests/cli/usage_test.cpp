@@ -35,7 +35,7 @@ TEST(Usage, WrongOptions) {
   const TempFile kernel{multiboot(exits_with(0))};
   expect_refusal(
       {}, 2,
-      "no command: give compare, completion, console, doctor, exec, fuzz, help, image, isa, kill, logs, ps, run, "
+      "no command: give balloon, compare, completion, console, doctor, exec, fuzz, help, image, isa, kill, logs, ps, run, "
       "scan, stop, version");
   expect_refusal({"fly"}, 2, "fly");
   expect_refusal({"run"}, 2, "--kernel");
