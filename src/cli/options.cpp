@@ -111,7 +111,6 @@ std::string check_xen(const Config& c) {
   const auto refuse = [](const char* what) { return fmt::format("--para xen: {}: use --para kvm", what); };
   if (!c.firmware.empty()) return refuse("a firmware runs on a machine, not on a hypervisor");
   if (!c.modules.empty()) return refuse("a Xen PV guest takes --initrd, no --module");
-  if (c.cpus > 1) return refuse("one vCPU only, so far");
   if (c.verify) return "--verify does not know hypercalls: use --para kvm or none";
   if (!c.disks.empty() || !c.networks.empty() || !c.shares.empty() || c.vsock.cid != 0 || c.balloon || c.rng)
     return refuse("disks, networks, shares, sockets, balloon and entropy are devices that a Xen PV guest does not see");

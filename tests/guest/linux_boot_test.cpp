@@ -91,6 +91,7 @@ std::vector<Boot> boots() {
     all.push_back({"cloud-amd64", "amd64", 4, engine});
     for (const char* flavour : {"cloud-amd64", "amd64", "rt-amd64"})
       all.push_back({flavour, "amd64", 1, engine, "", "xen"});
+    for (const unsigned cpus : {2u, 4u}) all.push_back({"cloud-amd64", "amd64", cpus, engine, "", "xen"});
   }
   // User code in cages from its first instruction on.
   for (const unsigned cpus : {1u, 2u, 4u}) all.push_back({"cloud-amd64", "amd64", cpus, "patch", "direct"});
