@@ -1,36 +1,13 @@
 // A bare guest (32-bit, multiboot) whose virtio drivers do all that they must not: descriptor loops, lengths past RAM,
 // index jumps, rings in device memory, in themselves and nowhere, tables of tables, resets in flight, queues changed
-// under load, configuration accesses of every size. Devices are the memory-mapped ones from feb00000 on. It ends with
+// under load, configuration accesses of every size. It ends with
 // PASS when every device still answers, and is right after that: nothing here may end the monitor.
 //
 // What devices write goes to an arena away from this code, or nowhere.
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "hostile_device.h"
 
 enum { arena = 16 << 20, arena_bytes = 32 << 20, ram_end = 64 << 20 };
-enum { registers = 0xfeb00000, each = 0x200, most_devices = 16, rounds = 100 };
-enum {
-  magic = 0x00,
-  type = 0x08,
-  features = 0x10,
-  features_select = 0x14,
-  accepted = 0x20,
-  accepted_select = 0x24,
-  queue = 0x30,
-  largest = 0x34,
-  size = 0x38,
-  ready = 0x44,
-  notify = 0x50,
-  pending = 0x60,
-  acknowledge = 0x64,
-  status = 0x70,
-  table = 0x80,
-  driver_area = 0x90,
-  device_area = 0xa0,
-  config = 0x100
-};
+enum { most_devices = 16, rounds = 100 };
 enum { next = 1, write = 2, indirect = 4 };
 
 struct descriptor {
@@ -40,18 +17,14 @@ struct descriptor {
 };
 
 static u64 seed = 0x9e3779b97f4a7c15;
-static u32 draw(u32 below) {
+u32 draw(u32 below) {
   seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
   return (u32)(seed >> 16) % below;
 }
-static int one_in(u32 n) { return draw(n) == 0; }
-
 static void out(u16 port, u8 value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port)); }
 static void say(const char* text) {
   for (; *text; text++) out(0x3f8, (u8)*text);
 }
-static u32 get(u32 at) { return *(volatile u32*)at; }
-static void set(u32 at, u32 value) { *(volatile u32*)at = value; }
 
 // Where a buffer or a ring may be said to be.
 static u64 place(void) {
@@ -108,14 +81,9 @@ static void plausible(struct descriptor* d, u32 count, u32 kind) {
   }
 }
 
-static void set_place(u32 device, u32 reg, u64 at) {
-  set(device + reg, (u32)at);
-  set(device + reg + 4, (u32)(at >> 32));
-}
-
-static int set_up(u32 device, u32 index, struct rings* r) {
-  set(device + queue, index);
-  const u32 most = get(device + largest);
+static int set_up(const struct device* device, u32 index, struct rings* r) {
+  set(device, queue, index);
+  const u32 most = get(device, largest);
   if (most == 0) return 0;
   r->size = one_in(10) ? draw(70000) : 1u << draw(9);
   if (r->size > most && draw(4)) r->size = most;
@@ -123,11 +91,11 @@ static int set_up(u32 device, u32 index, struct rings* r) {
   r->driver = one_in(10) ? r->table : r->table + 16384;
   r->device = one_in(10) ? r->table + draw(64) * 2 : r->table + 32768;
   *(u32*)r->driver = one_in(20) ? draw(0xffffffff) : 0;
-  set(device + size, r->size);
+  set(device, size, r->size);
   set_place(device, table, one_in(12) ? place() : r->table);
   set_place(device, driver_area, one_in(12) ? place() : r->driver);
   set_place(device, device_area, one_in(12) ? place() : r->device);
-  set(device + ready, 1);
+  set(device, ready, 1);
   if (r->size == 0 || r->size > 256) r->size = 1 + draw(256);
   return 1;
 }
@@ -148,9 +116,9 @@ static void offer(const struct rings* r, u32 kind) {
   driver[1] = (u16)(one_in(10) ? draw(65536) : driver[1] + 1 + draw(2));
 }
 
-static void read_and_write_config(u32 device) {
+static void read_and_write_config(const struct device* device) {
   for (u32 i = 0; i < 8; i++) {
-    const u32 at = device + config + draw(0x100 - 4);
+    const u32 at = device->config + draw(device->config_bytes - 4);
     switch (draw(6)) {
       case 0:
         (void)*(volatile u8*)at;
@@ -173,34 +141,34 @@ static void read_and_write_config(u32 device) {
     }
   }
   // Registers in the wrong size, and those that are none.
-  const u32 at = device + draw(config - 4);
+  if (device->function) return;
+  const u32 at = device->common + draw(0x100 - 4);
   if (draw(2)) (void)*(volatile u16*)at;
   if (draw(2)) *(volatile u8*)at = (u8)draw(256);
 }
 
-static void reset(u32 device) {
-  set(device + status, 0);
-  for (u32 i = 0; i < 100000 && get(device + status) != 0; i++) __asm__ volatile("pause");
+static void reset(const struct device* device) {
+  set(device, status, 0);
+  for (u32 i = 0; i < 100000 && get(device, status) != 0; i++) __asm__ volatile("pause");
 }
 
-static int negotiate(u32 device) {  // packed rings?
+static int negotiate(const struct device* device) {  // packed rings?
   int packed = 0;
-  set(device + status, 1);
-  set(device + status, 3);
+  set(device, status, 1);
+  set(device, status, 3);
   for (u32 half = 0; half < 2; half++) {
-    set(device + features_select, half);
-    const u32 offered = get(device + features);
-    set(device + accepted_select, half);
+    set(device, features_select, half);
+    const u32 offered = get(device, features);
+    set(device, accepted_select, half);
     const u32 chosen = one_in(20) ? draw(0xffffffff) : half && draw(2) ? offered & ~4u : offered;
-    set(device + accepted, chosen);
+    set(device, accepted, chosen);
     packed = half && chosen & 4;
   }
-  set(device + status, one_in(20) ? draw(256) : 11);
+  set(device, status, one_in(20) ? draw(256) : 11);
   return packed;
 }
 
-static void attack(u32 device) {
-  const u32 kind = get(device + type);
+static void attack(const struct device* device) {
   struct rings r[8];
   for (u32 round = 0; round < rounds; round++) {
     if (draw(3)) reset(device);
@@ -208,46 +176,48 @@ static void attack(u32 device) {
     u32 queues = 0;
     for (u32 i = 0; i < 8; i++)
       if (set_up(device, i, &r[queues])) r[queues++].packed = packed;
-    set(device + status, one_in(20) ? draw(256) : 15);
+    set(device, status, one_in(20) ? draw(256) : 15);
     for (u32 turn = 0; turn < 6; turn++) {
       const u32 q = queues ? draw(queues) : 0;
-      if (queues) offer(&r[q], kind);
-      set(device + notify, one_in(20) ? draw(0xffffffff) : q);
+      if (queues) offer(&r[q], device->kind);
+      set(device, notify, one_in(20) ? draw(0xffffffff) : q);
       if (one_in(4)) read_and_write_config(device);
-      if (one_in(6)) set(device + acknowledge, get(device + pending));
+      if (one_in(12)) attack_function(device);
+      if (one_in(6)) set(device, acknowledge, get(device, pending));
       if (one_in(8)) set_up(device, q, &r[q]);  // it is enabled
-      if (one_in(8)) set(device + queue, draw(70000)), set(device + ready, draw(2));
-      if (one_in(10)) set(device + status, 0);      // in flight
-      if (queues && one_in(4)) offer(&r[q], kind);  // while it is looked at
+      if (one_in(8)) set(device, queue, draw(70000)), set(device, ready, draw(2));
+      if (one_in(10)) set(device, status, 0);               // in flight
+      if (queues && one_in(4)) offer(&r[q], device->kind);  // while it is looked at
     }
   }
   reset(device);
 }
 
 // The device as a driver that behaves finds it.
-static int is_right(u32 device) {
+static int is_right(const struct device* device) {
   reset(device);
-  if (get(device + status) != 0) return 0;
-  set(device + status, 3);
-  set(device + features_select, 1);
-  set(device + accepted_select, 1);
-  set(device + accepted, get(device + features) & 1);
-  set(device + accepted_select, 0);
-  set(device + accepted, 0);
-  set(device + status, 11);
-  return get(device + status) == 11;
+  if (get(device, status) != 0) return 0;
+  set(device, status, 3);
+  set(device, features_select, 1);
+  set(device, accepted_select, 1);
+  set(device, accepted, get(device, features) & 1);
+  set(device, accepted_select, 0);
+  set(device, accepted, 0);
+  set(device, status, 11);
+  return get(device, status) == 11;
 }
 
 void run(void);
 void run(void) {
-  u32 devices = 0;
+  static struct device found[most_devices];
+  const u32 devices = find_devices(found, most_devices);
   for (u32 at = arena; at < arena + arena_bytes; at += 4) *(u32*)at = draw(0xffffffff) | 0x4000000;
-  for (; devices < most_devices && get(registers + devices * each + magic) == 0x74726976; devices++) {
+  for (u32 i = 0; i < devices; i++) {
     say(".");
-    attack(registers + devices * each);
+    attack(&found[i]);
   }
   for (u32 i = 0; i < devices; i++)
-    if (!is_right(registers + i * each)) {
+    if (!is_right(&found[i])) {
       say("FAIL\n");
       out(0xf4, 0x11);
     }

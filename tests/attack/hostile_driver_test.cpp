@@ -1,5 +1,5 @@
-// Drivers that do all they must not, on the devices of a VM that runs (hostile_driver.c): the monitor goes on, the devices
-// answer afterwards, and files that are read-only stay as they are.
+// Drivers that do all they must not, on the devices of a VM that runs (hostile_driver.c, hostile_device.c): the monitor
+// goes on, the devices answer afterwards, and files that are read-only stay as they are.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,7 +18,11 @@ using testing::HasSubstr;
 
 constexpr int kPass = 33;
 
-struct HostileDriver : testing::TestWithParam<const char*> {
+struct Where {
+  const char *transport, *clock;
+};
+
+struct HostileDriver : testing::TestWithParam<Where> {
   std::filesystem::path folder;
   HostileDriver() {
     char name[] = "/tmp/trapline-hostile-XXXXXX";
@@ -45,9 +49,9 @@ TEST_P(HostileDriver, EndsNothingButItsOwnRequests) {
                            "--timeout",
                            "110",
                            "--virtio-transport",
-                           "mmio",
+                           GetParam().transport,
                            "--clock",
-                           GetParam(),
+                           GetParam().clock,
                            "--disk",
                            at + "/written",
                            "--disk",
@@ -65,8 +69,11 @@ TEST_P(HostileDriver, EndsNothingButItsOwnRequests) {
   EXPECT_EQ(bytes("share/file"), std::string(1 << 20, 'x'));
 }
 
-INSTANTIATE_TEST_SUITE_P(Clocks, HostileDriver, testing::Values("real", "instructions"),
-                         [](const testing::TestParamInfo<const char*>& i) { return std::string{i.param}; });
+INSTANTIATE_TEST_SUITE_P(Places, HostileDriver,
+                         testing::Values(Where{"mmio", "real"}, Where{"pci", "real"}, Where{"pci", "instructions"}),
+                         [](const testing::TestParamInfo<Where>& i) {
+                           return fmt::format("{}_{}", i.param.transport, i.param.clock);
+                         });
 
 }  // namespace
 }  // namespace trapline::test
