@@ -3,7 +3,8 @@
 // under load, configuration accesses of every size. It ends with
 // PASS when every device still answers, and is right after that: nothing here may end the monitor.
 //
-// What devices write goes to an arena away from this code, or nowhere.
+// What devices write goes to an arena away from this code, or nowhere; and no number in it below 4000 (hex) is that of a
+// page of this code (hostile.ld), which the balloon would take away.
 #include "hostile_device.h"
 
 enum { arena = 16 << 20, arena_bytes = 32 << 20, ram_end = 64 << 20 };
@@ -42,10 +43,11 @@ static u64 place(void) {
                                 0xfffffffffffffff0,
                                 0xffffffffffffffff,
                                 0xa0000};
-  return one_in(4) ? nowhere[draw(sizeof nowhere / sizeof *nowhere)] : arena + draw(arena_bytes / 16) * 16;
+  return one_in(4) ? nowhere[draw(sizeof nowhere / sizeof *nowhere)]
+                   : arena + draw((arena_bytes - (5 << 20)) / 16) * 16;
 }
 static u32 length(void) {
-  static const u32 odd[] = {0, 1, 3, 16, 4095, 4097, 0x10001, arena_bytes, ram_end, 0x7fffffff, 0x80000000, 0xffffffff};
+  static const u32 odd[] = {0, 1, 3, 16, 4095, 4097, 0x10001, 4 << 20, ram_end, 0x7fffffff, 0x80000000, 0xffffffff};
   return one_in(3) ? odd[draw(sizeof odd / sizeof *odd)] : 16 + draw(64) * 512;
 }
 
@@ -53,9 +55,9 @@ static void fill_table(struct descriptor* d, u32 count, u32 base) {
   for (u32 i = 0; i < count; i++) {
     d[i].at = one_in(20) ? base : place();
     d[i].length = one_in(6) ? 16 * (1 + draw(count)) : length();
-    d[i].flags =
-        (u16)(one_in(30) ? draw(65536) : (draw(3) ? next : 0) | (draw(2) ? write : 0) | (one_in(6) ? indirect : 0));
-    d[i].next = (u16)(one_in(8) ? draw(65536) : draw(count));
+    d[i].flags = (u16)(one_in(30) ? draw(65536) | 0x4000
+                                  : (draw(3) ? next : 0) | (draw(2) ? write : 0) | (one_in(6) ? indirect : 0));
+    d[i].next = (u16)(one_in(8) ? draw(65536) | 0x4000 : draw(count));
   }
 }
 
@@ -111,9 +113,10 @@ static void offer(const struct rings* r, u32 kind) {
     d[i].flags = d[i].next;
     d[i].next = (u16)(flags | (draw(10) ? 0x80 : draw(65536) & 0x8080));
   }
-  for (u32 i = 0; i < r->size; i++) driver[2 + i] = (u16)(one_in(10) ? draw(65536) : draw(2) ? 0 : draw(r->size));
+  for (u32 i = 0; i < r->size; i++)
+    driver[2 + i] = (u16)(one_in(10) ? draw(65536) | 0x4000 : draw(2) ? 0 : draw(r->size));
   driver[0] = (u16)draw(2);
-  driver[1] = (u16)(one_in(10) ? draw(65536) : driver[1] + 1 + draw(2));
+  driver[1] = (u16)(one_in(10) ? draw(65536) | 0x4000 : driver[1] + 1 + draw(2));
 }
 
 static void read_and_write_config(const struct device* device) {
@@ -207,6 +210,7 @@ static int is_right(const struct device* device) {
   return get(device, status) == 11;
 }
 
+u8 stack[16384] __attribute__((aligned(16)));
 void run(void);
 void run(void) {
   static struct device found[most_devices];
@@ -234,5 +238,5 @@ __asm__(
     ".globl _start\n"
     "_start:\n"
     "  cli\n"
-    "  mov $0x800000, %esp\n"
+    "  mov $stack + 16384, %esp\n"
     "  call run\n");

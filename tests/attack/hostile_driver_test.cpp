@@ -21,6 +21,7 @@ constexpr int kPass = 33;
 struct Where {
   const char *transport, *clock;
 };
+void PrintTo(const Where& w, std::ostream* out) { *out << w.transport << ", clock " << w.clock; }
 
 struct HostileDriver : testing::TestWithParam<Where> {
   std::filesystem::path folder;
