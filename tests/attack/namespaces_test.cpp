@@ -94,7 +94,8 @@ TEST(Confined, ThreadsOfTheMonitorAreBehindAFilter) {
   }
   ::closedir(all);
   EXPECT_EQ(free, 2);
-  EXPECT_EQ(confined, 7) << "two service threads, timer, console, input, debugger, and who watches its mailbox";
+  EXPECT_EQ(confined, 8) << "two service threads, timer, console, input, debugger, who watches its mailbox, and who "
+                            "hears `trapline balloon`";
   vm.vm.signal(SIGTERM);
   EXPECT_EQ(vm.vm.wait_exit(20s), 143) << vm.vm.output();
 }
