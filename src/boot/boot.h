@@ -32,8 +32,8 @@ struct BootRequest {
   std::string command_line;
   std::vector<BootModule> modules;
   u32 cpus = 1;
-  u32 virtio_mmio = 0;  // devices that ACPI has to name
-  u64 tell_tsc_khz = 0;   // Linux asks nothing that would tell it; 0: it does
+  u32 virtio_mmio = 0;   // devices that ACPI has to name
+  u64 tell_tsc_khz = 0;  // Linux asks nothing that would tell it; 0: it does
   bool acpi = true;
   bool ram_is_zero = false;  // as the host gives it: then clearing it would only touch its pages
   Bring bring = nullptr;     // may be none

@@ -488,8 +488,10 @@ void VmRun::give_hint() {
     return;
   const bool may_be_linux =
       config_.firmware.empty() && machine_->channel.vm().boots.load() != static_cast<u32>(channel::Boots::not_linux);
-  complain(std::string{"the guest has printed nothing yet; its console is the first serial port"} +
-           (may_be_linux ? ": Linux is told by --append console=ttyS0" : ""));
+  const bool xen = config_.para == machine::ParaChoice::xen;
+  complain(
+      fmt::format("the guest has printed nothing yet; its console is {}", xen ? "Xen's" : "the first serial port") +
+      (may_be_linux ? fmt::format(": Linux is told by --append console={}", xen ? "hvc0" : "ttyS0") : ""));
 }
 
 // Lets it publish its counters; a core that does not is killed. Nobody who is in a hurry waits for what comes after.

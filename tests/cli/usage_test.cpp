@@ -33,10 +33,9 @@ void expect_refusal(const std::vector<std::string>& arguments, int code, const s
 
 TEST(Usage, WrongOptions) {
   const TempFile kernel{multiboot(exits_with(0))};
-  expect_refusal(
-      {}, 2,
-      "no command: give balloon, compare, completion, console, doctor, exec, fuzz, help, image, isa, kill, logs, ps, run, "
-      "scan, stop, version");
+  expect_refusal({}, 2,
+                 "no command: give balloon, compare, completion, console, doctor, exec, fuzz, help, image, isa, kill, "
+                 "logs, ps, run, scan, stop, version");
   expect_refusal({"fly"}, 2, "fly");
   expect_refusal({"run"}, 2, "--kernel");
   expect_refusal({"run", "--kernel", kernel.path(), "--nonsense"}, 2, "--nonsense");
