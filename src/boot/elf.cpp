@@ -1,6 +1,7 @@
 #include "boot/elf.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace trapline::boot::loader {
 
@@ -138,12 +139,26 @@ std::vector<ElfSection> ElfImage::sections() const {
   std::vector<ElfSection> out;
   for (u64 i = 0; i < section_count; i++) {
     const Bytes h = section_headers.subspan(i * section_entry_size, l.sh_size);
-    ElfSection s{load_or_zero<u32>(h, 4), word(h, l.sh_addr, l), word(h, l.sh_offset, l), word(h, l.sh_length, l),
-                 word(h, l.sh_align, l)};
+    ElfSection s{load_or_zero<u32>(h, 4), load_or_zero<u32>(h, 0), word(h, l.sh_addr, l),
+                 word(h, l.sh_offset, l), word(h, l.sh_length, l), word(h, l.sh_align, l)};
     if (s.type != elf::sht_nobits && !slice(image, s.offset, s.size)) s.size = 0;
     out.push_back(s);
   }
   return out;
+}
+
+std::optional<Bytes> ElfImage::section(std::string_view name) const {
+  const std::vector<ElfSection> all = sections();
+  if (section_names >= all.size() || all[section_names].type == elf::sht_nobits) return std::nullopt;
+  const auto names = slice(image, all[section_names].offset, all[section_names].size);
+  for (const ElfSection& s : all) {
+    const auto text = names ? slice(*names, s.name, name.size() + 1) : std::nullopt;
+    if (!text || s.type == elf::sht_nobits || std::memcmp(text->data(), name.data(), name.size()) != 0 ||
+        text->back() != std::byte{0})
+      continue;
+    return slice(image, s.offset, s.size);
+  }
+  return std::nullopt;
 }
 
 std::optional<u64> ElfImage::physical_entry() const {

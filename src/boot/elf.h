@@ -16,8 +16,8 @@ struct ElfSegment {
   u64 memory_size = 0;  // >= file_size; paddr + memory_size does not overflow
 };
 
-struct ElfSection {  // inside the image unless `nobits`
-  u32 type = 0;
+struct ElfSection {        // inside the image unless `nobits`
+  u32 type = 0, name = 0;  // where its name begins in the section of names
   u64 address = 0, offset = 0, size = 0, alignment = 1;
 };
 
@@ -29,7 +29,8 @@ struct ElfImage {
   Bytes section_headers;             // raw table; empty when there is none or it does not fit the image
   u32 section_entry_size = 0, section_count = 0, section_names = 0;
 
-  std::vector<ElfSection> sections() const;  // by index; those that do not fit the image have size 0
+  std::vector<ElfSection> sections() const;                   // by index; those that do not fit the image have size 0
+  std::optional<Bytes> section(std::string_view name) const;  // contents of the first one that is called so
   // The physical address of the entry point: through the segment that holds the virtual one, else as it stands.
   // Nothing when no segment holds it.
   std::optional<u64> physical_entry() const;

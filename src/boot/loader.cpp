@@ -11,6 +11,9 @@ void put(GuestMemory& ram, u64 gpa, Bytes bytes) {
   if (bytes.empty()) return;
   const auto to = ram.bytes(Gpa{gpa}, bytes.size());
   INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, bytes.size());
+  // A few pages at a time: one by one they cost the host a fault each.
+  if (bytes.size() > 64 * KiB)
+    for (u64 at = 0; at < bytes.size(); at += kPageSize) ram.expect(Gpa{gpa + at});
   std::memcpy(to->data(), bytes.data(), bytes.size());
 }
 

@@ -58,8 +58,9 @@ class Builder {
   Result<void, std::string> check(const ElfImage& elf) {
     if (!notes_.any) return Err{std::string("no Xen PV guest: its ELF file has no note of Xen's: use --para kvm")};
     if (!elf.is64) return Err{std::string("a 32-bit Xen PV guest: only 64-bit ones are supported: use --para kvm")};
-    if (!notes_.entry && !notes_.virt_base)
-      return Err{std::string("no Xen PV guest, though it may be one of Xen's PVH: use --para kvm")};
+    // A PVH kernel's note is another; what names neither a loader nor where it is to lie may still be a PV guest.
+    if (notes_.pvh && !notes_.entry && !notes_.virt_base && notes_.loader.empty())
+      return Err{std::string("no Xen PV guest, but one of Xen's PVH: use --para kvm")};
     if (!notes_.loader.empty() && notes_.loader != "generic")
       return Err{fmt::format("wants the Xen loader \"{}\": only \"generic\" is known", notes_.loader)};
     if (request_.command_line.size() >= MAX_GUEST_CMDLINE)
@@ -68,7 +69,7 @@ class Builder {
                       request_.command_line.size(), MAX_GUEST_CMDLINE - 1)};
     if (!request_.modules.empty()) return Err{std::string("a Xen PV guest takes no --module: give --initrd")};
     base_ = notes_.virt_base.value_or(0);
-    offset_ = notes_.paddr_offset.value_or(notes_.virt_base ? base_ : 0);
+    offset_ = notes_.paddr_offset.value_or(notes_.legacy ? base_ : 0);
     entry_ = notes_.entry.value_or(elf.entry);
     return {};
   }

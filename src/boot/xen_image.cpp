@@ -1,5 +1,8 @@
 #include "boot/xen_image.h"
 
+#include <cstdlib>
+#include <cstring>
+
 #include "para/xen/abi.h"
 
 namespace trapline::boot::loader {
@@ -39,6 +42,9 @@ void take(XenNotes& notes, u32 type, Bytes value) {
     case XEN_ELFNOTE_MOD_START_PFN:
       notes.mod_start_pfn = number(value).value_or(0) != 0;
       break;
+    case XEN_ELFNOTE_PHYS32_ENTRY:
+      notes.pvh = true;
+      break;
     case XEN_ELFNOTE_GUEST_OS:
       notes.guest_os = text(value);
       break;
@@ -71,11 +77,35 @@ void read(Bytes segment, XenNotes& notes) {
   }
 }
 
+// KEY=VALUE,KEY=VALUE...; numbers as C writes them. HYPERCALL_PAGE counts pages from VIRT_BASE.
+void read_legacy(const std::string& all, XenNotes& notes) {
+  notes.any = notes.legacy = true;
+  for (std::size_t at = 0; at < all.size();) {
+    const std::size_t end = std::min(all.find(',', at), all.size());
+    const std::string item = all.substr(at, end - at);
+    at = end + 1;
+    const std::size_t equals = item.find('=');
+    if (equals == std::string::npos) continue;
+    const std::string key = item.substr(0, equals), value = item.substr(equals + 1);
+    const u64 number = std::strtoull(value.c_str(), nullptr, 0);
+    if (key == "LOADER") notes.loader = value;
+    if (key == "GUEST_OS") notes.guest_os = value;
+    if (key == "XEN_VER") notes.xen_version = value;
+    if (key == "FEATURES") notes.features = value;
+    if (key == "VIRT_BASE") notes.virt_base = number;
+    if (key == "VIRT_ENTRY") notes.entry = number;
+    if (key == "ELF_PADDR_OFFSET") notes.paddr_offset = number;
+    if (key == "HYPERCALL_PAGE") notes.hypercall_page = number * kPageSize + notes.virt_base.value_or(0);
+  }
+}
+
 }  // namespace
 
 XenNotes xen_notes(const ElfImage& elf) {
   XenNotes notes;
   for (const Bytes segment : elf.notes) read(segment, notes);
+  if (notes.any) return notes;
+  if (const auto section = elf.section("__xen_guest")) read_legacy(text(*section), notes);
   return notes;
 }
 

@@ -1,4 +1,5 @@
-// What a kernel says of itself to a Xen domain builder: ELF notes of the owner "Xen" (xen/elfnote.h).
+// What a kernel says of itself to a Xen domain builder: ELF notes of the owner "Xen" (xen/elfnote.h), or, as kernels
+// before them and Mini-OS have it, the text of a section __xen_guest.
 #pragma once
 
 #include <optional>
@@ -12,7 +13,9 @@ struct XenNotes {
   std::string guest_os, loader, xen_version, features;
   std::optional<u64> entry, hypercall_page, virt_base, paddr_offset, init_p2m;
   bool mod_start_pfn = false;
-  bool any = false;  // was there a note at all?
+  bool pvh = false;     // it has PVH's entry
+  bool any = false;     // was there a note at all?
+  bool legacy = false;  // it was that section
 };
 
 XenNotes xen_notes(const ElfImage& elf);

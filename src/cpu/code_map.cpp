@@ -13,6 +13,7 @@
 #include "base/trace.h"
 #include "channel/futex.h"
 #include "cpu/clock.h"
+#include "cpu/hypervisor.h"
 #include "cpu/mmu.h"
 
 namespace trapline::cpu {
@@ -64,7 +65,9 @@ void call(Vcpu& cpu, u32 bits) {
 constexpr u64 kFlushPage = u64{1} << 62, kFlushAll = u64{1} << 63;
 
 void obey(Vcpu& cpu, u64 request) {
-  if (request & kFlushAll)
+  if ((request & kFlushAll) && cpu.hypervisor)
+    cpu.hypervisor->flush(cpu);
+  else if (request & kFlushAll)
     tlb_flush_all_nonglobal(cpu);
   else if (request & kFlushPage)
     tlb_flush_page(cpu, request << 12);
@@ -107,7 +110,7 @@ void CodeMap::Impl::answer(Member& m) {
   if (last - before < kRing) {
     for (u64 i = before + 1; i <= last; i++) obey(*m.cpu, ring[i % kRing].load(std::memory_order_relaxed));
   } else if (m.cpu->hypervisor) {
-    tlb_flush_all_nonglobal(*m.cpu);  // they may have been of any kind
+    tlb_flush_all(*m.cpu);  // they may have been of any kind
   } else {
     tlb_drop_all_write(*m.cpu);
   }

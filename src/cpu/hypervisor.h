@@ -28,6 +28,8 @@ struct Hypervisor {
   virtual void on_timer(Vcpu& cpu) = 0;
   // attention::sipi: true if the vCPU, which waited, has been set up to run.
   virtual bool start(Vcpu& cpu) = 0;
+  // All translations that the guest means by a flush; asked by other vCPUs too, on this one's thread.
+  virtual void flush(Vcpu& cpu) = 0;
   // A store to a page that is there and not writable (cpu.fault is the #PF). True: it is a page table, and the bytes go
   // to one of the next two; else the fault is the guest's.
   virtual bool takes_write(Vcpu& cpu, u64 linear, u64 gpa, unsigned size) = 0;

@@ -71,6 +71,12 @@ u32 permissions(const Vcpu& cpu, u64 linear, bool user, bool writable, bool nx) 
   return permissions(cpu, user, writable, nx);
 }
 
+// A hypervisor that sees every change of a page table keeps the upper half as global, and says when it is not.
+bool is_global(const Vcpu& cpu, u64 linear, u64 leaf) {
+  if (cpu.hypervisor) return linear >> 63;
+  return (leaf & pte::global) && (cpu.cr4 & cr4::pge);
+}
+
 bool page_fault(Vcpu& cpu, u64 linear, Access access, bool user, u32 cause) {
   u32 error = cause;
   if (access == Access::write || access == Access::rmw) error |= pf_error::write;
@@ -211,7 +217,7 @@ bool walk_as(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& ou
     if (!path.mark_used(write)) continue;
     out.gpa = f.gpa;
     out.page_shift = f.page_shift;
-    out.global = (f.leaf & pte::global) && (cpu.cr4 & cr4::pge);
+    out.global = is_global(cpu, linear, f.leaf);
     out.dirty = write || (f.leaf & pte::dirty);
     return true;
   }
@@ -256,7 +262,7 @@ bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out) {
   if (f.step != Step::found) return false;
   *out = {Gpa{f.gpa | (linear & (kPageSize - 1))},
           permissions(cpu, linear, f.rights & pte::user, f.rights & pte::writable, f.nx),
-          (f.leaf & pte::global) && (cpu.cr4 & cr4::pge), f.page_shift};
+          is_global(cpu, linear, f.leaf), f.page_shift};
   return true;
 }
 

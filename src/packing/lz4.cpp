@@ -15,8 +15,18 @@ namespace {
 constexpr u32 kLegacyMagic = 0x184c2102;
 constexpr u64 kLegacyBlock = 8 * MiB;
 
+// At least what comes out, so that the output does not move as it grows; no page of it is touched before its time.
+u64 legacy_bound(Bytes bytes, u64 most) {
+  u64 blocks = 0;
+  for (u64 at = 4; at + 4 < bytes.size() && blocks * kLegacyBlock < most; blocks++)
+    at += 4 + u64{*load<u32>(bytes, at)};
+  return std::min(most, blocks * kLegacyBlock);
+}
+
 Unpacked legacy(Bytes bytes, u64 most) {
   std::vector<u8> out, block(kLegacyBlock);
+  out.reserve(legacy_bound(bytes, most));
+  expect_writes(out.data(), out.capacity());
   for (u64 at = 4; bytes.size() - at > 4;) {
     const u32 size = *load<u32>(bytes, at);
     at += 4;

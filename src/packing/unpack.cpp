@@ -1,12 +1,20 @@
 #include "packing/unpack.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 namespace trapline::packing {
 
 using namespace std::string_view_literals;
 
 std::string Growing::too_large() const { return fmt::format("unpacks to more than {} MiB: refused", most_ / MiB); }
+
+void expect_writes(void* at, u64 bytes) {
+  constexpr u64 kHuge = 2 * MiB;
+  const u64 from = (reinterpret_cast<u64>(at) + kHuge - 1) & ~(kHuge - 1);
+  const u64 end = (reinterpret_cast<u64>(at) + bytes) & ~(kHuge - 1);
+  if (at && from < end) static_cast<void>(::madvise(reinterpret_cast<void*>(from), end - from, MADV_HUGEPAGE));
+}
 
 Packing packing_of(Bytes bytes) {
   if (starts_with(bytes, "\x1f\x8b\x08"sv)) return Packing::gzip;

@@ -21,6 +21,9 @@ using Unpacked = Result<std::vector<u8>, std::string>;
 // the size of its content).
 Unpacked unpack(Packing packing, Bytes bytes, u64 most);
 
+// Memory of our own that is about to be filled: the host may give it in huge pages, which costs it far fewer faults.
+void expect_writes(void* at, u64 bytes);
+
 namespace unpackers {
 Unpacked gzip(Bytes bytes, u64 most);
 Unpacked xz(Bytes bytes, u64 most);  // .xz and .lzma

@@ -22,6 +22,7 @@ struct Domain::Bounce {
 void set_roots(cpu::Vcpu& cpu, const VcpuState& v);
 
 cpu::Segment flat_code64();
+cpu::Segment flat_code32();
 cpu::Segment flat_stack();
 
 }  // namespace trapline::para::xen

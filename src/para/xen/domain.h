@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -67,6 +68,9 @@ struct VcpuState {
   u32 ldt_entries = 0;
   bool fpu_trap = false;             // the guest has asked for #NM
   u32 iopl = 0;                      // PHYSDEVOP_set_iopl
+  u64 upper_seen = ~u64{0};          // Frames::upper_changes() when it flushed all
+  u64 dr7 = 0x400;                   // as the guest sees it; the CPU has no I/O breakpoints of a guest's
+  bool returned = false;             // the iret hypercall has left the kernel, or its place in it
   u64 runstate_at = 0, time_at = 0;  // linear addresses of its copies; 0: none
   vcpu_runstate_info runstate{};
   u64 singleshot = ~u64{0}, periodic = 0, next_period = ~u64{0}, poll_until = ~u64{0};  // VM TSC ticks; ~0: off
@@ -104,6 +108,7 @@ class Domain final : public cpu::Hypervisor {
   bool wakes(cpu::Vcpu& cpu) override;
   void on_timer(cpu::Vcpu& cpu) override;
   bool start(cpu::Vcpu& cpu) override;
+  void flush(cpu::Vcpu& cpu) override;
   bool takes_write(cpu::Vcpu& cpu, u64 linear, u64 gpa, unsigned size) override;
   bool write_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* in, unsigned size) override;
   bool replace_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* expected, const void* in, unsigned size,
@@ -143,6 +148,7 @@ class Domain final : public cpu::Hypervisor {
   // emulate.cpp: what the guest's kernel may execute though it is privileged
   bool forced_cpuid(cpu::Vcpu& cpu);
   cpu::Outcome emulate(cpu::Vcpu& cpu, bool* done);
+  bool iopl_allows(cpu::Vcpu& cpu);
   bool emulated_read_control(cpu::Vcpu& cpu, unsigned number, u64* value);
   bool emulated_write_control(cpu::Vcpu& cpu, unsigned number, u64 value);
   bool emulated_msr_read(cpu::Vcpu& cpu, u32 index, u64* value);
@@ -175,13 +181,31 @@ class Domain final : public cpu::Hypervisor {
   Status new_root(cpu::Vcpu& cpu, Mfn mfn);         // the caller holds lock_
   Status new_root_locked(cpu::Vcpu& cpu, Mfn mfn);  // takes it
   Status new_user_root(cpu::Vcpu& cpu, Mfn mfn);
-  void flush_local(cpu::Vcpu& cpu);
-  u64* entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index);
+  bool same_upper_half(Mfn a, Mfn b) const;
+  void flush_for_root(cpu::Vcpu& cpu, Mfn old, Mfn now);
+  u64* entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index, bool* alone = nullptr);
 
   Status memory_op(cpu::Vcpu& cpu, u64 command, u64 argument);
   Status reservation(cpu::Vcpu& cpu, u64 command, u64 argument);
   Status memory_map(cpu::Vcpu& cpu, u64 argument);
+
+  // grants.cpp; results of single operations are GNTST_*.
+  struct GrantMap {
+    u32 ref, flags;  // GNTMAP_*: how it is mapped still
+    Mfn frame;
+  };
   Status grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count);
+  bool hold(cpu::Vcpu& cpu, Mfn frame, bool writes);
+  void let_go(cpu::Vcpu& cpu, Mfn frame, bool writes);
+  i16 granted(u32 ref, bool writes, Mfn* frame, u16** flags);
+  bool named_entry(cpu::Vcpu& cpu, u64 address, bool is_entry, Mfn* table, unsigned* index);
+  i16 set_up_grants(cpu::Vcpu& cpu, const gnttab_setup_table& op);
+  i16 map_grant(cpu::Vcpu& cpu, gnttab_map_grant_ref& op);
+  i16 unmap_grant(cpu::Vcpu& cpu, const gnttab_unmap_grant_ref& op);
+  i16 unmap_host(cpu::Vcpu& cpu, GrantMap& map, u64 address, u64 instead);
+  i16 replace_grant(cpu::Vcpu& cpu, const gnttab_unmap_and_replace& op);
+  i16 copy_grant(cpu::Vcpu& cpu, const gnttab_copy& op);
+  void end_grant_if_unmapped(u32 handle);
 
   Status event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument);
   void sent(cpu::Vcpu& cpu, const Channel& to);
@@ -223,6 +247,8 @@ class Domain final : public cpu::Hypervisor {
   Port store_port_ = 0, console_port_ = 0;
   std::atomic<u64> assists_{0};
   u32 grant_frames_ = 0;
+  std::map<u32, GrantMap> grants_;  // by handle
+  u32 next_grant_ = 1;
   std::vector<Mfn> released_;  // by the balloon
   std::mutex lock_, events_lock_;
 

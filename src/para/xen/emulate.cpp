@@ -4,6 +4,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
+#include "isa/decode_memo.h"
 #include "para/xen/domain.h"
 
 namespace trapline::para::xen {
@@ -50,7 +51,8 @@ bool fetch(cpu::Vcpu& cpu, isa::Insn& insn) {
     n = static_cast<unsigned>(std::min<u64>(n, to_page_end));
     if (!cpu::peek(cpu, linear, bytes, n)) return false;
   }
-  return isa::decode(bytes, n, cpu.code_size(), cpu.vendor(), insn) == isa::DecodeStatus::ok;
+  isa::Raw raw;  // a driver's loop asks for the same few over and over
+  return isa::decode_often(bytes, n, cpu.code_size(), cpu.vendor(), insn, raw) == isa::DecodeStatus::ok;
 }
 
 }  // namespace
@@ -154,7 +156,15 @@ bool Domain::emulated_msr_write(cpu::Vcpu& cpu, u32 index, u64 value) {
   }
 }
 
-// After #GP in the guest's kernel. *done: it was one of these, and cpu.rip is behind it; else the fault is the guest's.
+// What IOPL means to Xen: a guest's kernel is at 1, or at 0 where it has asked for the architecture's own rule.
+bool Domain::iopl_allows(cpu::Vcpu& cpu) {
+  const VcpuState& v = state(cpu);
+  const u32 level = !v.kernel ? 3 : assists_.load() >> VMASST_TYPE_architectural_iopl & 1 ? 0 : 1;
+  return level <= v.iopl;
+}
+
+// After #GP. *done: it was one of these, and cpu.rip is behind it; else the fault is the guest's. A program may execute
+// what IOPL lets it, nothing else.
 Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
   if (cpu.fault.error != 0 || !cpu.in_long64()) return Outcome::fault;
   isa::Insn insn;
@@ -162,6 +172,10 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
   using Kind = isa::Operand::Kind;
   const cpu::Fault fault = cpu.fault;
   bool ok = false;
+  TRACE(exits, "xen: {} at {:#x} is emulated", ZydisMnemonicGetString(insn.mnemonic), cpu.rip);
+  const bool by_iopl = insn.mnemonic == ZYDIS_MNEMONIC_CLI || insn.mnemonic == ZYDIS_MNEMONIC_STI ||
+                       insn.mnemonic == ZYDIS_MNEMONIC_IN || insn.mnemonic == ZYDIS_MNEMONIC_OUT;
+  if (by_iopl ? !iopl_allows(cpu) : !state(cpu).kernel) return Outcome::fault;
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLTS:
       ok = fpu_taskswitch(cpu, false) == 0;
@@ -209,13 +223,11 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
       break;
     }
     // A domain without devices has no ports: with I/O privilege they read as empty, without they are not there.
-    case ZYDIS_MNEMONIC_IN: {
-      if (state(cpu).iopl == 0) break;
+    case ZYDIS_MNEMONIC_IN:
       ok = cpu::store_operand(cpu, insn, insn.op[0], ~u64{0});
       break;
-    }
     case ZYDIS_MNEMONIC_OUT:
-      ok = state(cpu).iopl != 0;
+      ok = true;
       break;
     case ZYDIS_MNEMONIC_INVD:
     case ZYDIS_MNEMONIC_WBINVD:

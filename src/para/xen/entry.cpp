@@ -34,6 +34,7 @@ bool canonical_for_return(u64 rip, bool long_code) { return !long_code || cpu::c
 }  // namespace
 
 cpu::Segment flat_code64() { return flat(kKernelCs, 0xa0fb); }
+cpu::Segment flat_code32() { return flat(kFlatCs32, 0xc0fb); }
 cpu::Segment flat_stack() { return flat(kKernelSs, 0xc0f3); }
 
 std::string Domain::Bounce::name(const cpu::Vcpu& cpu) const {
@@ -99,7 +100,8 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   if (!from_kernel) to_kernel(cpu);
   const u8 mask = upcall_mask(cpu);
   const u64 cs = (from_kernel ? b.cs & ~u64{3} : b.cs) | u64{mask} << 32;
-  const u32 flags = (b.flags & ~u32{flag::if_}) | (mask ? 0 : u32{flag::if_});
+  const bool shows_iopl = assists_.load() >> VMASST_TYPE_architectural_iopl & 1;
+  const u32 flags = (b.flags & ~u32{flag::if_}) | (mask ? 0 : u32{flag::if_}) | (shows_iopl ? v.iopl << 12 : 0);
 
   u64 frame[12];
   unsigned n = 0;
@@ -192,6 +194,7 @@ Outcome Domain::failsafe(cpu::Vcpu& cpu, const Bounce& from) {
 
 Outcome Domain::iret(cpu::Vcpu& cpu) {
   VcpuState& v = state(cpu);
+  v.returned = true;
   iret_context frame;
   v.in_hypercall = true;
   const bool read = get(cpu, cpu.gpr[isa::rsp], frame);
@@ -203,8 +206,9 @@ Outcome Domain::iret(cpu::Vcpu& cpu) {
   const u32 flags = (static_cast<u32>(frame.rflags) & ~(flag::iopl | flag::vm | flag::vif | flag::vip)) | flag::if_;
   cpu.gpr[isa::rsp] = frame.rsp;
   bool loaded = true;
+  if (assists_.load() >> VMASST_TYPE_architectural_iopl & 1) v.iopl = static_cast<u32>(frame.rflags) >> 12 & 3;
   if (frame.flags & VGCF_in_syscall) {
-    cpu::cs_of(cpu) = flat_code64();
+    cpu::cs_of(cpu) = frame.cs == kFlatCs32 ? flat_code32() : flat_code64();
     cpu::ss_of(cpu) = flat_stack();
     cpu.gpr[isa::rcx] = frame.rip;
     cpu.gpr[isa::r11] = flags;
@@ -237,7 +241,7 @@ Outcome Domain::deliver(cpu::Vcpu& cpu, const cpu::Event& e) {
   const bool exception = e.kind == cpu::EventKind::exception;
   const auto vector = static_cast<cpu::Vector>(e.vector);
   if (exception && vector == cpu::Vector::ud && forced_cpuid(cpu)) return Outcome::jumped;
-  if (exception && vector == cpu::Vector::gp && v.kernel) {
+  if (exception && vector == cpu::Vector::gp) {
     bool done = false;
     const Outcome outcome = emulate(cpu, &done);
     if (done) return outcome;
@@ -283,6 +287,7 @@ Outcome Domain::take_event(cpu::Vcpu& cpu) {
   const bool upcall = events_.upcall(cpu.index);
   if (v.polling && (upcall || poll_satisfied(cpu))) {
     v.polling = false;
+    events_.set_polling(cpu.index, false);
     v.poll_until = ~u64{0};
     arm(cpu);
     cpu.activity = cpu::Activity::running;

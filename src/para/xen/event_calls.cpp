@@ -61,6 +61,15 @@ Status Domain::event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
       if (status == 0 && to.consumer != Consumer::none) sent(cpu, to);
       return status;
     }
+    case EVTCHNOP_init_control: {
+      // FIFO ports are not there; what would be wrong with them is told first, as by Xen.
+      evtchn_init_control op;
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (op.vcpu >= vcpus()) return fail(XEN_ENOENT);
+      if (op.offset > kPageSize - sizeof(evtchn_fifo_control_block) || op.offset % 8 || !frames_.owned(op.control_gfn))
+        return fail(XEN_EINVAL);
+      return fail(XEN_ENOSYS);
+    }
     case EVTCHNOP_bind_interdomain:
       return fail(XEN_ESRCH);  // no other domain has a port to bind to
     case EVTCHNOP_bind_pirq:
@@ -143,7 +152,9 @@ Status Domain::poll(cpu::Vcpu& cpu, u64 argument) {
     v.polled.push_back(port);
   }
   v.poll_until = op.timeout == 0 ? ~u64{0} : ticks_at(op.timeout);
+  events_.set_polling(cpu.index, true);  // before the look at the ports
   if (poll_satisfied(cpu) || events_.upcall(cpu.index)) {
+    events_.set_polling(cpu.index, false);
     v.poll_until = ~u64{0};
     return 0;
   }

@@ -16,7 +16,13 @@ bool per_vcpu(u32 virq) {
 }  // namespace
 
 EventChannels::EventChannels(GuestMemory& ram, Gpa shared, u32 vcpus, std::function<void(u32)> notify)
-    : ram_{ram}, shared_{shared}, vcpus_{vcpus}, notify_{std::move(notify)}, channel_(kPorts), virq_(vcpus) {
+    : ram_{ram},
+      shared_{shared},
+      vcpus_{vcpus},
+      notify_{std::move(notify)},
+      channel_(kPorts),
+      polls_{std::make_unique<std::atomic<bool>[]>(vcpus)},
+      virq_(vcpus) {
   for (u32 i = 0; i < vcpus; i++)
     info_.push_back(i < XEN_LEGACY_MAX_VCPUS ? Gpa{shared.raw + i * sizeof(::vcpu_info)} : Gpa{0});
   for (auto& v : virq_) v.fill(0);
@@ -168,15 +174,24 @@ void EventChannels::mark(u32 vcpu) {
   if (__atomic_exchange_n(flag, u8{1}, __ATOMIC_SEQ_CST) == 0) notify_(vcpu);
 }
 
+void EventChannels::set_polling(u32 vcpu, bool polls) {
+  if (polls_[vcpu].exchange(polls) != polls) pollers_.fetch_add(polls ? 1u : ~0u);
+}
+
+// After the pending bit: who polls looks at the bits after it has said so.
+void EventChannels::tell_pollers() {
+  if (pollers_.load() == 0) return;
+  for (u32 vcpu = 0; vcpu < vcpus_; vcpu++)
+    if (polls_[vcpu].load()) notify_(vcpu);
+}
+
 void EventChannels::raise(Port port) {
   if (!valid(port)) return;
   const u32 vcpu = channel_[port].vcpu;
-  if (info_[vcpu].raw == 0) return;
   if (test_and_set(word(kPending), port)) return;
-  if (__atomic_load_n(word(kMask) + port / 64, __ATOMIC_SEQ_CST) >> port % 64 & 1) {
-    notify_(vcpu);  // it may poll
-    return;
-  }
+  tell_pollers();
+  if (info_[vcpu].raw == 0) return;
+  if (__atomic_load_n(word(kMask) + port / 64, __ATOMIC_SEQ_CST) >> port % 64 & 1) return;
   auto* selector = reinterpret_cast<u64*>(ram_.host(info_[vcpu]) + offsetof(::vcpu_info, evtchn_pending_sel));
   const u64 bit = u64{1} << port / 64;
   if (!(__atomic_fetch_or(selector, bit, __ATOMIC_SEQ_CST) & bit)) mark(vcpu);

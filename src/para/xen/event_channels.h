@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "base/guest_memory.h"
@@ -45,6 +46,10 @@ class EventChannels {
   // What a back end does with a port that the guest has told it of: Xen's bind_interdomain, from the other side.
   bool connect(Port port, Consumer consumer, u32 instance);
 
+  // The vCPU begins or ends to wait for ports itself (SCHEDOP_poll). Meanwhile it is told of each port that becomes
+  // pending, masked or not and whosever it is. Needs no lock: it looks at the ports once more after it has begun.
+  void set_polling(u32 vcpu, bool polls);
+
   // EVTCHNOP_send. `to` is whose business it is; none: the guest's own.
   Status send(Port port, Channel* to);
   // From a back end or a virtual interrupt to the guest.
@@ -64,6 +69,7 @@ class EventChannels {
   u64* word(u64 offset) const { return reinterpret_cast<u64*>(ram_.host(shared_) + offset); }
   bool test_and_set(u64* words, Port port) const;
   void mark(u32 vcpu);
+  void tell_pollers();
   void clear(Port port);
 
   GuestMemory& ram_;
@@ -72,6 +78,8 @@ class EventChannels {
   std::function<void(u32)> notify_;
   std::vector<Channel> channel_;
   std::vector<Gpa> info_;
+  std::unique_ptr<std::atomic<bool>[]> polls_;  // by vCPU
+  std::atomic<u32> pollers_{0};
   std::vector<std::array<Port, NR_VIRQS>> virq_;
 };
 

@@ -12,6 +12,7 @@
 //      write entry for it (CodeMap::drop_writers).
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "base/types.h"
@@ -29,6 +30,8 @@ struct Frame {
   Type type = Type::none;
   bool owned = false;   // the guest's
   bool pinned = false;  // as a page table
+  bool upper = false;   // a page table of the upper half of some address space
+  u16 slot = 0;         // of a level-3 table there: 1 + which entry of a level-4 table names it
 };
 
 class Frames {
@@ -45,8 +48,17 @@ class Frames {
   bool get(cpu::Vcpu& cpu, Mfn mfn, Type type);
   void put(cpu::Vcpu& cpu, Mfn mfn, Type type);
 
-  // -- Page-table entries (tables.cpp). References of a present entry of a table of `level`, as it stands in memory.
-  bool get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level);
+  // How often an entry of the upper half has changed so that a translation kept from before would be wrong. Who has
+  // seen no change since it flushed last need not flush that half again. Changes under the domain's lock, read by all.
+  u64 upper_changes() const { return upper_changes_.load(std::memory_order_acquire); }
+  // Is one linear address all that leads to the entries of this level-1 table? `l2`: the table that names it.
+  bool in_one_place(Mfn l1, Mfn l2) const {
+    return !aliased_ && frame_[l1].types - frame_[l1].pinned == 1 && frame_[l2].types - frame_[l2].pinned == 1;
+  }
+
+  // -- Page-table entries (tables.cpp). References of a present entry of a table of `level`, as it stands in memory;
+  // `index` where it stands in it.
+  bool get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level, Mfn table, unsigned index);
   void put_entry(cpu::Vcpu& cpu, u64 entry, unsigned level);
   // As Xen adds to a guest's entry what its kernel needs at CPL 3.
   static u64 adjusted(u64 entry);
@@ -64,11 +76,17 @@ class Frames {
   bool validate_table(cpu::Vcpu& cpu, Mfn mfn, unsigned level);
   void release_entries(cpu::Vcpu& cpu, Mfn mfn, unsigned level, unsigned from, unsigned end);
   void put_hypervisor_slots(u64* l4);
+  bool upper(unsigned level, Mfn table, unsigned index) const {
+    return level == 4 ? index >= kEntries / 2 : frame_[table].upper;
+  }
+  void mark_upper(Mfn mfn, unsigned level);
   bool swap(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 value, bool keep, const u64* expected, bool* stored);
 
   Layout layout_;
   GuestMemory& ram_;
   u64 count_;
+  std::atomic<u64> upper_changes_{0};
+  bool aliased_ = false;  // a level-3 table is named by different entries of the upper half
   std::unique_ptr<Frame[], void (*)(void*)> frame_;
 };
 

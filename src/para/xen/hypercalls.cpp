@@ -33,8 +33,11 @@ Outcome Domain::hypercall(cpu::Vcpu& cpu, u64 next) {
   cpu.rip = next;
   cpu::update_mode(cpu);
   v.in_hypercall = true;
-  cpu.gpr[isa::rax] = static_cast<u64>(call(cpu, number, a));
+  v.returned = false;
+  const Status result = call(cpu, number, a);
   v.in_hypercall = false;
+  if (v.returned) return Outcome::jumped;  // a batch with an iret in it
+  cpu.gpr[isa::rax] = static_cast<u64>(result);
   look_for_events(cpu);
   return Outcome::jumped;
 }
@@ -71,7 +74,7 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
     case __HYPERVISOR_get_debugreg:
       result = a[0] < 4                 ? static_cast<Status>(cpu.debug.dr[a[0]])
                : a[0] == 4 || a[0] == 6 ? static_cast<Status>(cpu.debug.dr6)
-               : a[0] == 5 || a[0] == 7 ? static_cast<Status>(cpu.debug.dr7)
+               : a[0] == 5 || a[0] == 7 ? static_cast<Status>(state(cpu).dr7)
                                         : fail(XEN_EINVAL);
       break;
     case __HYPERVISOR_update_descriptor:
@@ -140,17 +143,20 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
   return result;
 }
 
-// Each entry is a hypercall of its own; a batch that asks for a batch, or to return, is refused there as by Xen.
+// Each entry is a hypercall of its own; a batch in a batch is refused there as by Xen, and one that returns (iret) ends.
 Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
   for (u64 i = 0; i < count; i++) {
     const u64 at = list + i * sizeof(multicall_entry_t);
     multicall_entry_t entry;
     if (i == kMostCalls) return fail(XEN_EINVAL);
     if (!get(cpu, at, entry)) return fail(XEN_EFAULT);
-    const bool nested = entry.op == __HYPERVISOR_multicall || entry.op == __HYPERVISOR_iret;
+    if (entry.op == __HYPERVISOR_iret) {
+      static_cast<void>(iret(cpu));
+      return 0;
+    }
     Arguments a;
     std::copy(entry.args, entry.args + a.size(), a.begin());
-    const Status result = nested ? fail(XEN_EINVAL) : call(cpu, entry.op, a);
+    const Status result = entry.op == __HYPERVISOR_multicall ? fail(XEN_EINVAL) : call(cpu, entry.op, a);
     if (!put(cpu, at + offsetof(multicall_entry_t, result), static_cast<u64>(result))) return fail(XEN_EFAULT);
     if (cpu.activity != cpu::Activity::running) break;  // SCHEDOP_block: what follows waits for ever, as in Xen
   }
@@ -248,7 +254,8 @@ Status Domain::fpu_taskswitch(cpu::Vcpu& cpu, bool set) {
   return 0;
 }
 
-// Breakpoints in the hypervisor's area are none; DR7's I/O breakpoints and general detect are not for guests.
+// Breakpoints in the hypervisor's area are none, and general detect is not for guests. I/O breakpoints, which need
+// CR4.DE, are remembered for the guest: a domain without ports hits none.
 Status Domain::set_debugreg(cpu::Vcpu& cpu, u64 number, u64 value) {
   if (number < 4) {
     if (!cpu::canonical(value) || (value >= kHypervisorStart && value < kHypervisorEnd)) return fail(XEN_EPERM);
@@ -258,9 +265,14 @@ Status Domain::set_debugreg(cpu::Vcpu& cpu, u64 number, u64 value) {
   } else if (number == 5 || number == 7) {
     if (value >> 32) return fail(XEN_EPERM);
     if (value & 0x2000) return fail(XEN_EPERM);
-    for (unsigned i = 0; i < 4; i++)
-      if ((value >> (16 + 4 * i) & 3) == 2) return fail(XEN_EPERM);
-    cpu.debug.dr7 = (value & 0xffff03ff) | 0x400;
+    u64 inert = 0;
+    for (unsigned i = 0; i < 4; i++) {
+      if ((value >> (16 + 4 * i) & 3) != 2 || !(value >> 2 * i & 3)) continue;
+      if (!(cpu.cr4 & cpu::cr4::de)) return fail(XEN_EPERM);
+      inert |= u64{3} << 2 * i;
+    }
+    state(cpu).dr7 = (value & 0xffff03ff) | 0x400;
+    cpu.debug.dr7 = state(cpu).dr7 & ~inert;
   } else {
     return fail(XEN_ENODEV);
   }

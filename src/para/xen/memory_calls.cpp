@@ -1,4 +1,4 @@
-// memory_op and grant_table_op.
+// memory_op.
 #include "base/trace.h"
 #include "para/xen/domain.h"
 #include "para/xen/guest_copy.h"
@@ -116,84 +116,6 @@ Status Domain::reservation(cpu::Vcpu& cpu, u64 command, u64 argument) {
     }
   }
   return static_cast<Status>(done);
-}
-
-// -- Grants: version 1. The back ends of this VM read the entries; nothing is granted to the guest.
-
-Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count) {
-  if (count > kMostExtents) return fail(XEN_EINVAL);
-  for (u64 i = 0; i < count; i++) {
-    switch (command) {
-      case GNTTABOP_setup_table: {
-        if (count != 1) return fail(XEN_EINVAL);
-        gnttab_setup_table_t op;
-        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
-        op.status = GNTST_okay;
-        if (!self(op.dom)) {
-          op.status = GNTST_permission_denied;
-        } else if (op.nr_frames > kGrantFrames) {
-          op.status = GNTST_general_error;
-        } else {
-          u64 list;
-          std::memcpy(&list, &op.frame_list, sizeof list);
-          for (u32 frame = 0; frame < op.nr_frames; frame++)
-            if (!put(cpu, list + frame * 8u, u64{layout_.grants + frame})) op.status = GNTST_bad_virt_addr;
-          const Locked locked{*this, cpu};
-          grant_frames_ = std::max(grant_frames_, op.nr_frames);
-        }
-        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
-      }
-      case GNTTABOP_query_size: {
-        if (count != 1) return fail(XEN_EINVAL);
-        gnttab_query_size_t op;
-        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
-        op.status = self(op.dom) ? GNTST_okay : GNTST_permission_denied;
-        op.nr_frames = std::max(grant_frames_, 1u);
-        op.max_nr_frames = kGrantFrames;
-        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
-      }
-      case GNTTABOP_get_version: {
-        gnttab_get_version_t op;
-        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
-        if (!self(op.dom)) return fail(XEN_EPERM);
-        op.version = 1;
-        return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
-      }
-      case GNTTABOP_set_version: {
-        gnttab_set_version_t op;
-        if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
-        if (op.version == 1) return 0;
-        if (op.version != 2) return fail(XEN_EINVAL);
-        op.version = 1;
-        return put(cpu, argument, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
-      }
-      // There is no other domain that could have granted anything.
-      case GNTTABOP_map_grant_ref: {
-        gnttab_map_grant_ref_t op;
-        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        op.status = GNTST_bad_domain;
-        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        break;
-      }
-      case GNTTABOP_unmap_grant_ref: {
-        gnttab_unmap_grant_ref_t op;
-        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        op.status = GNTST_bad_handle;
-        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        break;
-      }
-      case GNTTABOP_copy: {
-        gnttab_copy_t op;
-        if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        op.status = GNTST_bad_domain;
-        if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
-        break;
-      }
-      default:
-        return fail(XEN_ENOSYS);
-    }
-  }
-  return 0;
 }
 
 }  // namespace trapline::para::xen

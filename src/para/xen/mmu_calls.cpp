@@ -73,15 +73,18 @@ Status Domain::mmu_update(cpu::Vcpu& cpu, const Arguments& a) {
 }
 
 // The level-1 entry that maps `linear` in the kernel's tables, for who may write to it; null: there is none.
-u64* Domain::entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index) {
-  Mfn mfn = state(cpu).kernel_root;
+// `alone`: is no other address mapped by it?
+u64* Domain::entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index, bool* alone) {
+  Mfn mfn = state(cpu).kernel_root, above = mfn;
   for (unsigned level = 4; level > 1; level--) {
+    above = mfn;
     const u64 entry = __atomic_load_n(frames_.table(mfn) + (linear >> (12 + 9 * (level - 1)) & 511), __ATOMIC_RELAXED);
     if (!(entry & pte::present) || (entry & pte::large)) return nullptr;
     mfn = pte::mfn(entry);
   }
   *table = mfn;
   *index = linear >> 12 & 511;
+  if (alone) *alone = frames_.owned(mfn) && frames_.owned(above) && frames_.in_one_place(mfn, above);
   return frames_.is(mfn, Type::l1) ? frames_.table(mfn) + *index : nullptr;
 }
 
@@ -91,13 +94,45 @@ Status Domain::update_va_mapping(cpu::Vcpu& cpu, u64 linear, u64 value, u64 flag
     const Locked locked{*this, cpu};
     Mfn table;
     unsigned index;
-    if (!entry_of(cpu, linear, &table, &index)) return fail(XEN_EINVAL);
+    bool alone = false;
+    if (!entry_of(cpu, linear, &table, &index, &alone)) return fail(XEN_EINVAL);
+    const u64 before = frames_.upper_changes();
     if (!frames_.write_entry(cpu, table, index, value, false)) return fail(XEN_EINVAL);
+    // One page flushed now spares this vCPU the whole half later.
+    if (alone && frames_.upper_changes() != before) {
+      cpu::tlb_flush_page(cpu, linear);
+      VcpuState& v = state(cpu);
+      if (v.upper_seen == before) v.upper_seen = frames_.upper_changes();
+    }
   }
   return flush_after(cpu, linear, flags);
 }
 
-void Domain::flush_local(cpu::Vcpu& cpu) { cpu::tlb_flush_all_nonglobal(cpu); }
+// What the guest means by a flush is everything. Translations of the upper half, which the MMU keeps as a processor keeps
+// global ones, stay where none of their entries has changed.
+void Domain::flush(cpu::Vcpu& cpu) {
+  VcpuState& v = state(cpu);
+  const u64 changes = frames_.upper_changes();
+  if (v.upper_seen == changes) return cpu::tlb_flush_all_nonglobal(cpu);
+  v.upper_seen = changes;
+  cpu::tlb_flush_all(cpu);
+}
+
+// Is the upper half of both level-4 tables the same?
+bool Domain::same_upper_half(Mfn a, Mfn b) const {
+  if (a == 0 || b == 0) return a == b;
+  constexpr u64 kFirst = kLastHypervisorSlot + 1;
+  constexpr u64 kUsed = pte::accessed | pte::dirty;
+  const u64 *one = frames_.table(a), *other = frames_.table(b);
+  u64 differs = 0;
+  for (u64 i = kFirst; i < kEntries; i++) differs |= one[i] ^ other[i];
+  return (differs & ~kUsed) == 0;
+}
+
+void Domain::flush_for_root(cpu::Vcpu& cpu, Mfn old, Mfn now) {
+  if (!same_upper_half(old, now)) state(cpu).upper_seen = ~u64{0};
+  flush(cpu);
+}
 
 // A bitmap of vCPUs is a hint whom to spare: all are asked.
 Status Domain::flush_after(cpu::Vcpu& cpu, u64 linear, u64 flags) {
@@ -107,7 +142,7 @@ Status Domain::flush_after(cpu::Vcpu& cpu, u64 linear, u64 flags) {
       if (everywhere && cpu.code)
         cpu.code->flush_everywhere(cpu);
       else
-        flush_local(cpu);
+        flush(cpu);
       return 0;
     case UVMF_INVLPG:
       if (everywhere && cpu.code)
@@ -147,7 +182,7 @@ Status Domain::new_root(cpu::Vcpu& cpu, Mfn mfn) {
   if (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4)) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.kernel_root, mfn);
   set_roots(cpu, v);
-  flush_local(cpu);
+  flush_for_root(cpu, old, mfn);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;
 }
@@ -162,7 +197,7 @@ Status Domain::new_user_root(cpu::Vcpu& cpu, Mfn mfn) {
   if (mfn != 0 && (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4))) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.user_root, mfn);
   set_roots(cpu, v);
-  flush_local(cpu);
+  flush_for_root(cpu, old, mfn);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;
 }
@@ -181,7 +216,7 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
     case MMUEXT_NEW_USER_BASEPTR:
       return new_user_root(cpu, op.arg1.mfn);
     case MMUEXT_TLB_FLUSH_LOCAL:
-      flush_local(cpu);
+      flush(cpu);
       return 0;
     case MMUEXT_INVLPG_LOCAL:
       if (guest_range(op.arg1.linear_addr, 1)) cpu::tlb_flush_page(cpu, op.arg1.linear_addr);

@@ -1,4 +1,6 @@
 // Page-table entries of a guest: what they may name, and the references that they hold.
+#include <utility>
+
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
@@ -17,13 +19,38 @@ bool hypervisor_slot(unsigned level, unsigned index) {
 
 u64 load(const u64* entry) { return __atomic_load_n(entry, __ATOMIC_RELAXED); }
 
+// Does a translation that was made of `old` claim what `now` does not grant, or hide a use that is to be told?
+bool loses(u64 old, u64 now) {
+  if (!(old & pte::present)) return false;
+  constexpr u64 kWhere = pte::present | pte::user | pte::address | pte::large;
+  constexpr u64 kRights = pte::writable | pte::accessed | pte::dirty;
+  return ((old ^ now) & kWhere) || (old & ~now & kRights) || (now & ~old & pte::nx);
+}
+
 }  // namespace
 
 u64 Frames::adjusted(u64 entry) { return entry & pte::present ? entry | pte::user : entry; }
 
-bool Frames::get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level) {
+void Frames::mark_upper(Mfn mfn, unsigned level) {
+  if (std::exchange(frame_[mfn].upper, true) || level == 1) return;
+  const u64* entries = table(mfn);
+  for (unsigned i = 0; i < kEntries; i++)
+    if (const u64 entry = load(entries + i); entry & pte::present) mark_upper(pte::mfn(entry), level - 1);
+}
+
+bool Frames::get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level, Mfn table, unsigned index) {
   const Mfn mfn = pte::mfn(entry);
-  if (level > 1) return !(entry & kNotAboveL1) && get(cpu, mfn, table_type(level - 1));
+  if (level > 1) {
+    if ((entry & kNotAboveL1) || !get(cpu, mfn, table_type(level - 1))) return false;
+    if (!upper(level, table, index)) return true;
+    mark_upper(mfn, level - 1);
+    if (level == 4) {
+      const u16 slot = static_cast<u16>(1 + index);
+      aliased_ |= frame_[mfn].slot != 0 && frame_[mfn].slot != slot;
+      frame_[mfn].slot = slot;
+    }
+    return true;
+  }
   if (entry & pte::writable) return get(cpu, mfn, Type::writable);
   if (layout_.shared(mfn)) return true;
   if (!owned(mfn) || frame_[mfn].refs == ~u32{0}) return false;
@@ -51,7 +78,7 @@ bool Frames::validate_table(cpu::Vcpu& cpu, Mfn mfn, unsigned level) {
     if (hypervisor_slot(level, i)) continue;
     const u64 entry = adjusted(load(entries + i));
     if (!(entry & pte::present)) continue;
-    if (!get_entry(cpu, entry, level)) {
+    if (!get_entry(cpu, entry, level, mfn, i)) {
       TRACE(mmu, "xen: table {:#x} of level {}: entry {} ({:#x}) is refused", mfn, level, i, entry);
       release_entries(cpu, mfn, level, 0, i);
       return false;
@@ -88,12 +115,13 @@ bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool
   // The same frame with the same rights: the references stay as they are.
   constexpr u64 kCounted = pte::present | pte::writable | pte::address | pte::large | pte::global;
   const bool same = ((old ^ value) & kCounted) == 0 && (old & pte::present);
-  if (!same && (value & pte::present) && !get_entry(cpu, value, level)) {
+  if (!same && (value & pte::present) && !get_entry(cpu, value, level, table_mfn, index)) {
     TRACE(mmu, "xen: entry {:#x} of level {} refused in {:#x}[{}]", value, level, table_mfn, index);
     return false;
   }
+  u64 now;
   for (;;) {
-    const u64 now = keep ? value | (old & kUsed) : value;
+    now = keep ? value | (old & kUsed) : value;
     if (__atomic_compare_exchange_n(at, &old, now, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) break;
     if (expected && old != *expected) {
       if (!same && (value & pte::present)) put_entry(cpu, value, level);
@@ -102,6 +130,7 @@ bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool
     }
   }
   TRACE(mmu, "xen: table {:#x}[{}] of level {}: {:#x} -> {:#x}", table_mfn, index, level, old, value);
+  if (upper(level, table_mfn, index) && loses(old, now)) upper_changes_.fetch_add(1, std::memory_order_acq_rel);
   if (!same && (old & pte::present)) put_entry(cpu, old, level);
   if (stored) *stored = true;
   return true;

@@ -1,3 +1,4 @@
+#include "cpu/delivery.h"
 #include "cpu/descriptor.h"
 #include "cpu/events.h"
 #include "para/xen/bounce.h"
@@ -184,6 +185,75 @@ TEST_F(Entry, AMulticallIsItsCalls) {
   EXPECT_EQ(answered<multicall_entry_t>().result, u64{4 << 16 | 17});
   EXPECT_EQ(static_cast<Status>(answered<multicall_entry_t>(sizeof *list).result), fail(XEN_EINVAL));
   EXPECT_EQ(cpu.seg[static_cast<u8>(cpu::Seg::fs)].base, 0x5000u);
+}
+
+// What follows an iret in a batch is not of this kernel's mode any more.
+TEST_F(Entry, AnIretEndsItsMulticall) {
+  multicall_entry_t list[2] = {};
+  list[0].op = __HYPERVISOR_iret;
+  list[1].op = __HYPERVISOR_xen_version;
+  iret_context frame{};
+  frame.rip = 0x400000, frame.cs = kKernelCs, frame.ss = kKernelSs, frame.rflags = cpu::flag::if_ | 2,
+  frame.rax = 0xdead;
+  std::memcpy(ram.host(Gpa{at(kStackPage) + 0x700}), &frame, sizeof frame);
+  cpu.gpr[isa::rsp] = linear(kStackPage) + 0x700;
+  call(__HYPERVISOR_multicall, {given(list), 2});
+  EXPECT_EQ(cpu.gpr[isa::rax], 0xdeadu);
+  EXPECT_EQ(cpu.rip, 0x400000u);
+  EXPECT_FALSE(domain.state(0).kernel);
+  EXPECT_EQ(answered<multicall_entry_t>(sizeof list[0]).result, 0u) << "not run";
+}
+
+// A program's 32-bit SYSCALL is returned from into 32-bit code.
+struct SyscallReturn : Entry {
+  void to(u16 cs) {
+    iret_context frame{};
+    frame.rip = 0x400000, frame.cs = cs, frame.ss = kKernelSs, frame.rflags = cpu::flag::if_ | 2;
+    frame.flags = VGCF_in_syscall;
+    std::memcpy(ram.host(Gpa{at(kStackPage) + 0x700}), &frame, sizeof frame);
+    domain.state(0).kernel = true;
+    cpu.gpr[isa::rsp] = linear(kStackPage) + 0x700;
+    cpu.gpr[isa::rax] = __HYPERVISOR_iret;
+    static_cast<void>(domain.syscall(cpu, 0));
+    EXPECT_EQ(cpu.gpr[isa::rcx], 0x400000u);
+  }
+};
+
+TEST_F(SyscallReturn, HasTheWidthOfItsCs) {
+  to(kKernelCs);
+  EXPECT_TRUE(cpu.in_long64());
+}
+
+TEST_F(SyscallReturn, GoesTo32BitCodeToo) {
+  to(kFlatCs32);
+  EXPECT_FALSE(cpu.in_long64());
+}
+
+// IOPL decides who may execute CLI, for a program as for a kernel, which is at 1 by Xen's rule and at 0 by the processor's.
+TEST_F(Entry, IoplIsForWhoHasAskedForIt) {
+  *reinterpret_cast<u8*>(ram.host(Gpa{at(0x33)})) = 0xfa;  // CLI
+  const auto allowed = [&](bool kernel) {
+    domain.state(0).kernel = kernel;
+    cpu.rip = 0x33000;
+    cpu.fault = {cpu::Vector::gp, 0, 0, 0};
+    cpu::Event event{};
+    event.kind = cpu::EventKind::exception, event.vector = 13, event.has_error = true, event.return_rip = cpu.rip;
+    try {
+      static_cast<void>(domain.deliver(cpu, event));
+    } catch (const Crash&) {  // no handler of #GP
+      return false;
+    }
+    return cpu.rip == 0x33001;
+  };
+  for (const u32 iopl : {0u, 1u, 3u}) {
+    ASSERT_EQ((domain.state(0).kernel = true, call(__HYPERVISOR_physdev_op, {PHYSDEVOP_set_iopl, given(iopl)})), 0);
+    EXPECT_EQ(allowed(true), iopl >= 1) << iopl;
+    EXPECT_EQ(allowed(false), iopl == 3) << iopl;
+  }
+  domain.state(0).kernel = true;
+  ASSERT_EQ(call(__HYPERVISOR_vm_assist, {VMASST_CMD_enable, VMASST_TYPE_architectural_iopl}), 0);
+  ASSERT_EQ(call(__HYPERVISOR_physdev_op, {PHYSDEVOP_set_iopl, given(0u)}), 0);
+  EXPECT_TRUE(allowed(true));
 }
 
 }  // namespace

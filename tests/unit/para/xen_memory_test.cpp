@@ -116,6 +116,49 @@ TEST_F(Memory, ReferencesAreCountedOnceForEachEntry) {
   }
 }
 
+// A new level-4 table flushes all. The upper half, which all of a kernel's tables share, is kept while nothing in it has
+// changed, however the change was made.
+TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
+  constexpr u64 kUpper = 0xffff960000000000, kReadOnly = kBits & ~pte::writable;
+  constexpr unsigned kSlot = 300;
+  constexpr Pfn kOtherL4 = 63;
+  for (Pfn pfn = 60; pfn <= 64; pfn++)
+    ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(pfn), at(pfn) | kReadOnly, 0}), 0);
+  entry(60, 0) = at(61) | kBits, entry(61, 0) = at(62) | kBits, entry(62, 0) = at(40) | kReadOnly;
+  entry(kOtherL4, 0) = at(kL3) | kBits, entry(kOtherL4, kSlot) = at(60) | kBits;
+  ASSERT_EQ(update(at(kL4) + kSlot * 8, at(60) | kBits), 0);
+  ASSERT_EQ(extended(MMUEXT_PIN_L4_TABLE, mfn(kOtherL4)), 0);
+  for (Pfn pfn = 40; pfn <= 42; pfn++) std::memcpy(ram.host(Gpa{at(pfn)}), &pfn, sizeof pfn);
+  u64 walks = 0;
+  const auto read = [&] {
+    u64 value = 0;
+    const u64 before = cpu.count.page_walks;
+    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value));
+    walks = cpu.count.page_walks - before;
+    return value;
+  };
+  const auto switch_to = [&](Pfn root) { ASSERT_EQ(extended(MMUEXT_NEW_BASEPTR, mfn(root)), 0); };
+  switch_to(kL4);
+  EXPECT_EQ(read(), 40u);
+  switch_to(kOtherL4);
+  EXPECT_EQ(read(), 40u);
+  EXPECT_EQ(walks, 0u) << "nothing has changed";
+  ASSERT_EQ(update(at(62), at(41) | kReadOnly), 0);
+  switch_to(kL4);
+  EXPECT_EQ(read(), 41u) << "a level-1 entry has";
+  ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {kUpper, at(42) | kReadOnly, 0}), 0);
+  switch_to(kOtherL4);
+  EXPECT_EQ(read(), 42u) << "by its address";
+  ASSERT_EQ(update(at(kOtherL4) + kSlot * 8, 0), 0);
+  ASSERT_EQ(extended(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
+  u64 value;
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value)) << "this address space has it no more";
+  switch_to(kL4);
+  EXPECT_EQ(read(), 42u) << "the other has it still";
+  switch_to(kOtherL4);
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value)) << "their upper halves differ";
+}
+
 TEST_F(Memory, AccessedAndDirtyBitsCanBeKept) {
   entry(kL1, 40) = at(40) | kBits;
   EXPECT_EQ(update(at(kL1) + 40 * 8, at(40) | pte::present | pte::user, MMU_PT_UPDATE_PRESERVE_AD), 0);

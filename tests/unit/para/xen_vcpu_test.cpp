@@ -59,6 +59,36 @@ TEST_F(VcpuCalls, AnIpiReachesWhomItIsBoundTo) {
   EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), fail(XEN_EINVAL));
 }
 
+// Who polls hears of a port that is another vCPU's, though it is masked, or an upcall of that one is under way already.
+TEST_F(VcpuCalls, APollHearsOfAnyPort) {
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_ipi, given(evtchn_bind_ipi_t{1, 0})}), 0);
+  const Port port = answered<evtchn_bind_ipi_t>().port;
+  auto* shared = reinterpret_cast<shared_info*>(ram.host(Gpa{layout.shared_info * kPageSize}));
+  for (const bool masked : {true, false}) {
+    shared->evtchn_pending[port / 64] = 0;
+    shared->evtchn_mask[port / 64] = masked ? ~0ul : 0;
+    shared->vcpu_info[1].evtchn_upcall_pending = 1, shared->vcpu_info[1].evtchn_pending_sel = ~0ul;
+    sched_poll_t poll{};
+    poll.nr_ports = 1;
+    const u64 list = given(port, 64);
+    std::memcpy(&poll.ports, &list, sizeof list);
+    ASSERT_EQ(call(__HYPERVISOR_sched_op, {SCHEDOP_poll, given(poll)}), 0);
+    EXPECT_EQ(cpu.activity, cpu::Activity::halted);
+    cpu.attention->store(0);
+    EXPECT_FALSE(domain.wakes(cpu));
+    host.woken.clear();
+    domain.raise(port);
+    EXPECT_TRUE(cpu.attention->load() & cpu::attention::interrupt) << masked;
+    EXPECT_EQ(host.woken, std::vector<u32>{0});
+    EXPECT_EQ(domain.take_event(cpu), cpu::Outcome::next);
+    EXPECT_EQ(cpu.activity, cpu::Activity::running);
+    shared->evtchn_pending[port / 64] = 0;
+    host.woken.clear();
+    domain.raise(port);
+    EXPECT_TRUE(host.woken.empty()) << "it polls no more";
+  }
+}
+
 TEST_F(VcpuCalls, PortsThatAreNoneAreRefused) {
   for (const Port port : {Port{0}, Port{100}, Port{4096}, ~Port{0}}) {
     EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), fail(XEN_EINVAL));
@@ -72,7 +102,13 @@ TEST_F(VcpuCalls, PortsThatAreNoneAreRefused) {
   EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_virq, given(evtchn_bind_virq_t{0, 9, 0})}),
             fail(XEN_ENOENT));
   EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_pirq, given(u64{0})}), fail(XEN_EPERM));
-  EXPECT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_init_control, given(u64{0})}), fail(XEN_ENOSYS));
+  const auto fifo = [&](u64 frame, u32 offset) {
+    return call(__HYPERVISOR_event_channel_op,
+                {EVTCHNOP_init_control, given(evtchn_init_control_t{frame, offset, 0, 0, {}})});
+  };
+  EXPECT_EQ(fifo(~u64{1}, 0), fail(XEN_EINVAL));
+  EXPECT_EQ(fifo(mfn(40), kPageSize - 8), fail(XEN_EINVAL));
+  EXPECT_EQ(fifo(mfn(40), 0), fail(XEN_ENOSYS));
   Status last = 0;
   for (int i = 0; i < 5000 && last == 0; i++)
     last = call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_ipi, given(evtchn_bind_ipi_t{0, 0})});
@@ -109,7 +145,48 @@ TEST_F(VcpuCalls, GrantsAreOfVersionOne) {
   EXPECT_EQ(answered<gnttab_setup_table_t>().status, GNTST_general_error);
   gnttab_map_grant_ref_t map{};
   EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_map_grant_ref, given(map), 1}), 0);
-  EXPECT_EQ(answered<gnttab_map_grant_ref_t>().status, GNTST_bad_domain);
+  EXPECT_EQ(answered<gnttab_map_grant_ref_t>().status, GNTST_bad_gntref) << "neither for the CPU nor for a device";
+}
+
+// What the domain grants itself is mapped and counted as any other page is.
+TEST_F(VcpuCalls, AGrantToItselfIsMappedAndUnmapped) {
+  gnttab_setup_table_t setup{};
+  setup.dom = DOMID_SELF, setup.nr_frames = 1;
+  const u64 list = linear(kScratch) + 512;
+  std::memcpy(&setup.frame_list, &list, 8);
+  ASSERT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
+  auto* grants = reinterpret_cast<grant_entry_v1_t*>(ram.host(Gpa{layout.grants * kPageSize}));
+  const auto map = [&](u32 ref, u32 flags, domid_t whose = kDomain) {
+    gnttab_map_grant_ref_t op{};
+    op.host_addr = linear(50), op.flags = flags, op.ref = ref, op.dom = whose;
+    EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_map_grant_ref, given(op), 1}), 0);
+    return answered<gnttab_map_grant_ref_t>();
+  };
+  const auto unmap = [&](u64 page, u64 bus, u32 handle) {
+    gnttab_unmap_grant_ref_t op{};
+    op.host_addr = page, op.dev_bus_addr = bus, op.handle = handle;
+    EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_unmap_grant_ref, given(op), 1}), 0);
+    return answered<gnttab_unmap_grant_ref_t>().status;
+  };
+  EXPECT_EQ(map(8, GNTMAP_host_map).status, GNTST_general_error) << "not granted";
+  grants[8] = {GTF_permit_access, kDomain, static_cast<u32>(mfn(40))};
+  EXPECT_EQ(map(8, 0).status, GNTST_bad_gntref) << "neither way";
+  EXPECT_EQ(map(8, GNTMAP_host_map, 7).status, GNTST_bad_domain);
+  EXPECT_EQ(map(512, GNTMAP_host_map).status, GNTST_bad_gntref) << "beyond the table";
+  const auto mapped = map(8, GNTMAP_host_map | GNTMAP_device_map);
+  ASSERT_EQ(mapped.status, GNTST_okay);
+  EXPECT_EQ(mapped.dev_bus_addr, at(40));
+  EXPECT_EQ(entry(kL1, 50) & pte::address, at(40));
+  EXPECT_EQ(grants[8].flags, GTF_permit_access | GTF_reading | GTF_writing);
+  EXPECT_EQ(unmap(linear(51), 0, mapped.handle), GNTST_general_error) << "another page's entry";
+  EXPECT_EQ(unmap(linear(50), 0, mapped.handle), GNTST_okay);
+  EXPECT_EQ(entry(kL1, 50), 0u);
+  ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(40), at(40) | (kBits & ~pte::writable), 0}), 0);
+  EXPECT_EQ(extended(MMUEXT_PIN_L1_TABLE, mfn(40)), fail(XEN_EINVAL)) << "a device may write to it still";
+  EXPECT_EQ(unmap(0, at(40), mapped.handle), GNTST_okay);
+  EXPECT_EQ(unmap(0, at(40), mapped.handle), GNTST_bad_handle);
+  EXPECT_EQ(grants[8].flags, GTF_permit_access);
+  EXPECT_EQ(extended(MMUEXT_PIN_L1_TABLE, mfn(40)), 0) << "nothing writes to it now";
 }
 
 // Whatever a guest asks: an answer, or its own end.
