@@ -1,8 +1,13 @@
 #include "cpu/split_lock.h"
 
+#include <sched.h>
+
 #include <atomic>
 #include <cstring>
 #include <mutex>
+
+#include "cpu/code_map.h"
+#include "cpu/vcpu.h"
 
 namespace trapline::cpu {
 
@@ -13,7 +18,12 @@ std::atomic<bool> traps{false};
 
 }  // namespace
 
-SplitLock::SplitLock() { pieces_mutex.lock(); }
+SplitLock::SplitLock(Vcpu& cpu) {
+  for (unsigned tries = 1; !pieces_mutex.try_lock(); tries++) {
+    if (cpu.code) cpu.code->serve(cpu);
+    if (tries % 64 == 0) ::sched_yield();
+  }
+}
 SplitLock::~SplitLock() { pieces_mutex.unlock(); }
 
 void set_split_locks_trap(bool trap) { traps.store(trap, std::memory_order_relaxed); }

@@ -6,9 +6,12 @@
 
 namespace trapline::cpu {
 
-// Held around a locked access that no single host instruction can do (across pages, on code pages, device memory).
+struct Vcpu;
+
+// Held around a locked access that no single host instruction can do (across pages, on code pages, device memory). Who waits
+// for it answers what other vCPUs ask meanwhile (CodeMap::serve): who has it may wait for such answers itself.
 struct SplitLock {
-  SplitLock();
+  explicit SplitLock(Vcpu& cpu);
   ~SplitLock();
 };
 

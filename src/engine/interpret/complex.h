@@ -71,7 +71,7 @@ bool modify_memory(Vcpu& cpu, Seg seg, u64 offset, bool lock, Fn fn) {
     return true;
   }
   std::optional<cpu::SplitLock> guard;
-  if (lock) guard.emplace();
+  if (lock) guard.emplace(cpu);
   for (bool stored = false; !stored;) {
     T old;
     if (!cpu::read_slow(cpu, seg, linear, &old, sizeof old)) return false;

@@ -123,7 +123,7 @@ Outcome cmpxchg16b(Vcpu& cpu, const Insn& insn) {
     equal = exchange16(p, old, wanted);
   } else {
     if (faulted) return Outcome::fault;
-    const cpu::SplitLock lock;
+    const cpu::SplitLock lock{cpu};
     for (bool stored = false; !stored;) {
       if (!cpu::read_slow(cpu, seg, linear, &old, 16)) return Outcome::fault;
       equal = old.low == expected.low && old.high == expected.high;

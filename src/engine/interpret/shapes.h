@@ -109,7 +109,7 @@ template <class F, class T, bool Imm>
 template <class F, class T, bool Locked>
 [[gnu::cold, gnu::noinline]] bool modify_piecewise(Vcpu& cpu, const Op* op, Target t, T b) {
   std::optional<cpu::SplitLock> lock;
-  if constexpr (Locked) lock.emplace();
+  if constexpr (Locked) lock.emplace(cpu);
   u16 f = 0;
   for (bool stored = false; !stored;) {
     const Loaded a = target_load(cpu, op, t, sizeof(T));
