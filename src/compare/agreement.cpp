@@ -21,6 +21,8 @@ std::string shown(const std::optional<std::string>& line) {
 
 bool tells_of_machine(std::string_view line) {
   if (line.find_first_not_of(" \t") == std::string_view::npos) return true;
+  // What Linux writes to Xen's console before its log has a clock.
+  if (line == "mapping kernel into physical memory" || line == "about to get started...") return true;
   if (line.front() != '[') return false;
   const auto end = line.find(']');
   if (end == std::string_view::npos) return false;

@@ -19,9 +19,9 @@ constexpr std::string_view kPrefix = "workload: ", kBegin = "begin", kEnd = "end
 
 }  // namespace
 
-// Of the consoles that there are the last one is the workload's: Xen's guests have the first alone.
+// Of the consoles that there are the last one is the workload's: Xen's guests have hvc0, the others do not.
 const char* const kBuiltinCommandLine =
-    "console=hvc0 console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 "
+    "console=ttyS0 console=hvc0 quiet loglevel=1 panic=-1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 "
     "audit=0 "
     "random.trust_cpu=on 8250.nr_uarts=1 rodata=off";
 

@@ -16,7 +16,7 @@ GuestRun says(std::vector<std::string> lines, int code = 0) {
 }
 
 TEST(Agreement, AKernelsMessagesTellOfTheMachine) {
-  for (const char* line : {"[    0.000000] Linux version", "[12345.678901] x", "", "  "})
+  for (const char* line : {"[    0.000000] Linux version", "[12345.678901] x", "", "  ", "about to get started..."})
     EXPECT_TRUE(tells_of_machine(line)) << line;
   for (const char* line :
        {"[ok] x", "[1.5] x", "[    0.0000001] x", "[.000000] x", "x [    0.000000]", "[    0.000000"})
