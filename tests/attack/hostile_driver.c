@@ -196,6 +196,33 @@ static void attack(const struct device* device) {
   reset(device);
 }
 
+// A sector written as a driver that behaves does it: 0 is done, 1 refused (a disk that is only read). No answer at all is
+// for the VM's time limit to tell.
+static u32 write_sector(const struct device* disk) {
+  struct descriptor* d = (struct descriptor*)arena;
+  volatile u16* driver = (volatile u16*)(arena + 4096);
+  volatile u16* used = (volatile u16*)(arena + 8192);
+  u32* head = (u32*)(arena + 12288);
+  volatile u8* answer = (volatile u8*)(arena + 12304);
+  d[0] = (struct descriptor){(u32)head, 16, next, 1};
+  d[1] = (struct descriptor){arena + 16384, 512, next, 2};
+  d[2] = (struct descriptor){(u32)answer, 1, write, 0};
+  head[0] = 1, head[1] = 0, head[2] = 1, head[3] = 0;  // OUT, sector 1
+  *answer = 0xff;
+  driver[0] = 1, driver[1] = 0, used[1] = 0;
+  set(disk, queue, 0);
+  set(disk, size, 4);
+  set_place(disk, table, (u32)d);
+  set_place(disk, driver_area, (u32)driver);
+  set_place(disk, device_area, (u32)used);
+  set(disk, ready, 1);
+  set(disk, status, 15);
+  driver[2] = 0, driver[1] = 1;
+  set(disk, notify, 0);
+  while (used[1] == 0) __asm__ volatile("pause");
+  return *answer;
+}
+
 // The device as a driver that behaves finds it.
 static int is_right(const struct device* device) {
   reset(device);
@@ -207,7 +234,8 @@ static int is_right(const struct device* device) {
   set(device, accepted_select, 0);
   set(device, accepted, 0);
   set(device, status, 11);
-  return get(device, status) == 11;
+  if (get(device, status) != 11) return 0;
+  return device->kind != 2 || write_sector(device) <= 1;
 }
 
 u8 stack[16384] __attribute__((aligned(16)));

@@ -65,7 +65,7 @@ TEST_P(HostileDriver, EndsNothingButItsOwnRequests) {
                           {}, std::chrono::seconds{115});
   EXPECT_EQ(vm.code, kPass) << vm.output;
   EXPECT_THAT(vm.output, HasSubstr(".....PASS"));
-  EXPECT_NE(bytes("written"), std::string(1 << 20, 'x')) << "no request was carried out";
+  EXPECT_NE(bytes("written").substr(512, 512), std::string(512, 'x')) << "the disk does not write afterwards";
   EXPECT_EQ(bytes("readonly"), std::string(1 << 20, 'x'));
   EXPECT_EQ(bytes("share/file"), std::string(1 << 20, 'x'));
 }

@@ -18,14 +18,15 @@ Device::Device(std::unique_ptr<Backend> backend, Dma& dma, Host& host) : backend
 
 u8 Device::status() {
   if (s_.resetting && in_flight() == 0) finish_reset();
-  return broken_.load(std::memory_order_relaxed) ? s_.status | status::needs_reset : s_.status;
+  return broken() ? s_.status | status::needs_reset : s_.status;
 }
 
 // 2.1.1: bits are added; only a reset takes them away.
 void Device::write_status(u8 value) {
   TRACE(devices, "{} status {:#x}", kind().name, value);
-  if (status() != 0 && value == 0) return begin_reset();
+  (void)status();  // a reset that can end has ended
   if (s_.resetting) return;
+  if (value == 0) return begin_reset();  // whatever the status was: queues may be enabled all the same
   u8 next = s_.status | (value & ~status::needs_reset);
   const u8 added = next & ~s_.status;
   if (added & status::features_ok && !acceptable()) next &= ~status::features_ok;
@@ -66,14 +67,14 @@ void Device::enable() {
   if (!writable_queue() || s_.resetting) return;
   selected()->enabled = true;
   if (live() && !start_queue(s_.queue_select)) {
-    break_down();
+    break_down(life_);
     transport_->config_changed();
   }
 }
 
 bool Device::start_queue(unsigned index) {
   const QueueState& q = s_.queues[index];
-  const bool started = queues_[index]->start(q.place, q.position, s_.features);
+  const bool started = queues_[index]->start(q.place, q.position, s_.features, life_);
   if (!started) TRACE(devices, "{} queue {} cannot be where it is", kind().name, index);
   return started;
 }
@@ -84,7 +85,7 @@ void Device::start() {
   for (unsigned i = 0; i < queues_.size(); i++)
     if (s_.queues[i].enabled) all &= start_queue(i);
   if (!all) {
-    break_down();
+    break_down(life_);
     transport_->config_changed();
   }
   // What was made available before counts too.
@@ -103,7 +104,7 @@ void Device::finish_reset() {
   s_ = {};
   s_.queues.resize(queues_.size());
   for (unsigned i = 0; i < queues_.size(); i++) s_.queues[i].place.size = largest(i);
-  broken_ = false;
+  life_++;
 }
 
 void Device::reset() {
@@ -135,20 +136,24 @@ void Device::config_changed() {
   host_.interrupt(*this, Host::kConfig);
 }
 
-void Device::fail() {
-  if (break_down()) host_.interrupt(*this, Host::kConfig);
+void Device::fail(u64 life) {
+  if (break_down(life)) host_.interrupt(*this, Host::kConfig);
 }
 
 // 2.1.2: no queue is used any more.
-bool Device::break_down() {
+bool Device::break_down(u64 life) {
+  u64 last = broken_.load();
+  do {
+    if (last >= life || life != life_.load()) return false;
+  } while (!broken_.compare_exchange_weak(last, life));
   TRACE(devices, "{} needs a reset", kind().name);
-  for (auto& q : queues_) q->stop();
-  return !broken_.exchange(true);
+  for (auto& q : queues_) q->stop(life);
+  return true;
 }
 
 Device::State Device::save() const {
   State state = s_;
-  state.broken = broken_;
+  state.broken = broken();
   state.backend = backend_->save();
   for (unsigned i = 0; i < queues_.size(); i++)
     if (live() && state.queues[i].enabled) state.queues[i].position = queues_[i]->position();
@@ -158,11 +163,12 @@ Device::State Device::save() const {
 void Device::restore(const State& state) {
   s_ = state;
   s_.backend.clear();
-  broken_ = state.broken;
+  life_++;
+  if (state.broken) broken_ = life_.load();
   backend_->restore(state.backend, s_.features);
   for (unsigned i = 0; i < queues_.size(); i++) {
     queues_[i]->rest_at(s_.queues[i].position);
-    if (live() && !broken_ && s_.queues[i].enabled) start_queue(i);
+    if (live() && !broken() && s_.queues[i].enabled) start_queue(i);
   }
 }
 

@@ -100,8 +100,10 @@ class Device {
   void interrupt(unsigned queue) { host_.interrupt(*this, queue); }
   // The configuration has changed.
   void config_changed();
-  // What the driver did means nothing: it is told that the device needs a reset.
-  void fail();
+  // What the driver did means nothing: it is told that the device needs a reset. `life`: the queue's; a worker may say so
+  // only when a reset has ended that life, and the next driver's device is sound.
+  void fail(u64 life);
+  u64 life() const { return life_; }
   u32 in_flight() const;
 
  private:
@@ -109,7 +111,8 @@ class Device {
   bool acceptable() const;
   void start();
   bool start_queue(unsigned index);
-  bool break_down();  // false: it had
+  bool broken() const { return broken_.load(std::memory_order_relaxed) == life_.load(std::memory_order_relaxed); }
+  bool break_down(u64 life);  // false: it had, or that life is over
   void begin_reset();
   void finish_reset();
   bool writable_queue() { return selected() != nullptr && !selected()->enabled; }
@@ -119,7 +122,8 @@ class Device {
   Transport* transport_ = nullptr;
   std::vector<std::unique_ptr<Queue>> queues_;
   State s_;  // but for `broken` and the positions of queues that run
-  std::atomic<bool> broken_{false};
+  // From one reset to the next; and the last that broke.
+  std::atomic<u64> life_{0}, broken_{0};
   std::atomic<u8> generation_{0};
 };
 

@@ -6,6 +6,7 @@
 namespace trapline::devices::virtio {
 
 std::optional<Request> Queue::next() {
+  u64 life = 0;
   {
     std::lock_guard guard{lock_};
     if (!ring_) return std::nullopt;
@@ -18,8 +19,9 @@ std::optional<Request> Queue::next() {
       request.queue_ = this;
       return request;
     }
+    life = life_;
   }
-  device_.fail();  // which stops this queue too
+  device_.fail(life);  // which stops this queue too
   return std::nullopt;
 }
 
@@ -52,16 +54,26 @@ bool Queue::listen() {
   return ring_ && ring_->listen() && in_flight_ < size_;
 }
 
-bool Queue::start(const RingPlace& place, const RingPosition& at, u64 features) {
+bool Queue::start(const RingPlace& place, const RingPosition& at, u64 features, u64 life) {
   auto ring = (features & feature::ring_packed ? make_packed_ring : make_split_ring)(dma_, place, at, features);
   std::lock_guard guard{lock_};
   ring_ = std::move(ring);
   size_ = place.size;
+  life_ = life;
   return ring_ != nullptr;
 }
 
 void Queue::stop() {
   std::lock_guard guard{lock_};
+  end_ring();
+}
+
+void Queue::stop(u64 life) {
+  std::lock_guard guard{lock_};
+  if (life_ == life) end_ring();
+}
+
+void Queue::end_ring() {
   if (ring_) last_ = ring_->position();
   ring_.reset();
 }

@@ -52,9 +52,11 @@ class Queue {
   bool listen();
 
   // -- For the device.
-  bool start(const RingPlace& place, const RingPosition& at, u64 features);  // false: the place cannot be
-  void stop();                                                               // no request is taken or answered any more
-  void rest_at(const RingPosition& at);                                      // stopped, at that position
+  // False: the place cannot be. `life`: Device::fail()'s.
+  bool start(const RingPlace& place, const RingPosition& at, u64 features, u64 life);
+  void stop();                           // no request is taken or answered any more
+  void stop(u64 life);                   // unless it has been started in another
+  void rest_at(const RingPosition& at);  // stopped, at that position
   // Taken and not given back: their memory may be in use. A reset is over when there are none.
   u32 in_flight() const;
   bool running() const;
@@ -62,11 +64,14 @@ class Queue {
   void drop();  // Request's
 
  private:
+  void end_ring();
+
   Device& device_;
   Dma& dma_;
   const u16 index_;
   mutable std::mutex lock_;     // all that follows
   std::unique_ptr<Ring> ring_;  // null: it does not run
+  u64 life_ = 0;                // the ring's
   RingPosition last_;           // of a ring that has stopped
   u32 in_flight_ = 0;
   u16 size_ = 0;

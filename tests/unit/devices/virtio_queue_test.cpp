@@ -85,6 +85,33 @@ TEST_P(Rings, BuffersComeInOrderAndGoBackWithTheirLength) {
   EXPECT_FALSE(rig.broken());
 }
 
+// A worker that finds rings to be nonsense may say so only when the driver has begun anew.
+TEST_P(Rings, WhatBrokeBeforeAResetBreaksNothingAfterIt) {
+  Rig rig{GetParam()};
+  const u64 before = rig.device.life();
+  rig.device.write_status(0);
+  test::bring_up(rig.device, feature::version_1 | (GetParam() ? feature::ring_packed : 0), rig.driver->place());
+  rig.device.fail(before);
+  EXPECT_FALSE(rig.broken());
+  EXPECT_TRUE(rig.queue.running());
+  EXPECT_EQ(rig.host.interrupts, 0u);
+  rig.device.fail(rig.device.life());
+  EXPECT_TRUE(rig.broken());
+  EXPECT_FALSE(rig.queue.running());
+}
+
+// 2.1: a driver may have written to queues before it said anything of itself.
+TEST_P(Rings, AResetEndsWhatWasEnabledWithoutAStatus) {
+  Rig rig{GetParam()};
+  rig.device.write_status(0);
+  rig.device.queue_select() = 0;
+  rig.device.write_place(&RingPlace::descriptors, 0, 0x7000);
+  rig.device.enable();
+  rig.device.write_status(0);
+  EXPECT_FALSE(rig.device.selected()->enabled);
+  EXPECT_EQ(rig.device.selected()->place.descriptors, 0u);
+}
+
 // Engines forget code under what the device may have written, before the driver is told.
 TEST_P(Rings, WritableBuffersAreToldOfAsWritten) {
   Rig rig{GetParam()};
