@@ -31,6 +31,23 @@ void load_flat(Vcpu& cpu, u16 cs, u16 ss, u8 cpl, bool is_long) {
   cpu.cpl = cpl;
 }
 
+// Between rings of 64-bit mode: of what follows from the mode (update_mode()) all but the right of access stays.
+Outcome arrive64(Vcpu& cpu, u16 cs, u16 ss, u8 cpl, u64 rip) {
+  const auto set = [cpl](Segment& s, u16 selector, u16 attr) {
+    s.selector = selector;
+    s.attr = static_cast<u16>(attr | cpl << 5);
+    s.limit = 0xffffffff;
+    s.base = s.linear_base = 0;
+    s.usable = s.flat_read = s.flat_write = true;
+  };
+  set(cs_of(cpu), cs, 0xa09b);
+  set(ss_of(cpu), ss, 0xc093);
+  cpu.cpl = cpl;
+  cpu.rip = rip;
+  update_access(cpu);
+  return Outcome::jumped;
+}
+
 u16 star(const Vcpu& cpu, unsigned shift) { return static_cast<u16>(cpu.msr.star >> shift); }
 
 Outcome arrive(Vcpu& cpu, u64 rip) {
@@ -70,7 +87,9 @@ Outcome syscall(Vcpu& cpu, const isa::Insn& insn) {
   cpu.gpr[isa::r11] = flags;
   const u64 target = cpu.in_long64() ? cpu.msr.lstar : cpu.msr.cstar;
   cpu.set_rflags_raw(flags & ~static_cast<u32>(cpu.msr.fmask));
-  load_flat(cpu, star(cpu, 32) & 0xfffc, static_cast<u16>(star(cpu, 32) + 8) & (intel(cpu) ? 0xffff : 0xfffc), 0, true);
+  const u16 cs = star(cpu, 32) & 0xfffc, ss = static_cast<u16>(star(cpu, 32) + 8) & (intel(cpu) ? 0xffff : 0xfffc);
+  if (cpu.in_long64()) return arrive64(cpu, cs, ss, 0, target);
+  load_flat(cpu, cs, ss, 0, true);
   return arrive(cpu, target);
 }
 
@@ -88,8 +107,9 @@ Outcome sysret(Vcpu& cpu, const isa::Insn& insn) {
   const bool begins_stepping = (image & ~cpu.sys_flags & flag::tf) != 0;
   cpu.set_rflags_raw(image & ~flag::vm);
   const u16 base = star(cpu, 48);
-  load_flat(cpu, static_cast<u16>(base + (to_long ? 16 : 0)) | 3, static_cast<u16>(base + 8) | 3, 3, to_long);
-  const Outcome outcome = arrive(cpu, target);
+  const u16 cs = static_cast<u16>(base + (to_long ? 16 : 0)) | 3, ss = static_cast<u16>(base + 8) | 3;
+  if (!to_long) load_flat(cpu, cs, ss, 3, false);
+  const Outcome outcome = to_long ? arrive64(cpu, cs, ss, 3, target) : arrive(cpu, target);
   if (image & flag::if_) interrupts_may_be_open(cpu);
   // Unlike IRET, SYSRET that sets TF traps at once: as if the SYSCALL had been stepped.
   return begins_stepping ? debug_trap(cpu, dr6::bs) : outcome;

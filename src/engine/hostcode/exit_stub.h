@@ -41,6 +41,7 @@ struct ExitStub {
   Kind kind = Kind::step;
   bool ends = false;   // nothing of the block comes after it
   bool write = false;  // miss
+  bool by_thunk = false;  // semantic: a string instruction that a thunk does as far as it can
   bool asked = false;  // indirect: because of attention, whatever the jump cache has
   Operand operand = Operand::explicit_;
   u8 size = 0;

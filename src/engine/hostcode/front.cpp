@@ -84,7 +84,8 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = ends_block(i);
-    if (!debug_.no_inline && is_inlined(p, context)) p.treatment = Treatment::special, p.ends = false;
+    if (!debug_.no_inline && is_inlined(p, context) && interpret::offered(cpu, i))
+      p.treatment = Treatment::special, p.ends = false;
     return;
   }
   if (is_nothing(p)) {

@@ -36,7 +36,7 @@ ExitStub& Lowering::called_site(const TranslatedInsn& p, ExitStub::Kind kind) {
 void Lowering::call_out(const TranslatedInsn& p, ExitStub::Kind kind) {
   ExitStub& s = called_site(p, kind);
   std::optional<Emitter::Near> over;
-  if (memory_.thunk(s, context_.bits64)) {
+  if (s.by_thunk = memory_.thunk(s, context_.bits64) != 0; s.by_thunk) {
     context_.bits64 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
     over = e_.jrcxz();
   }
@@ -83,6 +83,14 @@ void Lowering::special(const TranslatedInsn& p) {
       return set_direction(p.insn.mnemonic == ZYDIS_MNEMONIC_STD);
     case ZYDIS_MNEMONIC_SWAPGS:
       return swap_gs();
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+      return segment_base(p);
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+      return read_tsc(p);
     case ZYDIS_MNEMONIC_PAUSE:
       return pause(p);
     case ZYDIS_MNEMONIC_XLAT:

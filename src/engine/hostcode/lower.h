@@ -55,6 +55,7 @@ struct Context {
   u64 page2 = kOnePage;     // of the page into which its first instruction crosses
   u8 tag = 0;               // of its mode, in the jump cache
   bool ring0 = false;
+  bool fsgsbase = true;  // CR4's
   bool counted = true;
   bool stable = false;   // may be linked to other stable pages
   bool movable = false;  // note what another linear address would change
@@ -148,6 +149,8 @@ class Lowering {
   void set_interrupts(const TranslatedInsn& p);
   void set_direction(bool down);
   void swap_gs();
+  void read_tsc(const TranslatedInsn& p);
+  void segment_base(const TranslatedInsn& p);
   void pause(const TranslatedInsn& p);
   void note_x87(const TranslatedInsn& p);
   void store_fdp(const TranslatedInsn& p);

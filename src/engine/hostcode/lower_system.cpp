@@ -14,9 +14,15 @@ void Lowering::move_offset(const TranslatedInsn& p) {
   e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, m);
 }
 
-// MOV of a selector to a register of 32 or 64 bits.
+// MOV of a selector to a register.
 void Lowering::move_selector(const TranslatedInsn& p) {
   const u8 guest = p.insn.op[0].reg;
+  if (p.insn.op[0].bytes == 2) {
+    const u8 half = kHost[guest] == kNone ? u8{r11} : kHost[guest];
+    e_.op(0x66, false, 0x8B, half, var(&cpu_.seg[p.insn.op[1].reg].selector));
+    if (half == r11) e_.op(0x66, false, 0x89, r11, gpr(guest));
+    return;
+  }
   const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
   e_.movzx16(to, var(&cpu_.seg[p.insn.op[1].reg].selector));
   if (to == r11) e_.store(gpr(guest), r11);
@@ -82,6 +88,76 @@ void Lowering::pause(const TranslatedInsn& p) {
   jump_cold_if_rcx_0({.site = &s});
   s.resume = e_.pc();
   e_.pause();
+}
+
+// The host's counter and what the guest's is ahead of it by. In outer rings CR4.TSD has it fault: C++ looks.
+void Lowering::read_tsc(const TranslatedInsn& p) {
+  constexpr u8 kTsd = 2;
+  islands(112);
+  ExitStub* s = nullptr;
+  if (!context_.ring0) {
+    s = &called_site(p, ExitStub::Kind::semantic);
+    e_.load32(rcx, var(&cpu_.cr4));
+    e_.rorx32(rcx, rcx, kTsd + 1);  // bit 31; the others go
+    e_.mov_imm(r11, 31);
+    e_.shrx(rcx, rcx, r11);
+    const auto open = e_.jrcxz();
+    jump_cold(*s);
+    e_.bind(open);
+  }
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
+    e_.load32(r15, var(&cpu_.msr.tsc_aux));
+    e_.put(0x0F, 0xAE, 0xE8);  // LFENCE: it waits for what is before it
+  }
+  e_.put(0x0F, 0x31);  // RDTSC
+  e_.rorx(rdx, rdx, 32);
+  e_.lea(rax, at(rax, rdx, 0));
+  e_.load(rcx, var(&cpu_.clock));
+  for (const std::size_t ahead : {offsetof(cpu::Clock, tsc_offset), offsetof(cpu::Clock, guest_origin)}) {
+    e_.load(rdx, at(rcx, static_cast<i32>(ahead)));
+    e_.lea(rax, at(rax, rdx, 0));
+  }
+  e_.load(rdx, var(&cpu_.msr.tsc_adjust));
+  e_.lea(rax, at(rax, rdx, 0));
+  e_.rorx(rdx, rax, 32);
+  e_.mov32(rdx, rdx);
+  e_.mov32(rax, rax);
+  if (s) s->resume = e_.pc();
+}
+
+// RDFSBASE, WRFSBASE and kin, where CR4 lets them be.
+void Lowering::segment_base(const TranslatedInsn& p) {
+  const ZydisMnemonic m = p.insn.mnemonic;
+  const bool fs = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE;
+  cpu::Segment& s = cpu_.seg[static_cast<u8>(fs ? Seg::fs : Seg::gs)];
+  const bool wide = p.insn.op[0].bytes == 8;
+  const u8 guest = p.insn.op[0].reg, host = kHost[guest];
+  if (m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE) {
+    const u8 to = host == kNone ? u8{r11} : host;
+    wide ? e_.load(to, var(&s.base)) : e_.load32(to, var(&s.base));
+    if (host == kNone) e_.store(gpr(guest), r11);
+    return;
+  }
+  islands(96);
+  if (host == kNone)
+    wide ? e_.load(r10, gpr(guest)) : e_.load32(r10, gpr(guest));
+  else
+    wide ? e_.mov(r10, host) : e_.mov32(r10, host);
+  ExitStub* refused = nullptr;
+  if (wide) {  // canonical: bits 63 to 47 are all equal
+    refused = &called_site(p, ExitStub::Kind::semantic);
+    e_.mov_imm(r11, 47);
+    e_.sarx(rcx, r10, r11);
+    e_.lea(rcx, at(rcx, 1));
+    e_.mov_imm(r11, 1);
+    e_.shrx(rcx, rcx, r11);
+    const auto canonical = e_.jrcxz();
+    jump_cold(*refused);
+    e_.bind(canonical);
+  }
+  e_.store(var(&s.base), r10);
+  e_.store(var(&s.linear_base), r10);
+  if (refused) refused->resume = e_.pc();
 }
 
 void Lowering::swap_gs() {

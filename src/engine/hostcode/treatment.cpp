@@ -115,7 +115,7 @@ bool is_stack(const TranslatedInsn& p, const Context& c) {
 bool is_inlined(const TranslatedInsn& p, const Context& c) {
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
-    return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr && p.insn.op[0].bytes >= 4;
+    return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr;
   if (!c.bits64 || !isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
@@ -124,6 +124,14 @@ bool is_inlined(const TranslatedInsn& p, const Context& c) {
       return c.ring0;
     case ZYDIS_MNEMONIC_PUSHFQ:
       return p.insn.operand_bytes == 8;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP:
+      return !c.counted;  // else time is what has retired
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE:
+      return c.fsgsbase;
     default:
       return false;
   }

@@ -27,7 +27,7 @@ Resume Translator::call(ExitStub& site, bool vectors) {
       cpu::x87_unpark(cpu_);
       return {site.resume, vectors};
     case ExitStub::Kind::semantic:
-      if (memory_lowering_->thunk(site, cpu_.in_long64())) return call_string(site, vectors);
+      if (site.by_thunk) return call_string(site, vectors);
       [[fallthrough]];
     case ExitStub::Kind::vector:
       return call_out(site, vectors);

@@ -70,6 +70,7 @@ bool Translator::context_for(u32 mode, u64 linear, bool global, Context* out) {
   context.start = linear;
   context.page = linear & kPageMask;
   context.ring0 = cpu_.cpl == 0;
+  context.fsgsbase = mode & kFsGsBase;
   context.counted = counted_;
   context.stable = linear >> 63 && global;
   context.movable = context.bits64 && CodeCache::movable_to(linear) && !options_.debug.no_moving;

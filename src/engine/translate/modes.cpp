@@ -47,6 +47,7 @@ u32 Translator::mode_of(u32 key, View* view) const {
       if ((cpu_.xcr0 & 0xe6) == 0xe6) mode |= kAvx512;
     }
   }
+  if (cpu_.cr4 & cpu::cr4::fsgsbase) mode |= kFsGsBase;
   if (!cpu_.in_long64()) {
     if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::fs)])) mode |= kFsFlat;
     if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::gs)])) mode |= kGsFlat;
@@ -60,6 +61,30 @@ void Translator::set_mode(u32 mode, View view) {
   if (mode == mode_ && tag_ < JumpCache::kTags) return;
   mode_ = mode;
   tag_ = tag_of(mode);
+}
+
+// Mode and view are those of cpu_ from now on, and so is what translated code reaches memory by. False: such code is not
+// translated.
+bool Translator::turn() {
+  Turn& t = turns_[cpu_.cpl == 3];
+  if (!cpu_.in_long64() || t.tag == JumpCache::kTags || t.cpl != cpu_.cpl || t.need_read != cpu_.need_read ||
+      t.need_write != cpu_.need_write || t.cr0 != cpu_.cr0 || t.cr4 != cpu_.cr4 || t.xcr0 != cpu_.xcr0 ||
+      (cpu_.debugger && cpu_.debugger->any())) {
+    const u32 key = interpret::mode_key(cpu_);
+    if (!translatable(cpu_, key)) return false;
+    View view;
+    const u32 mode = mode_of(key, &view);
+    const bool same = view == view_;
+    set_mode(mode, view);
+    if (!same) set_view(view);
+    if (cpu_.in_long64())
+      t = {cpu_.cr0, cpu_.cr4, cpu_.xcr0, cpu_.need_read, cpu_.need_write, cpu_.cpl, tag_, view, mode};
+    return true;
+  }
+  mode_ = t.mode;
+  tag_ = t.tag;
+  if (t.view != view_) set_view(view_ = t.view);
+  return true;
 }
 
 u8 Translator::tag_of(u32 mode) const {

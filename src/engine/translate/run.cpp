@@ -106,16 +106,10 @@ Resume Translator::dispatch(ExitStub* site, bool same_mode) {
   if (block_by_block_ || must_leave() || cpu_.retired >= limit_) return leave(ExitReason::boundary);
   if ((!site && !same_mode) || cache_->code_changed() || views_->remapped.any()) {
     // After anything but a plain jump the mode may be another.
-    const u32 key = interpret::mode_key(cpu_);
-    if (!translatable(cpu_, key)) return leave(ExitReason::boundary);
-    View view;
-    const u32 mode = mode_of(key, &view);
-    if (user_gate_ && view_ == View::user && view != View::user) user_gate_->left_user();
-    if (mode != mode_ || view != view_) {
-      set_mode(mode, view);
-      set_view(view);
-    }
-    if (user_gate_ && view == View::user && user_gate_->wants_user()) return leave(ExitReason::boundary);
+    const bool was_user = view_ == View::user;
+    if (!turn()) return leave(ExitReason::boundary);
+    if (user_gate_ && was_user && view_ != View::user) user_gate_->left_user();
+    if (user_gate_ && view_ == View::user && user_gate_->wants_user()) return leave(ExitReason::boundary);
     if (cache_->code_changed()) cache_->check_code();
     if (views_->remapped.any()) cache_->check_mapping(std::exchange(views_->remapped, {}));
   }

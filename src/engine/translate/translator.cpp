@@ -67,6 +67,7 @@ u32 Translator::threshold() const { return options_.hot_threshold; }
 void Translator::flush() {
   cache_->clear();
   modes_.clear();
+  for (Turn& t : turns_) t.tag = JumpCache::kTags;
   tag_ = JumpCache::kTags;
   region_->reset(code_start_);
   entered_ = nullptr;

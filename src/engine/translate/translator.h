@@ -82,6 +82,7 @@ class Translator final : public interpret::Accelerator {
   Block* at_rip();
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
   void set_mode(u32 mode, View view);
+  bool turn();
   void set_view(View view);
   static void hear_signals(bool timer);
   void adopt_thread();
@@ -138,6 +139,15 @@ class Translator final : public interpret::Accelerator {
   std::vector<u32> modes_;     // those that have blocks; a mode's tag is its index
   u8 tag_ = JumpCache::kTags;  // of `mode_`; kTags: it has none
   View view_ = View::kernel;
+  // 64-bit modes of late, by ring 3 or not: what mode_of() looks at, and what it made of that.
+  struct Turn {
+    u64 cr0, cr4, xcr0;
+    u32 need_read, need_write;
+    u8 cpl, tag = JumpCache::kTags;
+    View view;
+    u32 mode;
+  };
+  Turn turns_[2] = {};
   ExitReason left_ = ExitReason::nothing;
 };
 

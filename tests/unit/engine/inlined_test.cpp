@@ -1,0 +1,157 @@
+// Sensitive instructions that translated code executes in line, with real time: they are right, and what they depend on
+// is looked at when they run.
+#include <x86intrin.h>
+
+#include "engine/registry.h"
+#include "interpret_vm.h"
+#include "support/engines.h"
+
+namespace trapline::engine::test {
+namespace {
+
+struct Inlined : testing::Test {
+  InterpretVm vm{Start::long64};
+  void SetUp() override {
+    SKIP_UNLESS_OFFERED("translate");
+    vm.clock.instructions = false;
+    vm.cpu.cr4 |= cr4::fsgsbase;
+    vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+  }
+  // Everything may be reached in ring 3, where the code goes on; its HLT ends in vector 13, whose handler has a stack.
+  void drop_to_ring3() {
+    for (u64 entry = 0; entry < 512; entry++)
+      for (const u64 table : {u64{0}, u64{0x1000}, u64{0x2000}, u64{0x3000}})
+        vm.at<u64>(vm.kTables + table + entry * 8) |= 4;
+    tlb_flush_all(vm.cpu);
+    vm.cpu.tr.base = vm.kData + 0x1000, vm.cpu.tr.limit = 0x67, vm.cpu.tr.usable = true;
+    vm.at<u64>(vm.cpu.tr.base + 4) = vm.kStack - 0x1000;
+    vm.cpu.cpl = 3;
+    vm.seg(Seg::cs).selector |= 3, vm.seg(Seg::cs).attr |= 0x60;
+    vm.seg(Seg::ss).selector |= 3, vm.seg(Seg::ss).attr |= 0x60;
+    update_mode(vm.cpu);
+  }
+  u64 fault_rip() { return vm.at<u64>(vm.cpu.gpr[isa::rsp] + 8); }
+};
+
+TEST_F(Inlined, TheTscIsTheHostsAndWhatIsAheadOfIt) {
+  vm.clock.tsc_offset = u64{1} << 40;
+  vm.clock.guest_origin = 1000;
+  vm.cpu.msr.tsc_adjust = u64{5} << 33;
+  vm.cpu.msr.tsc_aux = 0xffffffff'00000007;
+  const u64 ahead = vm.cpu.tsc() - __rdtsc();
+  // rdtsc; mov r8, rax; mov r9, rdx; rdtscp; hlt
+  const u64 before = __rdtsc();
+  vm.reg(isa::rcx) = ~u64{0};
+  EXPECT_EQ(vm.run({0x0F, 0x31, 0x49, 0x89, 0xC0, 0x49, 0x89, 0xD1, 0x0F, 0x01, 0xF9, 0xF4}), Exit::halted);
+  const u64 after = __rdtsc(), slack = u64{1} << 32;  // of the two readings above
+  EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+  EXPECT_LT(vm.reg(isa::r8), u64{1} << 32);
+  EXPECT_LT(vm.reg(isa::rax), u64{1} << 32);
+  EXPECT_EQ(vm.reg(isa::rcx), 7u);
+  const u64 first = vm.reg(isa::r9) << 32 | vm.reg(isa::r8), second = vm.reg(isa::rdx) << 32 | vm.reg(isa::rax);
+  EXPECT_GE(first - ahead + slack, before);
+  EXPECT_GT(second, first);
+  EXPECT_LE(second - ahead, after + slack);
+}
+
+TEST_F(Inlined, CarryStaysAndTheFlagsOfOthers) {
+  // stc; rdtsc; rdfsbase rax; wrgsbase rsi; setc bl; hlt
+  EXPECT_EQ(
+      vm.run({0xF9, 0x0F, 0x31, 0xF3, 0x48, 0x0F, 0xAE, 0xC0, 0xF3, 0x48, 0x0F, 0xAE, 0xDE, 0x0F, 0x92, 0xC3, 0xF4}),
+      Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rbx) & 0xff, 1u);
+}
+
+TEST_F(Inlined, TsdCountsInRing3OnlyAndWhenTheInstructionRuns) {
+  drop_to_ring3();
+  EXPECT_EQ(vm.run({0x0F, 0x31, 0xF4}), Exit::halted);
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(fault_rip(), vm.kCode + 2) << "at HLT";
+  vm.cpu.cr4 |= cr4::tsd;
+  vm.cpu.cpl = 0;
+  drop_to_ring3();
+  vm.cpu.activity = Activity::running;
+  vm.cpu.rip = vm.kCode;
+  EXPECT_EQ(vm.run(), Exit::halted);
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(fault_rip(), vm.kCode) << "at RDTSC";
+}
+
+TEST_F(Inlined, SegmentBases) {
+  vm.seg(Seg::fs).base = vm.seg(Seg::fs).linear_base = 0x1234'5678'9abc;
+  vm.reg(isa::rsi) = 0xffff'8000'0000'1000;
+  vm.reg(isa::r11) = 0xaaaa'bbbb'cccc'dddd;
+  vm.at<u64>(vm.kData) = 42;
+  vm.reg(isa::rdi) = vm.kData;
+  EXPECT_EQ(vm.run({0xF3, 0x48, 0x0F, 0xAE, 0xC0,              // rdfsbase rax
+                    0xF3, 0x41, 0x0F, 0xAE, 0xC2,              // rdfsbase r10d
+                    0xF3, 0x48, 0x0F, 0xAE, 0xDE,              // wrgsbase rsi
+                    0xF3, 0x49, 0x0F, 0xAE, 0xCB,              // rdgsbase r11
+                    0xF3, 0x48, 0x0F, 0xAE, 0xD7,              // wrfsbase rdi
+                    0x64, 0x48, 0x8B, 0x1C, 0x25, 0, 0, 0, 0,  // mov rbx, fs:[0]
+                    0xF4}),
+            Exit::halted);
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_EQ(vm.reg(isa::rax), 0x1234'5678'9abcu);
+  EXPECT_EQ(vm.reg(isa::r10), 0x5678'9abcu);
+  EXPECT_EQ(vm.reg(isa::r11), 0xffff'8000'0000'1000u);
+  EXPECT_EQ(vm.seg(Seg::gs).base, 0xffff'8000'0000'1000u);
+  EXPECT_EQ(vm.reg(isa::rbx), 42u);
+}
+
+TEST_F(Inlined, ABaseThatIsNotCanonicalIsRefused) {
+  for (const u64 base : {u64{1} << 47, u64{1} << 63, 0xffff'7fff'ffff'ffffu}) {
+    vm.reg(isa::rsi) = base;
+    vm.seg(Seg::gs).base = vm.seg(Seg::gs).linear_base = 0x77;
+    vm.cpu.activity = Activity::running;
+    vm.cpu.rip = vm.kCode;
+    EXPECT_EQ(vm.run({0xF3, 0x48, 0x0F, 0xAE, 0xDE, 0xF4}), Exit::halted);
+    EXPECT_EQ(vm.vector(), 13) << std::hex << base;
+    EXPECT_EQ(vm.seg(Seg::gs).base, 0x77u);
+  }
+}
+
+// The same bytes under another CR4.
+TEST_F(Inlined, BasesAreUndefinedWithoutFsgsbase) {
+  const auto run = [&] {
+    vm.cpu.activity = Activity::running;
+    vm.cpu.rip = vm.kCode;
+    EXPECT_EQ(vm.run({0xF3, 0x48, 0x0F, 0xAE, 0xC0, 0xF4}), Exit::halted);
+    return vm.vector();
+  };
+  EXPECT_EQ(run(), -1);
+  vm.cpu.cr4 &= ~u64{cr4::fsgsbase};
+  EXPECT_EQ(run(), 6);
+  vm.cpu.cr4 |= cr4::fsgsbase;
+  EXPECT_EQ(run(), -1);
+}
+
+TEST_F(Inlined, SixteenBitsOfASelector) {
+  vm.seg(Seg::ds).selector = 0x2b;
+  vm.reg(isa::rax) = vm.reg(isa::r10) = 0x1111'2222'3333'4444;
+  EXPECT_EQ(vm.run({0x66, 0x8C, 0xD8, 0x66, 0x41, 0x8C, 0xDA, 0xF4}), Exit::halted);  // mov ax, ds; mov r10w, ds
+  EXPECT_EQ(vm.reg(isa::rax), 0x1111'2222'3333'002bu);
+  EXPECT_EQ(vm.reg(isa::r10), 0x1111'2222'3333'002bu);
+}
+
+// From ring to ring of 64-bit code, and what the segments are then.
+TEST_F(Inlined, SyscallAndSysretThereAndBack) {
+  drop_to_ring3();
+  vm.cpu.efer |= efer::sce;
+  vm.cpu.msr.star = u64{0x13} << 48 | u64{8} << 32;
+  vm.cpu.msr.lstar = vm.kCode + 0x100;
+  vm.cpu.msr.fmask = 0x40200;
+  vm.put(vm.kCode + 0x100, {0x8C, 0xCB, 0x8C, 0xD5, 0x48, 0x0F, 0x07});  // mov ebx, cs; mov ebp, ss; sysretq
+  EXPECT_EQ(vm.run({0xF9, 0x0F, 0x05, 0x8C, 0xCE, 0x8C, 0xD7, 0xF4}), Exit::halted);  // stc; syscall; mov esi, cs; ...
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(fault_rip(), vm.kCode + 7);
+  EXPECT_EQ(vm.reg(isa::rbx), 8u);
+  EXPECT_EQ(vm.reg(isa::rbp), 16u);
+  EXPECT_EQ(vm.reg(isa::rsi), 0x23u);
+  EXPECT_EQ(vm.reg(isa::rdi), 0x1bu);
+  EXPECT_EQ(vm.reg(isa::rcx), vm.kCode + 3);
+  EXPECT_EQ(vm.reg(isa::r11) & 1, 1u);
+}
+
+}  // namespace
+}  // namespace trapline::engine::test
