@@ -78,10 +78,27 @@ struct Piece {
 struct Pieces {
   Piece list[16];
   unsigned count = 0;
-  void add(u64 at, const void* bytes, unsigned size) {
-    if (size) list[count++] = {at, static_cast<const u8*>(bytes), size};
+  void add(u64 at, const void* from, unsigned size) {
+    const u8* const bytes = static_cast<const u8*>(from);
+    if (size == 0) return;
+    if (count > 0 && list[count - 1].at + list[count - 1].size == at &&
+        list[count - 1].bytes + list[count - 1].size == bytes)
+      list[count - 1].size += size;  // each costs a look-up of its page, twice
+    else
+      list[count++] = {at, bytes, size};
   }
 };
+
+// The bytes of an extended component: where the registers have them as the area has, or gathered in `room`. Null: all 0.
+const u8* used_bytes(const Vcpu& cpu, Component c, u8* room) {
+  const unsigned n = present_bytes(cpu, c);
+  if (c == opmask || c == hi16_zmm) {
+    const u8* const bytes = c == opmask ? reinterpret_cast<const u8*>(cpu.vec.k) : cpu.vec.zmm[16];
+    return any(bytes, n) ? bytes : nullptr;
+  }
+  gather(cpu, c, room);
+  return any(room, n) ? room : nullptr;
+}
 
 void add_legacy(Vcpu& cpu, const Form& f, u64 saved, bool mxcsr, Image& image, Pieces& out) {
   if (saved & bit(x87)) {
@@ -89,13 +106,13 @@ void add_legacy(Vcpu& cpu, const Form& f, u64 saved, bool mxcsr, Image& image, P
     x87_store_image(cpu, x, f.wide);
     std::memcpy(image.legacy, x, sizeof x);
     out.add(0, image.legacy, kMxcsr);
-    out.add(32, image.legacy + 32, kXmm - 32);
   }
   if (mxcsr) {
     const u32 values[2] = {cpu.vec.mxcsr, mxcsr_mask(cpu)};
     std::memcpy(image.legacy + kMxcsr, values, sizeof values);
     out.add(kMxcsr, image.legacy + kMxcsr, sizeof values);
   }
+  if (saved & bit(x87)) out.add(32, image.legacy + 32, kXmm - 32);
   if (saved & bit(sse)) {
     const unsigned n = vector_registers(cpu);
     for (unsigned i = 0; i < n; i++) std::memcpy(image.legacy + kXmm + i * 16, cpu.vec.zmm[i], 16);
@@ -130,14 +147,16 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   const u64 requested = asked & (cpu.xcr0 | (f.supervisor ? cpu.msr.xss : 0));
   Image image;
   Pieces out;
+  const u8* extended[4] = {};
+  static constexpr u8 kInitial[kLargest] = {};
   u64 in_use = 0;
   if (requested & bit(x87) && !x87_is_initial(cpu)) in_use |= bit(x87);
   if (xmm_in_use(cpu) || (f.compacted && cpu.vec.mxcsr != 0x1f80)) in_use |= bit(sse);
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
     if (!(requested & bit(c))) continue;
-    gather(cpu, c, image.extended[i]);
-    if (any(image.extended[i], present_bytes(cpu, c))) in_use |= bit(c);
+    extended[i] = used_bytes(cpu, c, image.extended[i]);
+    if (extended[i]) in_use |= bit(c);
   }
   const u64 saved = f.optimized ? requested & in_use : requested;
 
@@ -148,7 +167,7 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
     if (saved & bit(c))
-      out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), image.extended[i],
+      out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), extended[i] ? extended[i] : kInitial,
               present_bytes(cpu, c));
   }
   if (f.compacted) {
