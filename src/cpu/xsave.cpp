@@ -64,7 +64,7 @@ bool xmm_in_use(const Vcpu& cpu) {
 
 // What one execution writes, collected before the first byte goes out.
 struct Image {
-  u8 legacy[kHeader] = {};
+  u8 legacy[kHeader];
   Header header = {};
   u8 extended[4][kLargest];
 };

@@ -19,7 +19,7 @@ Form form_of(ZydisMnemonic m) {
           m == ZYDIS_MNEMONIC_XRSTOR64 || m == ZYDIS_MNEMONIC_XRSTORS64};
 }
 
-bool offers(const Vcpu& cpu, const char* feature) { return !cpu.cpuid || cpu.cpuid->has(feature); }
+bool offers(const Vcpu& cpu, Feature feature) { return !cpu.cpuid || cpu.cpuid->has(feature); }
 
 bool header_valid(const Vcpu& cpu, const Form& f, const Header& h) {
   const u64 allowed = cpu.xcr0 | (f.supervisor ? cpu.msr.xss : 0);
@@ -29,7 +29,7 @@ bool header_valid(const Vcpu& cpu, const Form& f, const Header& h) {
     if (f.supervisor || h.xcomp_bv != 0 || h.reserved[0] != 0) return false;
     return (h.xstate_bv & ~allowed) == 0;
   }
-  if (!f.supervisor && !offers(cpu, "xsavec")) return false;
+  if (!f.supervisor && !offers(cpu, Feature::xsavec)) return false;
   return (h.xcomp_bv & ~kCompacted & ~allowed) == 0 && (h.xstate_bv & ~(h.xcomp_bv & ~kCompacted)) == 0;
 }
 
@@ -74,7 +74,7 @@ namespace sem {
 
 Outcome xrstor(Vcpu& cpu, const isa::Insn& insn) {
   const Form f = form_of(insn.mnemonic);
-  if (!(cpu.cr4 & cr4::osxsave) || (f.supervisor && !offers(cpu, "xsaves"))) return cpu.raise_ud();
+  if (!(cpu.cr4 & cr4::osxsave) || (f.supervisor && !offers(cpu, Feature::xsaves))) return cpu.raise_ud();
   if (cpu.cr0 & cr0::ts) return cpu.raise(Vector::nm);
   if (f.supervisor && cpu.cpl != 0) return cpu.raise_gp();
   const Area area{cpu, insn};
