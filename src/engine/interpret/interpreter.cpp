@@ -385,6 +385,8 @@ Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32
                     (mnemonic == ZYDIS_MNEMONIC_SYSCALL && !(cpu.sys_flags & cpu::flag::tf));
   // Its data breakpoint is held as well, and told with what the next instruction meets (SDM Vol. 3A 6.8.3).
   const bool held = cpu.interrupt_shadow && mnemonic != ZYDIS_MNEMONIC_STI;
+  const bool entered = gate || mnemonic == ZYDIS_MNEMONIC_SYSCALL;
+  if (cpu.hypervisor && entered) held_hits_ = 0;  // it comes in the hypervisor's own code, which goes on
   bits |= std::exchange(held_hits_, 0);
   if (held) held_hits_ = std::exchange(bits, 0);
   after_stack_ = held;

@@ -208,7 +208,7 @@ Outcome Domain::iret(cpu::Vcpu& cpu) {
   bool loaded = true;
   if (assists_.load() >> VMASST_TYPE_architectural_iopl & 1) v.iopl = static_cast<u32>(frame.rflags) >> 12 & 3;
   if (frame.flags & VGCF_in_syscall) {
-    cpu::cs_of(cpu) = frame.cs == kFlatCs32 ? flat_code32() : flat_code64();
+    cpu::cs_of(cpu) = (frame.cs & 0xffff) == kFlatCs32 ? flat_code32() : flat_code64();
     cpu::ss_of(cpu) = flat_stack();
     cpu.gpr[isa::rcx] = frame.rip;
     cpu.gpr[isa::r11] = flags;

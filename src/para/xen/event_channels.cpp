@@ -44,7 +44,8 @@ Status EventChannels::alloc_unbound(evtchn_alloc_unbound& op) {
   if (op.dom != DOMID_SELF && op.dom != kDomain) return fail(XEN_EPERM);
   const Port port = free_port();
   if (port == 0) return fail(XEN_ENOSPC);
-  channel_[port] = {Channel::Kind::unbound, 0, 0, op.remote_dom, Consumer::none, 0};
+  const domid_t remote = op.remote_dom == DOMID_SELF ? kDomain : op.remote_dom;
+  channel_[port] = {Channel::Kind::unbound, 0, 0, remote, Consumer::none, 0};
   op.port = port;
   return 0;
 }

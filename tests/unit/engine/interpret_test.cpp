@@ -1,3 +1,5 @@
+#include "cpu/delivery.h"
+#include "cpu/hypervisor.h"
 #include "interpret_vm.h"
 
 #include <gmock/gmock.h>
@@ -422,6 +424,56 @@ TEST(Interpret, DataBreakpointOfALoadOfSsIsHeld) {
     EXPECT_EQ(vm.reg(rax), 0u);
     EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), vm.kCode + 5);
     EXPECT_EQ(vm.cpu.debug.dr6 & 15, second_hits ? 5u : 1u);
+  }
+}
+
+// One whose kernel is somewhere else by the time: it says at once where a SYSCALL goes on.
+struct Elsewhere final : Hypervisor {
+  unsigned calls = 0, debug_traps = 0;
+  Outcome syscall(Vcpu& cpu, u64 next) override {
+    calls++;
+    cpu.rip = next;
+    return Outcome::jumped;
+  }
+  Outcome deliver(Vcpu&, const Event& event) override {
+    debug_traps += event.vector == 1;
+    return Outcome::stop;
+  }
+  Outcome take_event(Vcpu&) override { return Outcome::next; }
+  bool wakes(Vcpu&) override { return false; }
+  void on_timer(Vcpu&) override {}
+  bool start(Vcpu&) override { return false; }
+  void flush(Vcpu&) override {}
+  bool takes_write(Vcpu&, u64, u64, unsigned) override { return false; }
+  bool write_table(Vcpu&, u64, u64, const void*, unsigned) override { return false; }
+  bool replace_table(Vcpu&, u64, u64, const void*, const void*, unsigned, bool*) override { return false; }
+};
+
+// The held breakpoint comes where SYSCALL leads: into a hypervisor's own code, which makes nothing of it (XSA-260).
+TEST(Interpret, AHeldBreakpointBelongsToTheHypervisorThatIsEntered) {
+  for (const bool enters : {true, false}) {
+    InterpretVm vm{Start::long64};
+    Elsewhere hypervisor;
+    for (u64 entry = 0; entry < 512; entry++)  // pages that are not a user's are the hypervisor's
+      for (const u64 table : {0, 0x1000, 0x2000, 0x3000}) vm.at<u64>(vm.kTables + table + entry * 8) |= 4;
+    vm.cpu.hypervisor = &hypervisor;
+    vm.cpu.cpl = 3;
+    vm.seg(Seg::ss).selector = vm.at<u16>(vm.kData) = 0x13;
+    constexpr u64 kGdt = 0x400000;  // on a page of the hypervisor's
+    vm.at<u64>(kGdt + 0x10) = 0x00cff3000000ffff;
+    vm.cpu.gdtr = {kGdt, 0x1f};
+    vm.at<u64>(vm.kTables + 0x3000) &= ~u64{4};
+    tlb_flush_all(vm.cpu);
+    vm.cpu.efer |= efer::sce;
+    vm.cpu.debug.dr[0] = vm.kData;
+    vm.cpu.debug.dr7 |= 1 | 0x70000;
+    update_mode(vm.cpu);
+    vm.reg(rdi) = vm.kData;
+    enters ? vm.run({0x8e, 0x17, 0x0f, 0x05, 0xff, 0xc0, kHlt})   // mov ss,[rdi]; syscall; inc eax
+           : vm.run({0x8e, 0x17, 0x66, 0x90, 0xff, 0xc0, kHlt});  // nop
+    EXPECT_EQ(hypervisor.calls, enters ? 1u : 0u);
+    EXPECT_EQ(hypervisor.debug_traps, enters ? 0u : 1u);
+    EXPECT_EQ(vm.reg(rax), enters ? 1u : 0u);
   }
 }
 

@@ -206,7 +206,7 @@ TEST_F(Entry, AnIretEndsItsMulticall) {
 
 // A program's 32-bit SYSCALL is returned from into 32-bit code.
 struct SyscallReturn : Entry {
-  void to(u16 cs) {
+  void to(u64 cs) {
     iret_context frame{};
     frame.rip = 0x400000, frame.cs = cs, frame.ss = kKernelSs, frame.rflags = cpu::flag::if_ | 2;
     frame.flags = VGCF_in_syscall;
@@ -226,6 +226,12 @@ TEST_F(SyscallReturn, HasTheWidthOfItsCs) {
 
 TEST_F(SyscallReturn, GoesTo32BitCodeToo) {
   to(kFlatCs32);
+  EXPECT_FALSE(cpu.in_long64());
+}
+
+// Frames have the upcall mask above the selector, and kernels give them back as they are.
+TEST_F(SyscallReturn, LooksAtNoMoreThanTheSelector) {
+  to(u64{1} << 32 | kFlatCs32);
   EXPECT_FALSE(cpu.in_long64());
 }
 

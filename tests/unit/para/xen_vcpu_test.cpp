@@ -115,6 +115,18 @@ TEST_F(VcpuCalls, PortsThatAreNoneAreRefused) {
   EXPECT_EQ(last, fail(XEN_ENOSPC));
 }
 
+// How guests learn their own number.
+TEST_F(VcpuCalls, APortForItselfIsForItsNumber) {
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op,
+                 {EVTCHNOP_alloc_unbound, given(evtchn_alloc_unbound_t{DOMID_SELF, DOMID_SELF, 0})}),
+            0);
+  evtchn_status_t status{};
+  status.dom = DOMID_SELF;
+  status.port = answered<evtchn_alloc_unbound_t>().port;
+  ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_status, given(status)}), 0);
+  EXPECT_EQ(answered<evtchn_status_t>().u.unbound.dom, kDomain);
+}
+
 TEST_F(VcpuCalls, ItsInfoMovesOnceToAPageOfTheGuests) {
   const auto place = [&](u64 frame, u32 offset) {
     return call(__HYPERVISOR_vcpu_op,
