@@ -1,5 +1,5 @@
 // What the kernel asks of its machine. critical.c does it as one does on a machine of one's own; para_kvm.c asks the
-// hypervisor where there is something to ask.
+// hypervisor where there is something to ask, para_xen.c for everything.
 #pragma once
 
 typedef unsigned char u8;
@@ -11,6 +11,9 @@ struct __attribute__((packed)) table_pointer {
   u16 limit;
   u64 base;
 };
+
+void say(const char* text);
+void end_machine(int wrong);
 
 u64 save_flags(void);           // RFLAGS; bit 9: interrupts are on
 void restore_flags(u64 flags);  // all of them, that bit too
@@ -28,7 +31,6 @@ void tell_more(void);  // what only this build can
 
 // kernel.c
 void timer_tick(void);
-void say(const char* text);
 void check(const char* what, int right);
 
 static inline void out8(u16 port, u8 value) { __asm__ volatile("outb %0, %1" ::"a"(value), "d"(port)); }

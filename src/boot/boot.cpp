@@ -7,6 +7,7 @@
 #include "boot/firmware.h"
 #include "boot/loader.h"
 #include "boot/mp_table.h"
+#include "boot/xen_image.h"
 #include "packing/unpack.h"
 
 namespace trapline::boot {
@@ -34,6 +35,7 @@ Loaded load_elf(LoadContext& c) {
   auto elf = parse_elf(c.request.kernel);
   if (!elf) return Err{elf.error()};
   if (const auto entry = pvh_entry(*elf)) return load_pvh(c, *elf, *entry);
+  if (xen_notes(*elf).any) return Err{std::string{"a kernel for Xen: run it with --para xen"}};
   return Err{
       fmt::format("ELF{} without a PVH note or a multiboot header: build Linux with CONFIG_PVH=y, or give its bzImage",
                   elf->is64 ? 64 : 32)};

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """examples_test.py EXECUTABLE SOURCE: the guest author's kit builds, and each of its kernels says what the docs say."""
+import json
 import pathlib
 import re
 import subprocess
@@ -66,6 +67,23 @@ class Examples(unittest.TestCase):
         code, said, _ = self.guest("interpret", "none", "para_kvm.elf")
         self.assertEqual(code, BAD)
         self.assertIn("the hypervisor has KVM's interface: WRONG", said)
+
+    def test_the_one_for_xen_asks_for_everything(self):
+        for engine in engines():
+            code, said, _ = self.guest(engine, "xen", "para_xen.elf")
+            self.assertEqual((code, said.count("WRONG")), (0, 0), engine + said)
+            for line in ("three waits, three ticks", "and comes then", "a page that is granted can be copied"):
+                self.assertIn(line + ": right", said)
+        for para in ("none", "kvm"):
+            code, said, why = self.guest("interpret", para, "para_xen.elf")
+            self.assertEqual((code, said, len(why.splitlines())), (3, "", 1), why)
+            self.assertIn("--para xen", why)
+
+    def test_the_one_for_xen_has_nothing_critical_but_its_clock(self):
+        said = run(EXECUTABLE, "scan", "--json", "--ring", "0", "--class", "critical", str(self.out / "para_xen.elf"))[1]
+        (image,) = json.loads(said)["images"]
+        found = {one["instruction"] for one in image["findings"]}
+        self.assertEqual(found, {"rdtsc"})
 
 
 unittest.main()

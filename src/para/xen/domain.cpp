@@ -73,9 +73,8 @@ void Domain::prepare() {
   for (u32 vcpu = 0; vcpu < vcpu_.size(); vcpu++)
     frames_.table(layout_.tables_l1)[u64{vcpu} * kTablePages + kGdtGuestPages] =
         layout_.gdt * kPageSize | pte::present | pte::writable | pte::accessed | pte::dirty | pte::nx;
-  // Shared info: every port masked, every vCPU's upcalls too.
+  // Shared info, as Xen's domain builder leaves it: no port is masked, every vCPU's upcalls are.
   auto* shared = reinterpret_cast<shared_info*>(frames_.table(layout_.shared_info));
-  std::memset(shared->evtchn_mask, 0xff, sizeof shared->evtchn_mask);
   for (vcpu_info& v : shared->vcpu_info) v.evtchn_upcall_mask = 1;
   constexpr u64 kNsPerSecond = 1'000'000'000;
   shared->wc_version = 2;
