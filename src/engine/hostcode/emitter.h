@@ -138,6 +138,7 @@ class Emitter {
   void mov_imm(u8 to, u64 v);
   void mov_imm64(u8 to, u64 v);  // never a shorter form
   void pext(u8 to, u8 from, const Mem& mask) { vex(2, 2, true, from, 0xF5, to, mask); }
+  void pext(u8 to, u8 from, u8 mask) { vex(2, 2, true, from, 0xF5, to, mask); }
   void rorx(u8 to, u8 from, u8 count) { vex(3, 3, true, 0, 0xF0, to, from), byte(count); }
   void rorx32(u8 to, u8 from, u8 count) { vex(3, 3, false, 0, 0xF0, to, from), byte(count); }
   void shrx(u8 to, u8 from, u8 count) { vex(2, 3, true, count, 0xF7, to, from); }  // by the register `count`
@@ -168,6 +169,7 @@ class Emitter {
   // These do touch them.
   void add(u8 to, u8 from) { op(0, true, 0x03, to, from); }
   void exclusive_or(u8 to, u8 from) { op(0, true, 0x33, to, from); }
+  void and_imm32(u8 reg, u32 v) { op(0, false, 0x81, 4, reg), imm32(v); }  // clears the upper half
   void or_imm32(u8 reg, u32 v) { op(0, true, 0x81, 1, reg), imm32(v); }
   void complement(u8 reg) { op(0, true, 0xF7, 2, reg); }
   void neg(u8 reg) { op(0, true, 0xF7, 3, reg); }

@@ -39,22 +39,25 @@ struct ExitStub {
     trap,      // a host signal in translated code
   };
   Kind kind = Kind::step;
-  bool ends = false;   // nothing of the block comes after it
-  bool write = false;  // miss
+  bool ends = false;      // nothing of the block comes after it
+  bool write = false;     // miss
   bool by_thunk = false;  // semantic: a string instruction that a thunk does as far as it can
-  bool asked = false;  // indirect: because of attention, whatever the jump cache has
+  bool asked = false;     // indirect: because of attention, whatever the jump cache has
   Operand operand = Operand::explicit_;
   u8 size = 0;
   i8 undo_rsp = 0;  // indirect: what the branch has added to RSP
   u16 before = 0;   // instructions of the block that have retired here
   u64 rip = 0;
   u64 resume = 0;
-  u64 hit = 0;    // miss: where to go on with what to add to the address in RCX, R10 being as it was
-  u64 patch = 0;  // address of the jump's displacement
+  // miss: where to go on with what to add to the address in RCX, R10 being as it was; of a store with `copy_bytes`, to
+  // its copy behind the block
+  u64 hit = 0;
+  u64 patch = 0;  // address of the jump's displacement; of a store with `copy_bytes`, of that instruction
   Block* block = nullptr;
   cpu::Semantic semantic = nullptr;
   isa::MemOperand mem;  // miss
   u8 length = 0;        // of the instruction
+  u8 copy_bytes = 0;    // miss: of the host instruction that stores, if that is all there is at `hit`
   const Called* called = nullptr;
   u64 number = 0;
 };

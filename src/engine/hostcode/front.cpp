@@ -12,6 +12,21 @@ namespace trapline::engine::hostcode {
 
 using cpu::Seg;
 
+namespace {
+
+// Not one that an instruction implies and that has another place in the host, but for RCX as a result (PCMPISTRI).
+bool stays_in_place(const ZydisDecodedOperand& op) {
+  if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || op.encoding != ZYDIS_OPERAND_ENCODING_NONE) return true;
+  const ZydisRegisterClass of = ZydisRegisterGetClass(op.reg.value);
+  if (of == ZYDIS_REGCLASS_XMM || of == ZYDIS_REGCLASS_FLAGS) return true;
+  if (!vector::is_gpr(op)) return false;
+  const u8 number = vector::gpr_number(op.reg.value);
+  const bool written = op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+  return number == isa::rcx ? written : !written && (number == isa::rax || number == isa::rdx);
+}
+
+}  // namespace
+
 bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, TranslatedInsn& p) {
   using VectorKind = engine::vector::Kind;
   if (unit_.describe(cpu, p.raw, p.vector) != Prepared::yes) return false;
@@ -29,8 +44,9 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Translated
                                p.vector.mem_bytes == 0 || (p.insn.mem.seg != Seg::fs && p.insn.mem.seg != Seg::gs);
     const auto unit = static_cast<cpu::Unit>(p.vector.unit);
     const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
-    if (ready.x87 && pointers_kept && plain && (unit == cpu::Unit::x87 || unit == cpu::Unit::mmx) &&
-        !(p.vector.flags & engine::vector::flag::mxcsr))
+    // MOVQ2DQ and kin want both files of registers.
+    const bool unit_ready = unit == cpu::Unit::x87 || unit == cpu::Unit::mmx || (unit == cpu::Unit::sse && ready.sse);
+    if (ready.x87 && pointers_kept && plain && unit_ready && !(p.vector.flags & engine::vector::flag::mxcsr))
       p.treatment = Treatment::x87;
     return true;
   }
@@ -59,14 +75,22 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Translated
     default:
       break;
   }
-  for (u8 i = 0; i < p.raw.insn.operand_count; i++)  // PCMPESTRI and kin: RCX as a result
-    if (p.raw.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && p.raw.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
-        ZydisRegisterGetClass(p.raw.op[i].reg.value) != ZYDIS_REGCLASS_XMM &&
-        ZydisRegisterGetClass(p.raw.op[i].reg.value) != ZYDIS_REGCLASS_FLAGS)
-      return true;
+  for (u8 i = 0; i < p.raw.insn.operand_count; i++)
+    if (!stays_in_place(p.raw.op[i])) return true;
   p.treatment = Treatment::vector;
   return true;
 }
+
+namespace {
+
+// One with a semantic that the host executes as it is, with the registers of its unit in place.
+void become_vector(TranslatedInsn& p, Treatment treatment, u16 mem_bytes) {
+  p.treatment = treatment;
+  p.vector = VectorOp{};
+  p.vector.mem_bytes = mem_bytes;
+}
+
+}  // namespace
 
 void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, TranslatedInsn& p, bool* full) {
   const isa::Insn& i = p.insn;
@@ -84,7 +108,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = ends_block(i);
-    if (!debug_.no_inline && is_inlined(p, context) && interpret::offered(cpu, i))
+    if (!debug_.no_inline && is_inlined(p, context, ready) && interpret::offered(cpu, i))
       p.treatment = Treatment::special, p.ends = false;
     return;
   }
@@ -125,10 +149,12 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = !keeps_x87_control(i.mnemonic);
-    if (avx_zero && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
-      p.treatment = Treatment::vector;
-      p.vector = VectorOp{};
-    }
+    if (avx_zero && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+      become_vector(p, Treatment::vector, 0);
+    else if (as_it_is && !debug_.no_inline && is_mxcsr(cpu, i, context, ready))
+      become_vector(p, Treatment::vector, 4);
+    else if (as_it_is && ready.x87 && is_x87_state(i.mnemonic))
+      become_vector(p, Treatment::x87, 0);
     return;
   }
   if (classify_vector(cpu, ready, p)) {

@@ -7,11 +7,6 @@
 
 namespace trapline::engine::hostcode {
 
-// Units whose use needs no check while the key holds.
-struct Ready {
-  bool sse = false, avx = false, avx512 = false, x87 = false;
-};
-
 class Front {
  public:
   // `traps`: EngineOptions::traps.

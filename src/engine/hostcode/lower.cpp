@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "cpu/fpu.h"
 #include "engine/common/sensitive_counts.h"
 #include "engine/vector/op.h"
 
@@ -71,10 +72,16 @@ void Lowering::special(const TranslatedInsn& p) {
       return pop(p);
     case ZYDIS_MNEMONIC_LEAVE:
       return leave(p);
+    case ZYDIS_MNEMONIC_ENTER:
+      return enter(p);
     case ZYDIS_MNEMONIC_MOV:
       return p.insn.op[1].kind == Kind::seg ? move_selector(p) : move_offset(p);
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
       return push_flags(p);
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+      return pop_flags(p);
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
       return set_interrupts(p);
@@ -91,6 +98,8 @@ void Lowering::special(const TranslatedInsn& p) {
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
       return read_tsc(p);
+    case ZYDIS_MNEMONIC_XGETBV:
+      return read_xcr0(p);
     case ZYDIS_MNEMONIC_PAUSE:
       return pause(p);
     case ZYDIS_MNEMONIC_XLAT:
@@ -134,7 +143,10 @@ void Lowering::insn(const TranslatedInsn& p) {
   switch (p.treatment) {
     case Treatment::plain:
     case Treatment::vector:
-      if (!plain(p)) step(p);
+      if (is_mxcsr_load(p))
+        load_mxcsr(p);
+      else if (!plain(p))
+        step(p);
       break;
     case Treatment::x87:
       if (p.insn.mnemonic == ZYDIS_MNEMONIC_FLDCW)
@@ -180,7 +192,20 @@ void Lowering::head() {
   e_.store(var(&state_.left), r10);
 }
 
-void Lowering::call_site(const ExitStub& s, const Place& place) {
+// For a store over the end of a page: the instruction once more, between the thunk that has led it elsewhere and the one
+// that puts its bytes in their two places.
+void Lowering::copy_store(ExitStub& s) {
+  const u64 from = s.patch - block_->entry, back = s.patch + s.copy_bytes;
+  s.patch = 0;
+  s.hit = c_.pc();
+  c_.append({e_.data() + from, s.copy_bytes});
+  c_.put(0x4C, 0x8D, 0x1D);  // LEA R11, back
+  c_.note(Fixup::Kind::hot, c_.size(), back - block_->entry);
+  c_.imm32(back - (c_.pc() + 4));
+  c_.jmp(memory_.put_back(s));
+}
+
+void Lowering::call_site(ExitStub& s, const Place& place) {
   u64 thunk = memory_.thunk(s, context_.bits64);
   if (s.kind == ExitStub::Kind::indirect && !s.asked) {
     c_.lea(rcx, at(r10, context_.tag));
@@ -191,6 +216,7 @@ void Lowering::call_site(const ExitStub& s, const Place& place) {
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
   c_.jmp(thunk ? thunk : thunks_.call);
+  if (s.kind == ExitStub::Kind::miss && s.write && thunk) copy_store(s);
 }
 
 void Lowering::finish() {
@@ -230,6 +256,15 @@ void Lowering::bring_vectors() {
   e_.bind(there);
 }
 
+namespace {
+
+bool uses_vectors(const TranslatedInsn& p) {
+  return p.treatment == Treatment::vector ||
+         (p.treatment == Treatment::x87 && static_cast<cpu::Unit>(p.vector.unit) == cpu::Unit::sse);
+}
+
+}  // namespace
+
 bool Lowering::block(Block& block, const Context& context, const std::vector<TranslatedInsn>& pieces,
                      u32 island_margin) {
   block_ = &block;
@@ -246,10 +281,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Tra
   block.first_site = sites_.size();
   block.entry = e_.pc();
   head();
-  if (std::any_of(pieces.begin(), pieces.end(),
-                  [](const TranslatedInsn& p) { return p.treatment == Treatment::vector; })) {
-    bring_vectors();
-  }
+  if (std::any_of(pieces.begin(), pieces.end(), uses_vectors)) bring_vectors();
   pieces_ = &pieces;
   block.uses_x87 =
       std::any_of(pieces.begin(), pieces.end(), [](const TranslatedInsn& p) { return p.treatment == Treatment::x87; });

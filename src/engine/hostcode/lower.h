@@ -61,6 +61,11 @@ struct Context {
   bool movable = false;  // note what another linear address would change
 };
 
+// Units whose use needs no check while the key holds.
+struct Ready {
+  bool sse = false, avx = false, avx512 = false, x87 = false;
+};
+
 struct Thunks {
   u64 call = 0;      // r11: ExitStub*
   u64 load_vec = 0;  // r11: where to go on
@@ -103,7 +108,7 @@ class Lowering {
   void jump_cold_if_rcx_0(const Cold& c);
   // In cold code: back to the address `to` of the block, and into C++ or the thunk that may spare that.
   void jump_hot(u64 to);
-  void call_site(const ExitStub& s, const Place& place);
+  void call_site(ExitStub& s, const Place& place);
 
  private:
   struct Taken {  // a conditional branch's way out
@@ -112,6 +117,7 @@ class Lowering {
     u16 uncounted, before;
   };
 
+  void copy_store(ExitStub& s);
   ExitStub& site(ExitStub::Kind kind, const TranslatedInsn* piece);
   void cold_target(const Cold& c);
   ExitStub& called_site(const TranslatedInsn& p, ExitStub::Kind kind);
@@ -128,6 +134,8 @@ class Lowering {
   bool stand_in(Rewrite& w, u8 guest, bool high8, bool written, u8* host);
   void write_back(const Rewrite& w);
   void bring_vectors();
+  static bool is_mxcsr_load(const TranslatedInsn& p);
+  void load_mxcsr(const TranslatedInsn& p);
   void bring_x87();
   void call_out(const TranslatedInsn& p, ExitStub::Kind kind);
   void step(const TranslatedInsn& p);
@@ -137,9 +145,11 @@ class Lowering {
   void push(const TranslatedInsn& p);
   void pop(const TranslatedInsn& p);
   void leave(const TranslatedInsn& p);
+  void enter(const TranslatedInsn& p);
   void move_offset(const TranslatedInsn& p);
   void move_selector(const TranslatedInsn& p);
   void push_flags(const TranslatedInsn& p);
+  void pop_flags(const TranslatedInsn& p);
   void xlat(const TranslatedInsn& p);
   void bit_string(const TranslatedInsn& p);
   Mem linear_access(const TranslatedInsn& p, u64 start, unsigned size, bool write);
@@ -151,6 +161,7 @@ class Lowering {
   void swap_gs();
   void read_tsc(const TranslatedInsn& p);
   void segment_base(const TranslatedInsn& p);
+  void read_xcr0(const TranslatedInsn& p);
   void pause(const TranslatedInsn& p);
   void note_x87(const TranslatedInsn& p);
   void store_fdp(const TranslatedInsn& p);
@@ -165,6 +176,7 @@ class Lowering {
   void high_byte(u8 to, u8 from);
   Mem reach(const Place& place, unsigned size, bool write, const SharedLookup& share, ExitStub& s);
   Mem memory_access(const TranslatedInsn& p, unsigned size, bool write);
+  Mem below_rsp_access(const TranslatedInsn& p, i32 disp, unsigned size, const SharedLookup& share);
   Mem stack_access(const TranslatedInsn& p, bool push, unsigned size);
   bool linkable(u64 target) const;
   void push_return(const TranslatedInsn& p);

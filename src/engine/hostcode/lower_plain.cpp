@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "engine/vector/op.h"
+
 namespace trapline::engine::hostcode {
 
 using Kind = isa::Operand::Kind;
@@ -19,7 +21,24 @@ struct Lowering::Rewrite {
   u8 free[3] = {r11}, free_count = 1;  // host registers for guest registers that have none
   Replaced replaced[4] = {};
   unsigned replaced_count = 0;
+  ExitStub* store = nullptr;  // of an access that writes
+  // Nothing but the instruction itself is between the look-up and what comes next.
+  bool stands_alone() const {
+    return !count_in_rcx && replaced_count == 0 && (fields.mem.index == rcx || fields.mem.base == rcx);
+  }
 };
+
+namespace {
+
+// May its operand be elsewhere, without its alignment, and put in place later? Not where it is one access for others, or
+// where the host may raise an exception.
+bool may_store_elsewhere(const TranslatedInsn& p) {
+  if (p.insn.lock || p.insn.mnemonic == ZYDIS_MNEMONIC_XCHG) return false;
+  if (p.treatment == Treatment::plain) return p.insn.mem.bytes <= 8;
+  return p.vector.align_mask == 0 && !(p.vector.flags & vector::flag::mxcsr);
+}
+
+}  // namespace
 
 // AH, BH, CH or DH: the second byte of `from`.
 void Lowering::high_byte(u8 to, u8 from) {
@@ -34,6 +53,7 @@ void Lowering::rewrite_memory(const TranslatedInsn& p, Rewrite& w) {
   for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
   const bool vector = p.treatment == Treatment::vector || p.treatment == Treatment::x87;
   w.fields.mem = memory_access(p, vector ? p.vector.mem_bytes : p.insn.mem.bytes, write);
+  if (write) w.store = &sites_.back();
   islands(56);
   unsigned wanted = w.count_in_rcx ? 2 : 0;
   for (u8 i = 0; i < d.insn.operand_count; i++)
@@ -153,10 +173,34 @@ bool Lowering::plain(const TranslatedInsn& p) {
       opcode >= 0x40 && opcode <= 0x4F) {
     e_.op(p.insn.operand_bytes == 2 ? 0x66 : 0, false, 0xFF, opcode >= 0x48, w.fields.opcode_reg);  // INC, DEC r
   } else {
+    const u64 start = e_.pc();
     reencode(d, p.insn.bytes.data(), w.fields, e_);
+    if (w.store && w.stands_alone() && may_store_elsewhere(p)) {
+      w.store->patch = start;
+      w.store->copy_bytes = static_cast<u8>(e_.pc() - start);
+    }
   }
+  if (p.treatment == Treatment::vector && w.count_in_rcx) e_.mov(kHost[isa::rcx], rcx);  // its result
   write_back(w);
   return true;
+}
+
+bool Lowering::is_mxcsr_load(const TranslatedInsn& p) {
+  return p.insn.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || p.insn.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR;
+}
+
+// Of what a guest may set: hosts may have more bits (AMD's MM, bit 17). The semantic raises the #GP.
+void Lowering::load_mxcsr(const TranslatedInsn& p) {
+  const Mem m = memory_access(p, 4, false);
+  e_.load32(r11, m);
+  e_.store32(var(&state_.tmp), r11);
+  islands(56);
+  e_.mov_imm(rcx, 16);
+  e_.shrx(rcx, r11, rcx);
+  const auto allowed = e_.jrcxz();
+  jump_cold(site(ExitStub::Kind::step, &p));
+  e_.bind(allowed);
+  e_.ldmxcsr(var(&state_.tmp));
 }
 
 }  // namespace trapline::engine::hostcode

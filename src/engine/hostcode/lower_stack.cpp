@@ -1,4 +1,4 @@
-// PUSH, POP and LEAVE.
+// PUSH, POP, LEAVE and ENTER.
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::hostcode {
@@ -63,6 +63,33 @@ void Lowering::leave(const TranslatedInsn& p) {
   e_.op(0, size == 8, 0x8B, r11, reach(place, size, false, p.stack, s));
   e_.lea(rsp, at(rbp, size), context_.bits64);
   e_.op(0, size == 8, 0x8B, rbp, r11);
+}
+
+// Level 0 pushes the frame pointer, level 1 the new one behind it. The new top must be writable as if it were pushed to
+// (SDM Vol. 2A ENTER): it is read, so that an address that is not canonical faults.
+void Lowering::enter(const TranslatedInsn& p) {
+  const u8 size = stack_bytes();
+  const i32 pushed = (p.insn.imm2 & 31) == 1 ? 2 * size : size;
+  const i32 top = -pushed - static_cast<i32>(p.insn.imm & 0xffff);
+  const Mem end = below_rsp_access(p, top, 1, p.memory);
+  e_.movzx8(rcx, end);
+  islands(56);
+  const Mem frame = below_rsp_access(p, -pushed, static_cast<unsigned>(pushed), p.stack);
+  Mem upper = frame;
+  upper.disp += pushed - size;
+  e_.op(0, size == 8, 0x89, rbp, upper);
+  e_.lea(rbp, at(rsp, -size), context_.bits64);
+  if (pushed > size) e_.op(0, size == 8, 0x89, rbp, frame);
+  e_.lea(rsp, at(rsp, top), context_.bits64);
+}
+
+// A store of `size` bytes at RSP + disp.
+Mem Lowering::below_rsp_access(const TranslatedInsn& p, i32 disp, unsigned size, const SharedLookup& share) {
+  ExitStub& s = site(ExitStub::Kind::miss, &p);
+  s.resume = e_.pc();
+  s.mem = {.seg = Seg::ss, .base = isa::rsp, .address_bytes = stack_bytes(), .disp = disp};
+  const Place place = stack_place(disp);
+  return reach(place, size, true, share, s);
 }
 
 }  // namespace trapline::engine::hostcode

@@ -41,10 +41,50 @@ void Lowering::push_flags(const TranslatedInsn& p) {
   e_.lea(rcx, at(rcx, rax, 0));
   e_.store(var(&state_.tmp), rcx);
   e_.mov(rax, r11);
-  const Mem top = stack_access(p, true, 8);
+  const u8 size = stack_bytes();
+  const Mem top = stack_access(p, true, size);
   e_.load(r11, var(&state_.tmp));
-  e_.store(top, r11);
-  move_rsp(-8);
+  e_.op(0, size == 8, 0x89, r11, top);
+  move_rsp(-size);
+}
+
+// POPF of an image that leaves TF, IF, IOPL and AC as they are, as nearly all do; the semantic has the others. What is
+// not the ring's to change is left alone, so that too many are taken for changes. RF is of no matter (push_flags).
+void Lowering::pop_flags(const TranslatedInsn& p) {
+  namespace flag = cpu::flag;
+  const u8 size = stack_bytes();
+  e_.op(0, size == 8, 0x8B, r11, stack_access(p, false, size));
+  e_.store(var(&state_.tmp), r11);
+  islands(56);
+  // Until it is known who goes on the arithmetic flags must stay: by PEXT, NOT and LEA.
+  e_.mov_imm(r10, flag::tf | flag::if_ | flag::iopl | flag::ac);
+  e_.pext(r11, r11, r10);
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.pext(rcx, rcx, r10);
+  e_.complement(rcx);
+  e_.lea(rcx, at(rcx, r11, 0, 1));
+  ExitStub& s = called_site(p, ExitStub::Kind::semantic);
+  s.ends = true;  // it may have changed how memory is seen
+  const auto same = e_.jrcxz();
+  jump_cold(s);
+  e_.bind(same);
+  constexpr u32 kOpen = flag::df | flag::nt | flag::id;
+  e_.load32(r11, var(&state_.tmp));
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.mov32(r10, r11);
+  e_.and_imm32(r10, kOpen);
+  e_.and_imm32(rcx, ~kOpen);
+  e_.lea(rcx, at(rcx, r10, 0), false);
+  e_.store32(var(&cpu_.sys_flags), rcx);
+  islands(56);
+  e_.mov(rcx, rax);
+  e_.rorx32(rax, r11, 32 - 8);  // AH: the low byte
+  e_.rorx32(r11, r11, 11);
+  e_.and_imm32(r11, 1);  // OF
+  e_.op(0, false, 0x8A, rax, r11, true);
+  e_.put(0x04, 0x7F, 0x9E);  // ADD AL, 7F: OF; SAHF: the others
+  e_.mov(rax, rcx);
+  move_rsp(size);
 }
 
 // CLD and STD.
@@ -167,6 +207,16 @@ void Lowering::swap_gs() {
   e_.store(var(&gs.base), r11);
   e_.store(var(&gs.linear_base), r11);
   e_.store(var(&cpu_.msr.kernel_gs_base), r10);
+}
+
+// XGETBV of index 0.
+void Lowering::read_xcr0(const TranslatedInsn& p) {
+  e_.mov32(rcx, kHost[isa::rcx]);
+  const auto xcr0 = e_.jrcxz();
+  jump_cold(site(ExitStub::Kind::step, &p));
+  e_.bind(xcr0);
+  e_.load32(rax, var(&cpu_.xcr0));
+  e_.load32(rdx, {.absolute = reinterpret_cast<u64>(&cpu_.xcr0) + 4});
 }
 
 }  // namespace trapline::engine::hostcode

@@ -55,6 +55,9 @@ class MemoryLowering {
   // A thunk that may do, before C++ does, what `stub` calls it for: a failed access, given the address in RCX, or a
   // string instruction with REP, given the count there. 0: none.
   virtual u64 thunk(const ExitStub& stub, bool bits64) const = 0;
+  // A thunk for behind the copy of a storing instruction that the thunk of `stub` has led to other memory: puts what it
+  // has stored in its place, and goes on at R11.
+  virtual u64 put_back(const ExitStub& stub) const = 0;
   // Of code that is moved: what a Fixup of kind look_up or look_up_w holds for this address.
   virtual u64 constant(const Fixup& fixup, u64 linear) const = 0;
 };

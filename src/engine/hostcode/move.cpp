@@ -80,7 +80,7 @@ CodeCache::Moved CodeCache::move(const Block& from, u64 linear, const MemoryLowe
     s.block = &block;
     s.rip += by;
     if (s.resume) s.resume += hot.moved();
-    if (s.hit) s.hit += hot.moved();
+    if (s.hit) s.hit += s.hit - from.entry < from.end - from.entry ? hot.moved() : cold.moved();
     if (s.patch) s.patch += hot.moved();
     s.number = sites_.size();
     sites_.push_back(s);

@@ -26,7 +26,9 @@ struct State {
   u64 below_rsp = 0;                  // what the last indirect CALL has overwritten, where that may have to come back
   u64 hit = 0, addend = 0;            // where a load over the end of a page goes on, and what its look-up has found
   alignas(64) u8 gathered[128] = {};  // the bytes that it loads
-  u64 saved_rax = 0, saved_rdx = 0;   // of a thunk under way
+  u64 scatter_from = 0;               // of a store over the end of a page: where its bytes are meanwhile,
+  u64 scatter_to[2] = {}, scatter_bytes[2] = {};  // and where they belong
+  u64 saved_rax = 0, saved_rdx = 0;               // of a thunk under way
   u16 saved_flags = 0;
   u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
   u64 resumed_pc = 0;             // where resume_by_hand() went last

@@ -1,5 +1,6 @@
 #include "engine/hostcode/treatment.h"
 
+#include "cpu/fpu_state.h"
 #include "engine/interpret/build.h"
 #include "engine/interpret/complex.h"
 #include "isa/table.h"
@@ -91,7 +92,7 @@ bool is_xlat(const isa::Insn& i, const Context& c) {
          i.mem.seg != Seg::gs && i.mem.seg != Seg::cs;
 }
 
-// PUSH, POP and LEAVE of the stack's own width.
+// PUSH, POP, LEAVE and ENTER of the stack's own width.
 bool is_stack(const TranslatedInsn& p, const Context& c) {
   const isa::Insn& i = p.insn;
   const unsigned width = c.bits64 ? 8 : 4;
@@ -106,24 +107,50 @@ bool is_stack(const TranslatedInsn& p, const Context& c) {
       return k == Kind::gpr || (k == Kind::mem && reachable(i, c) && i.mem.bytes == width && i.mem.disp < 1 << 30);
     case ZYDIS_MNEMONIC_LEAVE:
       return true;
+    case ZYDIS_MNEMONIC_ENTER:  // deeper ones copy the frame pointers of other levels
+      return (i.imm2 & 31) <= 1;
+    default:
+      return false;
+  }
+}
+
+// Of MXCSR: what differs between what a guest may set and what the host lets it is bits above 15 alone.
+bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const Ready& ready) {
+  if (!reachable(i, c)) return false;
+  switch (i.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+      return ready.sse && cpu::mxcsr_mask(cpu) == 0xffff;
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+      return ready.avx && cpu::mxcsr_mask(cpu) == 0xffff;
+    case ZYDIS_MNEMONIC_STMXCSR:
+      return ready.sse;
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+      return ready.avx;
     default:
       return false;
   }
 }
 
 // Sensitive instructions whose effect is a few moves.
-bool is_inlined(const TranslatedInsn& p, const Context& c) {
+bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
     return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr;
-  if (!c.bits64 || !isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
+  if (!isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_SWAPGS:
       return c.ring0;
+    case ZYDIS_MNEMONIC_SWAPGS:
+      return c.ring0 && c.bits64;
     case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_POPFQ:
       return p.insn.operand_bytes == 8;
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_POPFD:
+      return !c.bits64;
+    case ZYDIS_MNEMONIC_XGETBV:
+      return ready.avx;  // so CR4.OSXSAVE is set
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP:
       return !c.counted;  // else time is what has retired
@@ -131,11 +158,14 @@ bool is_inlined(const TranslatedInsn& p, const Context& c) {
     case ZYDIS_MNEMONIC_RDGSBASE:
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE:
-      return c.fsgsbase;
+      return c.bits64 && c.fsgsbase;
     default:
       return false;
   }
 }
+
+// With all exceptions masked, as where x87 code is in line, nothing can be pending for these.
+bool is_x87_state(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_EMMS || m == ZYDIS_MNEMONIC_FWAIT; }
 
 bool is_direction(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_CLD || m == ZYDIS_MNEMONIC_STD; }
 

@@ -16,10 +16,14 @@ bool is_accumulator_offset(const TranslatedInsn& p, const Context& c);
 // BT and its kin with a bit number in a register, which leads to any byte (SDM Vol. 2A BT).
 bool is_bit_string(const isa::Insn& i, const Context& c);
 bool is_xlat(const isa::Insn& i, const Context& c);
-// PUSH, POP and LEAVE of the stack's own width.
+// PUSH, POP, LEAVE and ENTER of the stack's own width.
 bool is_stack(const TranslatedInsn& p, const Context& c);
+// Loads and stores of MXCSR that are the host's own.
+bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const Ready& ready);
 // Sensitive instructions whose effect is a few moves.
-bool is_inlined(const TranslatedInsn& p, const Context& c);
+bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready);
+// EMMS, FWAIT.
+bool is_x87_state(ZydisMnemonic m);
 bool is_direction(ZydisMnemonic m);
 // Near branches of the mode's full width; sets p.ends. The interpreter has the others.
 bool is_branch(TranslatedInsn& p, const Context& c);

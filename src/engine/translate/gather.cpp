@@ -9,8 +9,26 @@ namespace trapline::engine::translate {
 
 using namespace hostcode;
 
-// A load of up to `bytes` at RCX over the end of a page: from a copy of both sides, which is as much aligned.
-void emit_gather(Emitter& e, State& state, u8 bytes, u64 call) {
+namespace {
+
+// RAX: the address behind the first page's last 'bytes'. RCX: what to add to the address. RDX: -(address | FFF) - 1.
+void note_scatter(Emitter& e, State& state, u8 bytes) {
+  e.lea(rdx, at(rdx, r10, 0));  // - bytes in the first page
+  e.lea(rax, at(rax, rdx, 0, bytes));
+  e.store(var(&state.scatter_to[0]), rax);
+  e.lea(rax, at(rcx, r10, 0));
+  e.store(var(&state.scatter_from), rax);
+  e.movzx8(rax, at(r11, offsetof(ExitStub, size)));
+  e.lea(rax, at(rax, rdx, 0));
+  e.store(var(&state.scatter_bytes[1]), rax);
+  e.neg(rdx);
+  e.store(var(&state.scatter_bytes[0]), rdx);
+}
+
+}  // namespace
+
+// Up to `bytes` at RCX over the end of a page: a copy of both sides, which is as much aligned.
+void emit_gather(Emitter& e, State& state, const HostWays& ways, u8 bytes, bool store, u64 call) {
   std::vector<Emitter::Far> slow;
   const auto slow_if = [&](Condition c) { slow.push_back(e.jcc(c)); };
   e.store(var(&state.saved_rax), rax);
@@ -37,7 +55,9 @@ void emit_gather(Emitter& e, State& state, u8 bytes, u64 call) {
   e.shl(rax, 16);  // it has the last byte's address, whose page's number is one more
   e.shr(rax, 28);
   e.shl(rax, 4);
-  e.op(0, true, 0x03, rax, var(&state.tables));  // ADD
+  // ADD. The write table's place is counted from that of the tables where GS has that.
+  if (!store || ways.gs_base) e.op(0, true, 0x03, rax, var(&state.tables));
+  if (store) e.op(0, true, 0x03, rax, var(&state.write_table));
   e.load(rcx, at(rax));
   e.load(rax, at(rax, -16));
   for (const u8 addend : {rax, rcx}) {
@@ -48,6 +68,7 @@ void emit_gather(Emitter& e, State& state, u8 bytes, u64 call) {
   e.or_imm32(rdx, kPageSize - 1);
   e.lea(rax, at(rdx, rax, 0, 1 - bytes));
   e.lea(rcx, at(rdx, rcx, 0, 1));
+  if (store) e.store(var(&state.scatter_to[1]), rcx);
   u8* const middle = &state.gathered[sizeof state.gathered / 2];
   for (i32 i = 0; i < bytes; i += 8) {
     e.load(rdx, at(rax, i));
@@ -61,6 +82,7 @@ void emit_gather(Emitter& e, State& state, u8 bytes, u64 call) {
   e.complement(rdx);
   e.lea(rcx, var(middle));
   e.lea(rcx, at(rcx, rdx, 0));
+  if (store) note_scatter(e, state, bytes);
   const auto restore = [&] {
     restore_flags(e, state.saved_flags);
     e.load(rax, var(&state.saved_rax));
@@ -72,6 +94,33 @@ void emit_gather(Emitter& e, State& state, u8 bytes, u64 call) {
   for (const Emitter::Far jump : slow) e.bind(jump);
   restore();
   e.jmp(call);
+}
+
+// The flags are the instruction's, and R10, R11 and RCX of no more use to it.
+void emit_scatter(Emitter& e, State& state, bool many) {
+  e.store(var(&state.saved_rax), rsi);
+  e.store(var(&state.saved_rdx), rdi);
+  e.load(rsi, var(&state.scatter_from));
+  for (const unsigned page : {0u, 1u}) {
+    e.load(rdi, var(&state.scatter_to[page]));
+    e.load(rcx, var(&state.scatter_bytes[page]));
+    if (many) {
+      e.put(0xF3, 0xA4);  // REP MOVSB
+      continue;
+    }
+    const u64 next = e.pc();
+    e.movzx8(r10, at(rsi));
+    e.op(0, false, 0x88, r10, at(rdi));
+    e.lea(rsi, at(rsi, 1));
+    e.lea(rdi, at(rdi, 1));
+    e.lea(rcx, at(rcx, -1));
+    const auto done = e.jrcxz();
+    e.jmp(next);
+    e.bind(done);
+  }
+  e.load(rsi, var(&state.saved_rax));
+  e.load(rdi, var(&state.saved_rdx));
+  e.jmp_reg(r11);
 }
 
 }  // namespace trapline::engine::translate

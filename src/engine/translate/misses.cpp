@@ -36,7 +36,8 @@ Resume Translator::miss(ExitStub& site, bool vectors) {
   // A shared look-up may have begun in the MiB before.
   if ((linear & (MiB - 1)) < SharedLookup::kSpan) views_->touch(view_, linear - SharedLookup::kSpan);
   if (((linear + site.size - 1) ^ linear) >> 12) {
-    if (site.write || !gather(site, seg, linear)) return leave(ExitReason::one);
+    if (site.write) return reach_both(site, seg, linear) ? Resume{site.resume, vectors} : leave(ExitReason::one);
+    if (!gather(site, seg, linear)) return leave(ExitReason::one);
     return {thunks_.gathered, vectors};
   }
   const u32 need = site.write ? cpu_.need_write : cpu_.need_read;
@@ -99,6 +100,24 @@ bool Translator::gather(const ExitStub& site, cpu::Seg seg, u64 linear) {
   s.addend = reinterpret_cast<u64>(to) - linear;
   s.hit = site.hit;
   return true;
+}
+
+// A store over the end of a page: the thunk that does it will find both pages. False: it will not.
+bool Translator::reach_both(const ExitStub& site, cpu::Seg seg, u64 linear) {
+  if (!memory_lowering_->thunk(site, cpu_.in_long64())) return false;
+  const u64 last = linear + site.size - 1;
+  if ((linear ^ last) >> 12 > 0xfffff) return false;  // around the end of memory
+  const auto reachable = [&](u64 at) { return cpu::tlb_lookup(cpu_, at, 1, cpu_.need_write) != nullptr; };
+  if (!reachable(linear) || !reachable(last)) {
+    if (!cpu::probe(cpu_, seg, linear, site.size, cpu::Access::write)) return false;
+    cpu_.debug_hits = 0;
+  }
+  for (const u64 at : {linear, last}) {
+    if (!reachable(at)) return false;
+    views_->touch(view_, at);
+    if (!views_->has(view_, at, true)) fill(at);
+  }
+  return views_->has(view_, linear, true) && views_->has(view_, last, true);
 }
 
 // So that the thunk of a string instruction finds the page of this end the next time.

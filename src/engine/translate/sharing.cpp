@@ -88,6 +88,15 @@ class Sharing {
     move(isa::rsp, 8);
   }
 
+  void enter(TranslatedInsn& p) {
+    const i64 pushed = (p.insn.imm2 & 31) == 1 ? 16 : 8, top = -pushed - static_cast<i64>(p.insn.imm & 0xffff);
+    access(p.memory, isa::rsp, isa::kNoReg, 0, top, 1, true);  // first, as in Lowering::enter
+    access(p.stack, isa::rsp, isa::kNoReg, 0, -pushed, static_cast<unsigned>(pushed), true);
+    value_[isa::rbp] = value_[isa::rsp];
+    move(isa::rbp, -8);
+    move(isa::rsp, top);
+  }
+
   // What an instruction that stays itself does to the registers.
   void written(const TranslatedInsn& p) {
     const isa::Insn& i = p.insn;
@@ -125,6 +134,10 @@ class Sharing {
         return push(p);
       case ZYDIS_MNEMONIC_PUSHFQ:
         return push(p);
+      case ZYDIS_MNEMONIC_POPFQ:
+        return pop(p);
+      case ZYDIS_MNEMONIC_ENTER:
+        return enter(p);
       case ZYDIS_MNEMONIC_POP:
         pop(p);
         if (p.insn.op[0].kind == Kind::mem) return explicit_access(p, 8);

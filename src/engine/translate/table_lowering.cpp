@@ -25,7 +25,13 @@ void TableLowering::prepare(const Context& context, std::vector<TranslatedInsn>&
 void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call) {
   for (unsigned i = 0; i < std::size(gather_); i++) {
     gather_[i] = out.pc();
-    emit_gather(out, state_, static_cast<u8>(8 << i), call);
+    emit_gather(out, state_, ways_, static_cast<u8>(8 << i), false, call);
+    lead_away_[i] = out.pc();
+    emit_gather(out, state_, ways_, static_cast<u8>(8 << i), true, call);
+  }
+  for (const bool many : {false, true}) {
+    scatter_[many] = out.pc();
+    emit_scatter(out, state_, many);
   }
   strings_.emit(out, cpu, state_, ways_, call);
 }
@@ -35,8 +41,8 @@ u64 TableLowering::thunk(const ExitStub& s, bool bits64) const {
   StringForm form;
   if (s.kind == ExitStub::Kind::semantic && string_form(s.called->insn, bits64, &form) && form.repeats)
     return strings_.of(form, bits64);
-  if (s.kind != ExitStub::Kind::miss || s.write || s.size < 2 || s.size > 64) return 0;
-  return gather_[s.size <= 8 ? 0 : s.size <= 16 ? 1 : s.size <= 32 ? 2 : 3];
+  if (s.kind != ExitStub::Kind::miss || s.size < 2 || s.size > 64 || (s.write && s.copy_bytes == 0)) return 0;
+  return (s.write ? lead_away_ : gather_)[s.size <= 8 ? 0 : s.size <= 16 ? 1 : s.size <= 32 ? 2 : 3];
 }
 
 u64 TableLowering::constant(const Fixup& f, u64 linear) const {

@@ -26,6 +26,8 @@ class TableLowering final : public hostcode::MemoryLowering {
   template <class Fn>
   void each_thunk(Fn fn) const {  // fn(address, name)
     for (const u64 thunk : gather_) fn(thunk, "gather");
+    for (const u64 thunk : lead_away_) fn(thunk, "scatter");
+    for (const u64 thunk : scatter_) fn(thunk, "scatter");
     strings_.each([&](u64 thunk) { fn(thunk, "string"); });
   }
 
@@ -37,6 +39,7 @@ class TableLowering final : public hostcode::MemoryLowering {
   void tail(Lowering& to, u32 number) override;
   Mem jump_slot(Emitter& e, Mem slot, u8 free) const override;
   u64 thunk(const ExitStub& stub, bool bits64) const override;
+  u64 put_back(const ExitStub& stub) const override { return scatter_[stub.size > kFewBytes]; }
   u64 constant(const Fixup& fixup, u64 linear) const override;
 
  private:
@@ -57,6 +60,9 @@ class TableLowering final : public hostcode::MemoryLowering {
   std::vector<Retry> retries_;
   // r11: ExitStub* of a load of up to 8, 16, 32, 64 bytes at rcx, which may lie in two pages that have slots; else a call
   u64 gather_[4] = {};
+  // The same of a store, which then writes to a copy; and what puts its bytes in place, of few bytes and of many.
+  u64 lead_away_[4] = {}, scatter_[2] = {};
+  static constexpr u8 kFewBytes = 16;
   StringThunks strings_;
 };
 

@@ -61,6 +61,7 @@ class Translator final : public interpret::Accelerator {
   Resume call(ExitStub& site, bool vectors);
   Resume miss(ExitStub& site, bool vectors);
   bool gather(const ExitStub& site, cpu::Seg seg, u64 linear);
+  bool reach_both(const ExitStub& site, cpu::Seg seg, u64 linear);
   bool fill(u64 linear);
   bool misfill(u64 linear, u64 addend, bool write);
   Resume call_out(ExitStub& site, bool vectors);

@@ -16,10 +16,15 @@
 main64:
     MAP 0, test_page2 + PTE_P + PTE_W   ; in the wrong order: what crosses is in two places
     MAP 1, test_page + PTE_P + PTE_W
+    MAP 3, test_page + PTE_P + PTE_W    ; and none below it
     mov dword [turns], TURNS
 .turn:
     call fill
     call loads
+    call stores
+    call frames
+    call flag_images
+    call units
     call strings
     call bits_of_memory
     call stack_forms
@@ -87,6 +92,229 @@ loads:
 .there:
     mov rax, [r12 - 6]
     CHECK64 rax, .there
+    jmp fill
+
+%macro BYTES_ARE 2+                     ; address, bytes; then all is as it was
+    [section .data]
+%%want: db %2
+%%end:
+    __?SECT?__
+    mov rsi, %%want
+    mov rdi, %1
+    mov ecx, %%end - %%want
+    repe cmpsb
+    je %%good
+    call fail64
+%%good:
+    call fill
+%endmacro
+
+; Over the end of a page: what is stored, what lies beside it, and the flags of what reads and changes.
+stores:
+    mov r12, EDGE
+    mov rax, 0x8877665544332211
+    mov [r12 - 3], rax
+    BYTES_ARE EDGE - 5, 0x3b, 0x3c, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x45, 0x46
+    mov word [r12 - 1], 0xa1b2
+    BYTES_ARE EDGE - 2, 0x3e, 0xb2, 0xa1, 0x41
+    mov dword [EDGE - 2], 0xa1b2c3d4
+    BYTES_ARE EDGE - 3, 0x3d, 0xd4, 0xc3, 0xb2, 0xa1, 0x42
+    mov ecx, 0x04030201                 ; registers that a host may need itself
+    mov r15, -3
+    mov [r12 + r15], ecx
+    BYTES_ARE EDGE - 4, 0x3c, 0x01, 0x02, 0x03, 0x04, 0x41
+    mov r11, 0x8877665544332211
+    mov [r12 - 7], r11
+    BYTES_ARE EDGE - 8, 0x38, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x41
+    stc
+    adc dword [r12 - 1], 0x40000040     ; 4241403f + 40000041
+    jno .bad
+    jc .bad
+    jns .bad
+    BYTES_ARE EDGE - 2, 0x3e, 0x80, 0x40, 0x41, 0x82, 0x43
+    stc
+    inc word [r12 - 1]
+    jnc .bad
+    BYTES_ARE EDGE - 2, 0x3e, 0x40, 0x40, 0x41
+    neg dword [r12 - 2]
+    jnc .bad
+    BYTES_ARE EDGE - 3, 0x3d, 0xc2, 0xc0, 0xbf, 0xbe, 0x42
+    mov ecx, 4
+    shl qword [r12 - 4], cl
+    BYTES_ARE EDGE - 5, 0x3b, 0xc0, 0xd3, 0xe3, 0xf3, 0x03, 0x14, 0x24, 0x34, 0x44
+    mov eax, 0x4241403f
+    mov ebx, 0x04030201
+    cmpxchg [r12 - 1], ebx
+    jne .bad
+    cmpxchg [r12 - 1], ebx
+    je .bad
+    CHECK64 rax, 0x04030201
+    BYTES_ARE EDGE - 2, 0x3e, 1, 2, 3, 4, 0x43
+    mov eax, 0x04030201
+    xchg [r12 - 1], eax                 ; locked, both
+    CHECK64 rax, 0x4241403f
+    lock add dword [r12 - 1], 0x10
+    BYTES_ARE EDGE - 2, 0x3e, 0x11, 2, 3, 4, 0x43
+    movups xmm0, [r12 - 40]
+    movups [r12 - 5], xmm0
+    BYTES_ARE EDGE - 6, 0x3a, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x20, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x4b
+    movss [r12 - 3], xmm0
+    movq [r12 + 2], xmm0                ; beside it, in one page
+    BYTES_ARE EDGE - 4, 0x3c, 0x18, 0x19, 0x1a, 0x1b, 0x41, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f, 0x4a
+    fninit
+    fld1
+    fstp tword [r12 - 3]
+    BYTES_ARE EDGE - 4, 0x3c, 0, 0, 0, 0, 0, 0, 0, 0x80, 0xff, 0x3f, 0x47
+    btr qword [pt_test + 8], 1          ; where one page may not be written to, nothing is
+    invlpg [EDGE]
+    PF64 3, EDGE, {mov [r12 - 3], rax}
+    bts qword [pt_test + 8], 1
+    BYTES_ARE EDGE - 5, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46
+    ret
+.bad:
+    call fail64
+
+; ENTER and LEAVE, with the stack in one page and over the end of one.
+%macro FRAME 1                          ; RSP
+    mov rsp, %1
+    mov rbp, 0x1122334455667788
+    stc
+    enter 24, 0
+    jnc %%bad
+    CHECK64 rbp, %1 - 8
+    mov r10, rsp
+    CHECK64 r10, %1 - 32
+    CHECK64 [rbp], 0x1122334455667788
+    leave
+    CHECK64 rbp, 0x1122334455667788
+    mov r10, rsp
+    CHECK64 r10, %1
+    enter 600, 1
+    CHECK64 rbp, %1 - 8
+    mov r10, rsp
+    CHECK64 r10, %1 - 616
+    CHECK64 [rbp], 0x1122334455667788
+    CHECK64 [rbp - 8], rbp
+    leave
+    o16 enter 3, 0
+    CHECK64 rbp, 0x1122334455660000 | ((%1 - 2) & 0xffff)
+    mov r10, rsp
+    CHECK64 r10, %1 - 5
+    mov rsp, %1
+    mov rbp, 0x1122334455667788
+    enter 0, 0
+    enter 8, 2                          ; copies the outer frame's pointer
+    CHECK64 rbp, %1 - 16
+    mov r10, rsp
+    CHECK64 r10, %1 - 40
+    CHECK64 [rbp - 8], %1 - 8
+    CHECK64 [rbp - 16], rbp
+    jmp %%good
+%%bad:
+    call fail64
+%%good:
+%endmacro
+
+frames:
+    mov r13, rbp
+    mov r14, rsp
+    FRAME EDGE - 1000
+    FRAME EDGE + 4
+    FRAME EDGE + 20
+    mov rsp, r14                        ; the new top must be there
+    mov rbp, EDGE
+    EXPECT64_BEGIN .no_top
+    mov rsp, TEST_BASE + 0x3000 + 128
+.top:
+    enter 200, 0
+.no_top:
+    EXPECT64_END 14, 2, .top
+    CHECK64 [seen64_cr2], TEST_BASE + 0x3000 - 80
+    CHECK64 [seen64_user_rsp], TEST_BASE + 0x3000 + 128
+    CHECK64 rbp, EDGE
+    mov rbp, r13
+    jmp fill
+
+; Images of the flags: arithmetic ones, DF, NT, ID come back; what is restored is what was.
+flag_images:
+    push qword 0x8d7                    ; CF PF AF ZF SF OF
+    popfq
+    jnc .bad
+    jno .bad
+    jnz .bad
+    jns .bad
+    jnp .bad
+    pushfq
+    pop rax
+    CHECK64 rax, 0x8d7
+    push qword 0x400                    ; DF
+    popfq
+    mov rsi, EDGE - 8
+    lodsb
+    cmp rsi, EDGE - 9
+    jne .bad
+    cld
+    push qword 0x204002                 ; ID, NT
+    popfq
+    pushfq
+    pop rax
+    CHECK64 rax, 0x204002
+    push qword 2
+    popfq
+    pushfq
+    pop rax
+    CHECK64 rax, 2
+    stc
+    pushfq                              ; over the end of a page
+    pop rax
+    mov rbx, rsp
+    mov rsp, EDGE + 4
+    push rax
+    clc
+    popfq
+    mov rsp, rbx
+    jnc .bad
+    jmp fill
+.bad:
+    call fail64
+
+; MXCSR, EMMS, and what wants both files of registers.
+units:
+    stmxcsr [target + 64]
+    mov eax, [target + 64]
+    CHECK64 rax, 0x1f80
+    mov dword [target + 68], 0x7f80      ; towards 0
+    ldmxcsr [target + 68]
+    mov rax, 3
+    cvtsi2ss xmm0, rax
+    mov rax, 2
+    cvtsi2ss xmm1, rax
+    divss xmm0, xmm1
+    cvtss2si rax, xmm0                  ; 1.5
+    CHECK64 rax, 1
+    ldmxcsr [target + 64]
+    cvtss2si rax, xmm0
+    CHECK64 rax, 2
+    mov dword [target + 72], 0x20000     ; reserved, or AMD's own
+    FAULT64 13, 0, ldmxcsr [target + 72]
+    stmxcsr [EDGE - 2]
+    mov eax, [EDGE - 2]
+    CHECK64 rax, 0x1fa0                 ; PE
+    call fill
+    ldmxcsr [target + 64]
+    movq mm1, [EDGE - 4]
+    movq2dq xmm2, mm1
+    movq rax, xmm2
+    CHECK64 rax, 0x434241403f3e3d3c
+    paddb mm1, mm1
+    movdq2q mm3, xmm2
+    movq rax, mm3
+    CHECK64 rax, 0x434241403f3e3d3c
+    emms
+    fwait
+    fnstenv [target]
+    movzx eax, word [target + 8]
+    CHECK64 rax, 0xffff                 ; all empty
     jmp fill
 
 %macro REP_TEST 6                       ; RSI, RDI, RCX, instruction, RSI after, RDI after
