@@ -90,7 +90,11 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
     return true;
   }
   Walk w;
-  if (!walk(cpu, piece.linear, access, need, user, w)) return hypervisor_takes(cpu, access, piece);
+  if (!walk(cpu, piece.linear, access, need, user, w)) {
+    if (hypervisor_takes(cpu, access, piece)) return true;
+    tlb_page_fault(cpu, piece.linear);
+    return false;
+  }
   piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
   piece.host = nullptr;
   if (is_plain_memory(cpu, w.gpa)) {
@@ -397,7 +401,10 @@ const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
     return nullptr;
   }
   Walk w;
-  if (!walk(cpu, linear, Access::fetch, needed(cpu, Access::fetch, false), cpu.cpl == 3, w)) return nullptr;
+  if (!walk(cpu, linear, Access::fetch, needed(cpu, Access::fetch, false), cpu.cpl == 3, w)) {
+    tlb_page_fault(cpu, linear);
+    return nullptr;
+  }
   if (!is_plain_memory(cpu, w.gpa)) {
     static_cast<void>(cpu.raise_gp());
     return nullptr;

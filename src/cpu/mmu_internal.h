@@ -72,6 +72,10 @@ inline TlbState& state(const Vcpu& cpu) { return static_cast<TlbState&>(*cpu.tlb
 void tlb_fill(Vcpu& cpu, u64 linear, const TlbEntry& e, bool fetch);
 void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame);
 
+// A page fault ends the entries of its page in this address space, whatever they allow: what the tables say now counts
+// for the next access (SDM Vol. 3A 4.10.4.1, APM Vol. 2 5.5.2).
+void tlb_page_fault(Vcpu& cpu, u64 linear);
+
 inline constexpr u32 kWriteBits = perm::kernel_write | perm::kernel_ac_write | perm::user_write;
 inline constexpr u32 kAllBits = 255;
 

@@ -249,6 +249,13 @@ void tlb_flush_page(Vcpu& cpu, u64 linear) {
   }
 }
 
+void tlb_page_fault(Vcpu& cpu, u64 linear) {
+  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_page(linear);
+  TlbState::Half& half = state(cpu).half_of(linear);
+  half.data.flush_page(linear);
+  half.fetch.flush_page(linear);
+}
+
 void tlb_drop_write(Vcpu& cpu, u64 gpa_page) {
   if (cpu.tlb_mirror) cpu.tlb_mirror->dropped_write(gpa_page);
   TlbState& t = state(cpu);

@@ -31,6 +31,28 @@ main64:
     mov rax, [pt_test]
     and eax, PTE_A + PTE_D
     CHECK64 rax, PTE_A + PTE_D
+    ; a page fault ends the entries of its page: what the tables say now counts, without INVLPG
+    mov dword [test_page], 0x1111
+    mov dword [test_page2], 0x2222
+    mov ecx, 100
+.ended:
+    MAP 0, test_page + PTE_P
+    mov eax, [r15]
+    CHECK64 rax, 0x1111
+    mov eax, test_page2 + PTE_P
+    mov [pt_test], rax
+    PF64 3, TEST_BASE, {mov [r15], eax}
+    mov eax, [r15]
+    CHECK64 rax, 0x2222
+    mov eax, test_page + PTE_P + PTE_W  ; and more rights than an entry has are seen at once
+    mov [pt_test], rax
+    mov dword [r15], 0x3333
+    CHECK64 [test_page], 0x3333
+    mov dword [test_page], 0x1111
+    dec ecx
+    jnz .ended
+    MAP 0, test_page + PTE_P + PTE_W
+    mov [r15], eax
     ; a supervisor page from ring 3
     USER_PF64 5, TEST_BASE, {mov eax, [r15]}
     USER_PF64 7, TEST_BASE, {mov [r15], eax}

@@ -44,6 +44,24 @@ TEST_F(LongModePaging, FaultingAccessLeavesTheEntriesAlone) {
   EXPECT_EQ(e, kPage | pte::p | pte::u);
 }
 
+// The page is another one meanwhile, and nobody has said so: a read still finds the old one, until an access faults.
+TEST_F(LongModePaging, APageFaultEndsTheEntriesOfItsPage) {
+  for (const u64 address : {kUser, kKernel}) {
+    u64& e = vm.map64(address, kPage, pte::p | pte::u);
+    vm.at<u32>(kPage) = 1, vm.at<u32>(kPage + kPageSize) = 2;
+    u32 v = 0;
+    ASSERT_TRUE(vm.load(address, &v));
+    e = (kPage + kPageSize) | pte::p | pte::u;
+    ASSERT_TRUE(vm.load(address, &v));
+    EXPECT_EQ(v, 1u) << "there is no TLB to test";
+    EXPECT_NE(vm.try_write(address), "ok");
+    ASSERT_TRUE(vm.load(address, &v));
+    EXPECT_EQ(v, 2u);
+    e |= pte::w;  // more rights than an entry has are seen at once
+    EXPECT_EQ(vm.try_write(address), "ok");
+  }
+}
+
 TEST_F(LongModePaging, ErrorCodesByCause) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u | pte::nx);
   vm.map64(kKernel, kPage, pte::p | pte::w);
