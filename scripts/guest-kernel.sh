@@ -9,7 +9,7 @@ source "$(dirname "$0")/guest-packages.sh"
 # Whatever a flavour builds in or lacks is passed over; what these depend on comes along.
 wanted_modules="virtio_pci virtio_mmio virtio_blk virtio_net virtio_console virtio-rng virtio_balloon virtio_scsi
   vmw_vsock_virtio_transport vsock_diag 9p 9pnet_virtio virtiofs overlay fuse ext4 crc32c_generic isofs vfat nls_ascii nls_cp437 nls_utf8
-  nls_iso8859-1 squashfs loop af_packet sd_mod sr_mod ata_piix"
+  nls_iso8859-1 squashfs loop af_packet sd_mod sr_mod ata_piix xen-blkfront xen-netfront"
 depmod=$(command -v depmod || echo /sbin/depmod)
 
 # keep_modules UNPACKED TARGET: the wanted modules of an unpacked package, and what they need, into TARGET.

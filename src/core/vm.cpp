@@ -126,7 +126,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
   if (vm->launch.para_xen) {
-    const auto layout = para::xen::Layout::of(vm->ram, vm->launch.cpus);
+    const auto layout = para::xen::Layout::of(vm->ram, vm->launch.cpus, vm->launch.xen_disks * para::xen::kDiskFrames);
     if (!layout) return Err{std::string("--para xen: too little guest memory: give --memory 128M or more")};
     const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->xen_host = std::make_unique<XenHost>(*vm);

@@ -134,6 +134,7 @@ channel::Launch Images::launch(const machine::Config& config) const {
   l.trace_mask = config.trace_mask;
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.para_xen = config.para == machine::ParaChoice::xen;
+  if (l.para_xen) l.xen_disks = static_cast<u32>(config.disks.size());
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.debugged();
   const machine::EngineSettings& settings = config.engine_settings;

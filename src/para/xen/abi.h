@@ -20,7 +20,11 @@
 // After xen.h
 #include <xen/arch-x86/cpuid.h>
 #include <xen/elfnote.h>
+#include <xen/io/blkif.h>
 #include <xen/io/console.h>
+#include <xen/io/netif.h>
+#include <xen/io/protocols.h>
+#include <xen/io/xenbus.h>
 #include <xen/io/xs_wire.h>
 
 #include "base/types.h"

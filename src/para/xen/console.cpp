@@ -1,10 +1,8 @@
 #include "para/xen/console.h"
 
-#include <sched.h>
-
 #include "base/trace.h"
-#include "cpu/code_map.h"
 #include "para/xen/domain.h"
+#include "para/xen/serving_lock.h"
 
 namespace trapline::para::xen {
 
@@ -21,22 +19,6 @@ xencons_interface* ring_at(GuestMemory& ram, Mfn page) {
 
 u32 load(const u32& index) { return __atomic_load_n(&index, __ATOMIC_ACQUIRE); }
 void store(u32& index, u32 value) { __atomic_store_n(&index, value, __ATOMIC_RELEASE); }
-
-// Its holder asks the monitor, which may take its time; who waits answers what others wait for.
-class Held {
- public:
-  Held(std::mutex& lock, cpu::Vcpu& cpu) : lock_{lock} {
-    while (!lock_.try_lock()) {
-      if (cpu.code) cpu.code->serve(cpu);
-      ::sched_yield();
-    }
-  }
-  ~Held() { lock_.unlock(); }
-  Held(const Held&) = delete;
-
- private:
-  std::mutex& lock_;
-};
 
 }  // namespace
 
@@ -91,7 +73,7 @@ void Console::notified(cpu::Vcpu& cpu) {
   if (!cpu.bus) return;
   bool news = false;
   {
-    const Held held{lock_, cpu};
+    const ServingLock held{lock_, cpu};
     set_up(cpu);
     news = drain(cpu);
     news |= fill(cpu);
@@ -102,7 +84,7 @@ void Console::notified(cpu::Vcpu& cpu) {
 void Console::received(cpu::Vcpu& cpu) {
   bool news = false;
   {
-    const Held held{lock_, cpu};
+    const ServingLock held{lock_, cpu};
     news = fill(cpu);
   }
   if (news) domain_.raise(port_);

@@ -7,6 +7,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
+#include "para/xen/backend/back_ends.h"
 #include "para/xen/bounce.h"
 #include "para/xen/console.h"
 #include "para/xen/guest_copy.h"
@@ -106,6 +107,7 @@ Result<void, std::string> Domain::begin(cpu::Vcpu& cpu, const Built& built) {
   VcpuState& v = state(cpu);
   console_ = std::make_unique<Console>(*this, ram_, built.console, console_port_);
   store_ = std::make_unique<Store>(*this, ram_, built.store, store_port_);
+  back_ends_ = std::make_unique<BackEnds>(*this, ram_);
   // The tables are checked as the guest's own will be; pinned, as Xen's builder leaves them, and in use.
   if (!frames_.get(cpu, built.root, Type::l4) || !frames_.get(cpu, built.root, Type::l4))
     return Err{std::string("the initial page tables are not valid")};
@@ -148,7 +150,10 @@ void Domain::receive(cpu::Vcpu& cpu) {
   while (const std::optional<u8> vector = cpu.lapic->pending()) {
     cpu.lapic->accept(*vector);
     cpu.lapic->mmio_write(kEoi, 0);
-    if (*vector == Console::kVector) console_->received(cpu);
+    if (*vector == Console::kVector)
+      console_->received(cpu);
+    else
+      static_cast<void>(back_ends_->interrupted(cpu, *vector));
   }
 }
 

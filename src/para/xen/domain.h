@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,7 @@
 
 namespace trapline::para::xen {
 
+class BackEnds;
 class Console;
 class Store;
 
@@ -100,6 +102,23 @@ class Domain final : public cpu::Hypervisor {
   VcpuState& state(u32 vcpu) { return *vcpu_[vcpu]; }
   u32 vcpus() const { return static_cast<u32>(vcpu_.size()); }
   void raise(Port port);  // from a back end
+
+  // -- For back ends (for_back_ends.cpp). A frame that the guest has granted to domain 0, held as a mapping of a grant
+  // holds one: it is not given back, nor, if it is written to, made a page table, before it is let go.
+  struct Held {
+    u32 ref;
+    bool writes;  // by the back end
+    Mfn frame = 0;
+  };
+  bool hold_grants(cpu::Vcpu& cpu, std::span<Held> grants);  // all, or none
+  void release_grants(cpu::Vcpu& cpu, std::span<const Held> grants);
+  // The other end of a port of the guest's. False: it is not one that waits for domain 0.
+  bool connect_port(Port port, Consumer consumer, u32 instance);
+  void disconnect_port(Port port, Consumer consumer, u32 instance);
+  void raise_if_connected(Port port, Consumer consumer, u32 instance);
+  std::byte* host(Mfn frame) const { return ram_.host(Gpa{frame * kPageSize}); }
+  Store& store() { return *store_; }
+  BackEnds& back_ends() { return *back_ends_; }
 
   // -- cpu::Hypervisor
   cpu::Outcome syscall(cpu::Vcpu& cpu, u64 next) override;
@@ -197,7 +216,7 @@ class Domain final : public cpu::Hypervisor {
   Status grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count);
   bool hold(cpu::Vcpu& cpu, Mfn frame, bool writes);
   void let_go(cpu::Vcpu& cpu, Mfn frame, bool writes);
-  i16 granted(u32 ref, bool writes, Mfn* frame, u16** flags);
+  i16 granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to = kDomain);
   bool named_entry(cpu::Vcpu& cpu, u64 address, bool is_entry, Mfn* table, unsigned* index);
   i16 set_up_grants(cpu::Vcpu& cpu, const gnttab_setup_table& op);
   i16 map_grant(cpu::Vcpu& cpu, gnttab_map_grant_ref& op);
@@ -206,6 +225,8 @@ class Domain final : public cpu::Hypervisor {
   i16 replace_grant(cpu::Vcpu& cpu, const gnttab_unmap_and_replace& op);
   i16 copy_grant(cpu::Vcpu& cpu, const gnttab_copy& op);
   void end_grant_if_unmapped(u32 handle);
+  void end_grant(u32 ref);
+  void release(cpu::Vcpu& cpu, const Held& grant);
 
   Status event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument);
   void sent(cpu::Vcpu& cpu, const Channel& to);
@@ -244,11 +265,13 @@ class Domain final : public cpu::Hypervisor {
   EventChannels events_;
   std::unique_ptr<Console> console_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<BackEnds> back_ends_;
   Port store_port_ = 0, console_port_ = 0;
   std::atomic<u64> assists_{0};
   u32 grant_frames_ = 0;
   std::map<u32, GrantMap> grants_;  // by handle
   u32 next_grant_ = 1;
+  std::vector<u32> held_;      // by reference: how often back ends hold it
   std::vector<Mfn> released_;  // by the balloon
   std::mutex lock_, events_lock_;
 

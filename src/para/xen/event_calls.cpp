@@ -1,5 +1,6 @@
 // event_channel_op and sched_op: what a vCPU hears of, and how it waits.
 #include "base/trace.h"
+#include "para/xen/backend/back_ends.h"
 #include "para/xen/console.h"
 #include "para/xen/domain.h"
 #include "para/xen/guest_copy.h"
@@ -86,6 +87,10 @@ void Domain::sent(cpu::Vcpu& cpu, const Channel& to) {
       break;
     case Consumer::store:
       store_->notified(cpu);
+      break;
+    case Consumer::block:
+    case Consumer::network:
+      back_ends_->notified(cpu, to.instance);
       break;
     default:
       break;

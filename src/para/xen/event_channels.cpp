@@ -117,6 +117,17 @@ bool EventChannels::connect(Port port, Consumer consumer, u32 instance) {
   return true;
 }
 
+bool EventChannels::serves(Port port, Consumer consumer, u32 instance) const {
+  return valid(port) && channel_[port].kind == Channel::Kind::backend && channel_[port].consumer == consumer &&
+         channel_[port].instance == instance;
+}
+
+void EventChannels::disconnect(Port port, Consumer consumer, u32 instance) {
+  if (!serves(port, consumer, instance)) return;
+  channel_[port].kind = Channel::Kind::unbound;
+  channel_[port].consumer = Consumer::none;
+}
+
 Status EventChannels::status(evtchn_status& op) const {
   if (op.dom != DOMID_SELF && op.dom != kDomain) return fail(XEN_EPERM);
   if (op.port == 0 || op.port >= kPorts) return fail(XEN_EINVAL);

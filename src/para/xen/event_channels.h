@@ -45,6 +45,10 @@ class EventChannels {
   Status reset();
   // What a back end does with a port that the guest has told it of: Xen's bind_interdomain, from the other side.
   bool connect(Port port, Consumer consumer, u32 instance);
+  // Is it that back end's? The guest may have closed it meanwhile, and have made something else of the number.
+  bool serves(Port port, Consumer consumer, u32 instance) const;
+  // The back end closes its side: the port waits to be bound again.
+  void disconnect(Port port, Consumer consumer, u32 instance);
 
   // The vCPU begins or ends to wait for ports itself (SCHEDOP_poll). Meanwhile it is told of each port that becomes
   // pending, masked or not and whosever it is. Needs no lock: it looks at the ports once more after it has begun.

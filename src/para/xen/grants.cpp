@@ -1,5 +1,5 @@
-// Grants, version 1 (xen/grant_table.h). The back ends of this VM read the entries; the one domain that there is may map
-// and copy what it has granted to itself.
+// Grants, version 1 (xen/grant_table.h): the one domain that there is may map and copy what it has granted to itself.
+// What it grants to its back ends: for_back_ends.cpp.
 //
 // A page-table entry that a grant makes is counted as every other is (frames.h), so nothing here can lose a reference:
 // the handle remembers what the entry was to be, and only such an entry is taken away again.
@@ -53,13 +53,13 @@ void Domain::let_go(cpu::Vcpu& cpu, Mfn frame, bool writes) {
     frames_[frame].refs--;
 }
 
-// The caller holds lock_. An entry that grants to this domain; `writes`: it is to be written to.
-i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags) {
+// The caller holds lock_. An entry that grants to `to_domain`; `writes`: it is to be written to.
+i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to_domain) {
   if (ref >= grant_frames_ * kEntriesPerFrame) return GNTST_bad_gntref;
   auto* entry = reinterpret_cast<grant_entry_v1_t*>(frames_.table(layout_.grants)) + ref;
   const u16 now = __atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE);
   const domid_t to = __atomic_load_n(&entry->domid, __ATOMIC_RELAXED);
-  if ((now & GTF_type_mask) != GTF_permit_access || to != kDomain) return GNTST_general_error;
+  if ((now & GTF_type_mask) != GTF_permit_access || to != to_domain) return GNTST_general_error;
   if (writes && (now & GTF_readonly)) return GNTST_general_error;
   *frame = __atomic_load_n(&entry->frame, __ATOMIC_RELAXED);
   if (!frames_.owned(*frame)) return GNTST_general_error;
@@ -121,8 +121,14 @@ void Domain::end_grant_if_unmapped(u32 handle) {
   if (at == grants_.end() || (at->second.flags & kMapped)) return;
   const u32 ref = at->second.ref;
   grants_.erase(at);
+  end_grant(ref);
+}
+
+// Nothing maps it any more, or something does still.
+void Domain::end_grant(u32 ref) {
   for (const auto& [other, map] : grants_)
     if (map.ref == ref) return;
+  if (ref < held_.size() && held_[ref] != 0) return;
   auto* entry = reinterpret_cast<grant_entry_v1_t*>(frames_.table(layout_.grants)) + ref;
   __atomic_fetch_and(&entry->flags, static_cast<u16>(~(GTF_reading | GTF_writing)), __ATOMIC_SEQ_CST);
 }

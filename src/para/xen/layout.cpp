@@ -6,13 +6,13 @@ namespace {
 constexpr u64 up(u64 value, u64 unit) { return (value + unit - 1) / unit; }
 }  // namespace
 
-std::optional<Layout> Layout::of(const GuestMemory& ram, u32 vcpus) {
+std::optional<Layout> Layout::of(const GuestMemory& ram, u32 vcpus, u64 backend_frames) {
   Layout l;
   l.frames_ = ram.frames();
   l.m2p_frames = up(l.frames_ * sizeof(u64), kPageSize);
   l.m2p_l1_frames = up(l.m2p_frames, kEntries);
   l.tables_l1_frames = up(u64{vcpus} * kTablePages, kEntries);
-  const u64 heap = l.m2p_frames + l.m2p_l1_frames + 2 + l.tables_l1_frames + 2 + 2 + kGrantFrames;
+  const u64 heap = l.m2p_frames + l.m2p_l1_frames + 2 + l.tables_l1_frames + 2 + 2 + kGrantFrames + backend_frames;
   const u64 low_end = ram.low_end() / kPageSize;
   if (low_end < kFirst + heap + 1) return std::nullopt;
   l.low_pages_ = low_end - heap - kFirst;
@@ -33,6 +33,8 @@ std::optional<Layout> Layout::of(const GuestMemory& ram, u32 vcpus) {
   l.gdt = take(1);
   l.shared_info = take(1);
   l.grants = take(kGrantFrames);
+  l.backends = take(backend_frames);
+  l.backend_frames = backend_frames;
   return l;
 }
 

@@ -3,7 +3,8 @@
 // MiB is left alone, and below the end of low RAM lies the heap, of which the guest reaches only what is mapped for it.
 //
 //   machine:  0 .. 1 MiB   | the guest's ........ | heap | 3 GiB hole | the guest's ...
-//   heap:     machine-to-physical table, the page tables of the hypervisor's area, a GDT page, shared info, grant table
+//   heap:     machine-to-physical table, the page tables of the hypervisor's area, a GDT page, shared info, grant table,
+//             what the back ends share with the machine's devices
 //
 // The hypervisor's area of linear addresses (slots 256 to 271 of every level-4 table) has two parts in use:
 //   ffff8000_00000000   machine-to-physical table, read-only to the guest
@@ -27,14 +28,15 @@ inline constexpr unsigned kTablePages = 32, kLdtPage = 16, kGdtGuestPages = 14;
 inline constexpr unsigned kGrantFrames = 32;
 inline constexpr u64 kEntries = 512;  // of a page table
 inline constexpr Pfn kNoPfn = ~u64{0};
+inline constexpr u64 kDiskFrames = 9;  // of the heap, for the back end of one
 
 constexpr u64 gdt_address(u32 vcpu) { return kTablesStart + u64{vcpu} * kTablePages * kPageSize; }
 constexpr u64 ldt_address(u32 vcpu) { return gdt_address(vcpu) + kLdtPage * kPageSize; }
 
 class Layout {
  public:
-  // Nothing: too little memory for both.
-  static std::optional<Layout> of(const GuestMemory& ram, u32 vcpus);
+  // `backend_frames`: those of all back ends. Nothing: too little memory for both.
+  static std::optional<Layout> of(const GuestMemory& ram, u32 vcpus, u64 backend_frames = 0);
 
   u64 pages() const { return low_pages_ + high_pages_; }  // that the guest owns at the start
   u64 frames() const { return frames_; }                  // machine frames, holes included
@@ -47,7 +49,8 @@ class Layout {
   u64 m2p_frames, m2p_l1_frames;
   Mfn tables_l1, tables_l2, tables_l3;
   u64 tables_l1_frames;
-  Mfn gdt, shared_info, grants;
+  Mfn gdt, shared_info, grants, backends;
+  u64 backend_frames;
   bool shared(Mfn mfn) const { return mfn == shared_info || (mfn >= grants && mfn < grants + kGrantFrames); }
 
  private:

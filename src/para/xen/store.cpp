@@ -1,18 +1,17 @@
 #include "para/xen/store.h"
 
-#include <sched.h>
-
 #include <cstring>
 
 #include "base/trace.h"
-#include "cpu/code_map.h"
+#include "para/xen/backend/back_ends.h"
 #include "para/xen/domain.h"
+#include "para/xen/serving_lock.h"
 
 namespace trapline::para::xen {
 
 namespace {
 
-constexpr std::string_view kHome = "/local/domain/1";
+constexpr std::string_view kHome = "/local/domain/1", kDevices = "/local/domain/1/device";
 
 xenstore_domain_interface* ring_at(GuestMemory& ram, Mfn page) {
   return reinterpret_cast<xenstore_domain_interface*>(ram.host(Gpa{page * kPageSize}));
@@ -128,7 +127,10 @@ StoreError Store::end(const Request& r, std::string& events) {
   if (done.based_on != generation_) return StoreError::again;
   tree_ = std::move(done.tree);
   generation_++;
-  for (const std::string& path : done.changed) fire(path.substr(1), path[0] == '-', events);
+  for (const std::string& path : done.changed) {
+    fire(path.substr(1), path[0] == '-', events);
+    note_change(path.substr(1), path[0] == '-');
+  }
   return StoreError::none;
 }
 
@@ -237,6 +239,7 @@ StoreError Store::answer(const Request& r, std::string& payload, std::string& ev
     } else {
       generation_++;
       fire(path, r.type == XS_RM, events);
+      note_change(path, r.type == XS_RM);
     }
     return StoreError::none;
   }
@@ -313,15 +316,46 @@ bool Store::pump(cpu::Vcpu&) {
 
 void Store::notified(cpu::Vcpu& cpu) {
   bool news = false;
+  domain_.back_ends().set_up(cpu);
   {
-    while (!lock_.try_lock()) {
-      if (cpu.code) cpu.code->serve(cpu);
-      ::sched_yield();
-    }
+    const ServingLock held{lock_, cpu};
     news = pump(cpu);
-    lock_.unlock();
   }
   if (news) domain_.raise(port_);
+  domain_.back_ends().store_changed(cpu);
+}
+
+// -- For back ends
+
+void Store::put(cpu::Vcpu& cpu, const std::vector<Entry>& entries) {
+  bool news = false;
+  {
+    const ServingLock held{lock_, cpu};
+    for (const Entry& e : entries) set(e.path, e.value, e.permissions, out_);
+    news = pump(cpu);
+  }
+  if (news) domain_.raise(port_);
+}
+
+std::optional<std::string> Store::value(cpu::Vcpu& cpu, std::string_view path) {
+  const ServingLock held{lock_, cpu};
+  const StoreNode* node = nullptr;
+  if (tree_.read(path, 0, &node) != StoreError::none) return std::nullopt;
+  return node->value;
+}
+
+std::vector<Store::Change> Store::take_changes(cpu::Vcpu& cpu) {
+  const ServingLock held{lock_, cpu};
+  return std::exchange(changes_, {});
+}
+
+// In their order, and with the values of that moment: several may come before anybody looks.
+void Store::note_change(std::string_view path, bool removed) {
+  if (changes_.size() >= kMostChanges) return;
+  if (!is_below(path, kDevices) && !(removed && is_below(kDevices, path))) return;
+  const StoreNode* node = nullptr;
+  const bool there = !removed && tree_.read(path, 0, &node) == StoreError::none;
+  changes_.push_back({std::string(path), there ? std::optional{node->value} : std::nullopt});
 }
 
 }  // namespace trapline::para::xen

@@ -24,7 +24,7 @@ const char* name_of(StoreError error);
 
 class StoreTree {
  public:
-  static constexpr unsigned kMostNodes = 1024, kMostValue = 2048, kMostPermissions = 5;
+  static constexpr unsigned kMostNodes = 2048, kMostValue = 2048, kMostPermissions = 5;
 
   // `domain`: who asks; 0 may do anything. A path is absolute and well-formed (valid_path).
   StoreError read(std::string_view path, unsigned domain, const StoreNode** node) const;
