@@ -33,7 +33,8 @@ struct XenTest : testing::Test {
   cpu::Clock clock;
   GuestMemory ram = *GuestMemory::anonymous(16 * MiB);
   TestHost host;
-  Layout layout = *Layout::of(ram, 2);
+  static constexpr u64 kBackendFrames = 2 * kDiskFrames;
+  Layout layout = *Layout::of(ram, 2, kBackendFrames);
   Domain domain{ram, layout, clock, 0, 2, host};
   cpu::CodeMap code{ram};
   cpu::Vcpu cpu;
