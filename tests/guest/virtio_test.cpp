@@ -92,10 +92,11 @@ struct Case {
   const char* debug = "";
   bool instructions = false;
   bool mmio = false;
+  bool xen = false;  // a domU: the same devices behind blkfront
 };
 void PrintTo(const Case& c, std::ostream* out) {
   *out << c.flavour << ' ' << c.cpus << ' ' << c.engine << ' ' << c.append << c.debug
-       << (c.instructions ? " instructions" : "") << (c.mmio ? " mmio" : "");
+       << (c.instructions ? " instructions" : "") << (c.mmio ? " mmio" : "") << (c.xen ? " xen" : "");
 }
 
 Finished boot(const Case& c, const std::vector<std::string>& options) {
@@ -117,8 +118,10 @@ Finished boot(const Case& c, const std::vector<std::string>& options) {
       "--timeout",
       "240",
       "--append",
-      fmt::format("console=ttyS0 trapline.run=disk trapline.modules={},virtio_blk,virtio-rng,ext4 {}",
-                  c.mmio ? "virtio_mmio" : "virtio_pci", c.append)};
+      c.xen ? "console=hvc0 trapline.run=disk trapline.modules=xen-blkfront,ext4"
+            : fmt::format("console=ttyS0 trapline.run=disk trapline.modules={},virtio_blk,virtio-rng,ext4 {}",
+                          c.mmio ? "virtio_mmio" : "virtio_pci", c.append)};
+  if (c.xen) argv.insert(argv.end(), {"--para", "xen"});
   if (c.mmio) argv.insert(argv.end(), {"--virtio-transport", "mmio"});
   if (c.instructions) argv.insert(argv.end(), {"--clock", "instructions"});
   argv.insert(argv.end(), options.begin(), options.end());
@@ -132,12 +135,18 @@ class GuestDisk : public testing::TestWithParam<Case> {
 
 TEST_P(GuestDisk, IsReadWrittenAndRunFrom) {
   DiskImage image;
-  const Finished vm =
-      boot(GetParam(), {"--rng", "--disk", image.path + ",discard,serial=first", "--disk", image.code + ",readonly"});
+  const bool xen = GetParam().xen;
+  std::vector<std::string> options{"--disk", image.path + ",discard,serial=first", "--disk", image.code + ",readonly"};
+  if (!xen) options.emplace_back("--rng");
+  const Finished vm = boot(GetParam(), options);
   EXPECT_EQ(vm.code, 0) << vm.output;
-  EXPECT_THAT(vm.output, HasSubstr("guest-test: hwrng 64"));
-  EXPECT_THAT(vm.output, HasSubstr(fmt::format("guest-test: vda sectors {} ro 0 serial [first] queues {}", 24 * 2048,
-                                               GetParam().cpus)));
+  if (!xen) {
+    EXPECT_THAT(vm.output, HasSubstr("guest-test: hwrng 64"));
+  }
+  EXPECT_THAT(vm.output, HasSubstr(xen ? fmt::format("guest-test: xvda sectors {} ro 0 serial [] queues 1", 24 * 2048)
+                                       : fmt::format("guest-test: vda sectors {} ro 0 serial [first] queues {}",
+                                                     24 * 2048, GetParam().cpus)));
+  EXPECT_THAT(vm.output, HasSubstr("vdb sectors 512 ro 1"));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: sum " + image.sum));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: wrong programs 0"));
   EXPECT_THAT(vm.output, HasSubstr("guest-test: functions from the disk, 0 wrong"));
@@ -159,12 +168,18 @@ std::vector<Case> cases() {
   all.push_back({"cloud-amd64", 2, "translate", "", "", true});
   all.push_back({"amd64", 1, "translate"});
   all.push_back({.flavour = "cloud-amd64", .cpus = 2, .engine = "translate", .mmio = true});
+  for (const char* engine : kEngines)
+    for (const unsigned cpus : {1u, 4u})
+      all.push_back({.flavour = "cloud-amd64", .cpus = cpus, .engine = engine, .xen = true});
+  all.push_back({.flavour = "amd64", .cpus = 1, .engine = "translate", .xen = true});
+  all.push_back({.flavour = "cloud-amd64", .cpus = 2, .engine = "translate", .instructions = true, .xen = true});
   return all;
 }
 std::string name_of(const testing::TestParamInfo<Case>& info) {
-  std::string name = fmt::format("{}_{}cpu_{}{}{}{}{}", info.param.flavour, info.param.cpus, info.param.engine,
-                                 info.param.debug, *info.param.append ? "_intx" : "",
-                                 info.param.instructions ? "_instructions" : "", info.param.mmio ? "_mmio" : "");
+  std::string name =
+      fmt::format("{}_{}cpu_{}{}{}{}{}{}", info.param.flavour, info.param.cpus, info.param.engine, info.param.debug,
+                  *info.param.append ? "_intx" : "", info.param.instructions ? "_instructions" : "",
+                  info.param.mmio ? "_mmio" : "", info.param.xen ? "_xen" : "");
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
