@@ -22,7 +22,7 @@ def options():
     parser.add_argument("--rounds", type=int, default=3, help="repetitions (3)")
     parser.add_argument("--slow-rounds", type=int, default=1, help="of these, in how many the slow systems (interpret, bochs) run more than boots (1)")
     parser.add_argument("--only", help="comma-separated workloads or groups: " + ", ".join([*(g.key for g in catalog.GROUPS), "exec", "cliffs", "cliffs:KIND"]))
-    parser.add_argument("--engines", "--systems", dest="systems", help="comma-separated: native, translate, patch, interpret, qemu, bochs")
+    parser.add_argument("--engines", "--systems", dest="systems", help="comma-separated: native, translate, patch, interpret, qemu, bochs; translate/none, translate/xen, patch/none, patch/xen: another --para")
     parser.add_argument("--quick", action="store_true", help=f"one round at --scale {QUICK}, without Bochs")
     parser.add_argument("--scale", type=float, help="work per workload (1: 20 to 100 ms on this machine itself)")
     parser.add_argument("--limit", type=float, default=60, help="seconds that a workload may take (60)")
@@ -88,7 +88,8 @@ def chosen_commands(args):
 
 def chosen_systems(args, not_run):
     every = {s.name: s for s in systems.every_system(str(args.trapline))}
-    names = args.systems.split(",") if args.systems else [n for n in every if not (args.quick and n == "bochs")]
+    usual = [n for n, s in every.items() if s.default and not (args.quick and (n == "bochs" or isinstance(s, systems.Para)))]
+    names = args.systems.split(",") if args.systems else usual
     for name in names:
         if name not in every:
             print(f"bench: no system '{name}': {', '.join(every)}", file=sys.stderr)
@@ -181,7 +182,7 @@ class Run:
         for kind, of_kind in catalog.KINDS.items():
             names = [w for w in self.workloads if w in of_kind]
             for system in self.systems:
-                left = [w for w in names if (system.name, w) not in self.given_up]
+                left = [w for w in names if (system.name, w) not in self.given_up and system.takes(w)]
                 if not left or not system.runs(kind) or (system.slow and kind != "boot" and number >= self.args.slow_rounds):
                     continue
                 if kind == "boot":
@@ -191,7 +192,7 @@ class Run:
 
     def run_cliffs(self, number):
         for system in self.systems:
-            if system.name == "bochs" or number >= self.args.slow_rounds:  # a row is the best of three by itself
+            if system.name == "bochs" or isinstance(system, systems.Para) or number >= self.args.slow_rounds:  # a row is the best of three by itself
                 continue
             rows, left_out, said = cliffs.run_system(system, self.cliff_kinds, self.args.limit * 10)
             self.cliffs.add(system.name, rows, left_out)
@@ -211,6 +212,8 @@ class Run:
             for kind, of_kind in catalog.KINDS.items():
                 if not system.runs(kind) and any(w in self.workloads for w in of_kind):
                     self.not_run.append(f"{system.name}: the {kind} workloads" + (" (its guest starts from a CD image)" if system.name == "bochs" else ""))
+            if isinstance(system, systems.Para):
+                self.not_run.append(f"{system.name}: what is neither a boot nor kernel-heavy")
             if system.slow and self.args.slow_rounds < self.args.rounds:
                 self.not_run.append(f"{system.name}: more than {self.args.slow_rounds} of {self.args.rounds} rounds, but for boots: it is slow (--slow-rounds)")
         unchosen = [w for names in catalog.KINDS.values() for w in names if w not in self.workloads]

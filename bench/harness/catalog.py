@@ -36,6 +36,8 @@ GROUPS = (
 # Bars that are no ratio to QEMU.
 SCALING_BAR = 1.8  # twice the time of one thread, divided by that of two
 NATIVE_BAR = 3.0   # spin and wake-up hand-overs: at most this many times the host's own threads
+PARA_WORKLOADS = ("fork", "exec-static", "exec-dynamic", "mmap")
+PARA_BARS = (1.5, 0.9, 1.3)  # --para none's time over xen's: mean of these, smallest of the kernel-heavy, boot
 IDLE_BAR = 0.01    # host CPUs that an idle guest uses
 
 # One boot of a guest runs the workloads of one kind.

@@ -121,6 +121,26 @@ def engine_bars(measured, engine, limit):
         r = ratio(own.get(workload, []), measured.get("native", {}).get(workload, []), limit)
         bars.append(at_most(f"Two vCPUs: {workload}, times the host's own threads", r and r.value, catalog.NATIVE_BAR))
     bars.append(at_most("Idle guest: host CPUs", idle_cpus(own.get("idle", [])), catalog.IDLE_BAR))
+    return bars + para_bars(measured, engine, limit)
+
+
+def para_bars(measured, engine, limit):
+    """What another hypervisor's interface brings: --para none's time over its."""
+    def ratios(group, para):
+        return group_ratios(measured, next(g for g in catalog.GROUPS if g.key == group), f"{engine}/none", para, limit)
+    xen, bars = f"{engine}/xen", []
+    if f"{engine}/none" in measured and xen in measured:
+        kernel, boot = ratios("kernel", xen), ratios("boot", xen).get("boot-to-init")
+        mean, each, to_init = catalog.PARA_BARS
+        some = [kernel[w].value for w in catalog.PARA_WORKLOADS if w in kernel]
+        bars.append(at_least("Xen PV, none / xen: fork, exec, mmap", geometric_mean(some), mean))
+        smallest = min(kernel.items(), key=lambda item: item[1].value, default=(None, None))
+        bars.append(at_least("Xen PV, none / xen: smallest, kernel-heavy", smallest[1] and smallest[1].value, each))
+        bars[-1].detail = smallest[0] or ""
+        bars.append(at_least("Xen PV, none / xen: boot to /init", boot and boot.value, to_init))
+    if f"{engine}/none" in measured and engine in measured:
+        boot = ratios("boot", engine).get("boot-to-init")
+        bars.append(at_least("KVM's interface, none / kvm: boot to /init", boot and boot.value, 1))
     return bars
 
 

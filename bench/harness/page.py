@@ -5,16 +5,18 @@ import math
 from . import catalog, figures, report
 
 COLOURS = {"native": "var(--native)", "translate": "var(--translate)", "patch": "var(--patch)", "interpret": "var(--interpret)",
+           "translate/none": "var(--none)", "translate/xen": "var(--xen)", "patch/none": "var(--none)", "patch/xen": "var(--xen)",
            "qemu": "var(--qemu)", "bochs": "var(--bochs)"}
 LABELS = {"native": "this machine itself", "translate": "Trapline, translate", "patch": "Trapline, patch", "interpret": "Trapline, interpret",
+          **{f"{e}/{p}": f"Trapline, {e}, --para {p}" for e in ("translate", "patch") for p in ("none", "xen")},
           "qemu": "QEMU TCG", "bochs": "Bochs"}
 ROW, LEFT, WIDTH, RIGHT = 26, 130, 900, 24
 
 STYLE = """
 :root { color-scheme: light dark; --back: #fbfbf9; --card: #fff; --ink: #20242a; --faint: #6b7280; --line: #e3e5e8; --native: #8a8f98; --translate: #1769e0;
- --patch: #0e9f6e; --interpret: #7c5cd6; --qemu: #e07b16; --bochs: #b4435a; --pass: #12855a; --miss: #c42b3c; }
+ --patch: #0e9f6e; --interpret: #7c5cd6; --qemu: #e07b16; --bochs: #b4435a; --none: #5d7a1f; --xen: #0b8ba8; --pass: #12855a; --miss: #c42b3c; }
 @media (prefers-color-scheme: dark) { :root { --back: #14171b; --card: #1b1f25; --ink: #e5e8ec; --faint: #939ba6; --line: #30363e; --native: #9aa1ab;
- --translate: #5b9dff; --patch: #3ac796; --interpret: #a58cf2; --qemu: #f2a04c; --bochs: #e07a8e; --pass: #4cc38f; --miss: #ff7685; } }
+ --translate: #5b9dff; --patch: #3ac796; --interpret: #a58cf2; --qemu: #f2a04c; --bochs: #e07a8e; --none: #a3c34f; --xen: #4fc3dc; --pass: #4cc38f; --miss: #ff7685; } }
 body { margin: 0; background: var(--back); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 main { max-width: 960px; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import tempfile
 
-from . import image
+from . import catalog, image
 
 MEMORY = 1024  # MiB
 
@@ -28,8 +28,15 @@ class Started:
     finish: object = None  # called with the process's stderr; returns extra figures
 
 
-class Trapline:
+class System:
     slow = False
+    default = True  # runs unless systems are named
+
+    def takes(self, workload):
+        return True
+
+
+class Trapline(System):
 
     def __init__(self, executable, engine):
         self.executable, self.engine, self.name = executable, engine, engine
@@ -59,8 +66,28 @@ class Trapline:
         return {"instructions": int(found.group(1).replace(",", "")), "mips": float(found.group(3))}
 
 
-class Qemu:
-    slow, name = False, "qemu"
+class Para(Trapline):
+    """An engine with another hypervisor's interface than the default (KVM's): what a kernel does, and boots."""
+
+    def __init__(self, executable, engine, para, default):
+        super().__init__(executable, engine)
+        self.para, self.name, self.default = para, f"{engine}/{para}", default
+
+    def missing(self):
+        return None if self.para == "none" else super().missing()
+
+    def takes(self, workload):
+        return workload in catalog.BOOT + catalog.KERNEL
+
+    def start(self, boot):
+        append = boot.append.replace("console=ttyS0", "console=hvc0") if self.para == "xen" else boot.append
+        started = super().start(dataclasses.replace(boot, append=append))
+        started.argv += ["--para", self.para]
+        return started
+
+
+class Qemu(System):
+    name = "qemu"
 
     def missing(self):
         return None if shutil.which("qemu-system-x86_64") else "qemu-system-x86_64 is not installed: scripts/setup.sh bench"
@@ -74,7 +101,7 @@ class Qemu:
                         "-initrd", str(boot.initrd), "-append", boot.append])
 
 
-class Bochs:
+class Bochs(System):
     """Bochs has no direct kernel boot: its BIOS starts GRUB from a CD image. GRUB says when it hands over to the kernel."""
     slow, name = True, "bochs"
     HAND_OVER = "GRUB: hand-over"
@@ -138,7 +165,7 @@ class Bochs:
         return Started(["script", "-qfec", f"{binary} -q -f {work}/rc {debugger}", "/dev/null"], console, work, rate)
 
 
-class Native:
+class Native(System):
     """The same runner and programs on this machine, pinned to as many CPUs."""
     slow, name = False, "native"
 
@@ -162,4 +189,5 @@ def kernel():
 
 def every_system(executable):
     engines = [Trapline(executable, e) for e in ("translate", "patch", "interpret")]
-    return [Native(), *engines, Qemu(), Bochs()]
+    para = [Para(executable, e, p, e == "translate") for e in ("translate", "patch") for p in ("none", "xen")]
+    return [Native(), *engines, *para, Qemu(), Bochs()]

@@ -70,6 +70,8 @@ struct VcpuState {
   u32 ldt_entries = 0;
   bool fpu_trap = false;             // the guest has asked for #NM
   u32 iopl = 0;                      // PHYSDEVOP_set_iopl
+  u64 io_bitmap = 0;                 // linear; a bit a port, of the kernel's memory
+  u32 io_ports = 0;                  // as many as it speaks of
   u64 upper_seen = ~u64{0};          // Frames::upper_changes() when it flushed all
   u64 dr7 = 0x400;                   // as the guest sees it; the CPU has no I/O breakpoints of a guest's
   bool returned = false;             // the iret hypercall has left the kernel, or its place in it
@@ -168,6 +170,7 @@ class Domain final : public cpu::Hypervisor {
   bool forced_cpuid(cpu::Vcpu& cpu);
   cpu::Outcome emulate(cpu::Vcpu& cpu, bool* done);
   bool iopl_allows(cpu::Vcpu& cpu);
+  bool port_allowed(cpu::Vcpu& cpu, const isa::Insn& insn);
   bool emulated_read_control(cpu::Vcpu& cpu, unsigned number, u64* value);
   bool emulated_write_control(cpu::Vcpu& cpu, unsigned number, u64 value);
   bool emulated_msr_read(cpu::Vcpu& cpu, u32 index, u64* value);

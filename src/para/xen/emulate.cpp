@@ -5,7 +5,9 @@
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
 #include "isa/decode_memo.h"
+#include "para/xen/bounce.h"
 #include "para/xen/domain.h"
+#include "para/xen/guest_copy.h"
 
 namespace trapline::para::xen {
 
@@ -163,6 +165,30 @@ bool Domain::iopl_allows(cpu::Vcpu& cpu) {
   return level <= v.iopl;
 }
 
+// By IOPL, or by the map that the kernel has given of what programs may use. What of it cannot be read forbids.
+bool Domain::port_allowed(cpu::Vcpu& cpu, const isa::Insn& insn) {
+  if (iopl_allows(cpu)) return true;
+  const bool in = insn.mnemonic == ZYDIS_MNEMONIC_IN;
+  const isa::Operand& named = insn.op[in ? 1 : 0];
+  const u32 port =
+      named.kind == isa::Operand::Kind::imm ? static_cast<u8>(insn.imm) : static_cast<u16>(cpu.gpr[isa::rdx]);
+  const u32 bytes = insn.op[in ? 0 : 1].bytes;
+  VcpuState& v = state(cpu);
+  if (port + bytes > v.io_ports) return false;
+  const cpu::Fault fault = cpu.fault;
+  const bool kernel = std::exchange(v.kernel, true), nested = std::exchange(v.in_hypercall, true);
+  set_roots(cpu, v);
+  bool open = true;
+  for (u32 p = port; open && p < port + bytes; p++) {
+    u8 bits;
+    open = get(cpu, v.io_bitmap + p / 8, bits) && !(bits >> p % 8 & 1);
+  }
+  v.kernel = kernel, v.in_hypercall = nested;
+  set_roots(cpu, v);
+  cpu.fault = fault;
+  return open;
+}
+
 // After #GP. *done: it was one of these, and cpu.rip is behind it; else the fault is the guest's. A program may execute
 // what IOPL lets it, nothing else.
 Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
@@ -173,9 +199,9 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
   const cpu::Fault fault = cpu.fault;
   bool ok = false;
   TRACE(exits, "xen: {} at {:#x} is emulated", ZydisMnemonicGetString(insn.mnemonic), cpu.rip);
-  const bool by_iopl = insn.mnemonic == ZYDIS_MNEMONIC_CLI || insn.mnemonic == ZYDIS_MNEMONIC_STI ||
-                       insn.mnemonic == ZYDIS_MNEMONIC_IN || insn.mnemonic == ZYDIS_MNEMONIC_OUT;
-  if (by_iopl ? !iopl_allows(cpu) : !state(cpu).kernel) return Outcome::fault;
+  const bool flag = insn.mnemonic == ZYDIS_MNEMONIC_CLI || insn.mnemonic == ZYDIS_MNEMONIC_STI;
+  const bool port = insn.mnemonic == ZYDIS_MNEMONIC_IN || insn.mnemonic == ZYDIS_MNEMONIC_OUT;
+  if (!(flag ? iopl_allows(cpu) : port ? port_allowed(cpu, insn) : state(cpu).kernel)) return Outcome::fault;
   switch (insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLTS:
       ok = fpu_taskswitch(cpu, false) == 0;

@@ -304,7 +304,14 @@ Status Domain::physdev_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     state(cpu).iopl = op.iopl;
     return 0;
   }
-  if (command == PHYSDEVOP_set_iobitmap) return 0;  // of ports that there are none of
+  if (command == PHYSDEVOP_set_iobitmap) {
+    physdev_set_iobitmap_t op;
+    if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+    if (op.nr_ports > 65536) return fail(XEN_EINVAL);
+    std::memcpy(&state(cpu).io_bitmap, &op.bitmap, sizeof(u64));
+    state(cpu).io_ports = op.nr_ports;
+    return 0;
+  }
   return command == PHYSDEVOP_eoi || command == PHYSDEVOP_irq_status_query ? fail(XEN_EINVAL) : fail(XEN_ENOSYS);
 }
 

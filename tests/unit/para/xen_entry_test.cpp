@@ -262,5 +262,48 @@ TEST_F(Entry, IoplIsForWhoHasAskedForIt) {
   EXPECT_TRUE(allowed(true));
 }
 
+// A program's ports, where IOPL does not: a map in its kernel's memory (Linux's ioperm(), and its iopl()).
+TEST_F(Entry, PortsAreForWhomTheKernelsMapAllowsThem) {
+  cpu.cpl = 3;
+  u8* const code_bytes = reinterpret_cast<u8*>(ram.host(Gpa{at(0x33)}));
+  u8* const map = reinterpret_cast<u8*>(ram.host(Gpa{at(0x40)}));
+  std::memset(map, 0xff, kPageSize);
+  map[0x60 / 8] = 0xfe;  // 60H, not 61H
+  const auto allowed = [&](u8 opcode, u16 port) {
+    code_bytes[0] = opcode;
+    domain.state(0).kernel = false;
+    set_roots(cpu, domain.state(0));
+    cpu.rip = 0x33000;
+    cpu.gpr[isa::rdx] = port;
+    cpu.fault = {cpu::Vector::gp, 0, 0, 0};
+    cpu::Event event{};
+    event.kind = cpu::EventKind::exception, event.vector = 13, event.has_error = true, event.return_rip = cpu.rip;
+    try {
+      static_cast<void>(domain.deliver(cpu, event));
+    } catch (const Crash&) {
+      return false;
+    }
+    return cpu.rip == 0x33001;
+  };
+  // The program's half has the code alone.
+  entry(kUserL4, 0) = entry(kL4, 0);
+  ASSERT_FALSE(allowed(0xec, 0x60));
+  physdev_set_iobitmap_t op{};
+  const u64 where = linear(0x40);
+  std::memcpy(&op.bitmap, &where, sizeof where);
+  op.nr_ports = 65537;
+  domain.state(0).kernel = true, set_roots(cpu, domain.state(0));
+  EXPECT_EQ(call(__HYPERVISOR_physdev_op, {PHYSDEVOP_set_iobitmap, given(op)}), fail(XEN_EINVAL));
+  op.nr_ports = 0x100;
+  EXPECT_EQ(call(__HYPERVISOR_physdev_op, {PHYSDEVOP_set_iobitmap, given(op)}), 0);
+  EXPECT_TRUE(allowed(0xec, 0x60));   // in al, dx
+  EXPECT_TRUE(allowed(0xee, 0x60));   // out dx, al
+  EXPECT_FALSE(allowed(0xed, 0x60));  // in eax, dx: 61H to 63H too
+  EXPECT_FALSE(allowed(0xec, 0x61));
+  map[0x100 / 8] = 0;
+  EXPECT_FALSE(allowed(0xec, 0x100)) << "behind the map";
+  EXPECT_FALSE(domain.state(0).kernel);
+}
+
 }  // namespace
 }  // namespace trapline::para::xen
