@@ -58,8 +58,9 @@ struct Callback {
 };
 
 struct VcpuState {
-  bool kernel = true;                  // in which of its two modes the guest is
-  Mfn kernel_root = 0, user_root = 0;  // level-4 tables; 0: none
+  bool kernel = true;                          // in which of its two modes the guest is
+  Mfn kernel_root = 0, user_root = 0;          // level-4 tables; 0: none
+  std::array<u64, kEntries / 2> user_upper{};  // the upper half of the last user root that there was
   u64 kernel_sp = 0;
   Mfn info_frame = 0;  // of its vcpu_info, once registered
   std::array<trap_info, 256> traps{};
@@ -203,9 +204,8 @@ class Domain final : public cpu::Hypervisor {
   Status new_root(cpu::Vcpu& cpu, Mfn mfn);         // the caller holds lock_
   Status new_root_locked(cpu::Vcpu& cpu, Mfn mfn);  // takes it
   Status new_user_root(cpu::Vcpu& cpu, Mfn mfn);
-  bool same_upper_half(Mfn a, Mfn b) const;
-  void flush_for_root(cpu::Vcpu& cpu, Mfn old, Mfn now);
-  u64* entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index, bool* alone = nullptr);
+  bool same_upper_half(Mfn root, const u64* other) const;
+  u64* entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index);
 
   Status memory_op(cpu::Vcpu& cpu, u64 command, u64 argument);
   Status reservation(cpu::Vcpu& cpu, u64 command, u64 argument);

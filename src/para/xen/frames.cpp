@@ -55,7 +55,7 @@ void Frames::put(cpu::Vcpu& cpu, Mfn mfn, Type type) {
   if (f.types == 1) invalidate(cpu, mfn, type);
   f.types--;
   f.refs--;
-  if (f.types == 0) f.upper = false, f.slot = 0;
+  if (f.types == 0) f.upper = f.shared = false, f.slot = 0;
 }
 
 bool Frames::validate(cpu::Vcpu& cpu, Mfn mfn, Type type) {

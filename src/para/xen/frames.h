@@ -12,8 +12,10 @@
 //      write entry for it (CodeMap::drop_writers).
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 
 #include "base/types.h"
 #include "cpu/vcpu.h"
@@ -31,7 +33,9 @@ struct Frame {
   bool owned = false;   // the guest's
   bool pinned = false;  // as a page table
   bool upper = false;   // a page table of the upper half of some address space
-  u16 slot = 0;         // of a level-3 table there: 1 + which entry of a level-4 table names it
+  bool shared = false;  // a page table that more than one entry has named
+  u16 slot = 0;         // of a page table: 1 + which entry of the table above names it
+  u32 parent = 0;       // that table; any of several where `shared`
 };
 
 class Frames {
@@ -51,10 +55,10 @@ class Frames {
   // How often an entry of the upper half has changed so that a translation kept from before would be wrong. Who has
   // seen no change since it flushed last need not flush that half again. Changes under the domain's lock, read by all.
   u64 upper_changes() const { return upper_changes_.load(std::memory_order_acquire); }
-  // Is one linear address all that leads to the entries of this level-1 table? `l2`: the table that names it.
-  bool in_one_place(Mfn l1, Mfn l2) const {
-    return !aliased_ && frame_[l1].types - frame_[l1].pinned == 1 && frame_[l2].types - frame_[l2].pinned == 1;
-  }
+  // The linear addresses of the pages that have changed from then to then; no more than this many, each mapped in one
+  // place. Nothing: they are more, or all may have changed.
+  static constexpr unsigned kMostPages = 128;
+  std::optional<std::array<u64, kMostPages>> changed_pages(u64 from, u64 to) const;
 
   // -- Page-table entries (tables.cpp). References of a present entry of a table of `level`, as it stands in memory;
   // `index` where it stands in it.
@@ -80,12 +84,15 @@ class Frames {
     return level == 4 ? index >= kEntries / 2 : frame_[table].upper;
   }
   void mark_upper(Mfn mfn, unsigned level);
+  void note_parent(Mfn mfn, Mfn table, unsigned index, bool upper_l4);
+  u64 only_address(unsigned level, Mfn table, unsigned index) const;
   bool swap(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 value, bool keep, const u64* expected, bool* stored);
 
   Layout layout_;
   GuestMemory& ram_;
   u64 count_;
   std::atomic<u64> upper_changes_{0};
+  std::array<std::atomic<u64>, 2 * kMostPages> changed_{};  // of the change of that number; 0: anywhere
   bool aliased_ = false;  // a level-3 table is named by different entries of the upper half
   std::unique_ptr<Frame[], void (*)(void*)> frame_;
 };

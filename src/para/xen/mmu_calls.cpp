@@ -73,18 +73,15 @@ Status Domain::mmu_update(cpu::Vcpu& cpu, const Arguments& a) {
 }
 
 // The level-1 entry that maps `linear` in the kernel's tables, for who may write to it; null: there is none.
-// `alone`: is no other address mapped by it?
-u64* Domain::entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index, bool* alone) {
-  Mfn mfn = state(cpu).kernel_root, above = mfn;
+u64* Domain::entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index) {
+  Mfn mfn = state(cpu).kernel_root;
   for (unsigned level = 4; level > 1; level--) {
-    above = mfn;
     const u64 entry = __atomic_load_n(frames_.table(mfn) + (linear >> (12 + 9 * (level - 1)) & 511), __ATOMIC_RELAXED);
     if (!(entry & pte::present) || (entry & pte::large)) return nullptr;
     mfn = pte::mfn(entry);
   }
   *table = mfn;
   *index = linear >> 12 & 511;
-  if (alone) *alone = frames_.owned(mfn) && frames_.owned(above) && frames_.in_one_place(mfn, above);
   return frames_.is(mfn, Type::l1) ? frames_.table(mfn) + *index : nullptr;
 }
 
@@ -94,44 +91,32 @@ Status Domain::update_va_mapping(cpu::Vcpu& cpu, u64 linear, u64 value, u64 flag
     const Locked locked{*this, cpu};
     Mfn table;
     unsigned index;
-    bool alone = false;
-    if (!entry_of(cpu, linear, &table, &index, &alone)) return fail(XEN_EINVAL);
-    const u64 before = frames_.upper_changes();
+    if (!entry_of(cpu, linear, &table, &index)) return fail(XEN_EINVAL);
     if (!frames_.write_entry(cpu, table, index, value, false)) return fail(XEN_EINVAL);
-    // One page flushed now spares this vCPU the whole half later.
-    if (alone && frames_.upper_changes() != before) {
-      cpu::tlb_flush_page(cpu, linear);
-      VcpuState& v = state(cpu);
-      if (v.upper_seen == before) v.upper_seen = frames_.upper_changes();
-    }
   }
   return flush_after(cpu, linear, flags);
 }
 
 // What the guest means by a flush is everything. Translations of the upper half, which the MMU keeps as a processor keeps
-// global ones, stay where none of their entries has changed.
+// global ones, stay but for the pages whose entries have changed since, as long as those are few.
 void Domain::flush(cpu::Vcpu& cpu) {
   VcpuState& v = state(cpu);
   const u64 changes = frames_.upper_changes();
-  if (v.upper_seen == changes) return cpu::tlb_flush_all_nonglobal(cpu);
-  v.upper_seen = changes;
-  cpu::tlb_flush_all(cpu);
+  const u64 seen = std::exchange(v.upper_seen, changes);
+  const auto pages = frames_.changed_pages(seen, changes);
+  if (!pages) return cpu::tlb_flush_all(cpu);
+  for (u64 i = 0; i < changes - seen; i++) cpu::tlb_flush_page(cpu, (*pages)[i]);
+  cpu::tlb_flush_all_nonglobal(cpu);
 }
 
-// Is the upper half of both level-4 tables the same?
-bool Domain::same_upper_half(Mfn a, Mfn b) const {
-  if (a == 0 || b == 0) return a == b;
-  constexpr u64 kFirst = kLastHypervisorSlot + 1;
+// Is this the upper half of a level-4 table?
+bool Domain::same_upper_half(Mfn root, const u64* other) const {
+  constexpr u64 kFirst = kLastHypervisorSlot + 1 - kEntries / 2;
   constexpr u64 kUsed = pte::accessed | pte::dirty;
-  const u64 *one = frames_.table(a), *other = frames_.table(b);
+  const u64* one = frames_.table(root) + kEntries / 2;
   u64 differs = 0;
-  for (u64 i = kFirst; i < kEntries; i++) differs |= one[i] ^ other[i];
+  for (u64 i = kFirst; i < kEntries / 2; i++) differs |= one[i] ^ other[i];
   return (differs & ~kUsed) == 0;
-}
-
-void Domain::flush_for_root(cpu::Vcpu& cpu, Mfn old, Mfn now) {
-  if (!same_upper_half(old, now)) state(cpu).upper_seen = ~u64{0};
-  flush(cpu);
 }
 
 // A bitmap of vCPUs is a hint whom to spare: all are asked.
@@ -182,7 +167,8 @@ Status Domain::new_root(cpu::Vcpu& cpu, Mfn mfn) {
   if (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4)) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.kernel_root, mfn);
   set_roots(cpu, v);
-  flush_for_root(cpu, old, mfn);
+  if (old == 0 || !same_upper_half(mfn, frames_.table(old) + kEntries / 2)) v.upper_seen = ~u64{0};
+  flush(cpu);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;
 }
@@ -197,7 +183,12 @@ Status Domain::new_user_root(cpu::Vcpu& cpu, Mfn mfn) {
   if (mfn != 0 && (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4))) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.user_root, mfn);
   set_roots(cpu, v);
-  flush_for_root(cpu, old, mfn);
+  // Without one, as threads of the kernel are, no program runs: its translations may stay for the next that is alike.
+  if (mfn != 0 && !same_upper_half(mfn, v.user_upper.data())) {
+    std::copy_n(frames_.table(mfn) + kEntries / 2, v.user_upper.size(), v.user_upper.begin());
+    v.upper_seen = ~u64{0};
+  }
+  flush(cpu);
   if (old != 0) frames_.put(cpu, old, Type::l4);
   return 0;
 }

@@ -38,17 +38,48 @@ void Frames::mark_upper(Mfn mfn, unsigned level) {
     if (const u64 entry = load(entries + i); entry & pte::present) mark_upper(pte::mfn(entry), level - 1);
 }
 
+// Counted already.
+void Frames::note_parent(Mfn mfn, Mfn table, unsigned index, bool upper_l4) {
+  Frame& f = frame_[mfn];
+  const u16 slot = static_cast<u16>(1 + index);
+  if (upper_l4) aliased_ |= f.slot != 0 && f.slot != slot;
+  f.shared |= f.types - f.pinned > 1 && (f.slot != slot || f.parent != table);
+  f.slot = slot;
+  f.parent = static_cast<u32>(table);
+}
+
+// The linear address that this entry of a level-1 table of the upper half maps, where there is one only; else 0. All
+// level-4 tables may name a level-3 table, at the same place.
+u64 Frames::only_address(unsigned level, Mfn table, unsigned index) const {
+  if (level != 1 || aliased_) return 0;
+  const Frame& l1 = frame_[table];
+  const Frame& l2 = frame_[l1.parent];
+  const Frame& l3 = frame_[l2.parent];
+  if (l1.slot == 0 || l1.shared || l2.slot == 0 || l2.shared || l3.slot <= kEntries / 2) return 0;
+  return u64{0xffff} << 48 | u64{l3.slot - 1u} << 39 | u64{l2.slot - 1u} << 30 | u64{l1.slot - 1u} << 21 |
+         u64{index} << 12;
+}
+
+std::optional<std::array<u64, Frames::kMostPages>> Frames::changed_pages(u64 from, u64 to) const {
+  if (to - from > kMostPages) return {};
+  std::array<u64, kMostPages> pages{};
+  for (u64 i = from; i != to; i++) {
+    const u64 page = changed_[i % changed_.size()].load(std::memory_order_relaxed);
+    if (page == 0) return {};
+    pages[i - from] = page;
+  }
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (upper_changes() - from > kMostPages) return {};  // they may have been overwritten meanwhile
+  return pages;
+}
+
 bool Frames::get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level, Mfn table, unsigned index) {
   const Mfn mfn = pte::mfn(entry);
   if (level > 1) {
     if ((entry & kNotAboveL1) || !get(cpu, mfn, table_type(level - 1))) return false;
-    if (!upper(level, table, index)) return true;
-    mark_upper(mfn, level - 1);
-    if (level == 4) {
-      const u16 slot = static_cast<u16>(1 + index);
-      aliased_ |= frame_[mfn].slot != 0 && frame_[mfn].slot != slot;
-      frame_[mfn].slot = slot;
-    }
+    const bool is_upper = upper(level, table, index);
+    note_parent(mfn, table, index, is_upper && level == 4);
+    if (is_upper) mark_upper(mfn, level - 1);
     return true;
   }
   if (entry & pte::writable) return get(cpu, mfn, Type::writable);
@@ -130,7 +161,11 @@ bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool
     }
   }
   TRACE(mmu, "xen: table {:#x}[{}] of level {}: {:#x} -> {:#x}", table_mfn, index, level, old, value);
-  if (upper(level, table_mfn, index) && loses(old, now)) upper_changes_.fetch_add(1, std::memory_order_acq_rel);
+  if (upper(level, table_mfn, index) && loses(old, now)) {
+    const u64 number = upper_changes_.load(std::memory_order_relaxed);
+    changed_[number % changed_.size()].store(only_address(level, table_mfn, index), std::memory_order_relaxed);
+    upper_changes_.store(number + 1, std::memory_order_release);
+  }
   if (!same && (old & pte::present)) put_entry(cpu, old, level);
   if (stored) *stored = true;
   return true;

@@ -141,6 +141,7 @@ Status Domain::initialise(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
   }
   v.kernel_root = root;
   v.user_root = user;
+  if (user != 0) std::copy_n(frames_.table(user) + kEntries / 2, v.user_upper.size(), v.user_upper.begin());
   v.kernel_sp = c.kernel_sp;
   std::copy(c.trap_ctxt, c.trap_ctxt + v.traps.size(), v.traps.begin());
   v.event = {c.event_callback_eip, true};

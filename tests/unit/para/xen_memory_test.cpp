@@ -116,8 +116,8 @@ TEST_F(Memory, ReferencesAreCountedOnceForEachEntry) {
   }
 }
 
-// A new level-4 table flushes all. The upper half, which all of a kernel's tables share, is kept while nothing in it has
-// changed, however the change was made.
+// A new level-4 table flushes all. The upper half, which all of a kernel's tables share, is kept but for the pages of it
+// that have changed, however the change was made.
 TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
   constexpr u64 kUpper = 0xffff960000000000, kReadOnly = kBits & ~pte::writable;
   constexpr unsigned kSlot = 300;
@@ -125,27 +125,45 @@ TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
   for (Pfn pfn = 60; pfn <= 64; pfn++)
     ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(pfn), at(pfn) | kReadOnly, 0}), 0);
   entry(60, 0) = at(61) | kBits, entry(61, 0) = at(62) | kBits, entry(62, 0) = at(40) | kReadOnly;
+  entry(62, 1) = at(43) | kReadOnly;
   entry(kOtherL4, 0) = at(kL3) | kBits, entry(kOtherL4, kSlot) = at(60) | kBits;
   ASSERT_EQ(update(at(kL4) + kSlot * 8, at(60) | kBits), 0);
   ASSERT_EQ(extended(MMUEXT_PIN_L4_TABLE, mfn(kOtherL4)), 0);
   for (Pfn pfn = 40; pfn <= 42; pfn++) std::memcpy(ram.host(Gpa{at(pfn)}), &pfn, sizeof pfn);
   u64 walks = 0;
-  const auto read = [&] {
+  const auto read_at = [&](u64 at) {
     u64 value = 0;
     const u64 before = cpu.count.page_walks;
-    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value));
+    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, at, &value, sizeof value));
     walks = cpu.count.page_walks - before;
     return value;
   };
+  const auto read = [&] { return read_at(kUpper); };
   const auto switch_to = [&](Pfn root) { ASSERT_EQ(extended(MMUEXT_NEW_BASEPTR, mfn(root)), 0); };
   switch_to(kL4);
   EXPECT_EQ(read(), 40u);
   switch_to(kOtherL4);
   EXPECT_EQ(read(), 40u);
   EXPECT_EQ(walks, 0u) << "nothing has changed";
+  static_cast<void>(read_at(kUpper + kPageSize));
   ASSERT_EQ(update(at(62), at(41) | kReadOnly), 0);
   switch_to(kL4);
   EXPECT_EQ(read(), 41u) << "a level-1 entry has";
+  static_cast<void>(read_at(kUpper + kPageSize));
+  EXPECT_EQ(walks, 0u) << "and no other";
+  ASSERT_EQ(extended(MMUEXT_NEW_USER_BASEPTR, mfn(kOtherL4)), 0);
+  static_cast<void>(read_at(kUpper + kPageSize));
+  EXPECT_GT(walks, 0u) << "the first that programs have: what they see of it is not known yet";
+  for (const u64 root : {u64{0}, u64{mfn(kOtherL4)}}) ASSERT_EQ(extended(MMUEXT_NEW_USER_BASEPTR, root), 0);
+  static_cast<void>(read_at(kUpper + kPageSize));
+  EXPECT_EQ(walks, 0u) << "without one, and with one that is the same";
+  // More than are remembered one by one.
+  for (unsigned i = 0; i < 200; i++) ASSERT_EQ(update(at(62), at(40 + i % 2) | kReadOnly), 0);
+  ASSERT_EQ(extended(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
+  static_cast<void>(read_at(kUpper + kPageSize));
+  EXPECT_GT(walks, 0u);
+  EXPECT_EQ(read(), 41u);
+  ASSERT_EQ(extended(MMUEXT_NEW_USER_BASEPTR, 0), 0);
   ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {kUpper, at(42) | kReadOnly, 0}), 0);
   switch_to(kOtherL4);
   EXPECT_EQ(read(), 42u) << "by its address";
