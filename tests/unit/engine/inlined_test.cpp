@@ -2,9 +2,12 @@
 // is looked at when they run.
 #include <x86intrin.h>
 
+#include <cstring>
+
 #include "engine/registry.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
+#include "support/vendors.h"
 
 namespace trapline::engine::test {
 namespace {
@@ -151,6 +154,98 @@ TEST_F(Inlined, SyscallAndSysretThereAndBack) {
   EXPECT_EQ(vm.reg(isa::rdi), 0x1bu);
   EXPECT_EQ(vm.reg(isa::rcx), vm.kCode + 3);
   EXPECT_EQ(vm.reg(isa::r11) & 1, 1u);
+}
+
+// The image of a program that may change neither IF nor IOPL, and of a kernel that changes both.
+TEST_F(Inlined, PopfTakesWhatTheRingMayChange) {
+  const std::initializer_list<int> code = {0x57, 0x9D, 0x9C, 0x58, 0xF4};  // push rdi; popfq; pushfq; pop rax; hlt
+  vm.cpu.sys_flags |= flag::if_;
+  vm.reg(isa::rdi) = 0x247cd7;  // ID AC NT OF DF SF ZF AF PF CF, IOPL 3, no IF
+  EXPECT_EQ(vm.run(code), Exit::halted);
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_EQ(vm.reg(isa::rax), 0x247cd7u);
+  vm.reg(isa::rdi) = 0x202;
+  vm.cpu.activity = Activity::running;
+  vm.cpu.rip = vm.kCode;
+  EXPECT_EQ(vm.run(code), Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rax), 0x202u);
+  drop_to_ring3();
+  vm.reg(isa::rdi) = 0x3cd7;
+  vm.cpu.activity = Activity::running;
+  vm.cpu.rip = vm.kCode;
+  EXPECT_EQ(vm.run(code), Exit::halted);
+  EXPECT_EQ(vm.vector(), 13);
+  EXPECT_EQ(fault_rip(), vm.kCode + 4) << "at HLT";
+  EXPECT_EQ(vm.reg(isa::rax), 0xed7u);
+}
+
+// Bit 17 is one that AMD's hosts have, and that no guest is offered.
+TEST(InlinedByVendor, ReservedBitsOfMxcsrAreRefused) {
+  SKIP_UNLESS_OFFERED("translate");
+  for (const isa::Vendor vendor : trapline::test::kVendors)
+    for (const u32 wrong : {1u << 16, 1u << 17, 1u << 31}) {
+      InterpretVm vm{Start::long64};
+      vm.cpuid = trapline::test::policy_of(vendor);
+      vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+      vm.at<u32>(vm.kData) = 0x7f80;
+      vm.at<u32>(vm.kData + 4) = 0x1f80 | wrong;
+      vm.reg(isa::rdi) = vm.kData;
+      // ldmxcsr [rdi]; stmxcsr [rdi + 8]; ldmxcsr [rdi + 4]
+      EXPECT_EQ(vm.run({0x0F, 0xAE, 0x17, 0x0F, 0xAE, 0x5F, 0x08, 0x0F, 0xAE, 0x57, 0x04}), Exit::halted);
+      EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+      EXPECT_EQ(vm.vector(), 13) << std::hex << wrong;
+      EXPECT_EQ(vm.at<u64>(vm.reg(isa::rsp) + 8), vm.kCode + 7) << "at the second";
+      EXPECT_EQ(vm.at<u32>(vm.kData + 8), 0x7f80u);
+      EXPECT_EQ(vm.cpu.vec.mxcsr, 0x7f80u);
+    }
+}
+
+TEST_F(Inlined, XgetbvOfWhatThereIs) {
+  vm.cpu.cr4 |= cr4::osxsave;
+  vm.cpu.xcr0 = 7;
+  vm.reg(isa::rcx) = 0xffff'ffff'0000'0000;
+  vm.reg(isa::rax) = vm.reg(isa::rdx) = ~u64{0};
+  EXPECT_EQ(vm.run({0x0F, 0x01, 0xD0, 0xF4}), Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rax), 7u);
+  EXPECT_EQ(vm.reg(isa::rdx), 0u);
+  vm.reg(isa::rcx) = 7;
+  vm.cpu.activity = Activity::running;
+  vm.cpu.rip = vm.kCode;
+  EXPECT_EQ(vm.run(), Exit::halted);
+  EXPECT_EQ(vm.vector(), 13);
+}
+
+// The index of what has been found is in ECX, which has another place in the host.
+TEST_F(Inlined, StringComparisonsGiveAnIndex) {
+  vm.reg(isa::rcx) = ~u64{0};
+  vm.reg(isa::rdi) = vm.kData;
+  std::memcpy(&vm.at<u8>(vm.kData), "abcdefghijklmnop", 16);
+  std::memcpy(&vm.at<u8>(vm.kData + 16), "k", 2);
+  EXPECT_EQ(vm.run({0xF3, 0x0F, 0x6F, 0x47, 0x10,                       // movdqu xmm0, [rdi + 16]
+                    0x66, 0x0F, 0x3A, 0x63, 0x07, 0x00,                 // pcmpistri xmm0, [rdi], 0
+                    0x89, 0xCE,                                         // mov esi, ecx
+                    0xB8, 0x01, 0,    0,    0,    0xBA, 0x05, 0, 0, 0,  // mov eax, 1; mov edx, 5
+                    0x66, 0x0F, 0x3A, 0x61, 0x07, 0x00,                 // pcmpestri xmm0, [rdi], 0
+                    0xF4}),
+            Exit::halted);
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_EQ(vm.reg(isa::rsi), 10u);
+  EXPECT_EQ(vm.reg(isa::rcx), 16u) << "beyond the five that it was to look at";
+}
+
+// A store over the end of a page into code that has been translated: it is seen.
+TEST_F(Inlined, AStoreOverTheEndOfAPageIntoCode) {
+  constexpr u64 kFunction = 0x401000;
+  vm.put(kFunction, {0xB8, 0x11, 0, 0, 0, 0xC3});  // mov eax, 0x11; ret
+  vm.reg(isa::rdi) = kFunction;
+  vm.reg(isa::rsi) = kFunction - 2;
+  vm.reg(isa::rdx) = 0x22b8'5544;
+  // mov [rsi - 16], edx; call rdi; mov ebx, eax; mov [rsi], edx; call rdi
+  EXPECT_EQ(vm.run({0x89, 0x56, 0xF0, 0xFF, 0xD7, 0x89, 0xC3, 0x89, 0x16, 0xFF, 0xD7, 0xF4}), Exit::halted);
+  EXPECT_EQ(vm.vector(), -1);
+  EXPECT_EQ(vm.reg(isa::rbx), 0x11u);
+  EXPECT_EQ(vm.reg(isa::rax), 0x22u);
+  EXPECT_EQ(vm.at<u16>(kFunction - 2), 0x5544u);
 }
 
 }  // namespace
