@@ -81,6 +81,11 @@ struct VcpuState {
   u64 singleshot = ~u64{0}, periodic = 0, next_period = ~u64{0}, poll_until = ~u64{0};  // VM TSC ticks; ~0: off
   std::vector<Port> polled;
   bool polling = false;
+  struct {  // the last segments that a program was returned to with, and the lines of the GDT that they come from
+    u16 cs = 0, ss = 0;
+    u64 cs_line = 0, ss_line = 0;
+    cpu::Segment code, stack;
+  } returned_to;
   bool in_hypercall = false;  // copies do not go the way of the guest's own stores
   // The others', under lock_.
   std::unique_ptr<vcpu_guest_context> context;  // of VCPUOP_initialise
@@ -162,6 +167,8 @@ class Domain final : public cpu::Hypervisor {
   void to_kernel(cpu::Vcpu& cpu);
   void to_user(cpu::Vcpu& cpu);
   bool load_return_segments(cpu::Vcpu& cpu, u16 cs, u16 ss);
+  bool check_return_segments(cpu::Vcpu& cpu, u16 cs, u16 ss, cpu::Segment& code, cpu::Segment& stack);
+  u64 gdt_line(const VcpuState& v, u16 selector) const;
   [[noreturn]] void crash(cpu::Vcpu& cpu, const std::string& why);
   u8 upcall_mask(const cpu::Vcpu& cpu) const;
   void set_upcall_mask(cpu::Vcpu& cpu, u8 value);

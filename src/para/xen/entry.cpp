@@ -29,6 +29,13 @@ cpu::Segment flat(u16 selector, u16 attr) {
 // A user's TF and AC end where its kernel begins.
 constexpr u32 kClearedOnEntry = flag::tf | flag::nt | flag::rf | flag::vm | flag::ac;
 
+// After CS and SS have been loaded. From 64-bit code to 64-bit code nothing else follows.
+void update_after_load(cpu::Vcpu& cpu) {
+  if (cpu.mode != cpu::Mode::long64 || !cpu::cs_of(cpu).long_mode()) return cpu::update_mode(cpu);
+  for (cpu::Segment* s : {&cpu::cs_of(cpu), &cpu::ss_of(cpu)}) s->linear_base = 0, s->flat_read = s->flat_write = true;
+  cpu::update_access(cpu);
+}
+
 bool canonical_for_return(u64 rip, bool long_code) { return !long_code || cpu::canonical(rip); }
 
 }  // namespace
@@ -74,10 +81,16 @@ void set_roots(cpu::Vcpu& cpu, const VcpuState& v) {
   cpu::update_access(cpu);
 }
 
+static void swap_gs(cpu::Vcpu& cpu) {
+  cpu::Segment& gs = cpu.seg[static_cast<u8>(cpu::Seg::gs)];
+  std::swap(gs.base, cpu.msr.kernel_gs_base);
+  gs.linear_base = gs.base;
+}
+
 void Domain::to_kernel(cpu::Vcpu& cpu) {
   VcpuState& v = state(cpu);
   v.kernel = true;
-  std::swap(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, cpu.msr.kernel_gs_base);
+  swap_gs(cpu);
   set_roots(cpu, v);
 }
 
@@ -86,7 +99,7 @@ void Domain::to_user(cpu::Vcpu& cpu) {
   if (v.user_root == 0)
     crash(cpu, "the kernel returns to a program without user page tables (MMUEXT_NEW_USER_BASEPTR)");
   v.kernel = false;
-  std::swap(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, cpu.msr.kernel_gs_base);
+  swap_gs(cpu);
   set_roots(cpu, v);
 }
 
@@ -115,12 +128,13 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
 
   const u64 top = (from_kernel ? old_rsp : v.kernel_sp) & ~u64{15};
   const u64 bottom = top - n * 8;
-  cpu::cs_of(cpu) = flat_code64();
-  cpu::ss_of(cpu) = flat_stack();
+  static const cpu::Segment kCode = flat_code64(), kStack = flat_stack();
+  cpu::cs_of(cpu) = kCode;
+  cpu::ss_of(cpu) = kStack;
   cpu.sys_flags = (cpu.sys_flags & ~kClearedOnEntry) | flag::if_;
-  cpu::update_mode(cpu);
+  update_after_load(cpu);
   const bool nested = std::exchange(v.in_hypercall, true);
-  const bool written = guest_range(bottom, n * 8) && cpu::write_slow(cpu, cpu::Seg::ss, bottom, frame, n * 8);
+  const bool written = copy_to(cpu, bottom, frame, n * 8, cpu::Seg::ss);
   v.in_hypercall = nested;
   if (!written) crash(cpu, fmt::format("{} finds no kernel stack at {:#x}", b.name(cpu), bottom));
   cpu.gpr[isa::rsp] = bottom;
@@ -159,10 +173,34 @@ Outcome Domain::from_user(cpu::Vcpu& cpu, u64 next) {
 
 // -- Out of it
 
-// CS and SS of a frame, as the hardware's IRET to CPL 3 would load them.
+// A line of the guest's part of the GDT; 0: there is none.
+u64 Domain::gdt_line(const VcpuState& v, u16 selector) const {
+  const u32 index = selector >> 3;
+  const Mfn frame = index < v.gdt_entries ? v.gdt[index / kEntries] : 0;
+  return frame == 0 ? 0 : __atomic_load_n(frames_.table(frame) + index % kEntries, __ATOMIC_RELAXED);
+}
+
+// CS and SS of a frame. A program is nearly always returned to with those that it had.
 bool Domain::load_return_segments(cpu::Vcpu& cpu, u16 cs, u16 ss) {
-  cs |= 3;
+  auto& last = state(cpu).returned_to;
+  const u64 cs_line = gdt_line(state(cpu), cs), ss_line = gdt_line(state(cpu), ss);
+  if (last.code.usable && last.cs == cs && last.ss == ss && last.cs_line == cs_line && last.ss_line == ss_line) {
+    cpu::cs_of(cpu) = last.code;
+    cpu::ss_of(cpu) = last.stack;
+    return true;
+  }
   cpu::Segment code = flat_code64(), stack = flat_stack();
+  if (!check_return_segments(cpu, cs, ss, code, stack)) return false;
+  cpu::cs_of(cpu) = code;
+  cpu::ss_of(cpu) = stack;
+  constexpr u16 kLocal = 4;
+  if (!((cs | ss) & kLocal)) last = {cs, ss, gdt_line(state(cpu), cs), gdt_line(state(cpu), ss), code, stack};
+  return true;
+}
+
+// As the hardware's IRET to CPL 3 would load them.
+bool Domain::check_return_segments(cpu::Vcpu& cpu, u16 cs, u16 ss, cpu::Segment& code, cpu::Segment& stack) {
+  cs |= 3;
   if (cs != kKernelCs) {
     cpu::Descriptor d;
     if (cpu::null_selector(cs) || !cpu::fetch_descriptor(cpu, cs, cpu::Vector::gp, d)) return false;
@@ -176,8 +214,6 @@ bool Domain::load_return_segments(cpu::Vcpu& cpu, u16 cs, u16 ss) {
   } else if ((ss | 3) != kKernelSs && !cpu::check_stack_segment(cpu, ss | 3, 3, cpu::Vector::gp, stack)) {
     return false;
   }
-  cpu::cs_of(cpu) = code;
-  cpu::ss_of(cpu) = stack;
   return true;
 }
 
@@ -229,7 +265,7 @@ Outcome Domain::iret(cpu::Vcpu& cpu) {
   }
   cpu.rip = frame.rip;
   cpu.set_rflags_raw(flags & ~flag::rf);
-  cpu::update_mode(cpu);
+  update_after_load(cpu);
   look_for_events(cpu);
   return Outcome::jumped;
 }

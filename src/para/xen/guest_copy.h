@@ -18,17 +18,23 @@ inline bool copy_from(cpu::Vcpu& cpu, u64 linear, void* out, u64 bytes) {
   if (!guest_range(linear, bytes)) return false;
   for (u8* to = static_cast<u8*>(out); bytes != 0;) {
     const unsigned n = static_cast<unsigned>(std::min<u64>(bytes, kPageSize - (linear & (kPageSize - 1))));
-    if (!cpu::read_slow(cpu, cpu::Seg::ds, linear, to, n)) return false;
+    if (const u8* host = cpu::tlb_lookup(cpu, linear, n, cpu.need_read))
+      std::memcpy(to, host, n);
+    else if (!cpu::read_slow(cpu, cpu::Seg::ds, linear, to, n))
+      return false;
     linear += n, to += n, bytes -= n;
   }
   return true;
 }
 
-inline bool copy_to(cpu::Vcpu& cpu, u64 linear, const void* in, u64 bytes) {
+inline bool copy_to(cpu::Vcpu& cpu, u64 linear, const void* in, u64 bytes, cpu::Seg seg = cpu::Seg::ds) {
   if (!guest_range(linear, bytes)) return false;
   for (const u8* from = static_cast<const u8*>(in); bytes != 0;) {
     const unsigned n = static_cast<unsigned>(std::min<u64>(bytes, kPageSize - (linear & (kPageSize - 1))));
-    if (!cpu::write_slow(cpu, cpu::Seg::ds, linear, from, n)) return false;
+    if (u8* host = cpu::tlb_lookup(cpu, linear, n, cpu.need_write))
+      std::memcpy(host, from, n);
+    else if (!cpu::write_slow(cpu, seg, linear, from, n))
+      return false;
     linear += n, from += n, bytes -= n;
   }
   return true;
