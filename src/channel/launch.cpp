@@ -69,7 +69,8 @@ void fields(Stream& s, Launch& l) {
   s.count(l.modules);
   for (auto& m : l.modules) s.value(m.fd), s.text(m.name), s.text(m.arguments);
   s.value(l.memory), s.value(l.rom), s.value(l.text_screen), s.value(l.para_xen), s.value(l.cpus),
-      s.value(l.virtio_mmio), s.value(l.xen_disks), s.value(l.trace_mask), s.value(l.hot_threshold);
+      s.value(l.virtio_mmio), s.value(l.xen_disks), s.value(l.xen_networks), s.value(l.trace_mask),
+      s.value(l.hot_threshold);
   u8 flags = static_cast<u8>(l.para_kvm | l.instructions_clock << 1 | l.debugger << 2 | l.count_instructions << 3 |
                              l.verify << 4 | l.dump_guest << 5 | l.dump_host << 6 | l.split_locks_trap << 7);
   s.value(flags);

@@ -32,8 +32,8 @@ struct Launch {
   u64 rom = 0;  // bytes of firmware, which is then what kernel_fd has; 0: none
   bool text_screen = false;
   u32 cpus = 1;
-  u32 virtio_mmio = 0;  // virtio devices that ACPI has to name
-  u32 xen_disks = 0;    // virtio disks that a Xen guest has by its own interface
+  u32 virtio_mmio = 0;                  // virtio devices that ACPI has to name
+  u32 xen_disks = 0, xen_networks = 0;  // virtio devices that a Xen guest has by its own interfaces
   u32 trace_mask = 0;
   bool para_kvm = true, para_xen = false;
   bool instructions_clock = false;

@@ -22,8 +22,15 @@ namespace trapline::cli {
 
 namespace {
 
-constexpr const char* kAppend = "root=/dev/vda rw console=ttyS0";
 constexpr u16 kFirstPort = 2222, kLastPort = 2299;
+
+// What the guest calls its console and its first disk.
+bool xen(const RunOptions& o) { return o.para == "xen"; }
+const char* console(const RunOptions& o) { return xen(o) ? "console=hvc0" : "console=ttyS0"; }
+std::string as_named_there(const RunOptions& o, const std::string& device) {
+  constexpr std::string_view kVirtio = "/dev/vd";
+  return xen(o) && device.starts_with(kVirtio) ? "/dev/xvd" + device.substr(kVirtio.size()) : device;
+}
 
 bool is_free(u16 port) {
   const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -76,8 +83,9 @@ Lines named_image(RunOptions& o) {
   o.network_seed = image->name;
   c.kernel = image->vmlinuz();
   if (c.initrd.empty() && ::access(image->initrd().c_str(), F_OK) == 0) c.initrd = image->initrd();
-  c.append = c.append.empty() ? kAppend : fmt::format("{} {}", kAppend, c.append);
-  c.rng = true;
+  const std::string first = fmt::format("root={} rw {}", as_named_there(o, "/dev/vda"), console(o));
+  c.append = c.append.empty() ? first : fmt::format("{} {}", first, c.append);
+  c.rng = !xen(o);
   if (o.memory.empty()) o.memory = kImageMemory;
   o.disks.insert(o.disks.begin(), fmt::format("{},format={}{}", with_commas_doubled(image->disk()), image->format,
                                               o.snapshot ? ",snapshot" : ",discard"));
@@ -122,8 +130,9 @@ std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
   if (wish.kernel) c.kernel = disk->path + ":" + files->kernel_path, c.kernel_fd = files->kernel.release();
   if (wish.initrd) c.initrd.clear(), c.initrd_fd = files->initrd.release();
   if (wish.kernel && c.append.find("root=") == std::string::npos && !files->root.empty())
-    c.append = fmt::format("root={} ro {}{}", files->root,
-                           c.append.find("console=") == std::string::npos ? "console=ttyS0 " : "", c.append);
+    c.append =
+        fmt::format("root={} ro {}{}", as_named_there(o, files->root),
+                    c.append.find("console=") == std::string::npos ? console(o) + std::string(" ") : "", c.append);
   return {};
 }
 

@@ -112,8 +112,8 @@ std::string check_xen(const Config& c) {
   if (!c.firmware.empty()) return refuse("a firmware runs on a machine, not on a hypervisor");
   if (!c.modules.empty()) return refuse("a Xen PV guest takes --initrd, no --module");
   if (c.verify) return "--verify does not know hypercalls: use --para kvm or none";
-  if (!c.networks.empty() || !c.shares.empty() || c.vsock.cid != 0 || c.balloon || c.rng)
-    return refuse("networks, shares, sockets, balloon and entropy are devices that a Xen PV guest does not see");
+  if (!c.shares.empty() || c.vsock.cid != 0 || c.balloon || c.rng)
+    return refuse("shares, sockets, balloon and entropy are devices that a Xen PV guest does not see");
   if (c.virtio_mmio) return "--para xen: a Xen PV guest sees no virtio device: leave --virtio-transport out";
   return {};
 }

@@ -126,7 +126,9 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
     vm->para = std::make_unique<para::Kvm>(vm->clock, wall);
   }
   if (vm->launch.para_xen) {
-    const auto layout = para::xen::Layout::of(vm->ram, vm->launch.cpus, vm->launch.xen_disks * para::xen::kDiskFrames);
+    const u64 backend_frames =
+        vm->launch.xen_disks * para::xen::kDiskFrames + vm->launch.xen_networks * para::xen::kNetworkFrames;
+    const auto layout = para::xen::Layout::of(vm->ram, vm->launch.cpus, backend_frames);
     if (!layout) return Err{std::string("--para xen: too little guest memory: give --memory 128M or more")};
     const u64 wall = vm->clock.instructions ? channel::kFixedWallNs : para::Kvm::wall_ns_from_host(vm->clock);
     vm->xen_host = std::make_unique<XenHost>(*vm);

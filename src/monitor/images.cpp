@@ -135,6 +135,7 @@ channel::Launch Images::launch(const machine::Config& config) const {
   l.para_kvm = config.para == machine::ParaChoice::kvm || config.para == machine::ParaChoice::automatic;
   l.para_xen = config.para == machine::ParaChoice::xen;
   if (l.para_xen) l.xen_disks = static_cast<u32>(config.disks.size());
+  if (l.para_xen) l.xen_networks = static_cast<u32>(config.networks.size());
   l.instructions_clock = config.clock == machine::ClockChoice::instructions;
   l.debugger = config.debugged();
   const machine::EngineSettings& settings = config.engine_settings;

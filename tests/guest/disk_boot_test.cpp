@@ -40,6 +40,16 @@ TEST_F(DiskBoot, AnImageBootsByItself) {
   EXPECT_EQ(disk.check().code, 0) << disk.check().output;
 }
 
+TEST_F(DiskBoot, AnImageBootsAsAXenGuest) {
+  const LinuxDisk disk{kInit};
+  const Finished vm = trapline({disk.path(), "--para", "xen"});
+  EXPECT_EQ(vm.code, 0) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("disk-test: root=PARTUUID=1234abcd-01 ro console=hvc0"));
+  EXPECT_THAT(vm.output, HasSubstr("disk-test: end"));
+  EXPECT_EQ(disk.cat("/etc/new"), "written\n");
+  EXPECT_EQ(disk.check().code, 0) << disk.check().output;
+}
+
 TEST_F(DiskBoot, FilesOfTheFirstDiskAreNamed) {
   const LinuxDisk disk{kInit};
   const Finished vm = trapline({"--kernel", "image:/boot/vmlinuz-6.1-test", "--initrd", "image:", "--disk",

@@ -100,7 +100,7 @@ unsigned free_port() {
   return port;
 }
 
-std::vector<std::string> command(const char* engine, const std::string& net, unsigned port) {
+std::vector<std::string> command(const char* engine, const std::string& net, unsigned port, bool xen = false) {
   return {TRAPLINE_EXECUTABLE,
           "run",
           "--engine",
@@ -115,27 +115,43 @@ std::vector<std::string> command(const char* engine, const std::string& net, uns
           "200",
           "--net",
           net,
+          "--para",
+          xen ? "xen" : "kvm",
           "--append",
-          fmt::format("console=ttyS0 trapline.run=net trapline.modules=virtio_pci,virtio_net trapline.port={}", port)};
+          fmt::format("console={} trapline.run=net trapline.modules={} trapline.port={}", xen ? "hvc0" : "ttyS0",
+                      xen ? "xen-netfront" : "virtio_pci,virtio_net", port)};
 }
 
-class GuestNetwork : public testing::TestWithParam<const char*> {
+struct Case {
+  const char* engine;
+  bool xen;  // a domU: netfront over the same device
+};
+void PrintTo(const Case& c, std::ostream* out) { *out << c.engine << (c.xen ? " xen" : ""); }
+
+class GuestNetwork : public testing::TestWithParam<Case> {
  protected:
-  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam()); }
+  void SetUp() override { SKIP_UNLESS_OFFERED(GetParam().engine); }
 };
 
 TEST_P(GuestNetwork, ReachesTheHostAndIsReached) {
   const FileServer server;
   const unsigned port = free_port();
-  Process vm{command(GetParam(), fmt::format("user,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port), server.port())};
+  Process vm{command(GetParam().engine, fmt::format("user,mac=52:54:00:12:34:56,hostfwd=tcp::{}-:8000", port),
+                     server.port(), GetParam().xen)};
   ASSERT_TRUE(vm.wait_for("guest-test: listening", seconds{200})) << vm.output();
   EXPECT_THAT(vm.output(), HasSubstr("guest-test: mac 52:54:00:12:34:56 mtu 1500"));
   EXPECT_THAT(vm.output(), HasSubstr("guest-test: fetched " + server.sum()));
   EXPECT_EQ(echo(port, "hello from outside\n"), "hello from outside\n");
   EXPECT_EQ(vm.wait_exit(seconds{60}), 0) << vm.output();
 }
-INSTANTIATE_TEST_SUITE_P(Engines, GuestNetwork, testing::ValuesIn(kEngines),
-                         [](const auto& engine) { return std::string{engine.param}; });
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const bool xen : {false, true})
+    for (const char* engine : kEngines) all.push_back({engine, xen});
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Engines, GuestNetwork, testing::ValuesIn(cases()),
+                         [](const auto& c) { return std::string{c.param.engine} + (c.param.xen ? "_xen" : ""); });
 
 TEST(GuestNetworks, RestrictedReachesNobodyAndIsReached) {
   const FileServer server;

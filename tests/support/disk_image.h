@@ -67,11 +67,19 @@ export PATH=/bin:/sbin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
-for module in virtio_pci virtio_blk ext4; do modprobe $module; done
+if grep -q xen /sys/hypervisor/type 2>/dev/null; then
+  disk=xvda
+  modprobe xen-blkfront
+  for n in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/xvda ] && break; sleep 0.3; done
+else
+  disk=vda
+  for module in virtio_pci virtio_blk; do modprobe $module; done
+fi
+modprobe ext4
 for word in $(cat /proc/cmdline); do
   case $word in root=PARTUUID=*) number=${word##*-} ;; esac
 done
-mount -t ext4 -o ro "/dev/vda$((0x$number))" /mnt
+mount -t ext4 -o ro "/dev/$disk$((0x$number))" /mnt
 exec switch_root /mnt /sbin/init
 )sh";
 

@@ -28,7 +28,7 @@ inline constexpr unsigned kTablePages = 32, kLdtPage = 16, kGdtGuestPages = 14;
 inline constexpr unsigned kGrantFrames = 32;
 inline constexpr u64 kEntries = 512;  // of a page table
 inline constexpr Pfn kNoPfn = ~u64{0};
-inline constexpr u64 kDiskFrames = 9;  // of the heap, for the back end of one
+inline constexpr u64 kDiskFrames = 9, kNetworkFrames = 66;  // of the heap, for the back end of one
 
 constexpr u64 gdt_address(u32 vcpu) { return kTablesStart + u64{vcpu} * kTablePages * kPageSize; }
 constexpr u64 ldt_address(u32 vcpu) { return gdt_address(vcpu) + kLdtPage * kPageSize; }

@@ -62,7 +62,10 @@ TEST(Check, RefusesEnginesByName) {
   o = valid();
   o.para = "xen";
   o.config.rng = true;
-  EXPECT_NE(complaint(o).find("--para xen: disks, networks"), std::string::npos) << complaint(o);
+  EXPECT_NE(complaint(o).find("--para xen: shares, sockets"), std::string::npos) << complaint(o);
+  o.config.rng = false;
+  o.config.virtio_mmio = true;
+  EXPECT_NE(complaint(o).find("leave --virtio-transport out"), std::string::npos) << complaint(o);
   o = valid();
   o.para = "vmware";
   EXPECT_EQ(complaint(o), "--para vmware: no such interface: use none, kvm, xen or auto");

@@ -33,7 +33,7 @@ struct XenTest : testing::Test {
   cpu::Clock clock;
   GuestMemory ram = *GuestMemory::anonymous(16 * MiB);
   TestHost host;
-  static constexpr u64 kBackendFrames = 2 * kDiskFrames;
+  static constexpr u64 kBackendFrames = 2 * kDiskFrames + kNetworkFrames;
   Layout layout = *Layout::of(ram, 2, kBackendFrames);
   Domain domain{ram, layout, clock, 0, 2, host};
   cpu::CodeMap code{ram};

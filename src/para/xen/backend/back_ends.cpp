@@ -1,6 +1,7 @@
 #include "para/xen/backend/back_ends.h"
 
 #include "para/xen/backend/block.h"
+#include "para/xen/backend/network.h"
 #include "para/xen/serving_lock.h"
 
 namespace trapline::para::xen {
@@ -11,22 +12,27 @@ void BackEnds::set_up(cpu::Vcpu& cpu) {
   if (ready_.load(std::memory_order_acquire)) return;
   const ServingLock held{lock_, cpu};
   if (ready_.load()) return;
-  const Layout& layout = domain_.layout();
-  Mfn next = layout.backends;
-  const Mfn end = next + layout.backend_frames;
-  if (next != end && cpu.bus) {
-    u32 disks = 0;
-    for (const VirtioFunction& function : VirtioFunction::find(cpu)) {
-      if (function.type() != VirtioFunction::kBlock || end - next < kDiskFrames) continue;
-      const u32 instance = static_cast<u32>(all_.size());
-      auto block = std::make_unique<Block>(domain_, ram_, function, disks++, instance, next);
-      next += kDiskFrames;
-      if (!block->begin(cpu, static_cast<u8>(kFirstVector + instance))) continue;
-      block->announce(cpu);
-      all_.push_back(std::move(block));
-    }
-  }
+  if (domain_.layout().backend_frames != 0 && cpu.bus) make_all(cpu);
   ready_.store(true, std::memory_order_release);
+}
+
+void BackEnds::make_all(cpu::Vcpu& cpu) {
+  Mfn next = domain_.layout().backends;
+  const Mfn end = next + domain_.layout().backend_frames;
+  u32 disks = 0, networks = 0;
+  const auto add = [&](auto made, u64 frames) {
+    next += frames;
+    if (!made->begin(cpu, static_cast<u8>(kFirstVector + all_.size()))) return;
+    made->announce(cpu);
+    all_.push_back(std::move(made));
+  };
+  for (const VirtioFunction& function : VirtioFunction::find(cpu)) {
+    const u32 instance = static_cast<u32>(all_.size());
+    if (function.type() == VirtioFunction::kBlock && end - next >= kDiskFrames)
+      add(std::make_unique<Block>(domain_, ram_, function, disks++, instance, next), kDiskFrames);
+    if (function.type() == VirtioFunction::kNetwork && end - next >= kNetworkFrames)
+      add(std::make_unique<Network>(domain_, ram_, function, networks++, instance, next), kNetworkFrames);
+  }
 }
 
 void BackEnds::store_changed(cpu::Vcpu& cpu) {

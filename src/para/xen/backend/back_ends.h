@@ -1,4 +1,4 @@
-// The back ends of a VM: for each virtio disk of the machine one that the guest's front end speaks to. They are made when
+// The back ends of a VM: for each virtio disk and network of the machine one that the guest's front end speaks to. They are made when
 // the guest first speaks to xenstore, on its thread, because the machine's devices are asked then.
 #pragma once
 
@@ -24,6 +24,8 @@ class BackEnds {
   static constexpr u8 kFirstVector = 0x41;
 
  private:
+  void make_all(cpu::Vcpu& cpu);
+
   Domain& domain_;
   GuestMemory& ram_;
   std::vector<std::unique_ptr<BackEnd>> all_;  // by instance; as it is once `ready_`
