@@ -53,7 +53,7 @@ Resume Translator::call_string(ExitStub& site, bool vectors) {
   const bool known = string_form(site.called->insn, cpu_.in_long64(), &form);
   INVARIANT(known, "a thunk for what is no string instruction at {:#x}", site.rip);
   const u64 from = cpu_.gpr[isa::rsi], to = cpu_.gpr[isa::rdi];
-  const bool brief = StringThunks::takes(form, cpu_.gpr[isa::rcx]) && !(cpu_.sys_flags & cpu::flag::df);
+  const bool brief = StringThunks::takes(form, cpu_.gpr[isa::rcx]);
   const Resume resume = call_out(site, vectors);
   if (brief && form.reads_source()) fill_for_string(from & cpu_.linear_mask, false);
   if (brief && form.has_destination()) fill_for_string(to & cpu_.linear_mask, !form.compares());

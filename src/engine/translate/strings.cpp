@@ -23,7 +23,8 @@ class Writer {
     e_.cmp_imm32(rcx, StringThunks::kMostBytes >> form_.size_log2);
     slow_if(Condition::above);
     e_.test_imm32(var(&cpu_.sys_flags), cpu::flag::df);
-    slow_if(Condition::not_zero);
+    const Emitter::Far down = e_.jcc(Condition::not_zero);
+    if (!goes_down()) slow_.push_back(down);
     if (form_.reads_source()) look_up(rax, rsi, false);
     if (form_.has_destination()) look_up(rdx, rdi, !form_.compares());
     if (form_.op == StringOp::lods)
@@ -32,12 +33,55 @@ class Writer {
       repeat();
     restore(!form_.compares());
     leave();
+    if (goes_down()) {
+      e_.bind(down);
+      write_down();
+    }
     for (const Emitter::Far jump : slow_) e_.bind(jump);
     restore(true);
     e_.jmp(call);
   }
 
  private:
+  // With DF set, which a REP of the host's takes its time for: MOVS and STOS of 64-bit code.
+  bool goes_down() const { return bits64_ && (form_.op == StringOp::movs || form_.op == StringOp::stos); }
+
+  // Element by element. The look-ups want the lowest address; where they fail, all is as it was.
+  void write_down() {
+    const u8 size = static_cast<u8>(1 << form_.size_log2);
+    const bool source = form_.reads_source();
+    std::vector<Emitter::Far> forward;
+    std::swap(forward, slow_);
+    e_.mov(rax, rcx);
+    e_.neg(rax);
+    if (source) e_.lea(rsi, at(rsi, rax, form_.size_log2, size));
+    e_.lea(rdi, at(rdi, rax, form_.size_log2, size));
+    if (source) look_up(rax, rsi, false);
+    look_up(rdx, rdi, true);
+    const auto highest = [&] {
+      if (source) e_.lea(rsi, at(rsi, rcx, form_.size_log2, -size));
+      e_.lea(rdi, at(rdi, rcx, form_.size_log2, -size));
+    };
+    highest();
+    if (!source) e_.load(rax, var(&state_.saved_rax));
+    const u64 next = e_.pc();
+    const unsigned prefix = size == 2 ? 0x66 : 0;
+    if (source) e_.op(prefix, size == 8, size == 1 ? 0x8A : 0x8B, r10, at(rsi, rax, 0));
+    e_.op(prefix, size == 8, size == 1 ? 0x88 : 0x89, source ? r10 : rax, at(rdi, rdx, 0));
+    if (source) e_.lea(rsi, at(rsi, -size));
+    e_.lea(rdi, at(rdi, -size));
+    e_.lea(rcx, at(rcx, -1));
+    const auto done = e_.jrcxz();
+    e_.jmp(next);
+    e_.bind(done);
+    e_.mov(r15, rcx);
+    restore(true);
+    leave();
+    for (const Emitter::Far jump : slow_) e_.bind(jump);
+    highest();
+    slow_ = forward;
+  }
+
   void slow_if(Condition c) { slow_.push_back(e_.jcc(c)); }
 
   void save() {

@@ -4,7 +4,7 @@
 //
 // They are entered by a jump, with the guest's registers in place, R11 = ExitStub* and RCX = the count, which is not 0;
 // they go on at its `resume`, or, with nothing changed but R10 and RCX, as a call. The host's DF is always 0: what runs
-// backwards is C++'s too.
+// backwards is a loop (MOVS and STOS of 64-bit code), or C++'s.
 #pragma once
 
 #include "cpu/vcpu.h"

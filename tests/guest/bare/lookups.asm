@@ -342,6 +342,22 @@ strings:
     REP_TEST 1, EDGE - 4, 1, rep stosq, 1, EDGE + 4
     CHECK64 [EDGE - 4], rax
     call fill
+    std                                 ; downwards: within a page, onto itself, over the edge
+    REP_TEST EDGE - 2, target + 6, 7, rep movsb, EDGE - 9, target - 1
+    CHECK64 [target], 0xee3e3d3c3b3a3938
+    REP_TEST EDGE - 8, target + 16, 2, rep movsq, EDGE - 24, target
+    CHECK64 [target + 16], 0x3f3e3d3c3b3a3938
+    CHECK64 [target + 8], 0x3736353433323130
+    REP_TEST EDGE - 12, EDGE - 10, 8, rep movsw, EDGE - 28, EDGE - 26
+    CHECK64 [EDGE - 16], 0x3534333231302f2e
+    mov rax, 0x0102030405060708
+    REP_TEST 1, target + 24, 3, rep stosd, 1, target + 12
+    CHECK64 [target + 20], 0x0506070805060708
+    REP_TEST 1, EDGE + 1, 3, rep stosb, 1, EDGE - 2
+    CHECK64 [EDGE - 4], 0x43420808083e3d3c
+    REP_TEST EDGE + 1, target + 6, 4, rep movsb, EDGE - 3, target + 2
+    cld
+    call fill
     xor eax, eax
     REP_TEST EDGE - 8, 1, 3, rep lodsb, EDGE - 5, 1
     CHECK64 rax, 0x3a
