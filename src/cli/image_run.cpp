@@ -78,6 +78,11 @@ Lines named_image(RunOptions& o) {
   const auto image = store ? store->find(c.kernel) : Result<image::Image, std::string>{Err{store.error()}};
   if (!image)
     return Err{fmt::format("run {}: no such file, and no such image: trapline image ls lists them", c.kernel)};
+  if (xen(o) && c.initrd.empty())
+    return Err{
+        fmt::format("run {}: its initrd has no driver for the disk of a Xen PV guest: use --para kvm, or give "
+                    "--initrd",
+                    c.kernel)};
   c.what = "image " + image->name;
   c.stem = image->name;
   o.network_seed = image->name;

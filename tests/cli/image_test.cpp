@@ -165,6 +165,10 @@ TEST_F(ImageCommand, IsRunByItsName) {
   EXPECT_EQ(trapline({"kill", "web"}).code, 0);
   vm.wait_exit(seconds{30});
 
+  const Finished xen = trapline({"run", "web", "--para", "xen"});
+  EXPECT_EQ(xen.code, 3);
+  EXPECT_THAT(xen.output, HasSubstr("run web: its initrd has no driver for the disk of a Xen PV guest"));
+
   Process kept{words({"run", "web", "--snapshot", "--net", "none"}), here()};
   Process second{words({"run", "web", "--snapshot", "--net", "none"}), here()};
   ASSERT_TRUE(kept.wait_for("up", seconds{60}) && second.wait_for("up", seconds{60}));
