@@ -64,7 +64,7 @@ TEST(Check, RefusesEnginesByName) {
   o.config.rng = true;
   EXPECT_NE(complaint(o).find("--para xen: shares, sockets"), std::string::npos) << complaint(o);
   o.config.rng = false;
-  o.config.virtio_mmio = true;
+  o.virtio_transport = "mmio";
   EXPECT_NE(complaint(o).find("leave --virtio-transport out"), std::string::npos) << complaint(o);
   o = valid();
   o.para = "vmware";
