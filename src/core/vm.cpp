@@ -10,6 +10,7 @@
 #include "engine/registry.h"
 #include "engine/verify/lockstep.h"
 #include "para/kvm/kvm.h"
+#include "para/xen/hidden_features.h"
 
 namespace trapline::core {
 
@@ -110,7 +111,7 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   vm->clock.virtual_base = vm->clock.ns_to_tsc(page.start_ns);
   // Run directly they show the number of the host's CPU, and a trap in their place costs a vDSO's clock a stop each time.
   std::string features = launch_cages ? "-rdpid,-rdtscp" : "";
-  if (vm->launch.para_xen) features += (features.empty() ? "" : ",") + std::string(cpu::kHiddenFromXenGuests);
+  if (vm->launch.para_xen) features += (features.empty() ? "" : ",") + std::string(para::xen::kHiddenFeatures);
   if (!vm->launch.cpu_features.empty()) features += (features.empty() ? "" : ",") + vm->launch.cpu_features;
   auto cpuid = cpu::Cpuid::make({.cpus = vm->launch.cpus,
                                  .para_kvm = vm->launch.para_kvm,

@@ -68,12 +68,12 @@ Outcome far_ret(Vcpu& cpu, const isa::Insn& insn) {
   const u64 release = insn.imm & 0xffff;
   u64 ip, cs;
   Descriptor code;
-  // AMD's processors read from the upper end, and the outer stack before they look at CS (measured).
-  const bool from_above = cpu.vendor() == isa::Vendor::amd;
-  if (from_above && !stack.reaches(width, width)) return Outcome::fault;
+  // Processors read from the upper end; AMD's the outer stack before they look at CS, too (measured).
+  const bool outer_first = cpu.vendor() == isa::Vendor::amd;
+  if (!stack.reaches(width, width)) return Outcome::fault;
   if (!stack.pop(ip, width) || !stack.pop(cs, width)) return Outcome::fault;
   const u16 selector = static_cast<u16>(cs);
-  if (from_above && rpl_of(selector) != cpu.cpl && !stack.reaches(release + width, width)) return Outcome::fault;
+  if (outer_first && rpl_of(selector) != cpu.cpl && !stack.reaches(release + width, width)) return Outcome::fault;
   if (!check_return_code(cpu, selector, code)) return Outcome::fault;
   stack.skip(release);
   const u8 cpl = rpl_of(selector);

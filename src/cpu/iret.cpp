@@ -131,7 +131,7 @@ Outcome return_to(Vcpu& cpu, const Frame& f, unsigned width, bool stack_popped, 
 Outcome iret_protected(Vcpu& cpu, unsigned width) {
   StackReader stack{cpu};
   Frame f;
-  if (cpu.vendor() == isa::Vendor::amd && !stack.reaches(2 * width, width)) return Outcome::fault;  // from above
+  if (!stack.reaches(2 * width, width)) return Outcome::fault;  // from above, as processors do
   if (!stack.pop(f.ip, width) || !stack.pop(f.cs, width) || !stack.pop(f.flags, width)) return Outcome::fault;
   if ((f.flags & flag::vm) && width == 4 && cpu.cpl == 0 && !cpu.long_mode_active())
     return to_vm86(cpu, stack, f.ip, f.cs, static_cast<u32>(f.flags));
@@ -151,9 +151,9 @@ Outcome iret_long(Vcpu& cpu, unsigned width) {
   if (host) [[likely]] {
     std::memcpy(&f, host, sizeof f);
   } else {
-    // AMD's processors read the flags first, then SS (measured).
-    if (cpu.vendor() == isa::Vendor::amd && !(stack.reaches(2 * width, width) && stack.reaches(4 * width, width)))
-      return Outcome::fault;
+    // Processors read the flags first; AMD's then SS (measured).
+    if (!stack.reaches(2 * width, width)) return Outcome::fault;
+    if (cpu.vendor() == isa::Vendor::amd && !stack.reaches(4 * width, width)) return Outcome::fault;
     for (u64* item : {&f.ip, &f.cs, &f.flags, &f.sp, &f.ss})
       if (!stack.pop(*item, width)) return Outcome::fault;
   }

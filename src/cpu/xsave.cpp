@@ -140,11 +140,13 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   if (f.supervisor && cpu.cpl != 0) return cpu.raise_gp();
   const Area area{cpu, insn};
   if (!area.aligned(64, Access::write)) return Outcome::fault;
-  // Of two missing pages AMD's processors report the first, whatever is asked for.
-  if (cpu.vendor() == isa::Vendor::amd && !area.probe_write(0, 1)) return Outcome::fault;
-
   const u64 asked = (cpu.gpr[isa::rdx] << 32) | (cpu.gpr[isa::rax] & 0xffffffff);
   const u64 requested = asked & (cpu.xcr0 | (f.supervisor ? cpu.msr.xss : 0));
+  // Of two missing pages AMD's processors report the first, whatever is asked for; Intel's the last, by the area's last
+  // byte.
+  const bool amd = cpu.vendor() == isa::Vendor::amd;
+  if (!area.probe_write(amd ? 0 : area_bytes(requested, f.compacted) - 1, 1)) return Outcome::fault;
+
   Image image;
   Pieces out;
   const u8* extended[4] = {};
@@ -175,6 +177,7 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
     image.header.xcomp_bv = kCompacted | requested;
     out.add(kHeader, &image.header, 16);
   } else {
+    if (out.count > 0 && out.list[0].at < kHeader && !area.probe_write(out.list[0].at, 1)) return Outcome::fault;
     if (!area.read(kHeader, &image.header.xstate_bv, 8)) return Outcome::fault;
     image.header.xstate_bv = (image.header.xstate_bv & ~requested) | (requested & in_use);
     out.add(kHeader, &image.header, 8);

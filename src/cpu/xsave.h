@@ -23,6 +23,7 @@ static_assert(sizeof(Header) == 64);
 unsigned size_of(Component c);
 unsigned standard_offset(Component c);
 unsigned compacted_offset(Component c, u64 xcomp_bv);  // of a component in an area with these components
+unsigned area_bytes(u64 components, bool compacted);   // up to the end of the last of these
 
 // The registers of an extended component as its bytes in the area. Outside 64-bit mode only what the mode can name is
 // copied: `present` bytes from the start.

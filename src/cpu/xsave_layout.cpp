@@ -1,5 +1,6 @@
 #include <cpuid.h>
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -63,6 +64,14 @@ unsigned compacted_offset(Component c, u64 xcomp_bv) {
     at += place_of(i).size;
   }
   return at;
+}
+
+unsigned area_bytes(u64 components, bool compacted) {
+  unsigned end = kFirstExtended;
+  for (const Component c : kExtended)
+    if (components & bit(c))
+      end = std::max(end, (compacted ? compacted_offset(c, components) : standard_offset(c)) + size_of(c));
+  return end;
 }
 
 unsigned present_bytes(const Vcpu& cpu, Component c) {

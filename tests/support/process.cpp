@@ -1,12 +1,14 @@
 #include "support/process.h"
 
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <stdexcept>
 
 namespace trapline::test {
@@ -22,6 +24,14 @@ std::array<int, 2> make_pipe() {
 void close_fd(int& fd) {
   if (fd >= 0) ::close(fd);
   fd = -1;
+}
+
+// What a process of a failed test has said last is most often the reason.
+void print_tail(const char* what, const std::string& text) {
+  constexpr std::size_t kMost = 2000;
+  if (text.empty()) return;
+  const std::string tail = text.size() > kMost ? text.substr(text.size() - kMost) : text;
+  std::fprintf(stderr, "--- the last of a process's %s:\n%s\n---\n", what, tail.c_str());
 }
 
 }  // namespace
@@ -61,6 +71,7 @@ Process::~Process() {
   }
   close_fd(out_);
   close_fd(err_);
+  if (testing::Test::HasFailure()) print_tail("output", output_), print_tail("errors", errors_);
 }
 
 void Process::send(std::string_view text) {

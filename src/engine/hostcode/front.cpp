@@ -27,7 +27,7 @@ bool stays_in_place(const ZydisDecodedOperand& op) {
 
 }  // namespace
 
-bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, TranslatedInsn& p) {
+bool Front::classify_vector(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, TranslatedInsn& p) {
   using VectorKind = engine::vector::Kind;
   if (unit_.describe(cpu, p.raw, p.vector) != Prepared::yes) return false;
   p.treatment = Treatment::unit;
@@ -36,6 +36,7 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Ready& ready, Translated
     p.treatment = Treatment::nothing;
     return true;
   }
+  if (!in_reach(p.insn, context)) return true;
   if (p.vector.flags & engine::vector::flag::x87) {
     // With FDP updated on exceptions alone, and those masked, FDP is nothing to keep; elsewhere it is the operand's
     // address, if no segment base is part of that (lower.cpp).
@@ -149,7 +150,8 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = !keeps_x87_control(i.mnemonic);
-    if (avx_zero && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+    // The upper eight registers are none of 32-bit code's.
+    if (avx_zero && context.bits64 && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
       become_vector(p, Treatment::vector, 0);
     else if (as_it_is && !debug_.no_inline && is_mxcsr(cpu, i, context, ready))
       become_vector(p, Treatment::vector, 4);
@@ -157,7 +159,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
       become_vector(p, Treatment::x87, 0);
     return;
   }
-  if (classify_vector(cpu, ready, p)) {
+  if (classify_vector(cpu, context, ready, p)) {
     if (debug_.no_vectors && p.treatment == Treatment::vector) p.treatment = Treatment::unit;
     if (!as_it_is && (p.treatment == Treatment::vector || p.treatment == Treatment::x87)) p.treatment = Treatment::unit;
     const Prepared ready_to_call =

@@ -33,7 +33,7 @@ class Front {
            const Ready& ready, std::vector<TranslatedInsn>& out, bool* full);
   bool finish(const Context& context, std::vector<TranslatedInsn>& out) const;
   void classify(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, TranslatedInsn& p, bool* full);
-  bool classify_vector(const cpu::Vcpu& cpu, const Ready& ready, TranslatedInsn& p);
+  bool classify_vector(const cpu::Vcpu& cpu, const Context& context, const Ready& ready, TranslatedInsn& p);
   VectorUnit& unit_;
   const MemoryLowering& memory_;
   const DebugOptions debug_;

@@ -56,6 +56,8 @@ bool copied(const isa::Insn& i, bool ring0) {
   return !row || (ring0 ? row->ring0 : row->ring3).translate == isa::Lowering::copied;
 }
 
+bool in_reach(const isa::Insn& i, const Context& c) { return !has_memory(i) || reachable(i, c); }
+
 bool is_sensitive(const isa::Insn& i, isa::Ring ring) {
   return isa::class_of(isa::classify(i), ring) != isa::Class::innocuous;
 }

@@ -9,6 +9,8 @@ namespace trapline::engine::hostcode {
 // Does the instruction table let it run as it is? What the table does not know is innocuous.
 bool copied(const isa::Insn& i, bool ring0);
 bool is_sensitive(const isa::Insn& i, isa::Ring ring);  // privileged or critical there
+// No memory operand, or one that the look-up finds: no 16-bit address, no segment of which more than the base matters.
+bool in_reach(const isa::Insn& i, const Context& c);
 // Computation on general registers and memory that is the same instruction on the host.
 bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c);
 // MOV between the accumulator and a full address.

@@ -94,8 +94,8 @@ Outcome div(Vcpu& cpu, const Insn& insn) {
   });
 }
 
-// -- Decimal (SDM Vol. 2: AAA AAD AAM AAS DAA DAS). 64-bit hosts do not have them; undefined flags as Intel leaves
-// them.
+// -- Decimal (SDM Vol. 2: AAA AAD AAM AAS DAA DAS). 64-bit code does not have them; flags that the manuals leave
+// undefined are those measured in 32-bit code on a processor of Intel's (family 6, model 207: all 65,536 values of AX).
 constexpr u16 kCarry = 0x100, kAdjust = 0x1000, kOverflow = 1;
 
 void set_flag(Vcpu& cpu, u16 bit, bool on) { cpu.arith = static_cast<u16>(on ? cpu.arith | bit : cpu.arith & ~bit); }
@@ -112,9 +112,8 @@ Outcome ascii_adjust(Vcpu& cpu, const Insn&) {  // AAA, AAS
   u16 ax = low<u16>(cpu, isa::rax);
   const bool adjust = (ax & 15) > 9 || (cpu.arith & kAdjust);
   if (adjust) ax = static_cast<u16>(Subtract ? ax - 0x106 : ax + 0x106);
-  set_low<u16>(cpu, isa::rax, ax);
-  flags_of_al(cpu);
   set_low<u16>(cpu, isa::rax, ax & 0xff0f);
+  flags_of_al(cpu);
   set_flag(cpu, kCarry, adjust);
   set_flag(cpu, kAdjust, adjust);
   return Outcome::next;
@@ -151,8 +150,9 @@ Outcome aam(Vcpu& cpu, const Insn& insn) {
 }
 Outcome aad(Vcpu& cpu, const Insn& insn) {
   const u16 ax = low<u16>(cpu, isa::rax);
-  set_low<u16>(cpu, isa::rax, static_cast<u8>((ax & 0xff) + (ax >> 8) * static_cast<u8>(insn.imm)));
-  flags_of_al(cpu);
+  u16 f = 0;
+  set_low<u16>(cpu, isa::rax, Add::apply<u8>(f, static_cast<u8>(ax), static_cast<u8>((ax >> 8) * insn.imm)));
+  cpu.arith = f;
   return Outcome::next;
 }
 Outcome salc(Vcpu& cpu, const Insn&) {

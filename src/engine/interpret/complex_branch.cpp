@@ -74,15 +74,14 @@ Outcome jmp(Vcpu& cpu, const Insn& insn) {
 Outcome call(Vcpu& cpu, const Insn& insn) {
   u64 target = 0;
   if (!branch_target(cpu, insn, target)) return Outcome::fault;
-  // In 64-bit mode Intel's processors write the return address before they look at the target, and RSP goes back;
-  // AMD's write nothing, but a stack that would fault comes first.
-  const bool after = cpu.in_long64();
+  // Intel's processors write the return address before they look at the target, and RSP goes back; AMD's write nothing,
+  // but in 64-bit mode a stack that would fault comes first.
   const bool writes = cpu.vendor() == isa::Vendor::intel;
   const u64 rsp = cpu.gpr[isa::rsp];
-  if (after && !writes && !cpu::probe_push(cpu, insn.operand_bytes)) return Outcome::fault;
-  if (!(after && writes) && !check_target(cpu, target)) return Outcome::fault;
+  if (!writes && cpu.in_long64() && !cpu::probe_push(cpu, insn.operand_bytes)) return Outcome::fault;
+  if (!writes && !check_target(cpu, target)) return Outcome::fault;
   if (!cpu::push(cpu, cpu.rip + insn.length, insn.operand_bytes)) return Outcome::fault;
-  if (after && writes && !check_target(cpu, target)) {
+  if (writes && !check_target(cpu, target)) {
     cpu.gpr[isa::rsp] = rsp;
     return Outcome::fault;
   }

@@ -39,17 +39,17 @@ Outcome pusha(Vcpu& cpu, const Insn& insn) {
   return Outcome::next;
 }
 
+// Intel's processors keep what they have popped when a later one faults (measured: docs/cpu-model.md).
 Outcome popa(Vcpu& cpu, const Insn& insn) {
   const u64 rsp = cpu.gpr[isa::rsp];
   u64 value[8] = {};
-  for (unsigned i = 8; i-- > 0;) {
-    if (cpu::pop(cpu, &value[i], insn.operand_bytes)) continue;
-    cpu.gpr[isa::rsp] = rsp;
-    return Outcome::fault;
-  }
-  for (unsigned i = 0; i < 8; i++)
+  unsigned left = 8;
+  while (left > 0 && cpu::pop(cpu, &value[left - 1], insn.operand_bytes)) left--;
+  if (left > 0) cpu.gpr[isa::rsp] = rsp;
+  if (left > 0 && cpu.vendor() != isa::Vendor::intel) return Outcome::fault;
+  for (unsigned i = left; i < 8; i++)
     if (i != isa::rsp) set_by_width(cpu, i, value[i], insn.operand_bytes);
-  return Outcome::next;
+  return left > 0 ? Outcome::fault : Outcome::next;
 }
 
 // The frame pointers of the enclosing levels are copied from the old frame.

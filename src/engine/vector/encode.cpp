@@ -17,8 +17,12 @@ bool w_bit(const Decoded& d) {
   }
 }
 
+// Outside 64-bit mode Zydis 4.0 and 4.1 give VPCMPESTRI and VPCMPESTRM with W=1 a RAX and an RDX of no size at all:
+// EAX and EDX are meant.
+unsigned size_of(const ZydisDecodedOperand& op) { return op.size == 0 && is_gpr(op) ? 32 : op.size; }
+
 bool same_operand(const ZydisDecodedOperand& a, const ZydisDecodedOperand& b) {
-  if (a.type != b.type || a.size != b.size || a.encoding != b.encoding || a.actions != b.actions) return false;
+  if (a.type != b.type || size_of(a) != size_of(b) || a.encoding != b.encoding || a.actions != b.actions) return false;
   if (a.type == ZYDIS_OPERAND_TYPE_MEMORY)
     return a.visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN || (b.mem.base == ZYDIS_REGISTER_RSI && !b.mem.disp.value);
   if (a.type != ZYDIS_OPERAND_TYPE_REGISTER) return true;

@@ -138,10 +138,36 @@ Outcome store_x87_unmasked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op,
   return Outcome::fault;
 }
 
+// The segment refuses the store. Intel's processors execute first what can end without one: a conversion's #XM comes
+// before the segment's fault, and an unmasked x87 exception leaves nothing to store.
+Outcome refused_store(Vcpu& cpu, const VectorOp& op) {
+  if (amd(cpu)) return Outcome::fault;
+  const bool unmasked = op.flags & flag::pointers && (fnstcw() & kExceptions) != kExceptions;
+  if (!unmasked && !(op.flags & flag::mxcsr)) return Outcome::fault;
+  const cpu::Fault fault = cpu.fault;
+  const u32 mxcsr = cpu.vec.mxcsr;
+  cpu::X87State before;
+  if (unmasked) {
+    x87_park(cpu);
+    before = cpu.x87;
+    x87_unpark(cpu);
+  }
+  alignas(64) u8 scratch[64];
+  const Outcome o = run(cpu, op, scratch);
+  if (o != Outcome::next || (unmasked && !x87_stored(op))) return o;
+  cpu.vec.mxcsr = mxcsr;
+  if (unmasked) {
+    x87_park(cpu);
+    cpu.x87 = before;
+  }
+  cpu.fault = fault;
+  return Outcome::fault;
+}
+
 Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   u64 linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::write, linear)) [[unlikely]]
-    return Outcome::fault;
+    return refused_store(cpu, op);
   if (linear & op.align_mask) [[unlikely]]
     return cpu.raise_gp();
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]]

@@ -111,11 +111,12 @@ Outcome masked_store(const Target& at, const VectorOp& op) {
 }
 
 // MASKMOV: which bytes are active shows where two different backgrounds end up equal. Faults of those that are not are
-// left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): AMD's processors check the whole by halves of 8 bytes,
-// whatever the mask.
+// left to the implementation (SDM Vol. 2B, APM Vol. 4 MASKMOVDQU): processors check the whole by halves of 8 bytes,
+// whatever the mask, Intel's the upper one first.
 Outcome mask_move(const Target& at, const VectorOp& op) {
-  for (unsigned half = 0; amd(at.cpu) && half < op.mem_bytes; half += 8)
-    if (!at.probe_write(half, 8)) return Outcome::fault;
+  const unsigned halves = op.mem_bytes / 8;
+  for (unsigned i = 0; i < halves; i++)
+    if (!at.probe_write((amd(at.cpu) ? i : halves - 1 - i) * 8, 8)) return Outcome::fault;
   alignas(64) u8 zeros[64] = {}, ones[64];
   std::memset(ones, 0xff, sizeof ones);
   Outcome o = run(at.cpu, op, zeros);
@@ -123,14 +124,7 @@ Outcome mask_move(const Target& at, const VectorOp& op) {
   if (o != Outcome::next) return o;
   u64 active = 0;
   for (unsigned i = 0; i < op.mem_bytes; i++) active |= static_cast<u64>(zeros[i] == ones[i]) << i;
-  // MASKMOVQ faults even with an empty mask (SDM Vol. 2B: implementation dependent).
-  if (active == 0 && op.mem_bytes == 8 && !at.probe_write(0, 8)) return Outcome::fault;
-  u64 linear;
-  if (active == 0 && !(at.linear(0, op.mem_bytes, Access::write, linear) && in_reach(at.cpu, linear))) {
-    if (at.cpu.in_long64()) static_cast<void>(at.cpu.raise(at.seg == isa::Seg::ss ? cpu::Vector::ss : cpu::Vector::gp));
-    return Outcome::fault;
-  }
-  return probe_active(at, op, active) ? store_active(at, op, active, zeros) : Outcome::fault;
+  return store_active(at, op, active, zeros);
 }
 
 // To how many bytes an operand must be aligned while alignment is checked (MASKMOVDQU's: to 8). Intel: operands of up
@@ -227,8 +221,13 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   if (!misaligned && (write ? s.flat_write : s.flat_read))
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
-  if (alignment_checks(cpu) && linear & (checked_bytes(cpu, insn, op) - 1) && in_reach(cpu, linear))
-    return cpu.raise(cpu::Vector::ac);
+  if (alignment_checks(cpu)) {
+    const unsigned checked = checked_bytes(cpu, insn, op);
+    u64 within;
+    if (linear & (checked - 1) && in_reach(cpu, linear))  // the segment's fault comes first
+      return at.linear(0, checked, write ? Access::write : Access::read, within) ? cpu.raise(cpu::Vector::ac)
+                                                                                 : Outcome::fault;
+  }
   const cpu::AlignmentUnchecked unchecked{cpu};
   if (kind == Kind::mask_move) return mask_move(at, op);
   return write ? masked_store(at, op) : masked_load(at, op);

@@ -18,7 +18,8 @@ using cpu::Outcome;
 constexpr u8 kForcedPrefix[] = {0x0f, 0x0b, 'x', 'e', 'n'};  // ud2a; .ascii "xen"
 
 namespace msr {
-constexpr u32 efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082, cstar = 0xc0000083, fmask = 0xc0000084,
+constexpr u32 ucode_rev = 0x8b, spec_ctrl = 0x48, pred_cmd = 0x49, flush_cmd = 0x10b, misc_enable = 0x1a0,
+              efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082, cstar = 0xc0000083, fmask = 0xc0000084,
               fs_base = 0xc0000100, gs_base = 0xc0000101, kernel_gs_base = 0xc0000102, apic_base = 0x1b,
               sysenter_cs = 0x174, sysenter_eip = 0x176;
 }
@@ -64,8 +65,11 @@ bool Domain::forced_cpuid(cpu::Vcpu& cpu) {
   if (!cpu::peek(cpu, cpu::cs_of(cpu).linear_base + cpu.rip, bytes, sizeof bytes)) return false;
   if (std::memcmp(bytes, kForcedPrefix, sizeof kForcedPrefix) != 0) return false;
   if (bytes[5] != 0x0f || bytes[6] != 0xa2) return false;  // CPUID alone
+  // A kernel sees OSXSAVE before it has set it, as under Xen: Linux takes a clear bit to mean that Xen was told to hide
+  // XSAVE, and then goes without.
+  const u64 cr4 = cpu.cr4 | (state(cpu).kernel ? cpu::cr4::osxsave & cpu.cpuid->cr4_allowed() : 0);
   const cpu::CpuidRegs r = cpu.cpuid->query(static_cast<u32>(cpu.gpr[isa::rax]), static_cast<u32>(cpu.gpr[isa::rcx]),
-                                            cpu.index, cpu.xcr0, cpu.msr.xss, cpu.cr4);
+                                            cpu.index, cpu.xcr0, cpu.msr.xss, cr4);
   cpu.gpr[isa::rax] = r.eax, cpu.gpr[isa::rbx] = r.ebx, cpu.gpr[isa::rcx] = r.ecx, cpu.gpr[isa::rdx] = r.edx;
   cpu.rip += sizeof bytes;
   cpu.retired++;
@@ -153,6 +157,16 @@ bool Domain::emulated_msr_write(cpu::Vcpu& cpu, u32 index, u64 value) {
       return set_segment_base(cpu, SEGBASE_GS_USER, value) == 0;
     case msr::efer:
       return value == cpu.efer;
+    case msr::ucode_rev:  // Intel's way to read it begins with a write of 0 (SDM Vol. 3A 10.11.7.1)
+      return cpu.cpuid->intel() && value == 0;
+    case msr::spec_ctrl:
+    case msr::pred_cmd:
+    case msr::flush_cmd:
+      return cpu::msr_write(cpu, index, value);
+    case msr::misc_enable: {  // what is there already
+      u64 now = 0;
+      return cpu::msr_read(cpu, index, &now) && now == value;
+    }
     default:
       return false;
   }

@@ -2,6 +2,7 @@
 #include "cpu/descriptor.h"
 #include "cpu/events.h"
 #include "para/xen/bounce.h"
+#include "support/vendors.h"
 #include "xen_fixture.h"
 
 namespace trapline::para::xen {
@@ -303,6 +304,65 @@ TEST_F(Entry, PortsAreForWhomTheKernelsMapAllowsThem) {
   map[0x100 / 8] = 0;
   EXPECT_FALSE(allowed(0xec, 0x100)) << "behind the map";
   EXPECT_FALSE(domain.state(0).kernel);
+}
+
+// An exception of the instruction at 33000H that Xen executes for whom it is right. True: it did, `length` on.
+struct Emulation : Entry {
+  bool executed(std::initializer_list<u8> code_bytes, cpu::Vector vector) {
+    std::memcpy(ram.host(Gpa{at(0x33)}), code_bytes.begin(), code_bytes.size());
+    cpu.rip = 0x33000;
+    cpu.fault = {vector, 0, 0, 0};
+    cpu::Event event{};
+    event.kind = cpu::EventKind::exception, event.vector = static_cast<u8>(vector), event.return_rip = cpu.rip;
+    event.has_error = vector == cpu::Vector::gp;
+    try {
+      static_cast<void>(domain.deliver(cpu, event));
+    } catch (const Crash&) {  // no handler of #GP and #UD
+      return false;
+    }
+    return cpu.rip == 0x33000 + code_bytes.size();
+  }
+  bool wrmsr(u32 index, u64 value) {
+    cpu.gpr[isa::rcx] = index;
+    cpu.gpr[isa::rax] = value & 0xffffffff, cpu.gpr[isa::rdx] = value >> 32;
+    return executed({0x0f, 0x30}, cpu::Vector::gp);
+  }
+};
+
+// Linux writes PRED_CMD when it switches between programs, and has no handler for its fault.
+TEST_F(Emulation, RegistersThatAKernelMayWriteAreTheVendors) {
+  for (const isa::Vendor vendor : test::kVendors) {
+    const cpu::Cpuid policy = test::policy_of(vendor);
+    cpu.cpuid = &policy;
+    const bool intel = vendor == isa::Vendor::intel;
+    EXPECT_EQ(policy.has(cpu::Feature::spec_ctrl), intel);
+    EXPECT_EQ(wrmsr(0x49, 1), intel) << "PRED_CMD: IBPB";
+    EXPECT_FALSE(wrmsr(0x49, 2));
+    EXPECT_EQ(wrmsr(0x48, 1), intel) << "SPEC_CTRL: IBRS";
+    EXPECT_FALSE(wrmsr(0x48, 0x8000));
+    EXPECT_EQ(wrmsr(0x10b, 1), policy.has(cpu::Feature::flush_l1d)) << "FLUSH_CMD: L1D";
+    EXPECT_EQ(wrmsr(0x8b, 0), intel) << "the microcode's revision";
+    EXPECT_FALSE(wrmsr(0x8b, 1));
+    EXPECT_FALSE(wrmsr(0x10, 0)) << "the TSC is the hypervisor's";
+    EXPECT_FALSE(wrmsr(0xc0000082, 0x1000)) << "LSTAR";
+    cpu.cpuid = nullptr;
+  }
+}
+
+TEST_F(Emulation, AKernelSeesOsxsaveBeforeItHasSetIt) {
+  const cpu::Cpuid policy = test::policy_of(isa::Vendor::intel);
+  cpu.cpuid = &policy;
+  const auto osxsave = [&](bool kernel) {
+    domain.state(0).kernel = kernel;
+    cpu.gpr[isa::rax] = 1, cpu.gpr[isa::rcx] = 0;
+    EXPECT_TRUE(executed({0x0f, 0x0b, 'x', 'e', 'n', 0x0f, 0xa2}, cpu::Vector::ud));
+    return (cpu.gpr[isa::rcx] >> 27 & 1) != 0;
+  };
+  entry(kUserL4, 0) = entry(kL4, 0);
+  cpu.cr4 &= ~cpu::cr4::osxsave;
+  EXPECT_TRUE(osxsave(true));
+  EXPECT_FALSE(osxsave(false));
+  cpu.cpuid = nullptr;
 }
 
 }  // namespace
