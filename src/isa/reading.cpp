@@ -76,6 +76,7 @@ const char* vendor_difference(const ZydisDecodedInstruction& i) {
     return "F2 on LOOPE: ignored by Intel, LOOPNE for AMD";
   if (i.mnemonic == ZYDIS_MNEMONIC_LOOPNE && last_repeat(i) == 0xf3)
     return "F3 on LOOPNE: ignored by Intel, LOOPE for AMD";
+  if (i.mnemonic == ZYDIS_MNEMONIC_PAUSE && i.raw.rex.B) return "F3 REX.B 90: PAUSE for Intel, XCHG for AMD";
   if (i.mnemonic == ZYDIS_MNEMONIC_MOVSXD && !wide && has_prefix(i, 0x66) && i.raw.modrm.mod != 3)
     return "MOVSXD of 16 bits: reads 2 bytes for Intel, 4 for AMD";
   return nullptr;
@@ -143,10 +144,10 @@ ZyanStatus Reader::read(const u8* bytes, std::size_t available, ZydisDecoderCont
     return status;
   }
   switch (out.mnemonic) {
-    // PAUSE is F3 90 alone (SDM vol. 2B, APM vol. 3): with REX.B the opcode is XCHG r8, rAX, and the prefix is ignored
-    // as in front of any other XCHG. A DS override says nothing, either.
+    // With REX.B AMD's processors execute XCHG r8, rAX and ignore the prefix, as in front of any other XCHG; to Intel's it
+    // stays PAUSE (both measured). A DS override says nothing, either.
     case ZYDIS_MNEMONIC_PAUSE:
-      return out.raw.rex.B ? again(bytes, out, 0xf3, 0x3e, context, out) : status;
+      return amd && out.raw.rex.B ? again(bytes, out, 0xf3, 0x3e, context, out) : status;
     case ZYDIS_MNEMONIC_LOOPE:
     case ZYDIS_MNEMONIC_LOOPNE:
       return amd ? loop_by_prefix(bytes, context, out) : status;

@@ -111,11 +111,11 @@ main64:
     mov r12, r8
     mov eax, 1
     mov r8d, 2
-    db 0xf3, 0x41, 0x90                 ; the same for both
+    db 0xf3, 0x41, 0x90                 ; to Intel's it is PAUSE
     mov r13, r8
     mov r8, r12
-    CHECK64 rax, 2
-    CHECK64 r13, 1
+    BY_VENDOR rax, 2, 1
+    BY_VENDOR r13, 1, 2
 
     ; prefetch of a register
     test r8, r8
