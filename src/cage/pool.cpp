@@ -103,6 +103,9 @@ void limit(int resource) {
   ::setrlimit(static_cast<__rlimit_resource>(resource), &none);
 }
 
+constexpr int kArchSetCpuid = 0x1012;  // ARCH_SET_CPUID, asm/prctl.h of kernels from 4.12 on
+bool set_cpuid(unsigned long enabled) { return ::syscall(SYS_arch_prctl, kArchSetCpuid, enabled) == 0; }
+
 [[noreturn]] void live(const Birth& b) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != b.parent) ::_exit(1);  // it died before the first line
@@ -116,6 +119,7 @@ void limit(int resource) {
   program->filter = code;
   std::memcpy(code, b.filter->data(), b.filter->size() * sizeof(sock_filter));
   install_handlers();
+  set_cpuid(0);
   forget_thread();
   reinterpret_cast<void (*)()>(kStub + static_cast<u64>(cage_stub_init - cage_stub_begin))();
   __builtin_unreachable();
@@ -183,6 +187,7 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
   if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
     return Err{std::string{"signal frames of this CPU do not fit into a cage"}};
   pool->slots_ = count;
+  pool->cpuid_faults_ = set_cpuid(1);  // ENODEV where the processor has no such faults
   pool->copies_bytes_ = copy_pages * kPageSize;
   const SharedFile shared = make_shared_file("cages", count * sizeof(Shared));
   const SharedFile copies = make_shared_file("copies", pool->copies_bytes_);

@@ -23,6 +23,8 @@ class Pool {
   Pool(const Pool&) = delete;
 
   std::size_t size() const { return cages_.size(); }
+  // CPUID faults in the cages: code of which nobody can say whether it is CPUID may run.
+  bool cpuid_faults() const { return cpuid_faults_; }
   // The descriptors that the core must keep, and the processes that it must be able to signal.
   std::vector<int> descriptors() const;
   std::vector<pid_t> processes() const;
@@ -40,6 +42,7 @@ class Pool {
   std::size_t slots_ = 0;
   u8* copies_ = nullptr;
   u64 copies_bytes_ = 0;
+  bool cpuid_faults_ = false;
 };
 
 // What this host lacks for cages, or empty: makes one and has it map a page.

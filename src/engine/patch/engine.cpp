@@ -20,11 +20,12 @@ namespace patch {
 
 namespace {
 
-HostLacks host_lacks(const cpu::Vcpu& cpu) {
+HostLacks host_lacks(const cpu::Vcpu& cpu, bool cpuid_faults) {
   u32 low, high;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   HostLacks host;
   host.vendor = cpu.vendor();
+  host.cpuid_faults = cpuid_faults;
   host.aux_offered = !cpu.cpuid || cpu.cpuid->has(cpu::Feature::rdtscp) || cpu.cpuid->has(cpu::Feature::rdpid);
   host.xcr0_same = low == host_components() && high == 0;
   return host;
@@ -43,7 +44,7 @@ class Patch final : public interpret::Accelerator, translate::UserGate {
         translator_{std::move(translator)},
         cages_{cpu,
                share.pool->share(share.part, share.parts),
-               host_lacks(cpu),
+               host_lacks(cpu, share.pool->cpuid_faults()),
                share.pool->copies(share.part, share.parts),
                share.pool->copies_offset(share.part, share.parts),
                share.most_mappings},

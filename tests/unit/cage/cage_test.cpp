@@ -92,6 +92,17 @@ TEST_F(CageTest, PollsNoLongerOnceItIsToRest) {
   EXPECT_EQ(run().signal, SIGSYS) << "it can be woken";
 }
 
+TEST_F(CageTest, CpuidFaultsWhereTheHostLetsIt) {
+  code({0x0f, 0xa2, 0x0f, 0x05});  // cpuid; syscall
+  registers_.gpr[0] = registers_.gpr[1] = 0;
+  const Stop stop = run();
+  EXPECT_EQ(stop.signal, pool_->cpuid_faults() ? SIGSEGV : SIGSYS);
+  if (!pool_->cpuid_faults()) return;
+  EXPECT_EQ(stop.trap, 13u);
+  EXPECT_EQ(registers_.rip, kText);
+  EXPECT_EQ(registers_.gpr[0], 0u);
+}
+
 TEST_F(CageTest, FaultsTellAddressAndAccess) {
   code({0x48, 0x89, 0x03});  // mov [rbx], rax
   registers_.gpr[3] = kData + 8;

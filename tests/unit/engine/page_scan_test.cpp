@@ -95,6 +95,15 @@ TEST(PageScan, CpuidThatMayBeDataRefusesThePage) {
   EXPECT_THAT(s.sites, IsEmpty());
 }
 
+TEST(PageScan, CpuidThatMayBeDataIsTheHostsToFaultWhereItCan) {
+  std::array<u8, kPageSize> page{};
+  page[2000] = 0x0f, page[2001] = 0xa2;
+  EXPECT_FALSE(scan_page(page, {.cpuid_faults = true}).refused);
+  EXPECT_THAT(scan_page(page, {.cpuid_faults = true}).sites, IsEmpty());
+  EXPECT_FALSE(scan(0, {0x0f, 0xa2}, {.cpuid_faults = true}).refused);
+  EXPECT_THAT(scan(200, {0x0f, 0xa2}, {.cpuid_faults = true}).sites, ElementsAre(200)) << "certain: cheaper replaced";
+}
+
 // The vDSO has the alternatives to its clock beside its code, one behind the other.
 TEST(PageScan, WhatCpuidDoesNotOfferRefusesNoPage) {
   std::array<u8, kPageSize> page{};
