@@ -14,8 +14,7 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::string read(const std::string& below_root) {
-  const std::string here{__FILE__};
-  std::ifstream in{here.substr(0, here.find("tests/unit/isa/")) + below_root};
+  std::ifstream in{TRAPLINE_SOURCE_DIR "/" + below_root};
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
