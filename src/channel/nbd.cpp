@@ -1,4 +1,4 @@
-#include "monitor/storage/nbd.h"
+#include "channel/nbd.h"
 
 #include <fmt/format.h>
 #include <poll.h>
@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-namespace trapline::monitor::nbd {
+namespace trapline::channel::nbd {
 
 namespace {
 
@@ -110,4 +110,4 @@ std::optional<Reply> decode(const std::array<u8, kReplyBytes>& bytes) {
   return Reply{get<u32>(&bytes[4]), get<u64>(&bytes[8])};
 }
 
-}  // namespace trapline::monitor::nbd
+}  // namespace trapline::channel::nbd

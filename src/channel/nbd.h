@@ -1,5 +1,6 @@
 // The client's side of the NBD protocol (its doc/proto.md), as far as a disk needs it: fixed newstyle handshake, simple
-// replies. The server works on what the guest and the image's maker wrote, so nothing that it says is believed.
+// replies. The server works on what the guest and the image's maker wrote, so nothing that it says is believed. The
+// monitor reads and writes a guest's disk by it, the process that looks for a kernel reads one.
 #pragma once
 
 #include <array>
@@ -9,7 +10,7 @@
 #include "base/result.h"
 #include "base/types.h"
 
-namespace trapline::monitor::nbd {
+namespace trapline::channel::nbd {
 
 struct Export {
   u64 bytes = 0;
@@ -38,4 +39,4 @@ struct Reply {
 inline constexpr std::size_t kReplyBytes = 16;
 std::optional<Reply> decode(const std::array<u8, kReplyBytes>& bytes);  // nothing: not a reply
 
-}  // namespace trapline::monitor::nbd
+}  // namespace trapline::channel::nbd

@@ -180,10 +180,10 @@ std::string ExecCommand::add_root(RunOptions& o) {
   } else if (!exists) {
     return fmt::format("--rootfs {}: {}: check the path", path, std::strerror(errno));
   } else {
-    const monitor::Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
-    if (!fd) return fmt::format("--rootfs {}: {}: make it readable", path, std::strerror(errno));
+    machine::DiskConfig root;
+    root.path = path;
     const auto files =
-        monitor::read_volume(path, fd, {.kernel = false, .initrd = false, .kernel_path = {}, .initrd_path = {}});
+        monitor::read_volume(root, {.kernel = false, .initrd = false, .kernel_path = {}, .initrd_path = {}});
     if (!files) return "--rootfs " + files.error();
     if (files->root_device.empty()) return fmt::format("--rootfs {}: no partition of it is a root", path);
     task_.root_disk = files->root_device;

@@ -123,14 +123,7 @@ std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
   if (o.disks.empty()) return "--kernel image: of which disk? give --disk FILE";
   const auto disk = parse_disk(o.disks[0]);
   if (!disk) return disk.error();
-  const monitor::Fd fd{::open(disk->path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
-  if (!fd) return fmt::format("--disk {}: {}: name an image", disk->path, std::strerror(errno));
-  using machine::DiskFormat;
-  if (disk->format == DiskFormat::qcow2 ||
-      (disk->format == DiskFormat::by_content && is_qcow2(volume::FileSource{fd.get()})))
-    return fmt::format("{}: kernel and initrd are not read out of qcow2: qemu-img convert -O raw, or give --kernel",
-                       disk->path);
-  auto files = monitor::read_volume(disk->path, fd, wish);
+  auto files = monitor::read_volume(*disk, wish);
   if (!files) return files.error();
   if (wish.kernel) c.kernel = disk->path + ":" + files->kernel_path, c.kernel_fd = files->kernel.release();
   if (wish.initrd) c.initrd.clear(), c.initrd_fd = files->initrd.release();

@@ -12,11 +12,13 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <sstream>
 #include <utility>
 
 #include "channel/volume_answer.h"
 #include "monitor/child_start.h"
+#include "monitor/storage/qcow2.h"
 
 namespace trapline::monitor {
 
@@ -75,9 +77,9 @@ std::string text_of(const Fd& fd) {
 
 bool is_empty(const Fd& fd) { return ::lseek(fd.get(), 0, SEEK_END) <= 0; }
 
-}  // namespace
-
-Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& disk, const VolumeWish& wish) {
+// `disk`: the image, or with `served` a connection to who has so many bytes of it.
+Result<VolumeFiles, std::string> read_from(const std::string& name, const Fd& disk, std::optional<u64> served,
+                                           const VolumeWish& wish) {
   const auto wrong = [&](const std::string& why) { return Err{fmt::format("{}: {}", name, why)}; };
   VolumeFiles files;
   const Fd answer{::memfd_create("answer", MFD_CLOEXEC)};
@@ -88,10 +90,11 @@ Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& 
   std::vector<int> descriptors{disk.get(), answer.get()};
   for (const Fd* fd : {&files.kernel, &files.initrd})
     if (*fd) descriptors.push_back(fd->get());
-  auto child =
-      start({"trapline", channel::kVolumeCommand, std::to_string(disk.get()), std::to_string(files.kernel.get()),
-             std::to_string(files.initrd.get()), std::to_string(answer.get()), wish.kernel_path, wish.initrd_path},
-            descriptors);
+  auto child = start({"trapline", channel::kVolumeCommand,
+                      served ? fmt::format("{}:{}", disk.get(), *served) : std::to_string(disk.get()),
+                      std::to_string(files.kernel.get()), std::to_string(files.initrd.get()),
+                      std::to_string(answer.get()), wish.kernel_path, wish.initrd_path},
+                     descriptors);
   if (!child)
     return wrong(
         fmt::format("the process that reads it did not start: {}: raise the limits (ulimit -u, -n)", child.error()));
@@ -106,6 +109,22 @@ Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& 
   if (!files.root.empty()) files.root_device = number == 0 ? "/dev/vda" : fmt::format("/dev/vda{}", number);
   if (files.initrd && is_empty(files.initrd)) files.initrd = Fd{};
   return files;
+}
+
+}  // namespace
+
+Result<VolumeFiles, std::string> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish) {
+  const auto wrong = [&](const std::string& why) { return Err{fmt::format("{}: {}", disk.path, why)}; };
+  const Fd file{::open(disk.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
+  if (!file) return wrong(fmt::format("{}: name an image that can be read", std::strerror(errno)));
+  const auto format = format_of(disk, file.get());
+  if (!format) return wrong(format.error());
+  if (*format == machine::DiskFormat::raw) return read_from(disk.path, file, {}, wish);
+  machine::DiskConfig reading = disk;
+  reading.read_only = true, reading.snapshot = reading.discard = false;
+  const auto server = serve_qcow2(reading);
+  if (!server) return wrong(server.error());
+  return read_from(disk.path, server->socket, server->info.bytes, wish);
 }
 
 }  // namespace trapline::monitor

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "machine/config.h"
 #include "monitor/files.h"
 
 namespace trapline::monitor {
@@ -19,7 +20,7 @@ struct VolumeWish {
   std::string kernel_path, initrd_path;  // empty: looked for
 };
 
-// `disk`: a raw image, named `name` in messages. Error: one line that names it and the remedy.
-Result<VolumeFiles, std::string> read_volume(const std::string& name, const Fd& disk, const VolumeWish& wish);
+// Of an image in any format that disks have. Error: one line that names it and the remedy.
+Result<VolumeFiles, std::string> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish);
 
 }  // namespace trapline::monitor

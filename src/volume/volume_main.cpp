@@ -17,6 +17,7 @@
 #include "channel/core_start.h"
 #include "channel/volume_answer.h"
 #include "volume/boot_files.h"
+#include "volume/nbd_source.h"
 
 namespace trapline::volume {
 
@@ -32,7 +33,7 @@ constexpr int kAllowed[] = {
     SCMP_SYS(gettid),    SCMP_SYS(clock_gettime),  SCMP_SYS(time),           SCMP_SYS(gettimeofday),
     SCMP_SYS(getrandom), SCMP_SYS(restart_syscall)};
 
-bool close_in() {
+bool close_in(int server) {
   const rlimit none{0, 0}, memory{kMostMemory, kMostMemory}, seconds{kMostSeconds, kMostSeconds};
   ::setrlimit(RLIMIT_CORE, &none);
   ::setrlimit(RLIMIT_NOFILE, &none);
@@ -50,6 +51,7 @@ bool close_in() {
                                        conditions.begin());
   };
   for (const int call : kAllowed) allow(call, {});
+  if (server >= 0) allow(SCMP_SYS(read), {{0, SCMP_CMP_EQ, static_cast<u64>(server), 0}});
   const scmp_arg_cmp not_executable{2, SCMP_CMP_MASKED_EQ, PROT_EXEC, 0};
   allow(SCMP_SYS(mmap), {not_executable, {3, SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS}});
   allow(SCMP_SYS(mprotect), {not_executable});
@@ -84,14 +86,19 @@ int answer(int fd, const std::string& text) {
 
 int volume_main(int argc, char** argv) {
   if (argc != 8) return channel::kCannotStart;
+  const char* const served = std::strchr(argv[2], ':');
   const int disk = std::atoi(argv[2]), kernel = std::atoi(argv[3]), initrd = std::atoi(argv[4]),
             out = std::atoi(argv[5]);
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   channel::ignore_group_signals();
   close_others({disk, kernel, initrd, out});
   if (auto loaded = load_ext_library(); !loaded) return answer(out, channel::kVolumeError + loaded.error());
-  if (!close_in()) return answer(out, channel::kVolumeError + std::string{"no seccomp filter: see trapline doctor"});
-  const FileSource source{disk};
+  ::signal(SIGPIPE, SIG_IGN);
+  if (!close_in(served ? disk : -1))
+    return answer(out, channel::kVolumeError + std::string{"no seccomp filter: see trapline doctor"});
+  const FileSource file{disk};
+  const NbdSource server{disk, served ? std::strtoull(served + 1, nullptr, 10) : 0};
+  const Source& source = served ? static_cast<const Source&>(server) : file;
   const Wanted wanted{argv[6], argv[7], kernel >= 0, initrd >= 0};
   const auto files = read_boot_files(
       source, wanted, [&](std::span<const u8> bytes) { return write_whole(kernel, bytes); },

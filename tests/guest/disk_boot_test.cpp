@@ -40,6 +40,27 @@ TEST_F(DiskBoot, AnImageBootsByItself) {
   EXPECT_EQ(disk.check().code, 0) << disk.check().output;
 }
 
+// As distributions publish them. A name alone says nothing, and first bytes alone neither.
+TEST_F(DiskBoot, AQcow2ImageBootsByItself) {
+  if (run({"sh", "-c", "command -v qemu-img && command -v qemu-nbd"}).code != 0) GTEST_SKIP() << "no qemu-utils here";
+  const LinuxDisk disk{kInit};
+  const std::string qcow2 = disk.folder() / "disk.qcow2", unnamed = disk.folder() / "other.img";
+  ASSERT_EQ(run({"qemu-img", "convert", "-c", "-O", "qcow2", disk.path(), qcow2}).code, 0);
+  const Finished vm = trapline({qcow2});
+  EXPECT_EQ(vm.code, 0) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("disk-test: root=PARTUUID=1234abcd-01 ro console=ttyS0"));
+  EXPECT_THAT(vm.output, HasSubstr("disk-test: end"));
+  ASSERT_EQ(run({"qemu-img", "convert", "-O", "raw", qcow2, disk.path()}).code, 0);
+  EXPECT_EQ(disk.cat("/etc/new"), "written\n");
+  std::filesystem::rename(qcow2, unnamed);
+  const Finished unclear = trapline({unnamed});
+  EXPECT_EQ(unclear.code, 3);
+  EXPECT_THAT(unclear.output, HasSubstr("format=qcow2"));
+  const Finished none = trapline({"--kernel", "image:/no", "--disk", unnamed + ",format=qcow2"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_THAT(none.output, HasSubstr("other.img: no /no in it"));
+}
+
 TEST_F(DiskBoot, AnImageBootsAsAXenGuest) {
   const LinuxDisk disk{kInit};
   const Finished vm = trapline({disk.path(), "--para", "xen"});

@@ -17,7 +17,7 @@
 
 #include "base/host_refused.h"
 #include "monitor/storage/file_disk.h"
-#include "monitor/storage/nbd.h"
+#include "monitor/storage/nbd_server.h"
 
 namespace trapline::monitor {
 

@@ -3,11 +3,13 @@
 
 #include <string>
 
+#include "channel/nbd.h"
 #include "monitor/files.h"
 #include "monitor/helper_process.h"
-#include "monitor/storage/nbd.h"
 
 namespace trapline::monitor {
+
+namespace nbd = channel::nbd;
 
 struct NbdServer {
   std::string what;  // the image
