@@ -10,7 +10,7 @@
 #include "cpu/debug_port.h"
 #include "cpu/events.h"
 #include "cpu/fpu.h"
-#include "engine/interpret/accelerator.h"
+#include "engine/accelerator.h"
 #include "engine/interpret/build.h"
 #include "engine/interpret/chain.h"
 #include "engine/interpret/tracer.h"
@@ -28,22 +28,9 @@ constexpr unsigned kMostBarren = 1000;       // times round the run loop without
 
 u64 saturating_add(u64 a, u64 b) { return a + b < a ? ~u64{0} : a + b; }
 
-bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write && s.linear_base == 0; }
-
 }  // namespace
 
-u32 mode_key(const Vcpu& cpu) {
-  using cpu::Mode;
-  if (cpu.mode == Mode::long64) return 2 | key::flat_data | key::flat_code;
-  const auto seg = [&](Seg s) -> const cpu::Segment& { return cpu.seg[static_cast<u8>(s)]; };
-  u32 k = cpu.code_size() == isa::CodeSize::bits32 ? 1 : 0;
-  if (seg(Seg::ss).big()) k |= key::ss_big;
-  if (flat(seg(Seg::ds)) && flat(seg(Seg::es)) && flat(seg(Seg::ss))) k |= key::flat_data;
-  if (seg(Seg::cs).linear_base == 0 && seg(Seg::cs).limit == 0xffffffff) k |= key::flat_code;
-  return k;
-}
-
-class Interpreter final : public Engine {
+class Interpreter final : public Engine, Profile {
  public:
   Interpreter(Vcpu& vcpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator, bool exact = false)
       : exact_{exact},
@@ -76,6 +63,7 @@ class Interpreter final : public Engine {
   void execute(Vcpu& cpu, Block* block);
   bool accelerated(Vcpu& cpu, u64 end, MaybeExit* exit);
   bool hot(Vcpu& cpu, Block& block);
+  bool often(Gpa place, u32 key) const override;
   static bool one_at_a_time(const Vcpu& cpu);
   static bool at_debugger_breakpoint(const Vcpu& cpu);
 
@@ -308,18 +296,18 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
   if (!cpu.clock->instructions) limit = std::min(end, saturating_add(cpu.retired, kLookEveryTranslated));
   run_.leave = Leave::boundary;
   switch (accelerator_->run(cpu, run_.key, limit)) {
-    case Accelerator::ExitReason::nothing:
+    case ExitReason::nothing:
       return false;
-    case Accelerator::ExitReason::one:
+    case ExitReason::one:
       *exit = one(cpu);
       return true;
-    case Accelerator::ExitReason::fault:
+    case ExitReason::fault:
       run_.leave = Leave::fault;
       break;
-    case Accelerator::ExitReason::halt:
+    case ExitReason::halt:
       run_.leave = Leave::halt;
       break;
-    case Accelerator::ExitReason::stop:
+    case ExitReason::stop:
       run_.leave = Leave::stop;
       break;
     default:
@@ -333,9 +321,14 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
 // counts anew.
 bool Interpreter::hot(Vcpu& cpu, Block& block) {
   const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
-  if (accelerator_ && accelerator_->translate(cpu, block.key, linear, block.gpa, cache_)) return true;
+  if (accelerator_ && accelerator_->translate(cpu, block.key, Gva{linear}, Gpa{block.gpa}, *this)) return true;
   block.heat = 1024;
   return false;
+}
+
+bool Interpreter::often(Gpa place, u32 key) const {
+  const Block* const block = cache_.find(place.raw, key);
+  return block && block->heat <= accelerator_->threshold() / 2;
 }
 
 // -- One instruction, with everything that is looked at between two of them
@@ -427,8 +420,7 @@ std::unique_ptr<Engine> make_reference(cpu::Vcpu& cpu, CodeArena& arena) {
   return std::make_unique<interpret::Interpreter>(cpu, arena, nullptr, true);
 }
 
-std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena,
-                                         std::unique_ptr<interpret::Accelerator> accelerator) {
+std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator) {
   return std::make_unique<interpret::Interpreter>(cpu, arena, std::move(accelerator));
 }
 

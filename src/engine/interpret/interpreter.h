@@ -15,11 +15,8 @@ std::unique_ptr<Engine> make_interpreter(cpu::Vcpu& cpu, CodeArena& arena);
 // The same beside another engine of the same vCPU, to compare with it: keeps every budget to the instruction.
 std::unique_ptr<Engine> make_reference(cpu::Vcpu& cpu, CodeArena& arena);
 
-namespace interpret {
 struct Accelerator;
-}
-// The same with a translator for what runs often (interpret/accelerator.h).
-std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena,
-                                         std::unique_ptr<interpret::Accelerator> accelerator);
+// The same with an engine for what runs often (engine/accelerator.h).
+std::unique_ptr<Engine> make_accelerated(cpu::Vcpu& cpu, CodeArena& arena, std::unique_ptr<Accelerator> accelerator);
 
 }  // namespace trapline::engine

@@ -12,6 +12,7 @@
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
 #include "cpu/vcpu.h"
+#include "engine/common/mode_key.h"
 #include "engine/vector/vector_unit.h"
 
 // Handlers call the next one as a tail call, which GCC makes a jump when it optimises; otherwise the run loop goes
@@ -57,17 +58,6 @@ static_assert(offsetof(cpu::ArchState, gpr) == 0 && sizeof(cpu::ArchState::gpr) 
 
 // What the run loop has to do when a chain of blocks ends.
 enum class Leave : u8 { boundary, fault, halt, stop, breakpoint };
-
-// Shapes the decoding of a block: two blocks from the same bytes differ when their keys do.
-namespace key {
-inline constexpr u32 size_mask = 3;   // 0: 16, 1: 32, 2: 64 bit
-inline constexpr u32 ss_big = 4;      // legacy modes: stack pointer is ESP
-inline constexpr u32 flat_data = 8;   // DS, ES and SS are flat with base 0
-inline constexpr u32 flat_code = 16;  // so is CS
-inline constexpr u32 single = 32;     // one instruction only, no debugger's breakpoints
-}  // namespace key
-
-u32 mode_key(const Vcpu& cpu);  // of the mode that cpu is in now
 
 struct Block {
   const std::atomic<u32>* generation = nullptr;  // CodeMap's, of the frame of the first byte

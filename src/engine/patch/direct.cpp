@@ -112,21 +112,21 @@ void Direct::put_back(Cage& cage) {
   if (vectors_ran_) take_vectors(cpu_, cage.shared().stack + vectors_at_);
 }
 
-Direct::ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
+ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
   put_back(space.cage());
   return why;
 }
 
 // Only guest code that attacks the stub, or somebody outside, ends a cage. What its registers were nobody knows: the
 // program gets the fault of code that has jumped to where the guest has nothing mapped.
-Direct::ExitReason Direct::died() {
+ExitReason Direct::died() {
   tiers_.demote(program());
   cpu_.rip = cage::kStub;
   cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage::kStub, 0};
   return ExitReason::fault;
 }
 
-Direct::ExitReason Direct::run() {
+ExitReason Direct::run() {
   constexpr unsigned kMostSingles = 20'000;
   AddressSpace* const space = cages_.make_current();
   if (!space) {
@@ -219,7 +219,7 @@ void Direct::count(const cage::Stop& stop) {
 }
 
 // The instruction at RIP has trapped: the interpreter executes it. That it will count it as its own is made up for.
-Direct::ExitReason Direct::emulate(AddressSpace& space) {
+ExitReason Direct::emulate(AddressSpace& space) {
   const ExitReason why = leave(space, ExitReason::one);
   if (!sensitive_counts) [[likely]]
     return why;
@@ -232,7 +232,7 @@ Direct::ExitReason Direct::emulate(AddressSpace& space) {
   return why;
 }
 
-Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
+ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
   switch (stop.signal) {
     case cage::kKick:
       return ExitReason::nothing;
@@ -255,7 +255,7 @@ Direct::ExitReason Direct::serve(AddressSpace& space, const cage::Stop& stop) {
 
 // SYSCALL or INT 80, both of two bytes: the interpreter executes it. What the host has done to RCX and R11 the guest's
 // CPU does too.
-Direct::ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& stop) {
+ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& stop) {
   if ((stop.call_address & ~u64{kPageSize - 1}) == kVsyscall) {  // the host has done its RET
     registers_.rip = stop.call_address;
     registers_.gpr[4] -= 8;
@@ -281,7 +281,7 @@ u8 Direct::guest_byte(u64 linear) const {
   return byte;
 }
 
-Direct::ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
+ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
   if (stop.trap == 3) {
     // INT 3 of two bytes, or INT3, of the guest's or in our copy. What is there now may be something else already.
     const bool two = guest_byte(registers_.rip - 2) == 0xcd && guest_byte(registers_.rip - 1) == 3;
@@ -309,7 +309,7 @@ bool Direct::writes_code(u64 linear) {
   return false;
 }
 
-Direct::ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop) {
+ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop) {
   using Want = AddressSpace::Want;
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write

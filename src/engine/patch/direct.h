@@ -2,7 +2,7 @@
 // interpreter can do. docs/cages.md.
 #pragma once
 
-#include "engine/interpret/accelerator.h"
+#include "engine/accelerator.h"
 #include "engine/patch/cages.h"
 #include "engine/patch/handover.h"
 #include "engine/patch/tiers.h"
@@ -17,10 +17,9 @@ class Direct {
   // User code at cpu.rip is to run in a cage now. Else it runs translated, until it is asked again or told that it left.
   bool takes();
   void left_user();
-  interpret::Accelerator::ExitReason run();
+  ExitReason run();
 
  private:
-  using ExitReason = interpret::Accelerator::ExitReason;
   bool possible() const;
   u64 decoded() const { return cpu_.count.instructions_decoded + cpu_.count.instructions_translated; }
   u64 program() const;  // what `tiers_` knows it by

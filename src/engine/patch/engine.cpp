@@ -37,7 +37,7 @@ Tiers::Costs costs(u64 tsc_khz) {
   return {2000 * us, 20'000 * us, us, 10'000 * us, 500 * us, 80'000 * us, 60'000 * us, 20 * us};
 }
 
-class Patch final : public interpret::Accelerator, translate::UserGate {
+class Patch final : public Accelerator, translate::UserGate {
  public:
   Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share, bool always)
       : cpu_{cpu},
@@ -59,8 +59,8 @@ class Patch final : public interpret::Accelerator, translate::UserGate {
     if (cpu.cpl != 3) direct_.left_user();
     return why;
   }
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
-    return translator_->translate(cpu, key, linear, gpa, decoded);
+  bool translate(cpu::Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) override {
+    return translator_->translate(cpu, key, linear, gpa, profile);
   }
   void flush() override { translator_->flush(); }
   u32 threshold() const override { return translator_->threshold(); }

@@ -23,7 +23,7 @@ std::string translate_lacks() {
 std::unique_ptr<Engine> make_translate(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
                                        const EngineOptions& options) {
   std::string why;
-  std::unique_ptr<interpret::Accelerator> translator = translate::Translator::make(cpu, space, options, &why);
+  std::unique_ptr<Accelerator> translator = translate::Translator::make(cpu, space, options, &why);
   if (!translator) throw HostRefused{fmt::format("engine translate: this host lacks {}: use --engine interpret", why)};
   return make_accelerated(cpu, arena, verify::checked(cpu, std::move(translator), options.on_difference));
 }

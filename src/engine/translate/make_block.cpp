@@ -7,7 +7,6 @@
 
 #include "base/trace.h"
 #include "cpu/code_map.h"
-#include "engine/interpret/block_cache.h"
 #include "engine/translate/mode_bits.h"
 
 namespace trapline::engine::translate {
@@ -37,7 +36,7 @@ struct Translator::Source {
   u64 there;  // the address of bytes[0], or where it would be in the page of what follows
 };
 
-bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
+bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profile& profile) {
   if (!translatable(cpu, key) || linear == 0) return false;
   View view;
   const u32 mode = mode_of(key, &view);
@@ -51,7 +50,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const inter
   Source source;
   source.key = {linear, gpa, mode};
   if (!read(source, context)) return false;
-  if (!collect(source, context, decoded, key)) {
+  if (!collect(source, context, profile, key)) {
     TRACE(blocks, "nothing to translate at {:#x}", linear);
     return false;
   }
@@ -109,7 +108,7 @@ bool Translator::read(Source& source, Context& context) {
 }
 
 // Into pieces_. False: there is nothing to translate, or the vector unit was full and all is gone.
-bool Translator::collect(const Source& source, const Context& context, const interpret::BlockCache& decoded, u32 key) {
+bool Translator::collect(const Source& source, const Context& context, const Profile& profile, u32 key) {
   const u32 mode = source.key.mode;
   const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0,
                     (mode & kX87) != 0 && !options_.debug.no_x87};
@@ -118,7 +117,7 @@ bool Translator::collect(const Source& source, const Context& context, const int
   bool full = false;
   const bool any = front_->collect(
       cpu_, source.bytes, source.available, cpu_.code_size(), context, ready, pieces_, &full, [&](u64 at) {
-        return ends_at(starts, decoded, key, {source.key.linear + at, source.there + at, mode});
+        return ends_at(starts, profile, key, {source.key.linear + at, source.there + at, mode});
       });
   if (!any && full) {
     flush();
@@ -182,21 +181,19 @@ bool Translator::emit(Block& block, const Context& context) {
 
 // What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
 // conditional branch a block goes on only if it was mostly not taken so far.
-bool Translator::ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key,
-                         const Key& next) const {
+bool Translator::ends_at(const CodeCache::Starts& starts, const Profile& profile, u32 key, const Key& next) const {
   if (block_by_block_) return false;                                     // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
   if (starts.test(next.gpa & (kPageSize - 1)) && cache_->find(next)) return true;
   if (pieces_.back().treatment != Treatment::branch) return false;
-  const interpret::Block* const other = decoded.find(next.gpa, key);
-  return !other || other->heat > threshold() / 2;
+  return !profile.often(Gpa{next.gpa}, key);
 }
 
-bool Translator::translate(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) {
-  if (!counted_) return make_block(cpu, key, linear, gpa, decoded);
+bool Translator::translate(Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) {
+  if (!counted_) return make_block(cpu, key, linear.raw, gpa.raw, profile);
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  const bool made = make_block(cpu, key, linear, gpa, decoded);
+  const bool made = make_block(cpu, key, linear.raw, gpa.raw, profile);
   cpu.count.translating_ns += static_cast<u64>(std::chrono::nanoseconds{Clock::now() - start}.count());
   return made;
 }

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "cpu/debug_port.h"
-#include "engine/interpret/op.h"
+#include "engine/common/mode_key.h"
 #include "engine/translate/mode_bits.h"
 
 namespace trapline::engine::translate {
@@ -20,7 +20,7 @@ void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memor
 }  // namespace
 
 bool translatable(const Vcpu& cpu, u32 key) {
-  namespace k = interpret::key;
+  namespace k = key;
   if (cpu.need_read & cpu::perm::never || cpu.need_write & cpu::perm::never) return false;
   if (cpu.debugger && cpu.debugger->any()) return false;
   if ((key & k::size_mask) == 2) return true;
@@ -70,7 +70,7 @@ bool Translator::turn() {
   if (!cpu_.in_long64() || t.tag == JumpCache::kTags || t.cpl != cpu_.cpl || t.need_read != cpu_.need_read ||
       t.need_write != cpu_.need_write || t.cr0 != cpu_.cr0 || t.cr4 != cpu_.cr4 || t.xcr0 != cpu_.xcr0 ||
       (cpu_.debugger && cpu_.debugger->any())) {
-    const u32 key = interpret::mode_key(cpu_);
+    const u32 key = mode_key(cpu_);
     if (!translatable(cpu_, key)) return false;
     View view;
     const u32 mode = mode_of(key, &view);

@@ -6,7 +6,6 @@
 
 #include "base/invariant.h"
 #include "engine/common/sensitive_counts.h"
-#include "engine/interpret/op.h"
 #include "engine/translate/mode_bits.h"
 
 namespace trapline::engine::translate {
@@ -125,7 +124,7 @@ Resume Translator::dispatch(ExitStub* site, bool same_mode) {
   return {entry, 0};
 }
 
-interpret::Accelerator::ExitReason Translator::run(Vcpu& cpu, u32 key, u64 limit) {
+ExitReason Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (!translatable(cpu, key)) return ExitReason::nothing;
   if (cache_->code_changed()) cache_->check_code();
   if (views_->remapped.any()) cache_->check_mapping(std::exchange(views_->remapped, {}));

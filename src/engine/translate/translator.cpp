@@ -84,12 +84,12 @@ void Translator::revoke_writes() {
   writable_.clear();
 }
 
-void Translator::each_reach(bool all, const std::function<void(const interpret::Reach&)>& see) {
+void Translator::each_reach(bool all, const std::function<void(const Reach&)>& see) {
   namespace p = cpu::perm;
   constexpr u32 kNeed[kViews][2] = {
       {p::kernel_read, p::kernel_write}, {p::kernel_ac_read, p::kernel_ac_write}, {p::user_read, p::user_write}};
   const auto tell = [&](const Views::Entry& e) {
-    see({e.linear, e.linear + e.addend, kNeed[static_cast<u8>(e.view)][e.write], e.over_end});
+    see({Gva{e.linear}, Hva{e.linear + e.addend}, kNeed[static_cast<u8>(e.view)][e.write], e.over_end});
   };
   if (all)
     views_->each(tell);

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/accelerator.h"
 #include "engine/common/host_space.h"
 #include "engine/hostcode/code_arena.h"
 #include "engine/hostcode/code_cache.h"
@@ -15,7 +16,6 @@
 #include "engine/hostcode/lower.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/thunks.h"
-#include "engine/interpret/accelerator.h"
 #include "engine/translate/table_lowering.h"
 #include "engine/translate/views.h"
 
@@ -32,7 +32,7 @@ struct UserGate {
   virtual void left_user() = 0;
 };
 
-class Translator final : public interpret::Accelerator {
+class Translator final : public Accelerator {
  public:
   // `space`: of kTranslateNeeds, or none. Null: this host cannot do it; `why` says what is missing.
   static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, const VcpuSpace& space, const EngineOptions& options,
@@ -40,12 +40,12 @@ class Translator final : public interpret::Accelerator {
   ~Translator() override;
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override;
+  bool translate(cpu::Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) override;
   void flush() override;
   u32 threshold() const override;
   bool go_block_by_block() override;
   void revoke_writes() override;
-  void each_reach(bool all, const std::function<void(const interpret::Reach&)>& see) override;
+  void each_reach(bool all, const std::function<void(const Reach&)>& see) override;
   std::string listing() const override;
 
   // Not owned; null: none.
@@ -91,15 +91,15 @@ class Translator final : public interpret::Accelerator {
 
   // make_block.cpp
   struct Source;
-  bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded);
+  bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profile& profile);
   bool context_for(u32 mode, u64 linear, bool global, Context* out);
   CodeCache::Moved move_known(u64 gpa, u32 mode, u64 linear);
   bool read(Source& source, Context& context);
-  bool collect(const Source& source, const Context& context, const interpret::BlockCache& decoded, u32 key);
+  bool collect(const Source& source, const Context& context, const Profile& profile, u32 key);
   void describe(Block& block, const Source& source, const Context& context, View view);
   bool lower(Block& block, const Context& context);
   bool emit(Block& block, const Context& context);
-  bool ends_at(const CodeCache::Starts& starts, const interpret::BlockCache& decoded, u32 key, const Key& next) const;
+  bool ends_at(const CodeCache::Starts& starts, const Profile& profile, u32 key, const Key& next) const;
   std::vector<ThunkName> thunk_names() const;
   void dump(const Block& block);
 

@@ -47,7 +47,7 @@ class Aside {
 
 }  // namespace
 
-Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnDifference on_difference)
+Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<Accelerator> inner, OnDifference on_difference)
     : inner_{std::move(inner)},
       on_difference_{on_difference},
       warrants_{cpu},
@@ -61,7 +61,7 @@ Lockstep::Lockstep(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnD
 
 Lockstep::~Lockstep() { journal_->forget_entries(); }
 
-interpret::Accelerator::ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
+ExitReason Lockstep::run(Vcpu& cpu, u32 key, u64 limit) {
   cpu::x87_park(cpu);
   attention_ = cpu.attention;
   const Aside aside{cpu, calm_};
@@ -241,8 +241,7 @@ Compared& compared() {
   return all;
 }
 
-std::unique_ptr<interpret::Accelerator> checked(Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner,
-                                                OnDifference on_difference) {
+std::unique_ptr<Accelerator> checked(Vcpu& cpu, std::unique_ptr<Accelerator> inner, OnDifference on_difference) {
   if (!on_difference) return inner;
   return std::make_unique<Lockstep>(cpu, std::move(inner), on_difference);
 }

@@ -10,9 +10,9 @@
 
 #include <memory>
 
+#include "engine/accelerator.h"
 #include "engine/engine.h"
 #include "engine/hostcode/code_arena.h"
-#include "engine/interpret/accelerator.h"
 #include "engine/verify/journal.h"
 #include "engine/verify/registers.h"
 #include "engine/verify/warrants.h"
@@ -27,14 +27,14 @@ struct Compared {
 };
 Compared& compared();
 
-class Lockstep final : public interpret::Accelerator {
+class Lockstep final : public Accelerator {
  public:
-  Lockstep(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner, OnDifference on_difference);
+  Lockstep(cpu::Vcpu& cpu, std::unique_ptr<Accelerator> inner, OnDifference on_difference);
   ~Lockstep() override;
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override;
-  bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const interpret::BlockCache& decoded) override {
-    return inner_->translate(cpu, key, linear, gpa, decoded);
+  bool translate(cpu::Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) override {
+    return inner_->translate(cpu, key, linear, gpa, profile);
   }
   void flush() override { inner_->flush(); }
   u32 threshold() const override { return inner_->threshold(); }
@@ -53,7 +53,7 @@ class Lockstep final : public interpret::Accelerator {
   [[noreturn]] void report(cpu::Vcpu& cpu);
   void check_reach();
 
-  std::unique_ptr<interpret::Accelerator> inner_;
+  std::unique_ptr<Accelerator> inner_;
   const OnDifference on_difference_;
   Warrants warrants_;
   CodeArena arena_;
@@ -68,7 +68,6 @@ class Lockstep final : public interpret::Accelerator {
 };
 
 // `inner` as it is, or, with somebody to tell of a difference, in lockstep with the interpreter.
-std::unique_ptr<interpret::Accelerator> checked(cpu::Vcpu& cpu, std::unique_ptr<interpret::Accelerator> inner,
-                                                OnDifference on_difference);
+std::unique_ptr<Accelerator> checked(cpu::Vcpu& cpu, std::unique_ptr<Accelerator> inner, OnDifference on_difference);
 
 }  // namespace trapline::engine::verify

@@ -11,7 +11,6 @@ namespace trapline::engine::verify {
 
 namespace {
 
-using interpret::Reach;
 namespace perm = cpu::perm;
 
 constexpr u32 kWrites = perm::kernel_write | perm::kernel_ac_write | perm::user_write;
@@ -95,8 +94,8 @@ void Warrants::end_fragments(u64 linear, u8 page_shift) {
 // -- What they are held against
 const char* Warrants::objection(const Reach& reach) const {
   if (reach.over_end) return "accesses over the end of a page have an entry";
-  const u64 gpa = reach.host - reinterpret_cast<u64>(cpu_.ram_base);
-  const auto page = pages_.find(reach.linear);
+  const u64 gpa = reach.host.raw - reinterpret_cast<u64>(cpu_.ram_base);
+  const auto page = pages_.find(reach.page.raw);
   if (page == pages_.end()) return "no walk since the last flush has led there";
   bool flushed = false, frame = false, allowed = false;
   for (const Warrant& w : page->second) {
@@ -115,7 +114,7 @@ const char* Warrants::objection(const Reach& reach) const {
   return nullptr;
 }
 
-std::string Warrants::check(interpret::Accelerator& engine) {
+std::string Warrants::check(Accelerator& engine) {
   const bool all = ++since_ >= kEvery || (flushed_ && since_ >= kAfterFlush);
   if (all) since_ = 0, flushed_ = false;
   std::string report;
@@ -128,14 +127,14 @@ std::string Warrants::check(interpret::Accelerator& engine) {
 }
 
 std::string Warrants::describe(const Reach& reach, const char* objection) const {
-  std::string text = fmt::format("@{:016x} is reached by {} of mode {} at gpa {:x}, but {}\n", reach.linear,
+  std::string text = fmt::format("@{:016x} is reached by {} of mode {} at gpa {:x}, but {}\n", reach.page.raw,
                                  reach.need & kWrites ? "writes" : "reads", who(reach.need),
-                                 reach.host - reinterpret_cast<u64>(cpu_.ram_base), objection);
+                                 reach.host.raw - reinterpret_cast<u64>(cpu_.ram_base), objection);
   Gpa now{0};
-  text += cpu::peek_translate(cpu_, reach.linear, &now)
+  text += cpu::peek_translate(cpu_, reach.page.raw, &now)
               ? fmt::format("  the page tables lead to gpa {:x} now\n", now.raw)
               : "  the page tables lead nowhere now\n";
-  const auto page = pages_.find(reach.linear);
+  const auto page = pages_.find(reach.page.raw);
   if (page == pages_.end()) return text;
   for (const Warrant& w : page->second)
     text += fmt::format("  a walk has led to gpa {:x}, permissions {:#x}, PCID {}{}{}\n", w.gpa, w.perm, w.pcid,

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "cpu/mmu.h"
-#include "engine/interpret/accelerator.h"
+#include "engine/accelerator.h"
 
 namespace trapline::engine::verify {
 
@@ -24,9 +24,9 @@ class Warrants final : public cpu::TlbMirror {
 
   // Between stretches. Looks at what `engine` has come to reach since the last call, and now and then at all of it.
   // Empty: it may. Else: what, for people.
-  std::string check(interpret::Accelerator& engine);
+  std::string check(Accelerator& engine);
   // What is wrong with this one; null: nothing.
-  const char* objection(const interpret::Reach& reach) const;
+  const char* objection(const Reach& reach) const;
 
   void flushed_all() override;
   void flushed_nonglobal() override;
@@ -55,7 +55,7 @@ class Warrants final : public cpu::TlbMirror {
   bool alive(const Warrant& w) const;
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
   void end_fragments(u64 linear, u8 page_shift);
-  std::string describe(const interpret::Reach& reach, const char* objection) const;
+  std::string describe(const Reach& reach, const char* objection) const;
 
   cpu::Vcpu& cpu_;
   cpu::TlbMirror* const inner_;

@@ -8,7 +8,6 @@ namespace trapline::engine::verify {
 namespace {
 
 namespace perm = cpu::perm;
-using interpret::Reach;
 using testing::HasSubstr;
 
 constexpr u64 kUser = 0x7f0012345000, kKernel = 0xffff888000123000;
@@ -24,10 +23,10 @@ struct NoMirror final : cpu::TlbMirror {
 };
 
 // Reaches what it is told to.
-struct Engine final : interpret::Accelerator {
+struct Engine final : Accelerator {
   std::vector<Reach> fresh, everything;
   ExitReason run(cpu::Vcpu&, u32, u64) override { return ExitReason::nothing; }
-  bool translate(cpu::Vcpu&, u32, u64, u64, const interpret::BlockCache&) override { return false; }
+  bool translate(cpu::Vcpu&, u32, Gva, Gpa, const Profile&) override { return false; }
   void flush() override {}
   u32 threshold() const override { return 1; }
   void each_reach(bool all, const std::function<void(const Reach&)>& see) override {
@@ -57,7 +56,9 @@ struct WarrantsTest : testing::Test {
     e.page_shift = page_shift;
     warrants->filled(e);
   }
-  Reach reach(u64 linear, u64 gpa, u32 need) const { return {linear, reinterpret_cast<u64>(ram.base()) + gpa, need}; }
+  Reach reach(u64 linear, u64 gpa, u32 need) const {
+    return {Gva{linear}, Hva{reinterpret_cast<u64>(ram.base()) + gpa}, need};
+  }
   bool may(u64 linear, u64 gpa, u32 need) const { return !warrants->objection(reach(linear, gpa, need)); }
 };
 

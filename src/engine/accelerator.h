@@ -1,5 +1,5 @@
-// The seam between the interpreter and a translator that takes over what runs often. Blocks become hot by being
-// entered; everything that translated code does not do itself is left to the interpreter, one instruction at a time.
+// The seam between the interpreter's run loop and an engine that takes over what runs often. Blocks become hot by being
+// entered; everything that the engine does not do itself is left to the interpreter, one instruction at a time.
 #pragma once
 
 #include <functional>
@@ -7,35 +7,44 @@
 
 #include "cpu/vcpu.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine {
 
-class BlockCache;
+// Why an accelerator has returned to the run loop.
+enum class ExitReason : u8 {
+  nothing,   // no instruction has been executed: interpret
+  boundary,  // look at events and go on
+  one,       // the instruction at cpu.rip is the interpreter's: execute it alone
+  fault,     // cpu.fault is to be delivered
+  halt,
+  stop,
+};
 
 // A page of guest memory that translated code reaches without asking the MMU.
 struct Reach {
-  u64 linear = 0;         // of the page
-  u64 host = 0;           // where that is for it
+  Gva page;
+  Hva host;
   u32 need = 0;           // the permission (cpu::perm) of the accesses that may use it
   bool over_end = false;  // accesses over the end of the page: none may
+};
+
+// How often the interpreter has executed the code around a block that it calls hot.
+class Profile {
+ public:
+  // Has what begins at `place` been entered at least half as often as a hot block, in mode `key`?
+  virtual bool often(Gpa place, u32 key) const = 0;
+
+ protected:
+  ~Profile() = default;
 };
 
 struct Accelerator {
   virtual ~Accelerator() = default;
 
-  enum class ExitReason : u8 {
-    nothing,   // no instruction has been executed: interpret
-    boundary,  // look at events and go on
-    one,       // the instruction at cpu.rip is the interpreter's: execute it alone
-    fault,     // cpu.fault is to be delivered
-    halt,
-    stop,
-  };
-  // Runs translated code from cpu.rip on, until cpu.retired would pass `limit`. `key`: the interpreter's mode key.
+  // Runs translated code from cpu.rip on, until cpu.retired would pass `limit`. `key`: engine::mode_key(cpu).
   // cpu is exact on return.
   virtual ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) = 0;
   // The block at cpu.rip is hot. True: run() has something for it that it did not have before.
-  // `decoded` has what the interpreter has come to.
-  virtual bool translate(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const BlockCache& decoded) = 0;
+  virtual bool translate(cpu::Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) = 0;
   virtual void flush() = 0;
   // User code at cpu.rip is for `run` now, however seldom it has run. Asked for CPL 3 only.
   virtual bool takes(const cpu::Vcpu& cpu) {
@@ -59,4 +68,4 @@ struct Accelerator {
   virtual std::string listing() const { return {}; }
 };
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine
