@@ -38,8 +38,7 @@ struct Translator::Source {
 
 bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profile& profile) {
   if (!translatable(cpu, key) || linear == 0) return false;
-  View view;
-  const u32 mode = mode_of(key, &view);
+  const auto [mode, tag, view] = mode_of(key);
   if (cache_->find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
   if (cache_->records() > options_.most_records) flush();
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
@@ -70,7 +69,7 @@ bool Translator::context_for(u32 mode, u64 linear, bool global, Context* out) {
   context.page = linear & kPageMask;
   context.ring0 = cpu_.cpl == 0;
   context.fsgsbase = mode & kFsGsBase;
-  context.counted = counted_;
+  context.counted = options_.count_instructions;
   context.stable = linear >> 63 && global;
   context.movable = context.bits64 && CodeCache::movable_to(linear) && !options_.debug.no_moving;
   return tag_for(mode, &context.tag);
@@ -141,7 +140,7 @@ void Translator::describe(Block& block, const Source& source, const Context& con
 // With more islands each time that a jump comes out of reach.
 bool Translator::lower(Block& block, const Context& context) {
   if (!lowering_)
-    lowering_.emplace(cpu_, region_->state(), ways_, emitter_, cold_emitter_, thunks_, *memory_lowering_,
+    lowering_.emplace(cpu_, region_->state(), ways_, emitter_, cold_emitter_, executor_->thunks(), *memory_lowering_,
                       cache_->sites(), cache_->called(), draft_);
   for (const u32 island_margin : {0u, 40u, 120u}) {
     emitter_.begin(region_->next(), context.movable ? &draft_.fixups : nullptr);
@@ -182,7 +181,7 @@ bool Translator::emit(Block& block, const Context& context) {
 // What is translated already is not translated again: much code is limited by how fast it can be fetched. Behind a
 // conditional branch a block goes on only if it was mostly not taken so far.
 bool Translator::ends_at(const CodeCache::Starts& starts, const Profile& profile, u32 key, const Key& next) const {
-  if (block_by_block_) return false;                                     // the longer a block, the more is compared
+  if (executor_->block_by_block()) return false;                         // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
   if (starts.test(next.gpa & (kPageSize - 1)) && cache_->find(next)) return true;
   if (pieces_.back().treatment != Treatment::branch) return false;
@@ -190,7 +189,7 @@ bool Translator::ends_at(const CodeCache::Starts& starts, const Profile& profile
 }
 
 bool Translator::translate(Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) {
-  if (!counted_) return make_block(cpu, key, linear.raw, gpa.raw, profile);
+  if (!options_.count_instructions) return make_block(cpu, key, linear.raw, gpa.raw, profile);
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   const bool made = make_block(cpu, key, linear.raw, gpa.raw, profile);

@@ -34,10 +34,10 @@ View Translator::view_of(const Vcpu& cpu) {
   return cpu.cpl == 3 ? View::user : View::kernel;
 }
 
-u32 Translator::mode_of(u32 key, View* view) const {
-  u32 mode = key & 0xff;
-  *view = view_of(cpu_);
-  mode |= static_cast<u32>(*view) << kViewShift;
+// Without its tag.
+RunningMode Translator::mode_of(u32 key) const {
+  const View view = view_of(cpu_);
+  u32 mode = (key & 0xff) | static_cast<u32>(view) << kViewShift;
   if (cpu_.cpl == 1 || cpu_.cpl == 2) mode |= kInner;  // ring 0's pages, ring 3's instructions
   if (!(cpu_.cr0 & (cpu::cr0::em | cpu::cr0::ts))) {
     if (cpu_.cr0 & cpu::cr0::ne) mode |= kX87;
@@ -52,38 +52,43 @@ u32 Translator::mode_of(u32 key, View* view) const {
     if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::fs)])) mode |= kFsFlat;
     if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::gs)])) mode |= kGsFlat;
   }
-  return mode;
+  return {.mode = mode, .view = view};
 }
 
 // Before anything is looked up in, or put into, the view's jump cache.
-void Translator::set_mode(u32 mode, View view) {
-  view_ = view;
-  if (mode == mode_ && tag_ < JumpCache::kTags) return;
-  mode_ = mode;
-  tag_ = tag_of(mode);
+void Translator::set_mode(const RunningMode& mode) {
+  now_.view = mode.view;
+  if (mode.mode == now_.mode && now_.tag < JumpCache::kTags) return;
+  now_.mode = mode.mode;
+  now_.tag = tag_of(mode.mode);
+}
+
+bool Translator::follow_mode() {
+  const bool was_user = now_.view == View::user;
+  if (!turn()) return false;
+  if (!user_gate_) return true;
+  if (was_user && now_.view != View::user) user_gate_->left_user();
+  return now_.view != View::user || !user_gate_->wants_user();
 }
 
 // Mode and view are those of cpu_ from now on, and so is what translated code reaches memory by. False: such code is not
 // translated.
 bool Translator::turn() {
   Turn& t = turns_[cpu_.cpl == 3];
-  if (!cpu_.in_long64() || t.tag == JumpCache::kTags || t.cpl != cpu_.cpl || t.need_read != cpu_.need_read ||
+  if (!cpu_.in_long64() || t.made.tag == JumpCache::kTags || t.cpl != cpu_.cpl || t.need_read != cpu_.need_read ||
       t.need_write != cpu_.need_write || t.cr0 != cpu_.cr0 || t.cr4 != cpu_.cr4 || t.xcr0 != cpu_.xcr0 ||
       (cpu_.debugger && cpu_.debugger->any())) {
     const u32 key = mode_key(cpu_);
     if (!translatable(cpu_, key)) return false;
-    View view;
-    const u32 mode = mode_of(key, &view);
-    const bool same = view == view_;
-    set_mode(mode, view);
-    if (!same) set_view(view);
-    if (cpu_.in_long64())
-      t = {cpu_.cr0, cpu_.cr4, cpu_.xcr0, cpu_.need_read, cpu_.need_write, cpu_.cpl, tag_, view, mode};
+    const View before = now_.view;
+    set_mode(mode_of(key));
+    if (now_.view != before) set_view(now_.view);
+    if (cpu_.in_long64()) t = {cpu_.cr0, cpu_.cr4, cpu_.xcr0, cpu_.need_read, cpu_.need_write, cpu_.cpl, now_};
     return true;
   }
-  mode_ = t.mode;
-  tag_ = t.tag;
-  if (t.view != view_) set_view(view_ = t.view);
+  const View before = now_.view;
+  now_ = t.made;
+  if (now_.view != before) set_view(now_.view);
   return true;
 }
 

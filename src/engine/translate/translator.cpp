@@ -5,6 +5,7 @@
 #include "cpu/code_map.h"
 #include "engine/common/code_names.h"
 #include "engine/hostcode/host.h"
+#include "engine/translate/mode_bits.h"
 
 namespace trapline::engine::translate {
 
@@ -32,52 +33,50 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   s.page_bits = Views::kPageBits;
   s.jump_bits = JumpCache::kMask;
   s.write_table = Views::kWriteTable;
-  t->trap_site_.kind = ExitStub::Kind::trap;
   t->emitter_.begin(t->region_->next());
   t->memory_lowering_.emplace(s, t->ways_, options.debug);
   t->front_.emplace(t->vector_, *t->memory_lowering_, options.debug, options.traps);
   t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), !options.debug.no_links);
-  t->thunks_ = emit_thunks(t->emitter_, cpu, s, on_call, t.get(), &t->trap_site_);
-  t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->thunks_.call);
+  ExecutorPolicy& policy = *t;
+  t->executor_.emplace(cpu, *t->region_, *t->cache_, t->views_->jumps(), t->views_->remapped, t->now_, policy, options);
+  t->executor_->emit_thunks(t->emitter_);
+  t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->executor_->thunks().call);
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
             t->emitter_.size());
   name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);
-  t->code_start_ = t->region_->used();
+  t->executor_->thunks_are_emitted();
   cpu.tlb_mirror = t->views_.get();
-  hear_signals(!t->counted_);
   if (cpu.code) cpu.code->watch();
   return t;
 }
 
 Translator::Translator(Vcpu& cpu, const EngineOptions& options)
-    : cpu_{cpu},
-      options_{options},
-      ways_{host_ways(options.debug)},
-      arena_{kThunkArena},
-      vector_{arena_},
-      counted_{options.count_instructions} {}
+    : cpu_{cpu}, options_{options}, ways_{host_ways(options.debug)}, arena_{kThunkArena}, vector_{arena_} {}
 
 Translator::~Translator() {
   if (cpu_.tlb_mirror == views_.get()) cpu_.tlb_mirror = nullptr;
-  leave_thread();
 }
 
 u32 Translator::threshold() const { return options_.hot_threshold; }
 
+ExitReason Translator::run(Vcpu& cpu, u32 key, u64 limit) {
+  if (!translatable(cpu, key)) return ExitReason::nothing;
+  executor_->heed_changes();
+  set_mode(mode_of(key));
+  set_view(now_.view);
+  return executor_->run(limit);
+}
+
 void Translator::flush() {
   cache_->clear();
   modes_.clear();
-  for (Turn& t : turns_) t.tag = JumpCache::kTags;
-  tag_ = JumpCache::kTags;
-  region_->reset(code_start_);
-  entered_ = nullptr;
+  for (Turn& t : turns_) t.made.tag = JumpCache::kTags;
+  now_.tag = JumpCache::kTags;
+  region_->reset(executor_->code_start());
+  executor_->forget_entered();
 }
 
-bool Translator::go_block_by_block() {
-  views_->jumps().forget_all();
-  block_by_block_ = counted_;
-  return block_by_block_;
-}
+bool Translator::go_block_by_block() { return executor_->go_block_by_block(); }
 
 void Translator::revoke_writes() {
   for (const Page& p : writable_) views_->forget_write(p.view, p.linear);
@@ -99,14 +98,15 @@ void Translator::each_reach(bool all, const std::function<void(const Reach&)>& s
 }
 
 std::vector<ThunkName> Translator::thunk_names() const {
-  std::vector<ThunkName> names{{thunks_.call, "call"}, {thunks_.load_vec, "load_vec"}, {thunks_.indirect, "displaced"}};
+  const ThunkAddresses& thunks = executor_->thunks();
+  std::vector<ThunkName> names{{thunks.call, "call"}, {thunks.load_vec, "load_vec"}, {thunks.indirect, "displaced"}};
   memory_lowering_->each_thunk([&](u64 address, const char* name) { names.push_back({address, name}); });
   return names;
 }
 
 std::string Translator::listing() const {
-  return entered_ ? list({cpu_, region_->state(), thunk_names(), cache_->sites()}, *entered_, true, true)
-                  : std::string{};
+  const Block* const block = executor_->entered();
+  return block ? list({cpu_, region_->state(), thunk_names(), cache_->sites()}, *block, true, true) : std::string{};
 }
 
 }  // namespace trapline::engine::translate

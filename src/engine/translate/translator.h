@@ -3,19 +3,17 @@
 
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "engine/accelerator.h"
 #include "engine/common/host_space.h"
 #include "engine/hostcode/code_arena.h"
 #include "engine/hostcode/code_cache.h"
-#include "engine/hostcode/deadline_timer.h"
+#include "engine/hostcode/executor.h"
 #include "engine/hostcode/front.h"
 #include "engine/hostcode/listing.h"
 #include "engine/hostcode/lower.h"
 #include "engine/hostcode/region.h"
-#include "engine/hostcode/thunks.h"
 #include "engine/translate/table_lowering.h"
 #include "engine/translate/views.h"
 
@@ -32,7 +30,7 @@ struct UserGate {
   virtual void left_user() = 0;
 };
 
-class Translator final : public Accelerator {
+class Translator final : public Accelerator, hostcode::ExecutorPolicy {
  public:
   // `space`: of kTranslateNeeds, or none. Null: this host cannot do it; `why` says what is missing.
   static std::unique_ptr<Translator> make(cpu::Vcpu& cpu, const VcpuSpace& space, const EngineOptions& options,
@@ -51,43 +49,27 @@ class Translator final : public Accelerator {
   // Not owned; null: none.
   void set_user_gate(UserGate* gate) { user_gate_ = gate; }
 
-  void alarm();  // from the timer's signal handler
-  // For the signal handler: async-signal-safe. A fault in translated code goes on at trap(); false: it was not there.
-  bool redirect_trap(ucontext_t& context);
-
  private:
   Translator(cpu::Vcpu& cpu, const EngineOptions& options);
-  static Resume on_call(void* self, ExitStub* site, u64 vectors_were_live);
-  Resume call(ExitStub& site, bool vectors);
-  Resume miss(ExitStub& site, bool vectors);
-  bool gather(const ExitStub& site, cpu::Seg seg, u64 linear);
-  bool reach_both(const ExitStub& site, cpu::Seg seg, u64 linear);
+
+  // misses.cpp
+  std::optional<u64> miss(const ExitStub& stub) override;
+  void string_called(const StringForm& form, u64 from, u64 to, u64 count) override;
+  bool gather(const ExitStub& stub, cpu::Seg seg, u64 linear);
+  bool reach_both(const ExitStub& stub, cpu::Seg seg, u64 linear);
   bool fill(u64 linear);
   bool misfill(u64 linear, u64 addend, bool write);
-  Resume call_out(ExitStub& site, bool vectors);
-  Resume call_string(ExitStub& site, bool vectors);
   void fill_for_string(u64 linear, bool write);
-  Resume indirect(ExitStub& site);
-  Resume trap();
-  void count_trapped(u64 gpa);
-  Resume leave(ExitReason left);
-  Resume dispatch(ExitStub* link, bool same_mode = false);
-  void sync(const ExitStub& site);
-  void note_x87(const Block& block, u16 before);
-  void rebase();
-  bool must_leave() const;
 
-  u32 mode_of(u32 key, View* view) const;
+  // modes.cpp
+  bool follow_mode() override;
+  bool turn();
+  RunningMode mode_of(u32 key) const;
   u8 tag_of(u32 mode) const;
   bool tag_for(u32 mode, u8* tag);
-  Block* at_rip();
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
-  void set_mode(u32 mode, View view);
-  bool turn();
+  void set_mode(const RunningMode& mode);
   void set_view(View view);
-  static void hear_signals(bool timer);
-  void adopt_thread();
-  void leave_thread();
 
   // make_block.cpp
   struct Source;
@@ -116,43 +98,26 @@ class Translator final : public Accelerator {
   std::optional<TableLowering> memory_lowering_;
   std::optional<Front> front_;
   std::optional<Lowering> lowering_;  // kept for what its lists have allocated
-  ThunkAddresses thunks_;
-  ExitStub trap_site_;
-  u64 code_start_ = 0;  // behind the thunks
+  std::optional<Executor> executor_;
   std::vector<TranslatedInsn> pieces_;
-  u64 base_retired_ = 0;  // cpu.retired when state.left was `base_left_`
-  u64 base_left_ = 0;
-  u64 limit_ = 0;
   UserGate* user_gate_ = nullptr;
-  const bool counted_;
-  bool block_by_block_ = false;  // for --verify: nothing leads from one block to another
   struct Page {
     View view;
     u64 linear;
   };
-  std::vector<Page> writable_;      // block by block: the pages in write tables
-  std::vector<Page> filled_;        // and all that have been filled since each_reach() was called
-  const Block* entered_ = nullptr;  // block by block
-  u64 dumped_ = 0;                  // bytes, by dump()
-  DeadlineTimer timer_;             // sets attention::timer when cpu.timer_deadline has come
-  u64 deadline_ = 0;
-  u32 mode_ = 0;
-  std::vector<u32> modes_;     // those that have blocks; a mode's tag is its index
-  u8 tag_ = JumpCache::kTags;  // of `mode_`; kTags: it has none
-  View view_ = View::kernel;
+  std::vector<Page> writable_;  // block by block: the pages in write tables
+  std::vector<Page> filled_;    // and all that have been filled since each_reach() was called
+  u64 dumped_ = 0;              // bytes, by dump()
+  RunningMode now_;
+  std::vector<u32> modes_;  // those that have blocks; a mode's tag is its index
   // 64-bit modes of late, by ring 3 or not: what mode_of() looks at, and what it made of that.
   struct Turn {
     u64 cr0, cr4, xcr0;
     u32 need_read, need_write;
-    u8 cpl, tag = JumpCache::kTags;
-    View view;
-    u32 mode;
+    u8 cpl;
+    RunningMode made;
   };
   Turn turns_[2] = {};
-  ExitReason left_ = ExitReason::nothing;
 };
-
-// Installed with the vector unit's signal handlers: true when the signal came from translated code and was dealt with.
-bool handle_signal(void* ucontext);
 
 }  // namespace trapline::engine::translate

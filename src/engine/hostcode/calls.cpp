@@ -1,0 +1,110 @@
+// What host code calls C++ for.
+#include "engine/hostcode/executor.h"
+
+#include "base/invariant.h"
+#include "cpu/code_map.h"
+#include "cpu/fpu.h"
+#include "engine/common/sensitive_counts.h"
+
+namespace trapline::engine::hostcode {
+
+using cpu::Outcome;
+
+Resume Executor::on_call(void* self, ExitStub* stub, u64 vectors_were_live) {
+  auto* e = static_cast<Executor*>(self);
+  const Resume resume = e->call(*stub, vectors_were_live != 0);
+  if (resume.target) e->region_.synchronize();
+  return resume;
+}
+
+Resume Executor::call(ExitStub& stub, bool vectors) {
+  if (stub.kind == ExitStub::Kind::trap) return trap();
+  sync(stub);
+  switch (stub.kind) {
+    case ExitStub::Kind::miss: {
+      const std::optional<u64> on = policy_.miss(stub);
+      return on ? Resume{*on, vectors} : leave(ExitReason::one);
+    }
+    case ExitStub::Kind::x87:
+      cpu::x87_unpark(cpu_);
+      return {stub.resume, vectors};
+    case ExitStub::Kind::semantic:
+      if (stub.by_thunk) return call_string(stub, vectors);
+      [[fallthrough]];
+    case ExitStub::Kind::vector:
+      return call_out(stub, vectors);
+    case ExitStub::Kind::step:
+      return leave(ExitReason::one);
+    case ExitStub::Kind::pause:
+      region_.state().pauses = State::kPauses;
+      cpu_.code->step_aside(cpu_);
+      return {stub.resume, vectors};
+    case ExitStub::Kind::link:
+      return dispatch(&stub);
+    case ExitStub::Kind::indirect:
+      return indirect(stub);
+    case ExitStub::Kind::stale:
+      return dispatch(nullptr);
+    default:
+      return leave(ExitReason::boundary);
+  }
+}
+
+Resume Executor::call_string(ExitStub& stub, bool vectors) {
+  StringForm form;
+  const bool known = string_form(stub.called->insn, cpu_.in_long64(), &form);
+  INVARIANT(known, "a thunk for what is no string instruction at {:#x}", stub.rip);
+  const u64 from = cpu_.gpr[isa::rsi], to = cpu_.gpr[isa::rdi], count = cpu_.gpr[isa::rcx];
+  const Resume resume = call_out(stub, vectors);
+  policy_.string_called(form, from, to, count);
+  return resume;
+}
+
+Resume Executor::call_out(ExitStub& stub, bool vectors) {
+  if (block_by_block_ && cpu::find_semantic(stub.called->insn)) return leave(ExitReason::one);
+  if (u64* const number = sensitive_count(cpu_, stub.called->insn, Way::called)) ++*number;
+  const Outcome outcome = stub.kind == ExitStub::Kind::vector
+                              ? VectorUnit::execute(cpu_, stub.called->insn, stub.called->vector)
+                              : stub.semantic(cpu_, stub.called->insn);
+  switch (outcome) {
+    case Outcome::next:
+      cpu_.rip = (cpu_.rip + stub.length) & cpu_.linear_mask;
+      cpu_.retired++;
+      break;
+    case Outcome::jumped:
+      cpu_.retired++;
+      return dispatch(nullptr);
+    case Outcome::fault:
+      return leave(ExitReason::fault);
+    case Outcome::halt:
+      cpu_.retired++;
+      return leave(ExitReason::halt);
+    case Outcome::stop:
+      return leave(ExitReason::stop);
+    case Outcome::repeat:
+      return leave(ExitReason::boundary);
+  }
+  if (stub.block->uses_x87) cpu::x87_unpark(cpu_);
+  if (stub.ends || must_leave() || cache_.code_changed()) return dispatch(nullptr);
+  return {stub.resume, vectors};
+}
+
+// A near branch to a non-canonical address faults at the branch: it has not happened. The interpreter must not be asked
+// to repeat it: CALL has pushed, perhaps over the operand that it read its target from.
+Resume Executor::indirect(ExitStub& stub) {
+  const u64 target = region_.state().t0;
+  if (cpu_.in_long64() && !cpu::canonical(target)) {
+    cpu_.gpr[isa::rsp] -= static_cast<u64>(static_cast<i64>(stub.undo_rsp));
+    if (counted_) cpu_.retired--;
+    cpu_.rip = stub.rip;
+    // May fail only if another vCPU takes the stack away meanwhile.
+    if (stub.undo_rsp < 0 && cpu_.vendor() == isa::Vendor::amd)
+      (void)cpu::write_slow(cpu_, cpu::Seg::ss, cpu_.gpr[isa::rsp] - 8, &region_.state().below_rsp, 8);
+    (void)cpu_.raise_gp();
+    return leave(ExitReason::fault);
+  }
+  cpu_.rip = target & cpu_.linear_mask;
+  return dispatch(nullptr, true);
+}
+
+}  // namespace trapline::engine::hostcode
