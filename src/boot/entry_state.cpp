@@ -35,7 +35,7 @@ bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
   v.set_rflags_raw(cpu::flag::fixed);
   v.cpl = 0;
   for (cpu::Segment& s : v.seg) s = flat(selectors.data, kData);
-  v.seg[static_cast<u8>(isa::Seg::cs)] = flat(selectors.code, code_attr);
+  v.segment(isa::Seg::cs) = flat(selectors.code, code_attr);
   v.ldtr = {};
   v.tr = {};
   v.tr.attr = kTss32Busy;  // also the 64-bit TSS's type in long mode

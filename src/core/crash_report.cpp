@@ -61,7 +61,7 @@ void history(const cpu::Vcpu& cpu, Out out) {
   constexpr std::size_t kExecuted = 16, kAhead = 4;
   fmt::format_to(out, "executed last:\n");
   for (const Executed& e : executed_last(cpu, kExecuted)) fmt::format_to(out, "  @{:016x}  {}\n", e.linear, e.text);
-  const u64 base = cpu.seg[static_cast<u8>(isa::Seg::cs)].linear_base;
+  const u64 base = cpu.segment(isa::Seg::cs).linear_base;
   const auto bytes = code_bytes(cpu, base + cpu.rip, kAhead * 15);
   if (bytes.empty()) fmt::format_to(out, "> @{:016x}  not mapped\n", (base + cpu.rip) & cpu.linear_mask);
   std::size_t at = 0;
@@ -81,7 +81,7 @@ void history(const cpu::Vcpu& cpu, Out out) {
 
 void stack(const cpu::Vcpu& cpu, Out out) {
   const unsigned width = cpu.in_long64() ? 8 : cpu.mode == cpu::Mode::real || cpu.mode == cpu::Mode::vm86 ? 2 : 4;
-  const auto& ss = cpu.seg[static_cast<u8>(isa::Seg::ss)];
+  const auto& ss = cpu.segment(isa::Seg::ss);
   const u64 sp = width == 8 ? cpu.gpr[isa::rsp]
                  : ss.big() ? cpu.gpr[isa::rsp] & 0xffffffff
                             : cpu.gpr[isa::rsp] & 0xffff;
@@ -103,7 +103,7 @@ std::string describe(const cpu::Vcpu& cpu) {
   std::string text;
   const Out out{text};
   fmt::format_to(out, "vcpu {} in {}, ring {}, at {:04x}:@{:016x}, {} instructions retired\n", cpu.index,
-                 name_of(cpu.mode), cpu.cpl, cpu.seg[static_cast<u8>(isa::Seg::cs)].selector, cpu.rip, cpu.retired);
+                 name_of(cpu.mode), cpu.cpl, cpu.segment(isa::Seg::cs).selector, cpu.rip, cpu.retired);
   registers(cpu, out);
   segments(cpu, out);
   history(cpu, out);

@@ -10,7 +10,7 @@ namespace trapline::core {
 
 namespace {
 
-const cpu::Segment& seg_of(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.seg[static_cast<u8>(s)]; }
+const cpu::Segment& seg_of(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.segment(s); }
 
 void write_flags(cpu::Vcpu& cpu, u64 value) {
   const u32 kept = cpu.rflags() & cpu::flag::vm;  // leaving or entering virtual-8086 mode takes segments along
@@ -26,7 +26,7 @@ void write_pc(cpu::Vcpu& cpu, u64 linear) {
 }
 
 void write_base(cpu::Vcpu& cpu, cpu::Seg s, u64 base) {
-  if (cpu.long_mode_active() && cpu::canonical(base)) cpu.seg[static_cast<u8>(s)].base = base;
+  if (cpu.long_mode_active() && cpu::canonical(base)) cpu.segment(s).base = base;
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace {
 
 u64 linear_of_memory(const Vcpu& cpu, const isa::Insn& insn) {
   const u64 offset = effective_address(cpu, insn.mem, cpu.rip + insn.length);
-  return (cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base + offset) & cpu.linear_mask;
+  return (cpu.segment(insn.mem.seg).linear_base + offset) & cpu.linear_mask;
 }
 
 bool hidden(const Vcpu& cpu, Feature feature) { return cpu.cpuid && !cpu.cpuid->has(feature); }

@@ -24,7 +24,7 @@ bool may_switch_paging(const Vcpu& cpu, bool on) {
   if (!on) return !cpu.in_long64() && !(cpu.cr4 & cr4::pcide);
   if (!(cpu.efer & efer::lme)) return true;
   const bool tss16 = (cpu.tr.attr & 0xd) == 1;  // 16-bit TSS, busy or not
-  return (cpu.cr4 & cr4::pae) && !cpu.seg[static_cast<u8>(Seg::cs)].long_mode() && !tss16;
+  return (cpu.cr4 & cr4::pae) && !cpu.segment(Seg::cs).long_mode() && !tss16;
 }
 
 bool legacy_pae(const Vcpu& cpu, u64 cr0_value, u64 cr4_value) {

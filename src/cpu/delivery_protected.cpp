@@ -37,7 +37,7 @@ bool push_frame(StackWriter& stack, Vcpu& cpu, const Event& e, bool inner, unsig
   const bool vm86 = cpu.sys_flags & flag::vm;
   if (vm86)
     for (const Seg s : {Seg::gs, Seg::fs, Seg::ds, Seg::es})
-      if (!stack.push(cpu.seg[static_cast<u8>(s)].selector, width)) return false;
+      if (!stack.push(cpu.segment(s).selector, width)) return false;
   if (inner && (!stack.push(ss_of(cpu).selector, width) || !stack.push(cpu.gpr[isa::rsp], width))) return false;
   return stack.push(e.flags, width) && stack.push(cs_of(cpu).selector, width) && stack.push(e.return_rip, width) &&
          (!e.has_error || stack.push(e.error, width));
@@ -87,7 +87,7 @@ Switched deliver_protected(Vcpu& cpu, const Event& e) {
   if (!push_frame(stack, cpu, e, inner, width)) return Switched::fault;
 
   if (vm86)
-    for (const Seg s : {Seg::gs, Seg::fs, Seg::ds, Seg::es}) cpu.seg[static_cast<u8>(s)] = null_segment(0);
+    for (const Seg s : {Seg::gs, Seg::fs, Seg::ds, Seg::es}) cpu.segment(s) = null_segment(0);
   ss_of(cpu) = ss;
   cpu.gpr[isa::rsp] = stack.rsp();
   load_cs(cpu, selector, code, cpl);

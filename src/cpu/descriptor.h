@@ -95,11 +95,11 @@ bool check_target(Vcpu& cpu, const Descriptor& code, u64 ip);
 
 // Puts a checked code segment into CS at privilege level `cpl`. The caller calls update_mode() when all is loaded.
 inline void load_cs(Vcpu& cpu, u16 selector, const Descriptor& code, u8 cpl) {
-  cpu.seg[static_cast<u8>(Seg::cs)] = segment_from(static_cast<u16>((selector & ~3) | cpl), code);
+  cpu.segment(Seg::cs) = segment_from(static_cast<u16>((selector & ~3) | cpl), code);
   cpu.cpl = cpl;
 }
-inline Segment& ss_of(Vcpu& cpu) { return cpu.seg[static_cast<u8>(Seg::ss)]; }
-inline Segment& cs_of(Vcpu& cpu) { return cpu.seg[static_cast<u8>(Seg::cs)]; }
+inline Segment& ss_of(Vcpu& cpu) { return cpu.segment(Seg::ss); }
+inline Segment& cs_of(Vcpu& cpu) { return cpu.segment(Seg::cs); }
 
 // -- Data and stack segments: the checks of MOV Sreg (SDM Vol. 2B). Nothing is loaded; `out` is the new hidden part.
 // `cpl`: the level to load at; `bad`: the vector for a bad selector (#GP; #TS on a task switch).

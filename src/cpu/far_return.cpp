@@ -28,7 +28,7 @@ bool check_return_stack(Vcpu& cpu, u16 selector, u8 cpl, const Descriptor& code,
 // GS.
 void drop_inner_segments(Vcpu& cpu) {
   for (const Seg index : {Seg::es, Seg::fs, Seg::gs, Seg::ds}) {
-    Segment& s = cpu.seg[static_cast<u8>(index)];
+    Segment& s = cpu.segment(index);
     const bool conforming = (s.attr & 0x1c) == 0x1c;
     const bool inner = s.usable && !conforming && s.dpl() < cpu.cpl;
     if (!inner && !null_selector(s.selector)) continue;

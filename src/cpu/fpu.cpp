@@ -71,7 +71,7 @@ unsigned Area::step(u64 at, unsigned size) const {
     return to_end < few ? static_cast<unsigned>(to_end) + 1 : few;
   }
   if (!cpu.in_long64()) return few;
-  const u64 base = cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base;
+  const u64 base = cpu.segment(insn.mem.seg).linear_base;
   return std::max(few, std::min(size, static_cast<unsigned>(kPageSize - ((base + offset + at) & (kPageSize - 1)))));
 }
 

@@ -96,7 +96,7 @@ Outcome to_vm86(Vcpu& cpu, StackReader& stack, u64 ip, u64 cs, u32 image) {
     if (!stack.pop(s, 4)) return Outcome::fault;
   if (ip > 0xffff) return cpu.raise_gp(0);
   constexpr Seg order[5] = {Seg::ss, Seg::es, Seg::ds, Seg::fs, Seg::gs};
-  for (unsigned i = 0; i < 5; i++) cpu.seg[static_cast<u8>(order[i])] = vm86_segment(static_cast<u16>(selector[i]));
+  for (unsigned i = 0; i < 5; i++) cpu.segment(order[i]) = vm86_segment(static_cast<u16>(selector[i]));
   cs_of(cpu) = vm86_segment(static_cast<u16>(cs));
   const u32 flags = returned_flags(cpu, image, 4) | flag::vm;
   cpu.gpr[isa::rsp] = esp;

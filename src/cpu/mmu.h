@@ -109,7 +109,7 @@ class AlignmentUnchecked {
 // TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
 bool segment_check_slow(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access);
 inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access, u64& linear) {
-  const Segment& s = cpu.seg[static_cast<u8>(seg)];
+  const Segment& s = cpu.segment(seg);
   if (!(access == Access::read || access == Access::fetch ? s.flat_read : s.flat_write)) [[unlikely]]
     if (!segment_check_slow(cpu, seg, offset, size, access)) return false;
   linear = (s.linear_base + offset) & cpu.linear_mask;

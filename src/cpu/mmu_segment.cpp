@@ -30,7 +30,7 @@ bool type_allows(const Segment& s, Access access) {
 
 bool segment_check_slow(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access) {
   if (cpu.in_long64()) return true;
-  const Segment& s = cpu.seg[static_cast<u8>(seg)];
+  const Segment& s = cpu.segment(seg);
   const bool real = cpu.mode == Mode::real || cpu.mode == Mode::vm86;
   const bool typed = real || (s.usable && type_allows(s, access));
   if (typed && inside(s, offset & 0xffffffff, size, real)) return true;

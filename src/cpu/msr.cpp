@@ -48,7 +48,7 @@ bool store_canonical(u64& slot, u64 value) {
 
 bool write_segment_base(Vcpu& cpu, Seg which, u64 value) {
   if (!canonical(value)) return false;
-  cpu.seg[static_cast<u8>(which)].base = value;
+  cpu.segment(which).base = value;
   update_mode(cpu);
   return true;
 }
@@ -99,10 +99,10 @@ std::optional<u64> read_system(const Vcpu& cpu, u32 index) {
       if (lm) return m.fmask;
       break;
     case fs_base:
-      if (lm) return cpu.seg[static_cast<u8>(Seg::fs)].base;
+      if (lm) return cpu.segment(Seg::fs).base;
       break;
     case gs_base:
-      if (lm) return cpu.seg[static_cast<u8>(Seg::gs)].base;
+      if (lm) return cpu.segment(Seg::gs).base;
       break;
     case kernel_gs_base:
       if (lm) return m.kernel_gs_base;

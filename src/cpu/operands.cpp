@@ -101,7 +101,7 @@ bool store_operand(Vcpu& cpu, const isa::Insn& insn, const isa::Operand& op, u64
 
 unsigned stack_bytes(const Vcpu& cpu) {
   if (cpu.in_long64()) return 8;
-  return cpu.seg[static_cast<u8>(Seg::ss)].big() ? 4 : 2;
+  return cpu.segment(Seg::ss).big() ? 4 : 2;
 }
 
 bool push(Vcpu& cpu, u64 value, unsigned bytes) {

@@ -16,7 +16,7 @@ bool null_stack_allowed(const Vcpu& cpu, u16 selector) {
 // Everything of a load but the write: `out` is the register's new content. False: cpu.fault set.
 bool check_load(Vcpu& cpu, Seg seg, u16 selector, Segment& out) {
   if (cpu.mode == Mode::real) {
-    out = cpu.seg[static_cast<u8>(seg)];
+    out = cpu.segment(seg);
     load_real_segment(out, selector);
     return true;
   }
@@ -36,7 +36,7 @@ bool check_load(Vcpu& cpu, Seg seg, u16 selector, Segment& out) {
 bool load_segment(Vcpu& cpu, Seg seg, u16 selector) {
   Segment loaded;
   if (!check_load(cpu, seg, selector, loaded)) return false;
-  cpu.seg[static_cast<u8>(seg)] = loaded;
+  cpu.segment(seg) = loaded;
   update_mode(cpu);
   return true;
 }
@@ -126,7 +126,7 @@ Outcome load_far_pointer(Vcpu& cpu, const isa::Insn& insn) {
 Outcome swapgs(Vcpu& cpu, const isa::Insn&) {
   if (!cpu.in_long64()) return cpu.raise_ud();
   if (cpu.cpl != 0) return cpu.raise_gp(0);
-  Segment& gs = cpu.seg[static_cast<u8>(Seg::gs)];
+  Segment& gs = cpu.segment(Seg::gs);
   const u64 base = gs.base;
   gs.base = gs.linear_base = cpu.msr.kernel_gs_base;
   cpu.msr.kernel_gs_base = base;
@@ -137,7 +137,7 @@ Outcome rdwr_fsgsbase(Vcpu& cpu, const isa::Insn& insn) {
   if (!cpu.in_long64() || !(cpu.cr4 & cr4::fsgsbase)) return cpu.raise_ud();
   const bool fs = insn.mnemonic == ZYDIS_MNEMONIC_RDFSBASE || insn.mnemonic == ZYDIS_MNEMONIC_WRFSBASE;
   const bool reads = insn.mnemonic == ZYDIS_MNEMONIC_RDFSBASE || insn.mnemonic == ZYDIS_MNEMONIC_RDGSBASE;
-  Segment& s = cpu.seg[static_cast<u8>(fs ? Seg::fs : Seg::gs)];
+  Segment& s = cpu.segment(fs ? Seg::fs : Seg::gs);
   if (reads) return store_operand(cpu, insn, insn.op[0], s.base) ? Outcome::next : Outcome::fault;
   u64 base;
   if (!load_operand(cpu, insn, insn.op[0], &base)) return Outcome::fault;

@@ -128,7 +128,7 @@ bool load_segments(Vcpu& cpu, const TaskState& state) {
   ss_of(cpu) = loaded;
   for (const Seg s : {Seg::ds, Seg::es, Seg::fs, Seg::gs}) {
     if (!check_data_segment(cpu, selector(s), cpu.cpl, Vector::ts, loaded)) return false;
-    cpu.seg[static_cast<u8>(s)] = loaded;
+    cpu.segment(s) = loaded;
   }
   return true;
 }

@@ -13,7 +13,7 @@ namespace {
 
 Mode mode_of(const Vcpu& cpu) {
   if (!(cpu.cr0 & cr0::pe)) return Mode::real;
-  const Segment& cs = cpu.seg[static_cast<u8>(Seg::cs)];
+  const Segment& cs = cpu.segment(Seg::cs);
   if (cpu.long_mode_active()) return cs.long_mode() ? Mode::long64 : cs.big() ? Mode::compat32 : Mode::compat16;
   if (cpu.sys_flags & flag::vm) return Mode::vm86;
   return cs.big() ? Mode::protected32 : Mode::protected16;
@@ -60,7 +60,7 @@ u32 signature(const Vcpu& cpu) {
 
 void reset_segments(Vcpu& cpu) {
   for (Segment& s : cpu.seg) s = real_segment(0, 0, 0x93);
-  cpu.seg[static_cast<u8>(Seg::cs)] = real_segment(0xf000, 0xffff0000, 0x9b);
+  cpu.segment(Seg::cs) = real_segment(0xf000, 0xffff0000, 0x9b);
   cpu.ldtr = real_segment(0, 0, 0x82);
   cpu.tr = real_segment(0, 0, 0x8b);
   cpu.gdtr = cpu.idtr = TableRegister{0, 0xffff};

@@ -115,6 +115,8 @@ struct Vcpu : ArchState {
   u64 tsc() const { return clock->tsc(retired - slice_start) + tsc_shift(); }
   u64 vm_tsc() const { return clock->tsc(retired - slice_start); }
 
+  Segment& segment(Seg s) { return seg[static_cast<u8>(s)]; }
+  const Segment& segment(Seg s) const { return seg[static_cast<u8>(s)]; }
   bool in_long64() const { return mode == Mode::long64; }
   isa::CodeSize code_size() const {
     return mode == Mode::long64                                  ? isa::CodeSize::bits64

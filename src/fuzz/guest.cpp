@@ -192,14 +192,13 @@ void Guest::Impl::enter(const Program& program, std::size_t slot) {
   cpu.rip = code_at(slot) - code_base(program.size, slot);
   cpu.set_rflags_raw(static_cast<u32>(r.rflags));
   cpu.cpl = 3;
-  cpu.seg[static_cast<u8>(isa::Seg::cs)] = code_segment(program.size, slot);
-  for (const isa::Seg s : {isa::Seg::ss, isa::Seg::ds, isa::Seg::es})
-    cpu.seg[static_cast<u8>(s)] = segment(kUserSs, 0xc0f3);
+  cpu.segment(isa::Seg::cs) = code_segment(program.size, slot);
+  for (const isa::Seg s : {isa::Seg::ss, isa::Seg::ds, isa::Seg::es}) cpu.segment(s) = segment(kUserSs, 0xc0f3);
   for (const isa::Seg s : {isa::Seg::fs, isa::Seg::gs}) {
-    cpu.seg[static_cast<u8>(s)] = segment(0, 0);
-    cpu.seg[static_cast<u8>(s)].usable = false;
+    cpu.segment(s) = segment(0, 0);
+    cpu.segment(s).usable = false;
   }
-  cpu.seg[static_cast<u8>(isa::Seg::gs)].base = place::gs_base;
+  cpu.segment(isa::Seg::gs).base = place::gs_base;
   cpu.debug.dr6 = 0xffff0ff0;
   cpu.debug_hits = 0;
   cpu.interrupt_shadow = false;

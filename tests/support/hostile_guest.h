@@ -109,7 +109,7 @@ class Machine {
 };
 
 inline void Machine::load(isa::Seg s, u16 selector, u16 attr, u64 base, u32 limit) {
-  Segment& out = cpu_.seg[static_cast<u8>(s)];
+  Segment& out = cpu_.segment(s);
   out = Segment{};
   out.selector = selector;
   out.attr = attr;

@@ -58,7 +58,7 @@ void Executor::note_x87(const Block& block, u16 before) {
   for (const Block::Pointer& p : block.x87)
     if (p.index < before) {
       cpu_.x87.fip = p.rip;
-      cpu_.x87.fcs = cpu_.seg[static_cast<u8>(cpu::Seg::cs)].selector;
+      cpu_.x87.fcs = cpu_.segment(cpu::Seg::cs).selector;
       if (p.all) cpu_.x87.fop = p.fop;
       if (p.segment != Block::Pointer::kNoMemory) cpu_.x87.fds = cpu_.seg[p.segment].selector;
     }

@@ -91,7 +91,7 @@ Place Lowering::place_of(const TranslatedInsn& p) {
     e_.lea(r10, at(base, index, m.scale_log2, disp), wide);
   }
   if (based) {
-    e_.load(r11, var(&cpu_.seg[static_cast<u8>(m.seg)].linear_base));
+    e_.load(r11, var(&cpu_.segment(m.seg).linear_base));
     e_.lea(r10, at(r10, r11, 0), context_.bits64);
   }
   return {.base = r10};

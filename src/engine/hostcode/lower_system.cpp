@@ -169,7 +169,7 @@ void Lowering::read_tsc(const TranslatedInsn& p) {
 void Lowering::segment_base(const TranslatedInsn& p) {
   const ZydisMnemonic m = p.insn.mnemonic;
   const bool fs = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE;
-  cpu::Segment& s = cpu_.seg[static_cast<u8>(fs ? Seg::fs : Seg::gs)];
+  cpu::Segment& s = cpu_.segment(fs ? Seg::fs : Seg::gs);
   const bool wide = p.insn.op[0].bytes == 8;
   const u8 guest = p.insn.op[0].reg, host = kHost[guest];
   if (m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE) {
@@ -201,7 +201,7 @@ void Lowering::segment_base(const TranslatedInsn& p) {
 }
 
 void Lowering::swap_gs() {
-  cpu::Segment& gs = cpu_.seg[static_cast<u8>(Seg::gs)];
+  cpu::Segment& gs = cpu_.segment(Seg::gs);
   e_.load(r10, var(&gs.base));
   e_.load(r11, var(&cpu_.msr.kernel_gs_base));
   e_.store(var(&gs.base), r11);

@@ -225,7 +225,7 @@ Builder::Step Builder::add(Vcpu& cpu, const Source& source, const Insn& insn) {
 // Outside flat code an instruction must lie inside CS (SDM Vol. 3A 5.3). False: it does not.
 bool Builder::in_code_segment(Vcpu& cpu, const Source& source, unsigned length) {
   if (source.key & key::flat_code) return true;
-  return source.rip + at_ + length - 1 <= cpu.seg[static_cast<u8>(Seg::cs)].limit;
+  return source.rip + at_ + length - 1 <= cpu.segment(Seg::cs).limit;
 }
 
 bool Builder::add_breakpoint(Vcpu& cpu, const Source& source) {

@@ -85,7 +85,7 @@ const Op* count_execution(Vcpu& cpu, const Op* op) {
 }
 
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op) {
-  const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip + op->at) & cpu.linear_mask;
+  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip + op->at) & cpu.linear_mask;
   if (cpu.debugger && cpu.debugger->breakpoint_at(Gva{linear})) {
     exact(cpu, op);
     run_of(cpu).leave = Leave::breakpoint;

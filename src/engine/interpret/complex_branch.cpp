@@ -35,7 +35,7 @@ u64 truncate(u64 target, unsigned bytes) {
 // Is `target` a place that RIP may hold? False: #GP(0).
 bool check_target(Vcpu& cpu, u64 target) {
   const bool ok = cpu.in_long64() ? static_cast<u64>(static_cast<i64>(target << 16) >> 16) == target
-                                  : target <= cpu.seg[static_cast<u8>(Seg::cs)].limit;
+                                  : target <= cpu.segment(Seg::cs).limit;
   if (!ok) (void)cpu.raise_gp();
   return ok;
 }

@@ -85,7 +85,7 @@ class Interpreter final : public Engine, Profile {
 // The block at
 // cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
 Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
-  const cpu::Segment& cs = cpu.seg[static_cast<u8>(Seg::cs)];
+  const cpu::Segment& cs = cpu.segment(Seg::cs);
   const u64 linear = (cs.linear_base + cpu.rip) & cpu.linear_mask;
   if (!(key & key::flat_code) && cpu.rip > cs.limit) {
     (void)cpu.raise_gp();
@@ -166,7 +166,7 @@ void Interpreter::flush() {
 void Interpreter::execute(Vcpu& cpu, Block* block) {
   run_.leave = Leave::boundary;
   run_.pending_link = nullptr;
-  cpu.trail.see(cpu.retired, cpu.seg[static_cast<u8>(Seg::cs)].linear_base, cpu.code_size());
+  cpu.trail.see(cpu.retired, cpu.segment(Seg::cs).linear_base, cpu.code_size());
   cpu.trail.enter(cpu.retired, cpu.rip);
   cpu.retired += block->count;
   for (const Op* op = block->first(); op;) op = op->fn(cpu, op);
@@ -234,7 +234,7 @@ bool Interpreter::one_at_a_time(const Vcpu& cpu) {
 }
 
 bool Interpreter::at_debugger_breakpoint(const Vcpu& cpu) {
-  const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
+  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip) & cpu.linear_mask;
   return cpu.debugger->any() && cpu.debugger->breakpoint_at(Gva{linear});
 }
 
@@ -320,7 +320,7 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
 // The block at cpu.rip has been entered often. True: run it translated. What cannot be translated, or not run now,
 // counts anew.
 bool Interpreter::hot(Vcpu& cpu, Block& block) {
-  const u64 linear = (cpu.seg[static_cast<u8>(Seg::cs)].linear_base + cpu.rip) & cpu.linear_mask;
+  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip) & cpu.linear_mask;
   if (accelerator_ && accelerator_->translate(cpu, block.key, Gva{linear}, Gpa{block.gpa}, *this)) return true;
   block.heat = 1024;
   return false;

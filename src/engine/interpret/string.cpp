@@ -47,11 +47,11 @@ u64 in_page(u64 linear, unsigned size, bool back = false) {
 }
 
 bool flat(const Vcpu& cpu, Seg seg, bool write) {
-  const cpu::Segment& s = cpu.seg[static_cast<u8>(seg)];
+  const cpu::Segment& s = cpu.segment(seg);
   return write ? s.flat_write : s.flat_read;
 }
 u64 linear_of(const Vcpu& cpu, Seg seg, u64 offset) {
-  return (cpu.seg[static_cast<u8>(seg)].linear_base + offset) & cpu.linear_mask;
+  return (cpu.segment(seg).linear_base + offset) & cpu.linear_mask;
 }
 
 // The host address of `bytes` inside one page; null: to be done element by element. An address that was found holds

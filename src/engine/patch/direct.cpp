@@ -27,7 +27,7 @@ constexpr u64 kLowerHalf = u64{1} << 47;
 // What 64-bit code runs with on Linux, as host and as guest.
 constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
 
-u16 selector(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.seg[static_cast<u8>(s)].selector; }
+u16 selector(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.segment(s).selector; }
 
 }  // namespace
 
@@ -82,8 +82,8 @@ void Direct::enter(Cage& cage) {
   std::copy(cpu_.gpr, cpu_.gpr + 16, registers_.gpr);
   registers_.rip = cpu_.rip;
   registers_.rflags = cpu_.rflags();
-  registers_.fs_base = cpu_.seg[static_cast<u8>(cpu::Seg::fs)].base;
-  registers_.gs_base = cpu_.seg[static_cast<u8>(cpu::Seg::gs)].base;
+  registers_.fs_base = cpu_.segment(cpu::Seg::fs).base;
+  registers_.gs_base = cpu_.segment(cpu::Seg::gs).base;
   give_vectors(cpu_, cage.shared().vectors);
   vectors_at_ = Cage::kVectors;
   vectors_ran_ = false;
@@ -105,8 +105,8 @@ void Direct::put_back(Cage& cage) {
   const u32 kept = cpu_.rflags() & ~kUserFlags;
   cpu_.set_rflags_raw(kept | (static_cast<u32>(registers_.rflags) & kUserFlags));
   if (cage.shared().exchange.fsgsbase) {
-    if (cpu::canonical(registers_.fs_base)) cpu_.seg[static_cast<u8>(cpu::Seg::fs)].base = registers_.fs_base;
-    if (cpu::canonical(registers_.gs_base)) cpu_.seg[static_cast<u8>(cpu::Seg::gs)].base = registers_.gs_base;
+    if (cpu::canonical(registers_.fs_base)) cpu_.segment(cpu::Seg::fs).base = registers_.fs_base;
+    if (cpu::canonical(registers_.gs_base)) cpu_.segment(cpu::Seg::gs).base = registers_.gs_base;
   }
   cpu::update_mode(cpu_);
   if (vectors_ran_) take_vectors(cpu_, cage.shared().stack + vectors_at_);

@@ -49,8 +49,8 @@ RunningMode Translator::mode_of(u32 key) const {
   }
   if (cpu_.cr4 & cpu::cr4::fsgsbase) mode |= kFsGsBase;
   if (!cpu_.in_long64()) {
-    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::fs)])) mode |= kFsFlat;
-    if (flat(cpu_.seg[static_cast<u8>(cpu::Seg::gs)])) mode |= kGsFlat;
+    if (flat(cpu_.segment(cpu::Seg::fs))) mode |= kFsFlat;
+    if (flat(cpu_.segment(cpu::Seg::gs))) mode |= kGsFlat;
   }
   return {.mode = mode, .view = view};
 }

@@ -208,12 +208,12 @@ Outcome dispatch(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
 
 void note_pointers(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   cpu.x87.fip = cpu.rip;
-  cpu.x87.fcs = cpu.seg[static_cast<u8>(isa::Seg::cs)].selector;
+  cpu.x87.fcs = cpu.segment(isa::Seg::cs).selector;
   if (op.flags & flag::fdp_on_exception_only && !(fnstsw() & kErrorSummary)) return;
   cpu.x87.fop = op.fop;
   if (op.mem_bytes == 0) return;
   cpu.x87.fdp = effective(cpu, insn);
-  cpu.x87.fds = cpu.seg[static_cast<u8>(insn.mem.seg)].selector;
+  cpu.x87.fds = cpu.segment(insn.mem.seg).selector;
 }
 
 Outcome dispatch_x87(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {

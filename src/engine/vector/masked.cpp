@@ -214,7 +214,7 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   } else {
     at.offset = effective(cpu, insn);
   }
-  const cpu::Segment& s = cpu.seg[static_cast<u8>(at.seg)];
+  const cpu::Segment& s = cpu.segment(at.seg);
   const u64 linear = (s.linear_base + at.offset) & cpu.linear_mask;
   const bool misaligned = linear & op.align_mask;
   if (misaligned && active_elements(cpu, op) != 0) return cpu.raise_gp();  // with none active the host does not mind

@@ -124,10 +124,10 @@ bool Domain::emulated_write_control(cpu::Vcpu& cpu, unsigned number, u64 value) 
 bool Domain::emulated_msr_read(cpu::Vcpu& cpu, u32 index, u64* value) {
   switch (index) {
     case msr::fs_base:
-      *value = cpu.seg[static_cast<u8>(cpu::Seg::fs)].base;
+      *value = cpu.segment(cpu::Seg::fs).base;
       return true;
     case msr::gs_base:
-      *value = cpu.seg[static_cast<u8>(cpu::Seg::gs)].base;
+      *value = cpu.segment(cpu::Seg::gs).base;
       return true;
     case msr::kernel_gs_base:
       *value = cpu.msr.kernel_gs_base;

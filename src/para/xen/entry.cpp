@@ -82,7 +82,7 @@ void set_roots(cpu::Vcpu& cpu, const VcpuState& v) {
 }
 
 static void swap_gs(cpu::Vcpu& cpu) {
-  cpu::Segment& gs = cpu.seg[static_cast<u8>(cpu::Seg::gs)];
+  cpu::Segment& gs = cpu.segment(cpu::Seg::gs);
   std::swap(gs.base, cpu.msr.kernel_gs_base);
   gs.linear_base = gs.base;
 }
@@ -122,7 +122,7 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   frame[n++] = cpu.gpr[isa::r11];
   if (b.segments)
     for (const cpu::Seg s : {cpu::Seg::ds, cpu::Seg::es, cpu::Seg::fs, cpu::Seg::gs})
-      frame[n++] = cpu.seg[static_cast<u8>(s)].selector;
+      frame[n++] = cpu.segment(s).selector;
   if (b.has_error) frame[n++] = b.error;
   for (const u64 item : {b.rip, cs, u64{flags}, old_rsp, u64{b.ss}}) frame[n++] = item;
 

@@ -232,13 +232,13 @@ Status Domain::set_segment_base(cpu::Vcpu& cpu, u64 which, u64 base) {
   if (!cpu::canonical(base)) return fail(XEN_EINVAL);
   switch (which) {
     case SEGBASE_FS:
-      cpu.seg[static_cast<u8>(cpu::Seg::fs)].base = base;
+      cpu.segment(cpu::Seg::fs).base = base;
       break;
     case SEGBASE_GS_USER:
       cpu.msr.kernel_gs_base = base;
       break;
     case SEGBASE_GS_KERNEL:
-      cpu.seg[static_cast<u8>(cpu::Seg::gs)].base = base;
+      cpu.segment(cpu::Seg::gs).base = base;
       break;
     default:
       return fail(XEN_EINVAL);

@@ -178,8 +178,8 @@ bool Domain::start(cpu::Vcpu& cpu) {
     cpu.set_rflags_raw((static_cast<u32>(r.rflags) & ~(cpu::flag::iopl | cpu::flag::vm | cpu::flag::nt)) |
                        cpu::flag::if_);
     v.iopl = static_cast<u32>(r.rflags) >> 12 & 3;
-    cpu.seg[static_cast<u8>(cpu::Seg::fs)].base = c->fs_base;
-    cpu.seg[static_cast<u8>(cpu::Seg::gs)].base = c->gs_base_kernel;
+    cpu.segment(cpu::Seg::fs).base = c->fs_base;
+    cpu.segment(cpu::Seg::gs).base = c->gs_base_kernel;
     cpu.msr.kernel_gs_base = c->gs_base_user;
     set_roots(cpu, v);
     cpu::tlb_flush_all(cpu);

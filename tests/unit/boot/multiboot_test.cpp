@@ -111,9 +111,9 @@ TEST_F(Multiboot1, AWishForAVideoModeIsAnsweredByNone) {
 // GRUB legacy and QEMU start kernels with these selectors; those that load no GDT of their own use them.
 TEST_F(Multiboot1, SelectorsAreThoseOfAGdtInMemory) {
   ASSERT_TRUE(load(multiboot1_flat()));
-  EXPECT_EQ(cpu.seg[static_cast<u8>(isa::Seg::cs)].selector, 0x08);
+  EXPECT_EQ(cpu.segment(isa::Seg::cs).selector, 0x08);
   for (const isa::Seg s : {isa::Seg::ds, isa::Seg::es, isa::Seg::ss, isa::Seg::fs, isa::Seg::gs})
-    EXPECT_EQ(cpu.seg[static_cast<u8>(s)].selector, 0x10);
+    EXPECT_EQ(cpu.segment(s).selector, 0x10);
   EXPECT_EQ(at<u64>(cpu.gdtr.base), 0u);
   EXPECT_EQ(at<u64>(cpu.gdtr.base + 8), 0x00cf9b000000ffffu);
   EXPECT_EQ(at<u64>(cpu.gdtr.base + 16), 0x00cf93000000ffffu);

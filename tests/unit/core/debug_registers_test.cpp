@@ -11,7 +11,7 @@ using cpu::Seg;
 
 struct CoreDebugRegisters : testing::Test {
   cpu::Vcpu cpu;
-  cpu::Segment& seg(Seg s) { return cpu.seg[static_cast<u8>(s)]; }
+  cpu::Segment& seg(Seg s) { return cpu.segment(s); }
 
   CoreDebugRegisters() {
     for (auto& s : cpu.seg) s.usable = true, s.attr = 0xc093, s.limit = 0xffffffff;

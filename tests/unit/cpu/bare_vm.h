@@ -72,7 +72,7 @@ struct BareVm {
     s.usable = true;
     return s;
   }
-  Segment& seg(Seg s) { return cpu.seg[static_cast<u8>(s)]; }
+  Segment& seg(Seg s) { return cpu.segment(s); }
 
   template <class T>
   T& at(u64 gpa) {

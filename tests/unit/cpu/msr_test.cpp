@@ -51,7 +51,7 @@ TEST_F(MsrTest, AddressesMustBeCanonical) {
     EXPECT_FALSE(wr(index, 0x0000800000000000)) << index;
     EXPECT_EQ(rd(index), 0xffff800000000000) << index;
   }
-  EXPECT_EQ(cpu.seg[static_cast<u8>(Seg::fs)].base, 0xffff800000000000);
+  EXPECT_EQ(cpu.segment(Seg::fs).base, 0xffff800000000000);
 }
 
 TEST_F(MsrTest, TscAndTscAdjustMoveTogether) {

@@ -109,7 +109,7 @@ struct InterpretVm {
     const u64 place = cpu.rip - 1 - kHandlers;
     return place < 32 * 16 && place % 16 == 0 ? static_cast<int>(place / 16) : -1;
   }
-  Segment& seg(Seg s) { return cpu.seg[static_cast<u8>(s)]; }
+  Segment& seg(Seg s) { return cpu.segment(s); }
   u64& reg(unsigned r) { return cpu.gpr[r]; }
   // 64-bit mode: unmaps (or maps read-only) the 4 KiB page of the 2 MiB at 4 MiB.
   void set_page(u64 gva, u64 entry) {

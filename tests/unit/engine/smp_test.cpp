@@ -77,7 +77,7 @@ class SmpVm {
       cpu.activity = Activity::running;
       cpu.cr0 |= cr0::pe;
       for (const Seg s : {Seg::es, Seg::cs, Seg::ss, Seg::ds, Seg::fs, Seg::gs})
-        cpu.seg[static_cast<u8>(s)] = flat(s == Seg::cs ? 0xc09b : 0xc093);
+        cpu.segment(s) = flat(s == Seg::cs ? 0xc09b : 0xc093);
       cpu.gpr[isa::rsp] = kStacks + (cpu.index + 1) * kPageSize;
       update_mode(cpu);
       tlb_flush_all(cpu);

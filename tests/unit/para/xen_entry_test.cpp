@@ -42,7 +42,7 @@ struct Entry : XenTest {
 };
 
 TEST_F(Entry, IretLeadsToAProgramAndSyscallBack) {
-  cpu.seg[static_cast<u8>(cpu::Seg::gs)].base = 0x1000, cpu.msr.kernel_gs_base = 0x2000;
+  cpu.segment(cpu::Seg::gs).base = 0x1000, cpu.msr.kernel_gs_base = 0x2000;
   go_to_user(0x400000);
   EXPECT_FALSE(domain.state(0).kernel);
   EXPECT_EQ(cpu.rip, 0x400000u);
@@ -50,7 +50,7 @@ TEST_F(Entry, IretLeadsToAProgramAndSyscallBack) {
   EXPECT_EQ(cpu.cr3, at(kUserL4));
   EXPECT_EQ(cpu.gpr[isa::rax], 5u);
   EXPECT_EQ(cpu.gpr[isa::rcx], 6u);
-  EXPECT_EQ(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, 0x2000u);
+  EXPECT_EQ(cpu.segment(cpu::Seg::gs).base, 0x2000u);
   EXPECT_EQ(info().evtchn_upcall_mask, 0);
 
   EXPECT_EQ(domain.syscall(cpu, 0x400002), cpu::Outcome::jumped);
@@ -62,7 +62,7 @@ TEST_F(Entry, IretLeadsToAProgramAndSyscallBack) {
   EXPECT_EQ(pushed(3), kKernelCs) << "of a program: RPL 3, upcalls open";
   EXPECT_EQ(pushed(4) & cpu::flag::if_, u64{cpu::flag::if_});
   EXPECT_EQ(pushed(5), 0x7000u);
-  EXPECT_EQ(cpu.seg[static_cast<u8>(cpu::Seg::gs)].base, 0x1000u);
+  EXPECT_EQ(cpu.segment(cpu::Seg::gs).base, 0x1000u);
 }
 
 TEST_F(Entry, AProgramSeesNothingOfItsKernel) {
@@ -185,7 +185,7 @@ TEST_F(Entry, AMulticallIsItsCalls) {
   EXPECT_EQ(call(__HYPERVISOR_multicall, {given(list), 3}), 0);
   EXPECT_EQ(answered<multicall_entry_t>().result, u64{4 << 16 | 17});
   EXPECT_EQ(static_cast<Status>(answered<multicall_entry_t>(sizeof *list).result), fail(XEN_EINVAL));
-  EXPECT_EQ(cpu.seg[static_cast<u8>(cpu::Seg::fs)].base, 0x5000u);
+  EXPECT_EQ(cpu.segment(cpu::Seg::fs).base, 0x5000u);
 }
 
 // What follows an iret in a batch is not of this kernel's mode any more.
