@@ -27,7 +27,7 @@ bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
   gdt[selectors.data / 8] = flat_descriptor(kData);
   const auto at = place_low(c, sizeof gdt, 8);
   if (!at) return false;
-  put(c.ram, *at, std::as_bytes(std::span{gdt}));
+  put(c.ram, Gpa{*at}, std::as_bytes(std::span{gdt}));
 
   cpu::Vcpu& v = c.cpu;
   for (u64& r : v.gpr) r = 0;
@@ -55,9 +55,11 @@ std::optional<u64> identity_tables(LoadContext& c) {
   const auto at = place_low(c, (2 + kDirectories) * kPageSize, kPageSize);
   if (!at) return std::nullopt;
   const u64 pdpt = *at + kPageSize, directories = pdpt + kPageSize;
-  put_value<u64>(c.ram, *at, pdpt | kTable);
-  for (u64 i = 0; i < kDirectories; i++) put_value<u64>(c.ram, pdpt + 8 * i, (directories + i * kPageSize) | kTable);
-  for (u64 i = 0; i < kDirectories * 512; i++) put_value<u64>(c.ram, directories + 8 * i, i * 2 * MiB | kLargePage);
+  put_value<u64>(c.ram, Gpa{*at}, pdpt | kTable);
+  for (u64 i = 0; i < kDirectories; i++)
+    put_value<u64>(c.ram, Gpa{pdpt + 8 * i}, (directories + i * kPageSize) | kTable);
+  for (u64 i = 0; i < kDirectories * 512; i++)
+    put_value<u64>(c.ram, Gpa{directories + 8 * i}, i * 2 * MiB | kLargePage);
   return at;
 }
 

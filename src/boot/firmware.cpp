@@ -106,16 +106,16 @@ u16 handler(unsigned vector) {
 // The words that kernels read: COM1's ports, the EBDA's segment, the equipment, the memory below the EBDA in KiB.
 void write_data_area(GuestMemory& ram) {
   constexpr u16 kOneSerialPort = 1 << 9;
-  put_value<u16>(ram, 0x400, 0x3f8);
-  put_value<u16>(ram, 0x40e, loader::kExtendedBiosData >> 4);
-  put_value<u16>(ram, 0x410, kOneSerialPort);
-  put_value<u16>(ram, 0x413, loader::kLowMemoryKiB);
+  put_value<u16>(ram, Gpa{0x400}, 0x3f8);
+  put_value<u16>(ram, Gpa{0x40e}, loader::kExtendedBiosData >> 4);
+  put_value<u16>(ram, Gpa{0x410}, kOneSerialPort);
+  put_value<u16>(ram, Gpa{0x413}, loader::kLowMemoryKiB);
 }
 
 }  // namespace
 
 void write_firmware(GuestMemory& ram) {
-  const auto code = [&](u16 at, const auto& bytes) { put(ram, kBase + at, std::as_bytes(std::span{bytes})); };
+  const auto code = [&](u16 at, const auto& bytes) { put(ram, Gpa{kBase + at}, std::as_bytes(std::span{bytes})); };
   code(kFail, kFailCode);
   code(kStop, kStopCode);
   code(kReturn, kReturnCode);
@@ -125,7 +125,7 @@ void write_firmware(GuestMemory& ram) {
   code(kSlaveIrq, kSlaveIrqCode);
   code(kReset, kResetCode);
   for (unsigned vector = 0; vector < 256; vector++)
-    put_value<u32>(ram, 4 * vector, u32{kSegment} << 16 | handler(vector));
+    put_value<u32>(ram, Gpa{4 * vector}, u32{kSegment} << 16 | handler(vector));
   write_data_area(ram);
 }
 

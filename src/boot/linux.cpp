@@ -221,18 +221,18 @@ Loaded load_linux(LoadContext& c) {
   const auto kernel = place_kernel(c, h);
   if (!kernel) return Err{kernel.error()};
   p.kernel = *kernel;
-  put_image(c, p.kernel, *slice(image, h.setup_size, h.code_size));
+  put_image(c, Gpa{p.kernel}, *slice(image, h.setup_size, h.code_size));
   if (!c.request.initrd.empty()) {
     const auto initrd = place_initrd(c, h);
     if (!initrd) return Err{initrd.error()};
     p.initrd = *initrd;
-    put_image(c, p.initrd, c.request.initrd);
+    put_image(c, Gpa{p.initrd}, c.request.initrd);
   }
   const auto text = place_string(c, line);
   const auto zero_page = place_low(c, kPageSize, kPageSize);
   if (!text || !zero_page) return Err{no_room(c.ram)};
   p.command_line = *text;
-  put(c.ram, *zero_page, make_zero_page(c, p).bytes());
+  put(c.ram, Gpa{*zero_page}, make_zero_page(c, p).bytes());
   TRACE(boot, "linux: kernel {:#x}+{:#x} initrd {:#x}+{:#x} boot_params {:#x} command line {:#x}", p.kernel,
         h.init_size, p.initrd, c.request.initrd.size(), *zero_page, p.command_line);
 

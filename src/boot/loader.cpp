@@ -7,41 +7,41 @@
 
 namespace trapline::boot::loader {
 
-void put(GuestMemory& ram, u64 gpa, Bytes bytes) {
+void put(GuestMemory& ram, Gpa at, Bytes bytes) {
   if (bytes.empty()) return;
-  const auto to = ram.bytes(Gpa{gpa}, bytes.size());
-  INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, bytes.size());
+  const auto to = ram.bytes(at, bytes.size());
+  INVARIANT(to, "boot: {}+{:#x} is not RAM", at, bytes.size());
   // A few pages at a time: one by one they cost the host a fault each.
   if (bytes.size() > 64 * KiB)
-    for (u64 at = 0; at < bytes.size(); at += kPageSize) ram.expect(Gpa{gpa + at});
+    for (u64 offset = 0; offset < bytes.size(); offset += kPageSize) ram.expect(at.wrapping_add(offset));
   std::memcpy(to->data(), bytes.data(), bytes.size());
 }
 
-void put_image(LoadContext& c, u64 gpa, Bytes bytes) {
+void put_image(LoadContext& c, Gpa at, Bytes bytes) {
   if (bytes.empty()) return;
-  INVARIANT(c.ram.bytes(Gpa{gpa}, bytes.size()), "boot: {:#x}+{:#x} is not RAM", gpa, bytes.size());
-  if (!c.request.bring || !c.request.bring(bytes, Gpa{gpa})) put(c.ram, gpa, bytes);
+  INVARIANT(c.ram.bytes(at, bytes.size()), "boot: {}+{:#x} is not RAM", at, bytes.size());
+  if (!c.request.bring || !c.request.bring(bytes, at)) put(c.ram, at, bytes);
 }
 
-void zero(LoadContext& c, u64 gpa, u64 size) {
+void zero(LoadContext& c, Gpa at, u64 size) {
   if (size == 0) return;
-  const auto to = c.ram.bytes(Gpa{gpa}, size);
-  INVARIANT(to, "boot: {:#x}+{:#x} is not RAM", gpa, size);
+  const auto to = c.ram.bytes(at, size);
+  INVARIANT(to, "boot: {}+{:#x} is not RAM", at, size);
   // Firmware and tables have been written below.
-  const u64 written = gpa < MiB ? std::min(size, MiB - gpa) : 0;
+  const u64 written = at.raw < MiB ? std::min(size, MiB - at.raw) : 0;
   std::memset(to->data(), 0, c.request.ram_is_zero ? written : size);
 }
 
 std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment) {
   auto at = c.place.lowest(size, alignment, 0, kExtendedBiosData);
   if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
-  if (at) zero(c, *at, size);
+  if (at) zero(c, Gpa{*at}, size);
   return at;
 }
 
 std::optional<u64> place_string(LoadContext& c, std::string_view text) {
   const auto at = place_low(c, text.size() + 1, 8);
-  if (at) put(c.ram, *at, bytes_of(text));
+  if (at) put(c.ram, Gpa{*at}, bytes_of(text));
   return at;
 }
 
@@ -67,8 +67,8 @@ Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64
       return Err{claim_error(c, claim, fmt::format("ELF segment {}", i), start, s.memory_size)};
   }
   for (const ElfSegment& s : elf.segments) {
-    put_image(c, s.paddr + delta, *slice(elf.image, s.offset, s.file_size));
-    zero(c, s.paddr + delta + s.file_size, s.memory_size - s.file_size);
+    put_image(c, Gpa{s.paddr + delta}, *slice(elf.image, s.offset, s.file_size));
+    zero(c, Gpa{s.paddr + delta + s.file_size}, s.memory_size - s.file_size);
     TRACE(boot, "segment {:#x}+{:#x}", s.paddr + delta, s.memory_size);
   }
   return {};

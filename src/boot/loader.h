@@ -22,13 +22,13 @@ using Loaded = Result<BootInfo, std::string>;  // errors without the image's nam
 inline constexpr const char* kLoaderName = "trapline";
 inline constexpr u64 kCommandLineMax = 64 * KiB - 1;  // where the format sets no limit
 
-// Copies into RAM that the Placer handed out. `gpa + bytes` being RAM is an invariant.
-void put(GuestMemory& ram, u64 gpa, Bytes bytes);
-void put_image(LoadContext& c, u64 gpa, Bytes bytes);  // the same for the larger parts of images
-void zero(LoadContext& c, u64 gpa, u64 size);
+// Copies into RAM that the Placer handed out: that it is RAM is an invariant.
+void put(GuestMemory& ram, Gpa at, Bytes bytes);
+void put_image(LoadContext& c, Gpa at, Bytes bytes);  // the same for the larger parts of images
+void zero(LoadContext& c, Gpa at, u64 size);
 template <class T>
-void put_value(GuestMemory& ram, u64 gpa, const T& value) {
-  put(ram, gpa, std::as_bytes(std::span{&value, 1}));
+void put_value(GuestMemory& ram, Gpa at, const T& value) {
+  put(ram, at, std::as_bytes(std::span{&value, 1}));
 }
 
 // Below 640 KiB if there is room, else anywhere below 4 GiB; zeroed. Nothing: no RAM is left.

@@ -76,8 +76,8 @@ Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, c
   const u64 start = load_addr + *delta;
   const auto claim = start + size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, size);
   if (claim != Placer::Claim::ok) return Err{claim_error(c, claim, "the multiboot image", start, size)};
-  put_image(c, start, *bytes);
-  zero(c, start + file_size, size - file_size);
+  put_image(c, Gpa{start}, *bytes);
+  zero(c, Gpa{start + file_size}, size - file_size);
   return LoadedImage{start, start + size, entry + *delta, std::nullopt};
 }
 
@@ -114,7 +114,7 @@ Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(LoadContex
   const auto add = [&](Bytes bytes, const std::string& name, const std::string& arguments) {
     const auto at = place_beside(c, image, bytes.size(), kPageSize);
     if (!at) return false;
-    put_image(c, *at, bytes);
+    put_image(c, Gpa{*at}, bytes);
     out.push_back({*at, *at + bytes.size(), named_string(name, arguments)});
     TRACE(boot, "multiboot: module {:#x}+{:#x}", *at, bytes.size());
     return true;
@@ -144,7 +144,7 @@ std::vector<std::byte> load_sections(LoadContext& c, const LoadedImage& image) {
     const u64 alignment = power_of_two(s.alignment) && s.alignment <= kPageSize ? s.alignment : 1;
     const auto at = place_beside(c, image, s.size, alignment);
     if (!at) return {};
-    put(c.ram, *at, *slice(elf.image, s.offset, s.size));
+    put(c.ram, Gpa{*at}, *slice(elf.image, s.offset, s.size));
     std::memcpy(table.data() + i * elf.section_entry_size + addr_offset, &*at, elf.is64 ? 8 : 4);
   }
   return table;

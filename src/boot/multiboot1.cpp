@@ -44,7 +44,7 @@ bool fill_map(LoadContext& c, Info& info) {
   for (const MemoryRange& r : memory_map(c.ram)) map.push_back({20, r.start, r.size, static_cast<u32>(r.type)});
   const auto at = place_low(c, map.size() * sizeof(MapEntry), 8);
   if (!at) return false;
-  put(c.ram, *at, std::as_bytes(std::span{map}));
+  put(c.ram, Gpa{*at}, std::as_bytes(std::span{map}));
   info.mmap_addr = static_cast<u32>(*at);
   info.mmap_length = static_cast<u32>(map.size() * sizeof(MapEntry));
   info.mem_lower = kLowMemoryKiB;
@@ -62,7 +62,7 @@ bool fill_modules(LoadContext& c, Info& info, const std::vector<LoadedModule>& m
   }
   const auto at = place_low(c, list.size() * sizeof(ModuleEntry), 8);
   if (!at) return false;
-  put(c.ram, *at, std::as_bytes(std::span{list}));
+  put(c.ram, Gpa{*at}, std::as_bytes(std::span{list}));
   info.mods_addr = static_cast<u32>(*at);
   info.mods_count = static_cast<u32>(list.size());
   info.flags |= kInfoModules;
@@ -84,7 +84,7 @@ void fill_sections(LoadContext& c, Info& info, const LoadedImage& image) {
   auto at = c.place.lowest(table.size(), 8, std::max(image.end, MiB), kPciHoleStart);
   if (!at) at = place_low(c, table.size(), 8);
   if (!at) return;
-  put(c.ram, *at, table);
+  put(c.ram, Gpa{*at}, table);
   info.elf_num = image.elf->section_count;
   info.elf_size = image.elf->section_entry_size;
   info.elf_addr = static_cast<u32>(*at);
@@ -127,7 +127,7 @@ Loaded load_multiboot1(LoadContext& c, u64 header) {
   if (!at || !fill_strings(c, info) || !fill_map(c, info) || !fill_modules(c, info, *modules))
     return Err{no_room(c.ram)};
   fill_sections(c, info, *image);
-  put_value(c.ram, *at, info);
+  put_value(c.ram, Gpa{*at}, info);
   TRACE(boot, "multiboot: image {:#x}-{:#x} entry {:#x} info {:#x}", image->start, image->end, image->entry, *at);
 
   if (!enter_protected(c, image->entry, kMultibootSelectors)) return Err{no_room(c.ram)};

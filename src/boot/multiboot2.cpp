@@ -208,7 +208,7 @@ std::optional<u64> write_info(LoadContext& c, const LoadedImage& image, const st
   info.tag(InfoTag::load_base, words(base));
   const Bytes bytes = info.finish();
   const auto at = place_low(c, bytes.size(), 8);
-  if (at) put(c.ram, *at, bytes);
+  if (at) put(c.ram, Gpa{*at}, bytes);
   return at;
 }
 

@@ -32,7 +32,7 @@ Result<ModuleEntry, std::string> load_module(LoadContext& c, Bytes bytes, const 
   if (!at)
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
                            human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + c.request.kernel.size())))};
-  put_image(c, *at, bytes);
+  put_image(c, Gpa{*at}, bytes);
   ModuleEntry entry{*at, bytes.size(), 0, 0};
   if (!arguments.empty()) {
     const auto text = place_string(c, arguments);
@@ -61,7 +61,7 @@ Result<std::vector<ModuleEntry>, std::string> load_modules(LoadContext& c) {
 template <class T>
 std::optional<u64> place_array(LoadContext& c, const std::vector<T>& items) {
   const auto at = place_low(c, items.size() * sizeof(T), 8);
-  if (at) put(c.ram, *at, std::as_bytes(std::span{items}));
+  if (at) put(c.ram, Gpa{*at}, std::as_bytes(std::span{items}));
   return at;
 }
 
@@ -89,7 +89,7 @@ Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry) {
   info.rsdp_paddr = c.rsdp;
   info.memmap_paddr = *memory_list;
   info.memmap_entries = static_cast<u32>(memory.size());
-  put_value(c.ram, *start, info);
+  put_value(c.ram, Gpa{*start}, info);
   TRACE(boot, "pvh: entry {:#x} start_info {:#x} modules {}", entry, *start, modules->size());
 
   if (!enter_protected(c, entry, kLinuxSelectors)) return Err{no_room(c.ram)};

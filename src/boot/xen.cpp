@@ -130,7 +130,7 @@ class Builder {
 
   void bring(u64 gpa, Bytes bytes) {
     if (bytes.empty()) return;
-    if (!request_.bring || !request_.bring(bytes, Gpa{gpa})) put(ram_, gpa, bytes);
+    if (!request_.bring || !request_.bring(bytes, Gpa{gpa})) put(ram_, Gpa{gpa}, bytes);
   }
 
   void load(const ElfImage& elf) {
@@ -202,7 +202,7 @@ class Builder {
     }
     std::memcpy(info.cmd_line, request_.command_line.c_str(), request_.command_line.size());
     for (const u64 page : {start_info_, store_, console_}) std::memset(ram_.host(Gpa{gpa_of(page)}), 0, kPageSize);
-    put_value(ram_, gpa_of(start_info_), info);
+    put_value(ram_, Gpa{gpa_of(start_info_)}, info);
   }
 
   // push rcx; push r11; mov eax, number; syscall; pop r11; pop rcx; ret. The one for iret leaves its frame alone.

@@ -60,13 +60,12 @@ void segments(const cpu::Vcpu& cpu, Out out) {
 void history(const cpu::Vcpu& cpu, Out out) {
   constexpr std::size_t kExecuted = 16, kAhead = 4;
   fmt::format_to(out, "executed last:\n");
-  for (const Executed& e : executed_last(cpu, kExecuted)) fmt::format_to(out, "  @{:016x}  {}\n", e.linear, e.text);
-  const u64 base = cpu.segment(isa::Seg::cs).linear_base;
-  const auto bytes = code_bytes(cpu, base + cpu.rip, kAhead * 15);
-  if (bytes.empty()) fmt::format_to(out, "> @{:016x}  not mapped\n", (base + cpu.rip) & cpu.linear_mask);
+  for (const Executed& e : executed_last(cpu, kExecuted)) fmt::format_to(out, "  @{:016x}  {}\n", e.linear.raw, e.text);
+  const auto bytes = code_bytes(cpu, cpu.linear(isa::Seg::cs, cpu.rip), kAhead * 15);
+  if (bytes.empty()) fmt::format_to(out, "> @{:016x}  not mapped\n", cpu.linear(isa::Seg::cs, cpu.rip).raw);
   std::size_t at = 0;
   for (std::size_t i = 0; i < kAhead && at < bytes.size(); i++) {
-    const u64 linear = (base + cpu.rip + at) & cpu.linear_mask;
+    const u64 linear = cpu.linear(isa::Seg::cs, cpu.rip + at).raw;
     isa::Insn insn;
     if (isa::decode(&bytes[at], bytes.size() - at, cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok) {
       if (i == 0) fmt::format_to(out, "> @{:016x}  (no instruction)\n", linear);
@@ -88,12 +87,12 @@ void stack(const cpu::Vcpu& cpu, Out out) {
   fmt::format_to(out, "stack:\n");
   for (unsigned i = 0; i < 24; i++) {
     u64 value = 0;
-    const u64 linear = (ss.linear_base + sp + u64{i} * width) & cpu.linear_mask;
+    const Gva linear = cpu.linear(isa::Seg::ss, sp + u64{i} * width);
     if (!cpu::peek(cpu, linear, &value, width)) {
-      fmt::format_to(out, "  {:016x}  not mapped\n", linear);
+      fmt::format_to(out, "  {:016x}  not mapped\n", linear.raw);
       return;
     }
-    fmt::format_to(out, "  {:016x}  @{:0{}x}\n", linear, value, width * 2);
+    fmt::format_to(out, "  {:016x}  @{:0{}x}\n", linear.raw, value, width * 2);
   }
 }
 

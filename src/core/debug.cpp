@@ -201,14 +201,14 @@ u32 Debugger::perform(channel::DebugCommand command, VcpuUnit& unit) {
       return 1;
     }
     case channel::DebugCommand::read_memory:
-      while (done < length && cpu::peek(unit.cpu, address + done, m.data + done, 1)) done++;
+      while (done < length && cpu::peek(unit.cpu, Gva{address + done}, m.data + done, 1)) done++;
       return done;
     case channel::DebugCommand::write_memory:
-      while (done < length && cpu::poke(unit.cpu, address + done, m.data + done, 1)) done++;
+      while (done < length && cpu::poke(unit.cpu, Gva{address + done}, m.data + done, 1)) done++;
       return done;
     case channel::DebugCommand::translate: {
       Gpa gpa;
-      if (!cpu::peek_translate(unit.cpu, address, &gpa)) return 0;
+      if (!cpu::peek_translate(unit.cpu, Gva{address}, &gpa)) return 0;
       std::memcpy(m.data, &gpa.raw, sizeof gpa.raw);
       return 1;
     }

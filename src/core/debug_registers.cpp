@@ -10,8 +10,6 @@ namespace trapline::core {
 
 namespace {
 
-const cpu::Segment& seg_of(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.segment(s); }
-
 void write_flags(cpu::Vcpu& cpu, u64 value) {
   const u32 kept = cpu.rflags() & cpu::flag::vm;  // leaving or entering virtual-8086 mode takes segments along
   cpu.set_rflags_raw((static_cast<u32>(value) & ~cpu::flag::vm) | kept);
@@ -19,7 +17,7 @@ void write_flags(cpu::Vcpu& cpu, u64 value) {
 }
 
 void write_pc(cpu::Vcpu& cpu, u64 linear) {
-  const u64 rip = linear - seg_of(cpu, cpu::Seg::cs).linear_base;
+  const u64 rip = linear - cpu.segment(cpu::Seg::cs).linear_base;
   cpu.rip = cpu.in_long64() ? rip : rip & 0xffffffff;
   cpu.interrupt_shadow = false;
   if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
@@ -31,7 +29,7 @@ void write_base(cpu::Vcpu& cpu, cpu::Seg s, u64 base) {
 
 }  // namespace
 
-u64 linear_pc(const cpu::Vcpu& cpu) { return (seg_of(cpu, cpu::Seg::cs).linear_base + cpu.rip) & cpu.linear_mask; }
+u64 linear_pc(const cpu::Vcpu& cpu) { return cpu.linear(cpu::Seg::cs, cpu.rip).raw; }
 
 channel::DebugRegisters read_registers(const cpu::Vcpu& cpu) {
   channel::DebugRegisters r;

@@ -36,7 +36,7 @@ void append_block(const cpu::Vcpu& cpu, const Trail::Entry& entry, u64 count, st
   const Trail::Regime regime = regime_at(cpu.trail, entry.retired);
   u64 rip = entry.rip;
   for (u64 i = 0; i < count; i++) {
-    const u64 linear = (regime.base + rip) & (regime.size == isa::CodeSize::bits64 ? ~u64{0} : 0xffffffff);
+    const Gva linear{(regime.base + rip) & (regime.size == isa::CodeSize::bits64 ? ~u64{0} : 0xffffffff)};
     const auto bytes = code_bytes(cpu, linear, kLongest);
     isa::Insn insn;
     if (isa::decode(bytes.data(), bytes.size(), regime.size, isa::host_vendor(), insn) != isa::DecodeStatus::ok) {
@@ -53,10 +53,10 @@ void append_block(const cpu::Vcpu& cpu, const Trail::Entry& entry, u64 count, st
 
 }  // namespace
 
-std::vector<u8> code_bytes(const cpu::Vcpu& cpu, u64 linear, std::size_t wanted) {
+std::vector<u8> code_bytes(const cpu::Vcpu& cpu, Gva linear, std::size_t wanted) {
   std::vector<u8> bytes;
-  for (u8 b; bytes.size() < wanted && cpu::peek(cpu, (linear + bytes.size()) & cpu.linear_mask, &b, 1);)
-    bytes.push_back(b);
+  const auto next = [&] { return Gva{linear.wrapping_add(bytes.size()).raw & cpu.linear_mask}; };
+  for (u8 b; bytes.size() < wanted && cpu::peek(cpu, next(), &b, 1);) bytes.push_back(b);
   return bytes;
 }
 

@@ -9,7 +9,7 @@
 namespace trapline::core {
 
 struct Executed {
-  u64 linear = 0;
+  Gva linear;
   std::string text;  // disassembled from memory as it is now
 };
 
@@ -18,6 +18,6 @@ struct Executed {
 std::vector<Executed> executed_last(const cpu::Vcpu& cpu, std::size_t most);
 
 // As many bytes from `linear` as are mapped, at most `wanted`.
-std::vector<u8> code_bytes(const cpu::Vcpu& cpu, u64 linear, std::size_t wanted);
+std::vector<u8> code_bytes(const cpu::Vcpu& cpu, Gva linear, std::size_t wanted);
 
 }  // namespace trapline::core

@@ -70,9 +70,9 @@ void obey(Vcpu& cpu, u64 request) {
   else if (request & kFlushAll)
     tlb_flush_all_nonglobal(cpu);
   else if (request & kFlushPage)
-    tlb_flush_page(cpu, request << 12);
+    tlb_flush_page(cpu, Gva{request << 12});
   else
-    tlb_drop_write(cpu, request * kPageSize);
+    tlb_drop_write(cpu, Gpa{request * kPageSize});
 }
 
 }  // namespace
@@ -150,7 +150,7 @@ void CodeMap::mark(Vcpu& self, u64 frame, u32 offset, u32 length) {
   }
   if (impl_->members.size() <= 1) {
     lines_[frame].fetch_or(lines, std::memory_order_acq_rel);
-    tlb_drop_write(self, frame * kPageSize);
+    tlb_drop_write(self, Gpa{frame * kPageSize});
     return;
   }
   rendezvous(self, frame, lines);
@@ -208,7 +208,7 @@ void CodeMap::ask_all(Vcpu& self, u64 request) {
 }
 
 void CodeMap::drop_writers(Vcpu& self, u64 frame) { ask_all(self, frame); }
-void CodeMap::flush_page_everywhere(Vcpu& self, u64 linear) { ask_all(self, kFlushPage | linear >> 12); }
+void CodeMap::flush_page_everywhere(Vcpu& self, Gva linear) { ask_all(self, kFlushPage | linear.raw >> 12); }
 void CodeMap::flush_everywhere(Vcpu& self) { ask_all(self, kFlushAll); }
 
 bool CodeMap::written(u64 frame, u32 offset, u64 length) {

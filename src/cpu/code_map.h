@@ -16,6 +16,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/guest_memory.h"
 #include "base/types.h"
 
@@ -43,7 +44,7 @@ class CodeMap {
   // On return no vCPU has a write entry for the frame, whatever it holds.
   void drop_writers(Vcpu& self, u64 frame);
   // The same for every entry of a linear page, and for every entry that there is.
-  void flush_page_everywhere(Vcpu& self, u64 linear);
+  void flush_page_everywhere(Vcpu& self, Gva linear);
   void flush_everywhere(Vcpu& self);
   // From now on every overwriting of decoded code sets attention::code_changed on all vCPUs (engines whose code does
   // not compare generations ask for it) and moves epoch().

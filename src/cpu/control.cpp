@@ -12,9 +12,8 @@ namespace trapline::cpu::sem {
 
 namespace {
 
-u64 linear_of_memory(const Vcpu& cpu, const isa::Insn& insn) {
-  const u64 offset = effective_address(cpu, insn.mem, cpu.rip + insn.length);
-  return (cpu.segment(insn.mem.seg).linear_base + offset) & cpu.linear_mask;
+Gva linear_of_memory(const Vcpu& cpu, const isa::Insn& insn) {
+  return cpu.linear(insn.mem.seg, effective_address(cpu, insn.mem, cpu.rip + insn.length));
 }
 
 bool hidden(const Vcpu& cpu, Feature feature) { return cpu.cpuid && !cpu.cpuid->has(feature); }
@@ -27,7 +26,7 @@ Outcome clts(Vcpu& cpu) {
 
 Outcome invlpg(Vcpu& cpu, const isa::Insn& insn) {
   if (cpu.cpl != 0) return cpu.raise_gp();
-  const u64 linear = linear_of_memory(cpu, insn);
+  const Gva linear = linear_of_memory(cpu, insn);
   if (canonical(linear)) tlb_flush_page(cpu, linear);
   return Outcome::next;
 }
@@ -48,7 +47,7 @@ Outcome invpcid(Vcpu& cpu, const isa::Insn& insn) {
   if (type == 0 && !canonical(descriptor.linear)) return cpu.raise_gp();
   switch (type) {
     case 0:
-      tlb_flush_page(cpu, descriptor.linear);
+      tlb_flush_page(cpu, Gva{descriptor.linear});
       break;
     case 1:
       tlb_flush_pcid(cpu, pcid);
@@ -69,7 +68,7 @@ Outcome cache_flush(Vcpu& cpu) { return cpu.cpl != 0 ? cpu.raise_gp() : Outcome:
 // CLFLUSH and its kin fault as a byte read would, except for execute-only segments.
 Outcome cache_line(Vcpu& cpu, const isa::Insn& insn) {
   const u64 offset = effective_address(cpu, insn.mem, cpu.rip + insn.length);
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, insn.mem.seg, offset, 1, Access::read, linear)) return Outcome::fault;
   return probe(cpu, insn.mem.seg, linear, 1, Access::read) ? Outcome::next : Outcome::fault;
 }
@@ -81,7 +80,7 @@ Outcome clzero(Vcpu& cpu, const isa::Insn& insn) {
   const u64 mask = insn.address_bytes == 8 ? ~u64{0} : insn.address_bytes == 4 ? 0xffffffff : 0xffff;
   const u64 offset = cpu.gpr[isa::rax] & mask & ~u64{kLine - 1};
   static constexpr u8 kZeros[kLine] = {};
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, insn.mem.seg, offset, kLine, Access::write, linear)) return Outcome::fault;
   return write_slow(cpu, insn.mem.seg, linear, kZeros, kLine) ? Outcome::next : Outcome::fault;
 }

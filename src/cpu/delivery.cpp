@@ -141,12 +141,12 @@ Outcome debug_trap(Vcpu& cpu, u64 dr6_bits) {
 
 u64 instruction_breakpoints(const Vcpu& cpu) {
   const u64 dr7 = cpu.debug.dr7;
-  const u64 linear = (cs_of(const_cast<Vcpu&>(cpu)).linear_base + cpu.rip) & cpu.linear_mask;
+  const Gva linear = cpu.linear(Seg::cs, cpu.rip);
   u64 hits = 0;
   for (unsigned i = 0; i < 4; i++) {
     const bool armed = dr7 >> (2 * i) & 3;
     const bool execute = (dr7 >> (16 + 4 * i) & 3) == 0;
-    if (armed && execute && cpu.debug.dr[i] == linear) hits |= 1u << i;
+    if (armed && execute && cpu.debug.dr[i] == linear.raw) hits |= 1u << i;
   }
   return hits;
 }

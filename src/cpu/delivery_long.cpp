@@ -21,7 +21,7 @@ struct Gate {
 bool fetch_gate(Vcpu& cpu, const Event& e, Gate& gate) {
   const u32 error = e.vector * 8u + 2;
   if (e.vector * 16u + 15 > cpu.idtr.limit) return (void)cpu.raise_gp(error), false;
-  if (!system_read(cpu, cpu.idtr.base + e.vector * 16u, gate)) return false;
+  if (!system_read(cpu, Gva{cpu.idtr.base + e.vector * 16u}, gate)) return false;
   if ((gate.type() | 1) != system_type::trap32 || (e.software() && gate.dpl() < cpu.cpl))
     return (void)cpu.raise_gp(error), false;
   if (!gate.present()) return (void)cpu.raise(Vector::np, error), false;
@@ -41,7 +41,7 @@ bool fetch_handler(Vcpu& cpu, u16 selector, Descriptor& code) {
 bool push_frame(Vcpu& cpu, u64& top, const u64* frame, unsigned count, u8 cpl) {
   const u64 bottom = top - count * 8;
   const u32 need = cpu.need_write & perm::never ? 0 : cpl == cpu.cpl ? cpu.need_write : perm::kernel_write;
-  if (u8* host = tlb_lookup(cpu, bottom, count * 8, need)) [[likely]] {
+  if (u8* host = tlb_lookup(cpu, Gva{bottom}, count * 8, need)) [[likely]] {
     std::memcpy(host, frame, count * 8);
     top = bottom;
     return true;

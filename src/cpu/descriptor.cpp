@@ -2,7 +2,7 @@
 
 namespace trapline::cpu {
 
-bool locate_descriptor(const Vcpu& cpu, u16 selector, unsigned bytes, u64& address) {
+bool locate_descriptor(const Vcpu& cpu, u16 selector, unsigned bytes, Gva& address) {
   const u32 offset = selector & 0xfff8;
   u64 base = cpu.gdtr.base;
   u32 limit = cpu.gdtr.limit;
@@ -17,7 +17,7 @@ bool locate_descriptor(const Vcpu& cpu, u16 selector, unsigned bytes, u64& addre
 }
 
 bool fetch_descriptor(Vcpu& cpu, u16 selector, Vector outside, Descriptor& out) {
-  u64 address;
+  Gva address;
   if (!locate_descriptor(cpu, selector, 8, address)) {
     (void)cpu.raise(outside, selector_error(selector));
     return false;
@@ -33,9 +33,10 @@ bool fetch_descriptor(Vcpu& cpu, u16 selector, Vector outside, Descriptor& out) 
 
 bool fetch_upper_half(Vcpu& cpu, u16 selector, Vector bad, Descriptor& d) {
   if (!cpu.long_mode_active()) return true;
-  u64 address, raw = 0;
+  Gva address;
+  u64 raw = 0;
   const bool inside = locate_descriptor(cpu, selector, 16, address);
-  if (inside && !system_read(cpu, d.address + 8, raw)) return false;
+  if (inside && !system_read(cpu, d.address.wrapping_add(8), raw)) return false;
   // The upper half's type field must be 0, so that it is no descriptor of its own (SDM Vol. 3A 5.8.3.1).
   if (!inside || (raw >> 32 & 0x1f00)) {
     (void)cpu.raise(bad, selector_error(selector));
@@ -48,12 +49,12 @@ bool fetch_upper_half(Vcpu& cpu, u16 selector, Vector bad, Descriptor& d) {
 bool mark_accessed(Vcpu& cpu, Descriptor& d) {
   if (d.high & 0x100) return true;
   d.high |= 0x100;
-  return system_write(cpu, d.address + 5, static_cast<u8>(d.high >> 8));
+  return system_write(cpu, d.address.wrapping_add(5), static_cast<u8>(d.high >> 8));
 }
 
 bool mark_busy(Vcpu& cpu, Descriptor& d, bool busy) {
   d.high = busy ? d.high | 0x200 : d.high & ~0x200u;
-  return system_write(cpu, d.address + 5, static_cast<u8>(d.high >> 8));
+  return system_write(cpu, d.address.wrapping_add(5), static_cast<u8>(d.high >> 8));
 }
 
 Segment segment_from(u16 selector, const Descriptor& d) {

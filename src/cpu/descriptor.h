@@ -22,8 +22,8 @@ inline constexpr u8 tss16 = 1, ldt = 2, tss16_busy = 3, call16 = 4, task_gate = 
 
 struct Descriptor {
   u32 low = 0, high = 0;
-  u32 upper = 0;    // bytes 8..11 of a 16-byte descriptor
-  u64 address = 0;  // linear address it was read from
+  u32 upper = 0;  // bytes 8..11 of a 16-byte descriptor
+  Gva address;    // it was read from there
 
   u8 type() const { return high >> 8 & 15; }
   bool system() const { return !(high & 0x1000); }
@@ -51,7 +51,7 @@ struct Descriptor {
 
 // A supervisor read or write of a table or TSS: the TLB first.
 template <class T>
-[[nodiscard]] inline bool system_read(Vcpu& cpu, u64 linear, T& out) {
+[[nodiscard]] inline bool system_read(Vcpu& cpu, Gva linear, T& out) {
   if (const u8* host = tlb_lookup(cpu, linear, sizeof(T), perm::kernel_read)) [[likely]] {
     std::memcpy(&out, host, sizeof(T));
     return true;
@@ -59,17 +59,17 @@ template <class T>
   return read_system(cpu, linear, &out, sizeof(T));
 }
 template <class T>
-[[nodiscard]] inline bool system_write(Vcpu& cpu, u64 linear, const T& value) {
+[[nodiscard]] inline bool system_write(Vcpu& cpu, Gva linear, const T& value) {
   return write_system(cpu, linear, &value, sizeof(T));
 }
 
 // Linear addresses of tables wrap at 4 GiB outside IA-32e mode.
-inline u64 table_address(const Vcpu& cpu, u64 base, u64 offset) {
-  return (base + offset) & (cpu.long_mode_active() ? ~u64{0} : 0xffffffff);
+inline Gva table_address(const Vcpu& cpu, u64 base, u64 offset) {
+  return Gva{(base + offset) & (cpu.long_mode_active() ? ~u64{0} : 0xffffffff)};
 }
 
 // Where the descriptor stands, or false when [selector, +bytes) is outside its table.
-bool locate_descriptor(const Vcpu& cpu, u16 selector, unsigned bytes, u64& address);
+bool locate_descriptor(const Vcpu& cpu, u16 selector, unsigned bytes, Gva& address);
 // Reads it; outside the table: `outside`(selector). False: cpu.fault set.
 bool fetch_descriptor(Vcpu& cpu, u16 selector, Vector outside, Descriptor& out);
 // In IA-32e mode completes a 16-byte system descriptor; elsewhere does nothing. False: cpu.fault set (bad:

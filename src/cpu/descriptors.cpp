@@ -145,7 +145,8 @@ bool answers(const Vcpu& cpu, Query query, u16 selector, const Descriptor& d) {
 // True with `d` filled: the descriptor exists, has the right kind and may be seen. *faulted: the table could not be
 // read.
 bool visible_descriptor(Vcpu& cpu, Query query, u16 selector, Descriptor& d, bool* faulted) {
-  u64 address, raw;
+  Gva address;
+  u64 raw;
   *faulted = false;
   if (null_selector(selector) || !locate_descriptor(cpu, selector, 8, address)) return false;
   if (!system_read(cpu, address, raw)) {

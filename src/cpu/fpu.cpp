@@ -58,7 +58,7 @@ u32 mxcsr_mask(const Vcpu& cpu) {
 
 // -- Area
 
-bool Area::linear(u64 at, unsigned size, Access access, u64& out) const {
+bool Area::linear(u64 at, unsigned size, Access access, Gva& out) const {
   return to_linear(cpu, insn.mem.seg, part_address(insn.mem, offset, at), size, access, out);
 }
 
@@ -78,7 +78,7 @@ unsigned Area::step(u64 at, unsigned size) const {
 bool Area::read(u64 at, void* out, unsigned size) const {
   for (u8* to = static_cast<u8*>(out); size;) {
     const unsigned n = step(at, size);
-    u64 l;
+    Gva l;
     if (!linear(at, n, Access::read, l)) return false;
     if (const u8* host = tlb_lookup(cpu, l, n, cpu.need_read))
       std::memcpy(to, host, n);
@@ -92,7 +92,7 @@ bool Area::read(u64 at, void* out, unsigned size) const {
 bool Area::write(u64 at, const void* in, unsigned size) const {
   for (const u8* from = static_cast<const u8*>(in); size;) {
     const unsigned n = step(at, size);
-    u64 l;
+    Gva l;
     if (!linear(at, n, Access::write, l)) return false;
     if (u8* host = tlb_lookup(cpu, l, n, cpu.need_write))
       std::memcpy(host, from, n);
@@ -106,7 +106,7 @@ bool Area::write(u64 at, const void* in, unsigned size) const {
 bool Area::probe_write(u64 at, unsigned size) const {
   while (size) {
     const unsigned n = step(at, size);
-    u64 l;
+    Gva l;
     if (!linear(at, n, Access::write, l)) return false;
     if (!tlb_lookup(cpu, l, n, cpu.need_write) && !probe(cpu, insn.mem.seg, l, n, Access::write)) return false;
     at += n, size -= n;
@@ -115,11 +115,12 @@ bool Area::probe_write(u64 at, unsigned size) const {
 }
 
 bool Area::aligned(u64 alignment, Access access) const {
-  u64 l;
-  if (!linear(0, 1, access, l)) return false;
+  Gva at;
+  if (!linear(0, 1, access, at)) return false;
+  const u64 l = at.raw;
   // AMD's XSAVE family looks at the alignment before at whether the address is canonical.
   if (cpu.vendor() == isa::Vendor::amd && alignment == 64 && l & 63) return cpu.raise_gp() == Outcome::next;
-  if (cpu.in_long64() && static_cast<u64>(static_cast<i64>(l << 16) >> 16) != l)
+  if (cpu.in_long64() && !canonical(at))
     return cpu.raise(insn.mem.seg == Seg::ss ? Vector::ss : Vector::gp) == Outcome::next;
   if ((l & (alignment - 1)) == 0) return true;
   const bool checks = cpu.vendor() == isa::Vendor::intel || l & 3;

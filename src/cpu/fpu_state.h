@@ -24,7 +24,7 @@ struct Area {
 
  private:
   unsigned step(u64 at, unsigned size) const;
-  bool linear(u64 at, unsigned size, Access access, u64& out) const;
+  bool linear(u64 at, unsigned size, Access access, Gva& out) const;
 };
 
 // FXSAVE layout: control and pointers 0..23, MXCSR 24..31, registers 32..159.

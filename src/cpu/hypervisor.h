@@ -6,6 +6,7 @@
 // pointer where an event is delivered, a page fault raised or SYSCALL executed.
 #pragma once
 
+#include "base/addr.h"
 #include "base/types.h"
 #include "cpu/fault.h"
 
@@ -32,10 +33,10 @@ struct Hypervisor {
   virtual void flush(Vcpu& cpu) = 0;
   // A store to a page that is there and not writable (cpu.fault is the #PF). True: it is a page table, and the bytes go
   // to one of the next two; else the fault is the guest's.
-  virtual bool takes_write(Vcpu& cpu, u64 linear, u64 gpa, unsigned size) = 0;
+  virtual bool takes_write(Vcpu& cpu, Gva linear, Gpa gpa, unsigned size) = 0;
   // False: cpu.fault set. replace: as replace_slow() in cpu/mmu.h.
-  virtual bool write_table(Vcpu& cpu, u64 linear, u64 gpa, const void* in, unsigned size) = 0;
-  virtual bool replace_table(Vcpu& cpu, u64 linear, u64 gpa, const void* expected, const void* in, unsigned size,
+  virtual bool write_table(Vcpu& cpu, Gva linear, Gpa gpa, const void* in, unsigned size) = 0;
+  virtual bool replace_table(Vcpu& cpu, Gva linear, Gpa gpa, const void* expected, const void* in, unsigned size,
                              bool* stored) = 0;
 };
 

@@ -147,7 +147,7 @@ Outcome iret_long(Vcpu& cpu, unsigned width) {
   StackReader stack{cpu};
   Frame f;
   static_assert(sizeof(Frame) == 40);
-  const u8* host = width == 8 ? tlb_lookup(cpu, cpu.gpr[isa::rsp], sizeof f, cpu.need_read) : nullptr;
+  const u8* host = width == 8 ? tlb_lookup(cpu, Gva{cpu.gpr[isa::rsp]}, sizeof f, cpu.need_read) : nullptr;
   if (host) [[likely]] {
     std::memcpy(&f, host, sizeof f);
   } else {

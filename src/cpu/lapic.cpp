@@ -102,7 +102,7 @@ void Lapic::publish() {
 
 u32 Lapic::id() const { return x2apic() ? s_.reg[Reg::id] : s_.reg[Reg::id] >> 24; }
 bool Lapic::software_enabled() const { return s_.reg[svr] & kSvrEnable; }
-bool Lapic::owns(u64 gpa) const { return enabled() && !x2apic() && (gpa & kPageMask) == (s_.apic_base & kPageMask); }
+bool Lapic::owns(Gpa gpa) const { return enabled() && !x2apic() && gpa.page().raw == (s_.apic_base & kPageMask); }
 
 // -- Interrupt acceptance
 

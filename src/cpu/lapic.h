@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/types.h"
 #include "channel/posted.h"
 
@@ -67,7 +68,7 @@ class Lapic {
   // (read 0, ignored).
   u32 mmio_read(u32 offset);
   void mmio_write(u32 offset, u32 value);
-  bool owns(u64 gpa) const;  // is this page mine, in xAPIC mode?
+  bool owns(Gpa gpa) const;  // is this page mine, in xAPIC mode?
 
   // RDMSR/WRMSR 0x800..0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE. False: #GP(0).
   bool msr_read(u32 index, u64* value);

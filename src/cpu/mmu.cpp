@@ -20,13 +20,13 @@ namespace {
 
 bool writes(Access access) { return access == Access::write || access == Access::rmw; }
 
-bool holds_code(const Vcpu& cpu, u64 gpa) { return cpu.code && cpu.code->has_code(gpa / kPageSize); }
+bool holds_code(const Vcpu& cpu, Gpa gpa) { return cpu.code && cpu.code->has_code(gpa.frame()); }
 
 // The part of an access that lies in one page.
 struct Piece {
-  u64 linear = 0;
+  Gva linear = {};
   unsigned size = 0;
-  u64 gpa = 0;
+  Gpa gpa = {};
   u8* host = nullptr;  // null: device memory
   bool rom = false;    // only to be read
   bool table = false;  // a page table that only the hypervisor writes to
@@ -38,11 +38,11 @@ struct Span {
 };
 
 // A data entry for what the walk found. Decoded code keeps the write bits out until it is gone.
-TlbEntry entry_for(const Vcpu& cpu, u64 linear, const Walk& w) {
+TlbEntry entry_for(const Vcpu& cpu, Gva linear, const Walk& w) {
   TlbEntry e;
-  e.tag = linear & kPageMask;
-  e.addend = reinterpret_cast<u64>(cpu.ram_base) + w.gpa - e.tag;
-  const bool writes_slowly = !w.dirty || cpu.ram->is_rom(Gpa{w.gpa});
+  e.tag = linear.page();
+  e.addend = reinterpret_cast<u64>(cpu.ram_base) + w.gpa.raw - e.tag.raw;
+  const bool writes_slowly = !w.dirty || cpu.ram->is_rom(w.gpa);
   e.slow_perm = static_cast<u16>(writes_slowly ? w.perms & ~kWriteBits : w.perms);
   e.perm = holds_code(cpu, w.gpa) ? e.slow_perm & ~kWriteBits : e.slow_perm;
   e.global = w.global;
@@ -67,8 +67,8 @@ bool hypervisor_takes(Vcpu& cpu, Access access, Piece& piece) {
     return false;
   Gpa gpa;
   if (!peek_translate(cpu, piece.linear, &gpa)) return false;
-  if (!cpu.hypervisor->takes_write(cpu, piece.linear, gpa.raw, piece.size)) return false;
-  piece.gpa = gpa.raw;
+  if (!cpu.hypervisor->takes_write(cpu, piece.linear, gpa, piece.size)) return false;
+  piece.gpa = gpa;
   piece.host = nullptr;
   piece.table = true;
   return true;
@@ -78,12 +78,12 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
   TlbEntry& e = state(cpu).half_of(piece.linear).data.at(piece.linear);
   // A hypervisor takes write permission away for good where code only borrows it: the tables say which.
   const bool revoked = cpu.hypervisor && writes(access) && !(e.perm & need);
-  if (e.tag == (piece.linear & kPageMask) && (e.slow_perm & need) && !revoked) {
-    piece.gpa = e.gpa | (piece.linear & (kPageSize - 1));
-    piece.host = reinterpret_cast<u8*>(piece.linear + e.addend);
+  if (e.tag == piece.linear.page() && (e.slow_perm & need) && !revoked) {
+    piece.gpa = e.gpa.wrapping_add(piece.linear.page_offset());
+    piece.host = e.host(piece.linear);
     if (writes(access) && !(e.perm & need) && !holds_code(cpu, e.gpa)) {  // the code in it is gone
       e.perm = e.slow_perm;
-      tlb_note_writer(cpu, piece.linear, e.gpa / kPageSize);
+      tlb_note_writer(cpu, piece.linear, e.gpa.frame());
     }
     if (write_watch && writes(access)) [[unlikely]]
       write_watch->writing(e.gpa, e);
@@ -95,15 +95,15 @@ bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
     tlb_page_fault(cpu, piece.linear);
     return false;
   }
-  piece.gpa = w.gpa | (piece.linear & (kPageSize - 1));
+  piece.gpa = w.gpa.wrapping_add(piece.linear.page_offset());
   piece.host = nullptr;
   if (is_plain_memory(cpu, w.gpa)) {
-    cpu.ram->expect(Gpa{w.gpa});
-    piece.rom = cpu.ram->is_rom(Gpa{w.gpa});
+    cpu.ram->expect(w.gpa);
+    piece.rom = cpu.ram->is_rom(w.gpa);
     tlb_fill(cpu, piece.linear, entry_for(cpu, piece.linear, w), false);
     if (write_watch) [[unlikely]]
       watched(cpu, state(cpu).half_of(piece.linear).data.at(piece.linear), access);
-    piece.host = reinterpret_cast<u8*>(cpu.ram_base + piece.gpa);
+    piece.host = reinterpret_cast<u8*>(cpu.ram_base + piece.gpa.raw);
   }
   return true;
 }
@@ -114,14 +114,14 @@ bool noncanonical_fault(Vcpu& cpu, Seg seg) {
 }
 
 // Alignment by data type (SDM table 6-7); SSE and wider accesses never raise #AC.
-bool misaligned(const Vcpu& cpu, u64 linear, unsigned size) {
+bool misaligned(const Vcpu& cpu, Gva linear, unsigned size) {
   if (!alignment_checks(cpu)) return false;
   const unsigned mask = size == 2 ? 1 : size == 4 || size == 6 ? 3 : size == 8 || size == 10 ? 7 : 0;
-  return linear & mask;
+  return linear.raw & mask;
 }
 
 // DR6 bits of the data breakpoints that the access touches.
-u32 data_breakpoints(const Vcpu& cpu, u64 linear, unsigned size, bool write) {
+u32 data_breakpoints(const Vcpu& cpu, Gva linear, unsigned size, bool write) {
   const u64 dr7 = cpu.debug.dr7;
   if (!(dr7 & 0xff)) return 0;
   static constexpr u8 kLength[4] = {1, 2, 8, 4};
@@ -130,17 +130,17 @@ u32 data_breakpoints(const Vcpu& cpu, u64 linear, unsigned size, bool write) {
     const unsigned kind = dr7 >> (16 + 4 * i) & 3;
     if (!(dr7 >> (2 * i) & 3) || !(kind == 3 || (kind == 1 && write))) continue;
     const u64 length = kLength[dr7 >> (18 + 4 * i) & 3];
-    const u64 first = cpu.debug.dr[i] & ~(length - 1);
+    const Gva first{cpu.debug.dr[i] & ~(length - 1)};
     if (linear - first < length || first - linear < size) hits |= 1u << i;
   }
   return hits;
 }
 
 // Translates the one or two pages of an access of at most a page, with every check.
-bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, bool system, Span& span) {
+bool resolve_span(Vcpu& cpu, Seg seg, Gva linear, unsigned size, Access access, bool system, Span& span) {
   const u64 mask = cpu.long_mode_active() && (system || cpu.in_long64()) ? ~u64{0} : 0xffffffff;
-  linear &= mask;
-  if (cpu.long_mode_active() && !(canonical(linear) && canonical((linear + size - 1) & mask)))
+  linear = Gva{linear.raw & mask};
+  if (cpu.long_mode_active() && !(canonical(linear) && canonical((linear.raw + size - 1) & mask)))
     return noncanonical_fault(cpu, seg);
   if (!system && misaligned(cpu, linear, size)) {  // before the pages are looked at, as processors do
     static_cast<void>(cpu.raise(Vector::ac));
@@ -148,15 +148,15 @@ bool resolve_span(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access, 
   }
   const u32 need = needed(cpu, access, system);
   const bool user = cpu.cpl == 3 && !system;
-  const unsigned first = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
-  span.piece[0] = Piece{linear, first, 0, nullptr};
+  const unsigned first = static_cast<unsigned>(std::min<u64>(size, kPageSize - linear.page_offset()));
+  span.piece[0] = Piece{.linear = linear, .size = first};
   span.count = 1;
-  if (first != size) span.piece[span.count++] = Piece{(linear + first) & mask, size - first, 0, nullptr};
+  if (first != size) span.piece[span.count++] = Piece{.linear = Gva{(linear.raw + first) & mask}, .size = size - first};
   for (unsigned i = 0; i < span.count; i++)
     if (!resolve(cpu, access, need, user, span.piece[i])) return false;
   if (system) return true;
   cpu.debug_hits |= data_breakpoints(cpu, linear, size, writes(access));
-  if (cpu.debugger && cpu.debugger->watching() && cpu.debugger->accessed(cpu, Gva{linear}, size, writes(access)))
+  if (cpu.debugger && cpu.debugger->watching() && cpu.debugger->accessed(cpu, linear, size, writes(access)))
     cpu.debug_hits |= kDebuggerHit;
   return true;
 }
@@ -186,15 +186,15 @@ void copy(void* to, const void* from, unsigned size) {
 
 // -- Device memory: naturally aligned pieces of at most 8 bytes, in ascending order; the local APIC sees dwords
 
-unsigned cycle_size(u64 gpa, unsigned size, unsigned most) {
+unsigned cycle_size(Gpa gpa, unsigned size, unsigned most) {
   unsigned n = most;
-  while (n > size || (gpa & (n - 1))) n /= 2;
+  while (n > size || (gpa.raw & (n - 1))) n /= 2;
   return n;
 }
 
-bool lapic_page(const Vcpu& cpu, u64 gpa) { return cpu.lapic && cpu.lapic->owns(gpa); }
+bool lapic_page(const Vcpu& cpu, Gpa gpa) { return cpu.lapic && cpu.lapic->owns(gpa); }
 
-void device_read(Vcpu& cpu, u64 gpa, u8* out, unsigned size) {
+void device_read(Vcpu& cpu, Gpa gpa, u8* out, unsigned size) {
   if (write_watch && write_watch->device()) [[unlikely]] {
     std::memset(out, 0, size);
     return;
@@ -205,16 +205,16 @@ void device_read(Vcpu& cpu, u64 gpa, u8* out, unsigned size) {
     u64 value = ~u64{0};
     cpu.count.mmio_reads++;
     if (apic)
-      value = cpu.lapic->mmio_read(gpa & 0xffc) >> (gpa & 3) * 8;
+      value = cpu.lapic->mmio_read(gpa.raw & 0xffc) >> (gpa.raw & 3) * 8;
     else if (cpu.bus)
-      value = cpu.bus->mmio_read(cpu, Gpa{gpa}, n);
-    TRACE(exits, "mmio read {:#x} size {} -> {:#x}", gpa, n, n == 8 ? value : value & ((u64{1} << n * 8) - 1));
+      value = cpu.bus->mmio_read(cpu, gpa, n);
+    TRACE(exits, "mmio read {} size {} -> {:#x}", gpa, n, n == 8 ? value : value & ((u64{1} << n * 8) - 1));
     std::memcpy(out, &value, n);
-    gpa += n, out += n, size -= n;
+    gpa = gpa.wrapping_add(n), out += n, size -= n;
   }
 }
 
-void device_write(Vcpu& cpu, u64 gpa, const u8* in, unsigned size) {
+void device_write(Vcpu& cpu, Gpa gpa, const u8* in, unsigned size) {
   if (write_watch && write_watch->device()) [[unlikely]]
     return;
   const bool apic = lapic_page(cpu, gpa);
@@ -223,13 +223,13 @@ void device_write(Vcpu& cpu, u64 gpa, const u8* in, unsigned size) {
     u64 value = 0;
     std::memcpy(&value, in, n);
     cpu.count.mmio_writes++;
-    TRACE(exits, "mmio write {:#x} size {} <- {:#x}", gpa, n, value);
+    TRACE(exits, "mmio write {} size {} <- {:#x}", gpa, n, value);
     if (apic) {
-      if (n == 4) cpu.lapic->mmio_write(gpa & 0xfff, static_cast<u32>(value));
+      if (n == 4) cpu.lapic->mmio_write(gpa.raw & 0xfff, static_cast<u32>(value));
     } else if (cpu.bus) {
-      cpu.bus->mmio_write(cpu, Gpa{gpa}, n, value);
+      cpu.bus->mmio_write(cpu, gpa, n, value);
     }
-    gpa += n, in += n, size -= n;
+    gpa = gpa.wrapping_add(n), in += n, size -= n;
   }
 }
 
@@ -250,11 +250,11 @@ void store(Vcpu& cpu, const Span& span, const void* in) {
   for (unsigned i = 0; i < span.count; i++) {
     const Piece& p = span.piece[i];
     if (p.rom) {
-      TRACE(exits, "write to ROM {:#x} size {}", p.gpa, p.size);
+      TRACE(exits, "write to ROM {} size {}", p.gpa, p.size);
     } else if (p.host) {
       copy(p.host, from, p.size);
       // After the bytes: a block decoded in between has recorded the old generation and is stale.
-      if (holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), p.size);
+      if (holds_code(cpu, p.gpa)) cpu.code->written(p.gpa.frame(), static_cast<u32>(p.gpa.page_offset()), p.size);
     } else {
       device_write(cpu, p.gpa, from, p.size);
     }
@@ -300,7 +300,7 @@ bool exchange(u8* cell, const void* expected, const void* in, unsigned size) {
   }
 }
 
-bool read_any(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size, bool system) {
+bool read_any(Vcpu& cpu, Seg seg, Gva linear, void* out, unsigned size, bool system) {
   INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
   Span span;
   if (!resolve_span(cpu, seg, linear, size, Access::read, system, span)) return false;
@@ -308,7 +308,7 @@ bool read_any(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size, bool sys
   return true;
 }
 
-bool write_any(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size, bool system) {
+bool write_any(Vcpu& cpu, Seg seg, Gva linear, const void* in, unsigned size, bool system) {
   INVARIANT(size - 1 < kPageSize, "an access of {} bytes", size);
   Span span;
   if (!resolve_span(cpu, seg, linear, size, Access::write, system, span)) return false;
@@ -329,19 +329,19 @@ u32 needed(const Vcpu& cpu, Access access, bool system) {
   return smap ? perm::kernel_read : perm::kernel_ac_read;
 }
 
-bool is_plain_ram(const Vcpu& cpu, u64 gpa) { return cpu.ram->is_ram(Gpa{gpa}) && !lapic_page(cpu, gpa); }
-bool is_plain_memory(const Vcpu& cpu, u64 gpa) { return cpu.ram->is_memory(Gpa{gpa}) && !lapic_page(cpu, gpa); }
+bool is_plain_ram(const Vcpu& cpu, Gpa gpa) { return cpu.ram->is_ram(gpa) && !lapic_page(cpu, gpa); }
+bool is_plain_memory(const Vcpu& cpu, Gpa gpa) { return cpu.ram->is_memory(gpa) && !lapic_page(cpu, gpa); }
 
-bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size) {
+bool read_slow(Vcpu& cpu, Seg seg, Gva linear, void* out, unsigned size) {
   return read_any(cpu, seg, linear, out, size, false);
 }
 
-bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size) {
+bool write_slow(Vcpu& cpu, Seg seg, Gva linear, const void* in, unsigned size) {
   return write_any(cpu, seg, linear, in, size, false);
 }
 
-bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg) {
-  const u64 at = cpu.long_mode_active() ? linear : linear & 0xffffffff;
+bool read_system(Vcpu& cpu, Gva linear, void* out, unsigned size, Seg seg) {
+  const Gva at{cpu.long_mode_active() ? linear.raw : linear.raw & 0xffffffff};
   if (const u8* host = tlb_lookup(cpu, at, size, needed(cpu, Access::read, true))) {
     copy(out, host, size);
     return true;
@@ -349,15 +349,15 @@ bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg) {
   return read_any(cpu, seg, linear, out, size, true);
 }
 
-bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg) {
+bool write_system(Vcpu& cpu, Gva linear, const void* in, unsigned size, Seg seg) {
   return write_any(cpu, seg, linear, in, size, true);
 }
 
-bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access) {
+bool probe(Vcpu& cpu, Seg seg, Gva linear, unsigned size, Access access) {
   const u32 hits = cpu.debug_hits;
   for (u64 done = 0; done < size;) {
-    const u64 at = linear + done;
-    const u64 to_page_end = kPageSize - (at & (kPageSize - 1));
+    const Gva at = linear.wrapping_add(done);
+    const u64 to_page_end = kPageSize - at.page_offset();
     const u64 rest = size - done;
     // One span while it fits, for #AC by the whole size; else page by page.
     const unsigned n = static_cast<unsigned>(size <= kPageSize ? size : std::min(rest, to_page_end));
@@ -369,7 +369,7 @@ bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access) {
   return true;
 }
 
-u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted) {
+u8* rmw_slow(Vcpu& cpu, Seg seg, Gva linear, unsigned size, bool* faulted) {
   Span span;
   const u32 hits = cpu.debug_hits;
   *faulted = !resolve_span(cpu, seg, linear, size, Access::rmw, false, span);
@@ -380,7 +380,7 @@ u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted) {
   return nullptr;
 }
 
-bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const void* in, unsigned size, bool* stored) {
+bool replace_slow(Vcpu& cpu, Seg seg, Gva linear, const void* expected, const void* in, unsigned size, bool* stored) {
   Span span;
   if (!resolve_span(cpu, seg, linear, size, Access::rmw, false, span)) return false;
   const Piece& p = span.piece[0];
@@ -391,11 +391,11 @@ bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const vo
     return true;
   }
   *stored = exchange(p.host, expected, in, size);
-  if (*stored && holds_code(cpu, p.gpa)) cpu.code->written(p.gpa / kPageSize, p.gpa & (kPageSize - 1), size);
+  if (*stored && holds_code(cpu, p.gpa)) cpu.code->written(p.gpa.frame(), static_cast<u32>(p.gpa.page_offset()), size);
   return true;
 }
 
-const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
+const TlbEntry* fetch_page(Vcpu& cpu, Gva linear) {
   if (cpu.long_mode_active() && !canonical(linear)) {
     static_cast<void>(cpu.raise_gp());
     return nullptr;
@@ -416,27 +416,27 @@ const TlbEntry* fetch_page(Vcpu& cpu, u64 linear) {
   return &state(cpu).half_of(linear).fetch.at(linear);
 }
 
-bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size) {
+bool peek(const Vcpu& cpu, Gva linear, void* out, unsigned size) {
   u8* to = static_cast<u8*>(out);
   while (size) {
-    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
+    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - linear.page_offset()));
     Gpa gpa;
     if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_memory(gpa)) return false;
     std::memcpy(to, cpu.ram->host(gpa), n);
-    linear += n, to += n, size -= n;
+    linear = linear.wrapping_add(n), to += n, size -= n;
   }
   return true;
 }
 
-bool poke(Vcpu& cpu, u64 linear, const void* in, unsigned size) {
+bool poke(Vcpu& cpu, Gva linear, const void* in, unsigned size) {
   const u8* from = static_cast<const u8*>(in);
   while (size) {
-    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - (linear & (kPageSize - 1))));
+    const unsigned n = static_cast<unsigned>(std::min<u64>(size, kPageSize - linear.page_offset()));
     Gpa gpa;
     if (!peek_translate(cpu, linear, &gpa) || !cpu.ram->is_ram(gpa)) return false;
     std::memcpy(cpu.ram->host(gpa), from, n);
     if (cpu.code) cpu.code->written(gpa.frame(), static_cast<u32>(gpa.page_offset()), n);
-    linear += n, from += n, size -= n;
+    linear = linear.wrapping_add(n), from += n, size -= n;
   }
   return true;
 }

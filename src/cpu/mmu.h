@@ -25,13 +25,14 @@ inline constexpr u32 never =
 }  // namespace perm
 
 struct TlbEntry {
-  u64 tag = ~u64{0};  // page address of the gva; ~0: empty
-  u64 addend = 0;     // host address = gva + addend
+  Gva tag{~u64{0}};  // the page; ~0: empty
+  u64 addend = 0;    // host address = gva + addend
   u32 perm = 0;
   u16 slow_perm = 0;  // perm, and the write bits that only decoded code in the frame takes away
   u8 global = 0;
-  u8 page_shift = 12;  // size of the guest's page, for INVLPG
-  u64 gpa = 0;         // page address
+  u8 page_shift = 12;                                                          // size of the guest's page, for INVLPG
+  Gpa gpa;                                                                     // the page
+  u8* host(Gva gva) const { return reinterpret_cast<u8*>(gva.raw + addend); }  // of an address in its page
 };
 
 struct Tlb {
@@ -47,12 +48,12 @@ struct TlbMirror {
   virtual ~TlbMirror() = default;
   virtual void flushed_all() = 0;             // every entry
   virtual void flushed_nonglobal() = 0;       // all but global ones (of the current address space, at least)
-  virtual void flushed_page(u64 linear) = 0;  // also a large page that holds it
+  virtual void flushed_page(Gva linear) = 0;  // also a large page that holds it
   virtual void switched() = 0;                // another address space: all but global ones
   // Which entries of the lower half one of these was about: those of a PCID (0 without them), or of all. Told as well.
   virtual void flushed_context(u16 pcid) { static_cast<void>(pcid); }
   virtual void flushed_all_contexts() {}
-  virtual void dropped_write(u64 gpa_page) = 0;  // no entry may write to this frame any more
+  virtual void dropped_write(Gpa page) = 0;  // no entry may write to this frame any more
   virtual void dropped_all_write() = 0;
   // A walk has put this data entry in the TLB. Told while guest memory is watched (cpu/write_watch.h).
   virtual void filled(const TlbEntry& e) { static_cast<void>(e); }
@@ -61,34 +62,34 @@ struct TlbMirror {
 enum class Access : u8 { read, write, rmw, fetch };  // rmw: reports a write, needs both
 
 // -- Fast path: the host address of a `size`-byte access wholly inside one resident page with permission, or null
-inline u8* tlb_lookup(const Vcpu& cpu, u64 gva, unsigned size, u32 need) {
-  const TlbEntry& e = cpu.tlb->half[gva >> 63][gva >> 12 & (Tlb::kEntries - 1)];
+inline u8* tlb_lookup(const Vcpu& cpu, Gva gva, unsigned size, u32 need) {
+  const TlbEntry& e = cpu.tlb->half[gva.raw >> 63][gva.raw >> 12 & (Tlb::kEntries - 1)];
   // The last byte's page against the first byte's entry: an access across pages never matches.
-  if (((gva + size - 1) & kPageMask) != e.tag || (e.perm & need) == 0) [[unlikely]]
+  if (gva.wrapping_add(size - 1).page() != e.tag || (e.perm & need) == 0) [[unlikely]]
     return nullptr;
-  return reinterpret_cast<u8*>(gva + e.addend);
+  return e.host(gva);
 }
 
 // -- Slow path (mmu.cpp). All return false with cpu.fault set when the access faults. Any size up to 4096 bytes;
 // page-crossing, device memory and code pages included; checks everything before writing anything. `seg` only selects
 // #SS or #GP for a non-canonical address, and names the segment for alignment of reports.
-bool read_slow(Vcpu& cpu, Seg seg, u64 linear, void* out, unsigned size);
-bool write_slow(Vcpu& cpu, Seg seg, u64 linear, const void* in, unsigned size);
+bool read_slow(Vcpu& cpu, Seg seg, Gva linear, void* out, unsigned size);
+bool write_slow(Vcpu& cpu, Seg seg, Gva linear, const void* in, unsigned size);
 // Checks that [linear, linear+size) could be accessed so; faults as the access would. Nothing is transferred (A/D bits
 // are set).
-bool probe(Vcpu& cpu, Seg seg, u64 linear, unsigned size, Access access);
+bool probe(Vcpu& cpu, Seg seg, Gva linear, unsigned size, Access access);
 // Supervisor accesses that ignore CPL: descriptor tables, TSS, IDT, and stacks being switched to.
 // `seg`: ss where the manual wants #SS for a non-canonical address (a stack being switched to).
-bool read_system(Vcpu& cpu, u64 linear, void* out, unsigned size, Seg seg = Seg::ds);
-bool write_system(Vcpu& cpu, u64 linear, const void* in, unsigned size, Seg seg = Seg::ds);
+bool read_system(Vcpu& cpu, Gva linear, void* out, unsigned size, Seg seg = Seg::ds);
+bool write_system(Vcpu& cpu, Gva linear, const void* in, unsigned size, Seg seg = Seg::ds);
 // For a read-modify-write: a host pointer when the bytes are plain RAM inside one page (fills the TLB; a page that
 // holds code is not plain), or null with *faulted telling whether cpu.fault is set. On null without fault: use
 // read_slow and write_slow, under split_lock() if the guest asked for LOCK.
-u8* rmw_slow(Vcpu& cpu, Seg seg, u64 linear, unsigned size, bool* faulted);
+u8* rmw_slow(Vcpu& cpu, Seg seg, Gva linear, unsigned size, bool* faulted);
 // The locked counterpart of write_slow, after read_slow gave `expected`: for 1, 2, 4, 8 or 16 bytes of RAM inside one
 // page it stores only if they still are that, in one host instruction (*stored tells: code pages are written by others
 // without split_lock()). Elsewhere it always stores.
-bool replace_slow(Vcpu& cpu, Seg seg, u64 linear, const void* expected, const void* in, unsigned size, bool* stored);
+bool replace_slow(Vcpu& cpu, Seg seg, Gva linear, const void* expected, const void* in, unsigned size, bool* stored);
 // Is alignment checking (#AC) in force? SDM Vol. 3A 6.15, vector 17.
 inline bool alignment_checks(const Vcpu& cpu) {
   return cpu.cpl == 3 && (cpu.cr0 & cr0::am) && (cpu.sys_flags & flag::ac);
@@ -108,11 +109,11 @@ class AlignmentUnchecked {
 // -- Segmentation: offset -> linear address. Limit, type and null checks of the legacy modes, canonical checks are the
 // TLB's. False: cpu.fault set (#GP(0) or #SS(0)).
 bool segment_check_slow(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access);
-inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access, u64& linear) {
+inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access access, Gva& linear) {
   const Segment& s = cpu.segment(seg);
   if (!(access == Access::read || access == Access::fetch ? s.flat_read : s.flat_write)) [[unlikely]]
     if (!segment_check_slow(cpu, seg, offset, size, access)) return false;
-  linear = (s.linear_base + offset) & cpu.linear_mask;
+  linear = Gva{(s.linear_base + offset) & cpu.linear_mask};
   return true;
 }
 
@@ -120,7 +121,7 @@ inline bool to_linear(Vcpu& cpu, Seg seg, u64 offset, unsigned size, Access acce
 template <class T>
 [[nodiscard]] inline bool read(Vcpu& cpu, Seg seg, u64 offset, T& out) {
   static_assert(std::is_trivially_copyable_v<T>);
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, seg, offset, sizeof(T), Access::read, linear)) [[unlikely]]
     return false;
   if (const u8* host = tlb_lookup(cpu, linear, sizeof(T), cpu.need_read)) [[likely]] {
@@ -132,7 +133,7 @@ template <class T>
 template <class T>
 [[nodiscard]] inline bool write(Vcpu& cpu, Seg seg, u64 offset, const T& value) {
   static_assert(std::is_trivially_copyable_v<T>);
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, seg, offset, sizeof(T), Access::write, linear)) [[unlikely]]
     return false;
   if (u8* host = tlb_lookup(cpu, linear, sizeof(T), cpu.need_write)) [[likely]] {
@@ -145,10 +146,10 @@ template <class T>
 // -- Instruction fetch. Translates the page of linear address `linear` for execution at the current CPL; fills the
 // fetch TLB. Null: fault set, or *device set when the page is not RAM (executing device memory raises #GP here: nobody
 // does it).
-const TlbEntry* fetch_page(Vcpu& cpu, u64 linear);
-inline const TlbEntry* fetch_lookup(Vcpu& cpu, u64 linear) {
-  const TlbEntry& e = cpu.tlb->fetch[linear >> 63][linear >> 12 & (Tlb::kFetchEntries - 1)];
-  if ((linear & kPageMask) == e.tag && (e.perm & cpu.need_fetch)) [[likely]]
+const TlbEntry* fetch_page(Vcpu& cpu, Gva linear);
+inline const TlbEntry* fetch_lookup(Vcpu& cpu, Gva linear) {
+  const TlbEntry& e = cpu.tlb->fetch[linear.raw >> 63][linear.raw >> 12 & (Tlb::kFetchEntries - 1)];
+  if (linear.page() == e.tag && (e.perm & cpu.need_fetch)) [[likely]]
     return &e;
   return fetch_page(cpu, linear);
 }
@@ -161,19 +162,20 @@ void tlb_flush_nonglobal(Vcpu& cpu);                   // MOV CR3 without PCID
 void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep);  // MOV CR3 with PCID; keep: its entries stay (bit 63)
 void tlb_flush_pcid(Vcpu& cpu, u16 pcid);              // INVPCID 1
 void tlb_flush_all_nonglobal(Vcpu& cpu);               // INVPCID 3
-void tlb_flush_page(Vcpu& cpu, u64 linear);            // INVLPG: also large pages that hold it
+void tlb_flush_page(Vcpu& cpu, Gva linear);            // INVLPG: also large pages that hold it
 void tlb_drop_write(Vcpu& cpu,
-                    u64 gpa_page);  // takes the write bits of every entry that maps this frame (it now holds code)
+                    Gpa page);  // takes the write bits of every entry that maps this frame (it now holds code)
 void tlb_drop_all_write(Vcpu& cpu);
 
-// True when bits 63:47 of `linear` are equal (48-bit linear addresses).
-constexpr bool canonical(u64 linear) { return static_cast<u64>(static_cast<i64>(linear << 16) >> 16) == linear; }
+// True when bits 63:47 are equal (48-bit linear addresses).
+constexpr bool canonical(u64 address) { return static_cast<u64>(static_cast<i64>(address << 16) >> 16) == address; }
+constexpr bool canonical(Gva linear) { return canonical(linear.raw); }
 // PAE paging: loads the four PDPTEs from the table at `cr3`. False, changing nothing: a reserved bit is set (the caller
 // raises #GP(0)).
 bool load_pdptes(Vcpu& cpu, u64 cr3);
 
 // -- Debugger and reports: translate without side effects and without permissions. False: not mapped
-bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out);
+bool peek_translate(const Vcpu& cpu, Gva linear, Gpa* out);
 // Where instructions at `linear` come from now, and who may fetch them (perm::*_fetch), without side effects. False:
 // not mapped.
 struct FetchPage {
@@ -182,8 +184,8 @@ struct FetchPage {
   bool global = false;
   u8 page_shift = 12;
 };
-bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out);
-bool peek(const Vcpu& cpu, u64 linear, void* out, unsigned size);  // RAM only
-bool poke(Vcpu& cpu, u64 linear, const void* in, unsigned size);   // RAM only; code caches are told
+bool peek_fetch(const Vcpu& cpu, Gva linear, FetchPage* out);
+bool peek(const Vcpu& cpu, Gva linear, void* out, unsigned size);  // RAM only
+bool poke(Vcpu& cpu, Gva linear, const void* in, unsigned size);   // RAM only; code caches are told
 
 }  // namespace trapline::cpu

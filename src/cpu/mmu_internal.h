@@ -19,12 +19,12 @@ struct TlbArray {
   u64 large[4] = {};  // hashed 2 MiB regions that a large page covers
   u64 huge = 0;       // hashed 1 GiB regions likewise
 
-  TlbEntry& at(u64 linear) { return entry[linear >> 12 & (N - 1)]; }
+  TlbEntry& at(Gva linear) { return entry[linear.raw >> 12 & (N - 1)]; }
   void put(const TlbEntry& e);
   void flush();
   void flush_nonglobal();
-  void flush_page(u64 linear);
-  void drop_write(u64 gpa_page);
+  void flush_page(Gva linear);
+  void drop_write(Gpa page);
 };
 
 struct TlbState : Tlb {
@@ -60,7 +60,7 @@ struct TlbState : Tlb {
   bool kernel_at_cpl3 = false;
   u64 other_root = 0;  // the level-4 table of the guest's other mode, as CR3; 0: none
 
-  Half& half_of(u64 linear) { return linear >> 63 ? upper : slot[current]; }
+  Half& half_of(Gva linear) { return linear.raw >> 63 ? upper : slot[current]; }
   void read_policy(const Cpuid* cpuid);
 };
 
@@ -69,12 +69,12 @@ inline bool kernel_at_cpl3(const Vcpu& cpu) { return cpu.hypervisor && cpu.tlb &
 inline TlbState& state(const Vcpu& cpu) { return static_cast<TlbState&>(*cpu.tlb); }
 
 // Puts an entry in place and remembers it as writer of its frame.
-void tlb_fill(Vcpu& cpu, u64 linear, const TlbEntry& e, bool fetch);
-void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame);
+void tlb_fill(Vcpu& cpu, Gva linear, const TlbEntry& e, bool fetch);
+void tlb_note_writer(Vcpu& cpu, Gva linear, u64 frame);
 
 // A page fault ends the entries of its page in this address space, whatever they allow: what the tables say now counts
 // for the next access (SDM Vol. 3A 4.10.4.1, APM Vol. 2 5.5.2).
-void tlb_page_fault(Vcpu& cpu, u64 linear);
+void tlb_page_fault(Vcpu& cpu, Gva linear);
 
 inline constexpr u32 kWriteBits = perm::kernel_write | perm::kernel_ac_write | perm::user_write;
 inline constexpr u32 kAllBits = 255;
@@ -84,7 +84,7 @@ u32 needed(const Vcpu& cpu, Access access, bool system);
 
 // Where a linear address leads.
 struct Walk {
-  u64 gpa = 0;    // page address
+  Gpa gpa;        // the page
   u32 perms = 0;  // as if D were set
   u8 page_shift = 12;
   bool global = false;
@@ -93,11 +93,11 @@ struct Walk {
 
 // Walks the guest's tables for an access that needs one of the bits of `need`; sets A, and D for a write. False:
 // cpu.fault is the #PF; `user`: the access is reported as one from user mode.
-bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out);
+bool walk(Vcpu& cpu, Gva linear, Access access, u32 need, bool user, Walk& out);
 
 // RAM, and not hidden behind the local APIC's page: may be accessed through the host address. The second: or ROM, which
 // may be read and executed so.
-bool is_plain_ram(const Vcpu& cpu, u64 gpa);
-bool is_plain_memory(const Vcpu& cpu, u64 gpa);
+bool is_plain_ram(const Vcpu& cpu, Gpa gpa);
+bool is_plain_memory(const Vcpu& cpu, Gpa gpa);
 
 }  // namespace trapline::cpu

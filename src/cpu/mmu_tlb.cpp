@@ -10,6 +10,8 @@
 
 namespace trapline::cpu {
 
+constexpr Gva kEmpty{~u64{0}};  // a tag
+
 // -- One array
 
 template <unsigned N>
@@ -18,12 +20,12 @@ void TlbArray<N>::put(const TlbEntry& e) {
   if (e.global)
     any_global = true;
   else if (fills++ < kList)
-    filled[fills - 1] = static_cast<u16>(e.tag >> 12 & (N - 1));
+    filled[fills - 1] = static_cast<u16>(e.tag.raw >> 12 & (N - 1));
   if (e.page_shift >= 30) {
-    huge |= u64{1} << (e.tag >> 30 & 63);
+    huge |= u64{1} << (e.tag.raw >> 30 & 63);
   } else if (e.page_shift > 12) {
     // A 4 MiB page covers two regions; INVLPG may name either.
-    const u64 region = e.tag >> 21 & (e.page_shift == 22 ? ~u64{1} : ~u64{0});
+    const u64 region = e.tag.raw >> 21 & (e.page_shift == 22 ? ~u64{1} : ~u64{0});
     large[region >> 6 & 3] |= (e.page_shift == 22 ? u64{3} : u64{1}) << (region & 63);
   }
 }
@@ -31,7 +33,7 @@ void TlbArray<N>::put(const TlbEntry& e) {
 template <unsigned N>
 void TlbArray<N>::flush() {
   if (fills != 0 || any_global)
-    for (TlbEntry& e : entry) e.tag = ~u64{0};
+    for (TlbEntry& e : entry) e.tag = kEmpty;
   fills = 0;
   any_global = false;
   std::memset(large, 0, sizeof large);
@@ -43,28 +45,28 @@ void TlbArray<N>::flush_nonglobal() {
   if (!any_global && fills > kList) return flush();
   if (fills <= kList) {
     for (u32 i = 0; i < fills; i++)
-      if (!entry[filled[i]].global) entry[filled[i]].tag = ~u64{0};
+      if (!entry[filled[i]].global) entry[filled[i]].tag = kEmpty;
   } else {
     for (TlbEntry& e : entry)
-      if (!e.global) e.tag = ~u64{0};
+      if (!e.global) e.tag = kEmpty;
   }
   fills = 0;
 }
 
 template <unsigned N>
-void TlbArray<N>::flush_page(u64 linear) {
-  if (TlbEntry& e = at(linear); e.tag == (linear & kPageMask)) e.tag = ~u64{0};
-  const u64 region = linear >> 21;
+void TlbArray<N>::flush_page(Gva linear) {
+  if (TlbEntry& e = at(linear); e.tag == linear.page()) e.tag = kEmpty;
+  const u64 region = linear.raw >> 21;
   const bool maybe_large = large[region >> 6 & 3] >> (region & 63) & 1;
-  if (!maybe_large && !(huge >> (linear >> 30 & 63) & 1)) return;
+  if (!maybe_large && !(huge >> (linear.raw >> 30 & 63) & 1)) return;
   for (TlbEntry& e : entry)
-    if (e.tag != ~u64{0} && (e.tag ^ linear) >> e.page_shift == 0) e.tag = ~u64{0};
+    if (e.tag != kEmpty && (e.tag.raw ^ linear.raw) >> e.page_shift == 0) e.tag = kEmpty;
 }
 
 template <unsigned N>
-void TlbArray<N>::drop_write(u64 gpa_page) {
+void TlbArray<N>::drop_write(Gpa page) {
   for (TlbEntry& e : entry)
-    if (e.gpa == gpa_page) e.perm &= ~kWriteBits;
+    if (e.gpa == page) e.perm &= ~kWriteBits;
 }
 
 // -- Life
@@ -141,17 +143,17 @@ void mmu_destroy(Vcpu& cpu) {
 
 // -- Filling
 
-void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame) {
+void tlb_note_writer(Vcpu& cpu, Gva linear, u64 frame) {
   TlbState& t = state(cpu);
-  const unsigned array = linear >> 63 ? TlbState::kSlots : t.current;
-  const u16 here = static_cast<u16>(1 + (array << 10 | (linear >> 12 & (Tlb::kEntries - 1))));
+  const unsigned array = linear.raw >> 63 ? TlbState::kSlots : t.current;
+  const u16 here = static_cast<u16>(1 + (array << 10 | (linear.raw >> 12 & (Tlb::kEntries - 1))));
   u16& known = t.writer[frame];
   if (known == here || known == TlbState::kMany) return;
   if (known != 0) {
     const unsigned other = known - 1u;
     const TlbState::Half& half = other >> 10 == TlbState::kSlots ? t.upper : t.slot[other >> 10];
     const TlbEntry& e = half.data.entry[other & 1023];
-    if (e.tag != ~u64{0} && e.gpa == frame * kPageSize && (e.perm & kWriteBits)) {
+    if (e.tag != kEmpty && e.gpa.frame() == frame && (e.perm & kWriteBits)) {
       known = TlbState::kMany;
       return;
     }
@@ -159,14 +161,15 @@ void tlb_note_writer(Vcpu& cpu, u64 linear, u64 frame) {
   known = here;
 }
 
-void tlb_fill(Vcpu& cpu, u64 linear, const TlbEntry& e, bool fetch) {
+void tlb_fill(Vcpu& cpu, Gva linear, const TlbEntry& e, bool fetch) {
+  INVARIANT(e.tag == linear.page() && e.gpa.page_offset() == 0, "a TLB entry of {} for {}", e.tag, linear);
   TlbState::Half& half = state(cpu).half_of(linear);
   if (fetch) {
     half.fetch.put(e);
     return;
   }
   half.data.put(e);
-  if (e.perm & kWriteBits) tlb_note_writer(cpu, linear, e.gpa / kPageSize);
+  if (e.perm & kWriteBits) tlb_note_writer(cpu, linear, e.gpa.frame());
 }
 
 // -- Flushing
@@ -234,10 +237,10 @@ void tlb_flush_all_nonglobal(Vcpu& cpu) {
   cpu.tlb_mirror->flushed_all_contexts();
 }
 
-void tlb_flush_page(Vcpu& cpu, u64 linear) {
+void tlb_flush_page(Vcpu& cpu, Gva linear) {
   if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_page(linear);
   TlbState& t = state(cpu);
-  if (linear >> 63) {
+  if (linear.raw >> 63) {
     t.upper.data.flush_page(linear);
     t.upper.fetch.flush_page(linear);
     return;
@@ -249,27 +252,27 @@ void tlb_flush_page(Vcpu& cpu, u64 linear) {
   }
 }
 
-void tlb_page_fault(Vcpu& cpu, u64 linear) {
+void tlb_page_fault(Vcpu& cpu, Gva linear) {
   if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_page(linear);
   TlbState::Half& half = state(cpu).half_of(linear);
   half.data.flush_page(linear);
   half.fetch.flush_page(linear);
 }
 
-void tlb_drop_write(Vcpu& cpu, u64 gpa_page) {
-  if (cpu.tlb_mirror) cpu.tlb_mirror->dropped_write(gpa_page);
+void tlb_drop_write(Vcpu& cpu, Gpa page) {
+  if (cpu.tlb_mirror) cpu.tlb_mirror->dropped_write(page);
   TlbState& t = state(cpu);
-  if (!t.writer || !cpu.ram->is_ram(Gpa{gpa_page})) return;
-  u16& known = t.writer[gpa_page / kPageSize];
+  if (!t.writer || !cpu.ram->is_ram(page)) return;
+  u16& known = t.writer[page.frame()];
   if (known == 0) return;
   if (known == TlbState::kMany) {
-    t.upper.data.drop_write(gpa_page);
-    for (TlbState::Half& half : t.slot) half.data.drop_write(gpa_page);
+    t.upper.data.drop_write(page);
+    for (TlbState::Half& half : t.slot) half.data.drop_write(page);
   } else {
     const unsigned at = known - 1u;
     TlbState::Half& half = at >> 10 == TlbState::kSlots ? t.upper : t.slot[at >> 10];
     TlbEntry& e = half.data.entry[at & 1023];
-    if (e.gpa == gpa_page) e.perm &= ~kWriteBits;
+    if (e.gpa == page) e.perm &= ~kWriteBits;
   }
   known = 0;
 }

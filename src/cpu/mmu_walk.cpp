@@ -20,8 +20,8 @@ constexpr u64 kAddressBits = 0x000ffffffffff000;
 
 // The host address of a table entry, or null where there is neither RAM nor ROM (whose A and D bits stay, harmlessly).
 template <class T>
-T* entry_at(const Vcpu& cpu, u64 gpa) {
-  return cpu.ram->is_memory(Gpa{gpa}) ? reinterpret_cast<T*>(cpu.ram_base + gpa) : nullptr;
+T* entry_at(const Vcpu& cpu, Gpa gpa) {
+  return cpu.ram->is_memory(gpa) ? reinterpret_cast<T*>(cpu.ram_base + gpa.raw) : nullptr;
 }
 
 // A table in device memory or nowhere reads as all ones, as an unanswered bus cycle does.
@@ -44,19 +44,19 @@ u32 permissions(const Vcpu& cpu, bool user, bool writable, bool nx) {
 
 // Do both modes of a guest without rings see the same here? A level-4 entry tells; one that is changed later has been
 // flushed by who changed it.
-bool same_in_both_modes(const Vcpu& cpu, u64 linear) {
+bool same_in_both_modes(const Vcpu& cpu, Gva linear) {
   const u64 other = state(cpu).other_root;
   if (other == 0) return false;
   constexpr u64 kSame = kAddressBits | pte::present | pte::writable | pte::user | pte::nx;
-  const u64 at = (linear >> 39 & 511) * 8;
-  const u64 here = load(entry_at<u64>(cpu, (cpu.cr3 & kAddressBits) + at));
-  const u64 there = load(entry_at<u64>(cpu, other + at));
+  const u64 at = (linear.raw >> 39 & 511) * 8;
+  const u64 here = load(entry_at<u64>(cpu, Gpa{(cpu.cr3 & kAddressBits) + at}));
+  const u64 there = load(entry_at<u64>(cpu, Gpa{other + at}));
   return ((here ^ there) & kSame) == 0;
 }
 
 // A guest whose kernel runs at CPL 3: both modes' pages are the user's, and the mode that fills an entry decides whose
 // it is. Pages that are not are the hypervisor's.
-u32 permissions_without_rings(const Vcpu& cpu, u64 linear, bool user, bool writable, bool nx) {
+u32 permissions_without_rings(const Vcpu& cpu, Gva linear, bool user, bool writable, bool nx) {
   if (!user) return perm::kernel_read | (writable ? perm::kernel_write : 0);
   const bool kernel = kernel_at_cpl3(cpu), both = same_in_both_modes(cpu, linear);
   u32 p = 0;
@@ -66,24 +66,24 @@ u32 permissions_without_rings(const Vcpu& cpu, u64 linear, bool user, bool writa
   return p;
 }
 
-u32 permissions(const Vcpu& cpu, u64 linear, bool user, bool writable, bool nx) {
+u32 permissions(const Vcpu& cpu, Gva linear, bool user, bool writable, bool nx) {
   if (cpu.hypervisor) return permissions_without_rings(cpu, linear, user, writable, nx);
   return permissions(cpu, user, writable, nx);
 }
 
 // A hypervisor that sees every change of a page table keeps the upper half as global, and says when it is not.
-bool is_global(const Vcpu& cpu, u64 linear, u64 leaf) {
-  if (cpu.hypervisor) return linear >> 63;
+bool is_global(const Vcpu& cpu, Gva linear, u64 leaf) {
+  if (cpu.hypervisor) return linear.raw >> 63;
   return (leaf & pte::global) && (cpu.cr4 & cr4::pge);
 }
 
-bool page_fault(Vcpu& cpu, u64 linear, Access access, bool user, u32 cause) {
+bool page_fault(Vcpu& cpu, Gva linear, Access access, bool user, u32 cause) {
   u32 error = cause;
   if (access == Access::write || access == Access::rmw) error |= pf_error::write;
   if (user) error |= pf_error::user;
   const bool nx_on = (cpu.cr4 & cr4::pae) && (cpu.efer & efer::nxe);
   if (access == Access::fetch && (nx_on || (cpu.cr4 & cr4::smep))) error |= pf_error::fetch;
-  cpu.fault = Fault{Vector::pf, error, linear, 0};
+  cpu.fault = Fault{Vector::pf, error, linear.raw, 0};
   return false;
 }
 
@@ -118,7 +118,7 @@ enum class Step : u8 { found, absent, reserved };
 // What one traversal finds. `rights`: the entries' R/W and U/S bits ANDed; `nx`: any of them forbids execution.
 struct Found {
   Step step = Step::absent;
-  u64 gpa = 0;  // of the 4 KiB page that holds the address
+  Gpa gpa;  // of the 4 KiB page that holds the address
   u8 page_shift = 12;
   u64 rights = pte::writable | pte::user;
   bool nx = false;
@@ -126,9 +126,9 @@ struct Found {
 };
 
 // 32-bit paging: two levels, 4 MiB pages with PSE, 40-bit addresses for them with PSE-36 (SDM 4.3).
-Found traverse32(const Vcpu& cpu, u64 linear, Path<u32>& path) {
+Found traverse32(const Vcpu& cpu, Gva linear, Path<u32>& path) {
   Found f;
-  u32* pde_at = entry_at<u32>(cpu, (cpu.cr3 & 0xfffff000) + (linear >> 22 & 1023) * 4);
+  u32* pde_at = entry_at<u32>(cpu, Gpa{(cpu.cr3 & 0xfffff000) + (linear.raw >> 22 & 1023) * 4});
   const u64 pde = load(pde_at);
   if (!(pde & pte::present)) return f;
   f.rights &= pde;
@@ -139,29 +139,29 @@ Found traverse32(const Vcpu& cpu, u64 linear, Path<u32>& path) {
       return f;
     }
     path.add(pde_at, pde);
-    f.gpa = base | (linear & 0x3ff000);
+    f.gpa = Gpa{base | (linear.raw & 0x3ff000)};
     f.page_shift = 22;
     f.leaf = pde;
     f.step = Step::found;
     return f;
   }
   path.add(pde_at, pde);
-  u32* pte_at = entry_at<u32>(cpu, (pde & 0xfffff000) + (linear >> 12 & 1023) * 4);
+  u32* pte_at = entry_at<u32>(cpu, Gpa{(pde & 0xfffff000) + (linear.raw >> 12 & 1023) * 4});
   const u64 e = load(pte_at);
   if (!(e & pte::present)) return f;
   path.add(pte_at, e);
   f.rights &= e;
-  f.gpa = e & 0xfffff000;
+  f.gpa = Gpa{e & 0xfffff000};
   f.leaf = e;
   f.step = Step::found;
   return f;
 }
 
 // PAE and 4-level paging, from `level` (3: PML4 .. 0: page table) down.
-Found traverse64(const Vcpu& cpu, u64 linear, u64 table, int level, u64 reserved, Path<u64>& path) {
+Found traverse64(const Vcpu& cpu, Gva linear, u64 table, int level, u64 reserved, Path<u64>& path) {
   Found f;
   for (;; level--) {
-    u64* at = entry_at<u64>(cpu, table + (linear >> (12 + 9 * level) & 511) * 8);
+    u64* at = entry_at<u64>(cpu, Gpa{table + (linear.raw >> (12 + 9 * level) & 511) * 8});
     const u64 e = load(at);
     if (!(e & pte::present)) return f;
     const bool large = level != 0 && (e & pte::page_size);
@@ -178,7 +178,7 @@ Found traverse64(const Vcpu& cpu, u64 linear, u64 table, int level, u64 reserved
     f.nx |= e >> 63;
     if (level == 0 || large) {
       const u64 inside = (u64{1} << (12 + 9 * level)) - 1;
-      f.gpa = (e & kAddressBits & ~inside) | (linear & inside & kPageMask);
+      f.gpa = Gpa{(e & kAddressBits & ~inside) | (linear.raw & inside & kPageMask)};
       f.page_shift = static_cast<u8>(12 + 9 * level);
       f.leaf = e;
       f.step = Step::found;
@@ -196,16 +196,16 @@ u64 reserved_bits(const Vcpu& cpu) {
   return r;
 }
 
-Found traverse(const Vcpu& cpu, u64 linear, Path<u64>& path) {
+Found traverse(const Vcpu& cpu, Gva linear, Path<u64>& path) {
   if (cpu.long_mode_active()) return traverse64(cpu, linear, cpu.cr3 & kAddressBits, 3, reserved_bits(cpu), path);
-  const u64 pdpte = cpu.pdpte[linear >> 30 & 3];
+  const u64 pdpte = cpu.pdpte[linear.raw >> 30 & 3];
   if (!(pdpte & pte::present)) return {};
   return traverse64(cpu, linear, pdpte & kAddressBits, 1, reserved_bits(cpu), path);
 }
-Found traverse(const Vcpu& cpu, u64 linear, Path<u32>& path) { return traverse32(cpu, linear, path); }
+Found traverse(const Vcpu& cpu, Gva linear, Path<u32>& path) { return traverse32(cpu, linear, path); }
 
 template <class T>
-bool walk_as(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) {
+bool walk_as(Vcpu& cpu, Gva linear, Access access, u32 need, bool user, Walk& out) {
   const bool write = access == Access::write || access == Access::rmw;
   for (;;) {
     Path<T> path;
@@ -225,9 +225,9 @@ bool walk_as(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& ou
 
 }  // namespace
 
-bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) {
+bool walk(Vcpu& cpu, Gva linear, Access access, u32 need, bool user, Walk& out) {
   if (!(cpu.cr0 & cr0::pg)) {
-    out = Walk{linear & 0xfffff000, kAllBits, 12, false, true};
+    out = Walk{Gpa{linear.raw & 0xfffff000}, kAllBits, 12, false, true};
     return true;
   }
   cpu.count.page_walks++;
@@ -241,13 +241,13 @@ bool walk(Vcpu& cpu, u64 linear, Access access, u32 need, bool user, Walk& out) 
   return ok;
 }
 
-bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out) {
+bool peek_fetch(const Vcpu& cpu, Gva linear, FetchPage* out) {
   if (!(cpu.cr0 & cr0::pg)) {
-    *out = {Gpa{linear & 0xffffffff}, kAllBits, false, 12};
+    *out = {Gpa{linear.raw & 0xffffffff}, kAllBits, false, 12};
     return true;
   }
   if (!cpu.long_mode_active())
-    linear &= 0xffffffff;
+    linear = Gva{linear.raw & 0xffffffff};
   else if (!canonical(linear))
     return false;
   state(cpu).read_policy(cpu.cpuid);
@@ -260,13 +260,13 @@ bool peek_fetch(const Vcpu& cpu, u64 linear, FetchPage* out) {
     f = traverse(cpu, linear, path);
   }
   if (f.step != Step::found) return false;
-  *out = {Gpa{f.gpa | (linear & (kPageSize - 1))},
+  *out = {f.gpa.wrapping_add(linear.page_offset()),
           permissions(cpu, linear, f.rights & pte::user, f.rights & pte::writable, f.nx),
           is_global(cpu, linear, f.leaf), f.page_shift};
   return true;
 }
 
-bool peek_translate(const Vcpu& cpu, u64 linear, Gpa* out) {
+bool peek_translate(const Vcpu& cpu, Gva linear, Gpa* out) {
   FetchPage page;
   if (!peek_fetch(cpu, linear, &page)) return false;
   *out = page.gpa;
@@ -279,7 +279,7 @@ bool load_pdptes(Vcpu& cpu, u64 cr3) {
   const u64 reserved = 0x1e6 | 0xfff0000000000000 | (kAddressBits & ~state(cpu).physical_mask);
   u64 fresh[4];
   for (unsigned i = 0; i < 4; i++) {
-    fresh[i] = load(entry_at<u64>(cpu, (cr3 & 0xffffffe0) + i * 8));
+    fresh[i] = load(entry_at<u64>(cpu, Gpa{(cr3 & 0xffffffe0) + i * 8}));
     if ((fresh[i] & pte::present) && (fresh[i] & reserved)) return false;
   }
   std::memcpy(cpu.pdpte, fresh, sizeof fresh);

@@ -114,7 +114,7 @@ bool push(Vcpu& cpu, u64 value, unsigned bytes) {
 
 bool probe_push(Vcpu& cpu, unsigned bytes) {
   const u64 offset = (cpu.gpr[isa::rsp] - bytes) & width_mask(stack_bytes(cpu));
-  u64 linear;
+  Gva linear;
   return to_linear(cpu, Seg::ss, offset, bytes, Access::write, linear) &&
          probe(cpu, Seg::ss, linear, bytes, Access::write);
 }

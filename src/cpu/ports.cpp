@@ -24,11 +24,11 @@ Allowed bitmap_allows(Vcpu& cpu, u16 port, unsigned size) {
   const unsigned type = cpu.tr.type();
   if (!cpu.tr.present() || (type != 9 && type != 11) || cpu.tr.limit < kBitmapPointer + 1) return Allowed::no;
   u16 map;
-  if (!system_read(cpu, cpu.tr.base + kBitmapPointer, map)) return Allowed::fault;
+  if (!system_read(cpu, Gva{cpu.tr.base + kBitmapPointer}, map)) return Allowed::fault;
   const u32 at = map + port / 8u;
   if (at + 1 > cpu.tr.limit) return Allowed::no;
   u16 bits;
-  if (!system_read(cpu, cpu.tr.base + at, bits)) return Allowed::fault;
+  if (!system_read(cpu, Gva{cpu.tr.base + at}, bits)) return Allowed::fault;
   return bits >> (port & 7) & ((1u << size) - 1) ? Allowed::no : Allowed::yes;
 }
 
@@ -106,15 +106,15 @@ StringIo describe(const Vcpu& cpu, const isa::Insn& insn, bool input) {
 
 // How many items can go at once: ascending, inside one page, the segment and the address size, with nothing watching
 // single items.
-void choose_part(Vcpu& cpu, StringIo& io, u64 linear, Access access) {
+void choose_part(Vcpu& cpu, StringIo& io, Gva linear, Access access) {
   const bool watched = (cpu.sys_flags & (flag::df | flag::tf)) || (cpu.debug.dr7 & 0xff) ||
                        ((cpu.need_read | cpu.need_write) & perm::never);
   if (watched || io.remaining < 2) return;
-  u64 items = std::min(io.remaining, (kPageSize - (linear & (kPageSize - 1))) / io.size);
+  u64 items = std::min(io.remaining, (kPageSize - linear.page_offset()) / io.size);
   if (const u64 to_wrap = io.address_mask - io.offset; to_wrap < kPageSize)
     items = std::min(items, (to_wrap + 1) / io.size);
   if (items < 2) return;
-  u64 ignored;
+  Gva ignored;
   if (to_linear(cpu, io.seg, io.offset, static_cast<unsigned>(items * io.size), access, ignored)) io.items = items;
 }
 
@@ -129,7 +129,7 @@ Outcome finish_part(Vcpu& cpu, const StringIo& io) {
 }
 
 Outcome ins(Vcpu& cpu, StringIo io) {
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, io.seg, io.offset, io.size, Access::write, linear)) return Outcome::fault;
   if (!probe(cpu, io.seg, linear, io.size, Access::write)) return Outcome::fault;
   choose_part(cpu, io, linear, Access::write);
@@ -149,7 +149,7 @@ Outcome ins(Vcpu& cpu, StringIo io) {
 }
 
 Outcome outs(Vcpu& cpu, StringIo io) {
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, io.seg, io.offset, io.size, Access::read, linear)) return Outcome::fault;
   choose_part(cpu, io, linear, Access::read);
   u8 buffer[kPageSize];

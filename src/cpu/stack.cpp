@@ -5,14 +5,14 @@ namespace trapline::cpu {
 bool StackWriter::push(u64 value, unsigned bytes, unsigned written) {
   const u64 offset = (rsp_ - bytes) & mask_;
   const unsigned size = written ? written : bytes;
-  u64 linear = offset;
+  Gva linear{offset};
   const bool fits =
       long64_ ? canonical(offset) && canonical(offset + size - 1) : ss_.usable && within_segment(ss_, offset, size);
   if (!fits) {
     (void)cpu_.raise(Vector::ss, error_);
     return false;
   }
-  if (!long64_) linear = (ss_.base + offset) & 0xffffffff;
+  if (!long64_) linear = Gva{(ss_.base + offset) & 0xffffffff};
   if (current_) {
     if (u8* host = tlb_lookup(cpu_, linear, size, cpu_.need_write)) [[likely]]
       std::memcpy(host, &value, size);
@@ -37,7 +37,7 @@ bool StackWriter::has_room(unsigned bytes) {
 
 bool StackReader::pop(u64& value, unsigned bytes) {
   value = 0;
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu_, Seg::ss, rsp_ & mask_, bytes, Access::read, linear)) return false;
   if (const u8* host = tlb_lookup(cpu_, linear, bytes, cpu_.need_read)) [[likely]]
     std::memcpy(&value, host, bytes);
@@ -54,7 +54,7 @@ bool inner_stack(Vcpu& cpu, u8 cpl, u16& ss, u32& esp) {
     (void)cpu.raise(Vector::ts, selector_error(cpu.tr.selector));
     return false;
   }
-  const u64 address = table_address(cpu, cpu.tr.base, offset);
+  const Gva address = table_address(cpu, cpu.tr.base, offset);
   if (wide) return system_read(cpu, address, esp) && system_read(cpu, table_address(cpu, cpu.tr.base, offset + 4), ss);
   u16 sp;
   if (!system_read(cpu, address, sp)) return false;
@@ -67,7 +67,7 @@ bool inner_stack64(Vcpu& cpu, unsigned offset, u64& rsp) {
     (void)cpu.raise(Vector::ts, selector_error(cpu.tr.selector));
     return false;
   }
-  return system_read(cpu, cpu.tr.base + offset, rsp);
+  return system_read(cpu, Gva{cpu.tr.base + offset}, rsp);
 }
 
 }  // namespace trapline::cpu

@@ -170,7 +170,7 @@ Switched switch_task(Vcpu& cpu, u16 selector, Descriptor tss, TaskSwitch why, u6
   if (!save_state(cpu, static_cast<u32>(next_rip), old_flags)) return Switched::fault;
   if (!nested && !mark_busy(cpu, old_tss, false)) return Switched::fault;
   // The new one: the link back, and busy. A task that returns to itself reads what was saved just now.
-  if (nested && !system_write(cpu, tss.base(), cpu.tr.selector)) return Switched::fault;
+  if (nested && !system_write(cpu, Gva{tss.base()}, cpu.tr.selector)) return Switched::fault;
   if (!mark_busy(cpu, tss, true)) return Switched::fault;
   if (!read_state(cpu, tss.base(), wide(tss.type()), state)) return Switched::fault;
 

@@ -117,6 +117,8 @@ struct Vcpu : ArchState {
 
   Segment& segment(Seg s) { return seg[static_cast<u8>(s)]; }
   const Segment& segment(Seg s) const { return seg[static_cast<u8>(s)]; }
+  // Of `offset` in a segment, which is not checked.
+  Gva linear(Seg s, u64 offset) const { return Gva{(segment(s).linear_base + offset) & linear_mask}; }
   bool in_long64() const { return mode == Mode::long64; }
   isa::CodeSize code_size() const {
     return mode == Mode::long64                                  ? isa::CodeSize::bits64

@@ -3,6 +3,7 @@
 // the next write.
 #pragma once
 
+#include "base/addr.h"
 #include "base/types.h"
 
 namespace trapline::cpu {
@@ -11,8 +12,8 @@ struct TlbEntry;
 
 struct WriteWatch {
   virtual ~WriteWatch() = default;
-  // The page at `gpa` is about to be written; `entry` has the permission from now on.
-  virtual void writing(u64 gpa, TlbEntry& entry) = 0;
+  // `page` is about to be written; `entry` has the permission from now on.
+  virtual void writing(Gpa page, TlbEntry& entry) = 0;
   // A page walk has set these bits (A, D) in the `bytes` wide entry of a guest's table.
   virtual void marked(void* entry, unsigned bytes, u64 bits) = 0;
   // An access to device memory. True: it must not happen; reads give 0.

@@ -142,7 +142,7 @@ struct Chipset::Impl {
   std::vector<std::unique_ptr<Inta>> inta_lines;
   std::vector<VirtioPci*> virtio;  // the bus owns them
   std::vector<std::unique_ptr<VirtioMmio>> virtio_mmio;
-  VirtioMmio* find_virtio(u64 gpa, unsigned size, u64& offset) const;
+  VirtioMmio* find_virtio(Gpa gpa, unsigned size, u64& offset) const;
 
   std::vector<Slot> slots;
   std::vector<u8> port_table = std::vector<u8>(65536, 0);  // slot number + 1
@@ -251,10 +251,10 @@ void Chipset::Impl::plug_virtio() {
   place_devices();
 }
 
-VirtioMmio* Chipset::Impl::find_virtio(u64 gpa, unsigned size, u64& offset) const {
-  const u64 at = gpa - map::virtio_mmio, index = at / VirtioMmio::kBytes;
+VirtioMmio* Chipset::Impl::find_virtio(Gpa gpa, unsigned size, u64& offset) const {
+  const u64 at = gpa.raw - map::virtio_mmio, index = at / VirtioMmio::kBytes;
   offset = at % VirtioMmio::kBytes;
-  const bool whole = gpa >= map::virtio_mmio && offset + size <= VirtioMmio::kBytes;
+  const bool whole = gpa.raw >= map::virtio_mmio && offset + size <= VirtioMmio::kBytes;
   return whole && index < virtio_mmio.size() ? virtio_mmio[index].get() : nullptr;
 }
 
@@ -347,12 +347,12 @@ void Chipset::port_write(u16 port, unsigned size, u32 value) {
   impl_->write_port(port, size, value & static_cast<u32>(ones(size)));
 }
 
-u64 Chipset::mmio_read(u64 gpa, unsigned size) {
+u64 Chipset::mmio_read(Gpa gpa, unsigned size) {
   if (size == 0 || size > 8) return ~u64{0};
   u64 value = ones(size);
   const char* who = "nobody";
-  if (gpa - map::ioapic < kIoApicSize) {
-    value = impl_->ioapic.read(gpa - map::ioapic, size) & ones(size);
+  if (gpa.raw - map::ioapic < kIoApicSize) {
+    value = impl_->ioapic.read(gpa.raw - map::ioapic, size) & ones(size);
     who = impl_->ioapic.name();
   } else if (u64 offset = 0; VirtioMmio* device = impl_->find_virtio(gpa, size, offset)) {
     value = device->read(offset, size) & ones(size);
@@ -361,23 +361,23 @@ u64 Chipset::mmio_read(u64 gpa, unsigned size) {
     value = hit->target->read(hit->offset, size) & ones(size);
     who = hit->target->name();
   }
-  TRACE(devices, "{} read {:#x}/{} -> {:#x}", who, gpa, size, value);
+  TRACE(devices, "{} read {}/{} -> {:#x}", who, gpa, size, value);
   return value;
 }
 
-void Chipset::mmio_write(u64 gpa, unsigned size, u64 value) {
+void Chipset::mmio_write(Gpa gpa, unsigned size, u64 value) {
   if (size == 0 || size > 8) return;
   impl_->catch_up();
   value &= ones(size);
   if (u64 offset = 0; VirtioMmio* device = impl_->find_virtio(gpa, size, offset)) {
-    TRACE(devices, "{} write {:#x}/{} {:#x}", device->name(), gpa, size, value);
+    TRACE(devices, "{} write {}/{} {:#x}", device->name(), gpa, size, value);
     return device->write(offset, size, value);
   }
-  const bool ioapic = gpa - map::ioapic < kIoApicSize;
+  const bool ioapic = gpa.raw - map::ioapic < kIoApicSize;
   const auto hit = ioapic ? std::nullopt : impl_->pci.find_memory(gpa, size);
-  TRACE(devices, "{} write {:#x}/{} {:#x}", ioapic ? "ioapic" : hit ? hit->target->name() : "nobody", gpa, size, value);
+  TRACE(devices, "{} write {}/{} {:#x}", ioapic ? "ioapic" : hit ? hit->target->name() : "nobody", gpa, size, value);
   if (ioapic)
-    impl_->ioapic.write(gpa - map::ioapic, size, value);
+    impl_->ioapic.write(gpa.raw - map::ioapic, size, value);
   else if (hit)
     hit->target->write(hit->offset, size, value);
 }

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "base/addr.h"
 #include "base/types.h"
 #include "devices/atapi.h"
 #include "devices/board_map.h"
@@ -71,8 +72,8 @@ class Chipset {
 
   u32 port_read(u16 port, unsigned size);  // size 1, 2, 4; anything else reads all ones
   void port_write(u16 port, unsigned size, u32 value);
-  u64 mmio_read(u64 gpa, unsigned size);  // size 1..8
-  void mmio_write(u64 gpa, unsigned size, u64 value);
+  u64 mmio_read(Gpa gpa, unsigned size);  // size 1..8
+  void mmio_write(Gpa gpa, unsigned size, u64 value);
   u8 pic_acknowledge();
   void ioapic_eoi(u8 vector);
   void numeric_error();  // the processor's FERR# has gone up

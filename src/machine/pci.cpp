@@ -77,10 +77,10 @@ std::optional<PciDevice::Hit> PciDevice::find_io(u16 port, unsigned size) const 
   return std::nullopt;
 }
 
-std::optional<PciDevice::Hit> PciDevice::find_memory(u64 gpa, unsigned size) const {
+std::optional<PciDevice::Hit> PciDevice::find_memory(Gpa gpa, unsigned size) const {
   if (!(command() & kMemorySpace)) return std::nullopt;
   for (const Bar& bar : bars_) {
-    const u64 offset = gpa - base_of(bar);
+    const u64 offset = gpa - Gpa{base_of(bar)};
     if (bar.kind != BarKind::io && offset < bar.size && bar.size - offset >= size) return Hit{bar.target, offset};
   }
   return std::nullopt;
@@ -189,7 +189,7 @@ std::optional<PciDevice::Hit> PciBus::find_io(u16 port, unsigned size) const {
   return std::nullopt;
 }
 
-std::optional<PciDevice::Hit> PciBus::find_memory(u64 gpa, unsigned size) const {
+std::optional<PciDevice::Hit> PciBus::find_memory(Gpa gpa, unsigned size) const {
   for (const auto& device : slots_)
     if (device)
       if (auto hit = device->find_memory(gpa, size)) return hit;

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/types.h"
 #include "devices/device.h"
 
@@ -49,7 +50,7 @@ class PciDevice {
     u64 offset;
   };
   std::optional<Hit> find_io(u16 port, unsigned size) const;
-  std::optional<Hit> find_memory(u64 gpa, unsigned size) const;
+  std::optional<Hit> find_memory(Gpa gpa, unsigned size) const;
   // Where its memory BARs go when firmware places them, from `next` on, which moves; they are decoded from then on.
   void place_memory(u64& next, u64 end);
   bool bus_master() const { return command() & 4; }
@@ -100,7 +101,7 @@ class PciBus final : public devices::Device {
   // `slot` 0..31; function 0 only. False: the slot is taken.
   bool plug(unsigned slot, std::unique_ptr<PciDevice> device);
   std::optional<PciDevice::Hit> find_io(u16 port, unsigned size) const;
-  std::optional<PciDevice::Hit> find_memory(u64 gpa, unsigned size) const;
+  std::optional<PciDevice::Hit> find_memory(Gpa gpa, unsigned size) const;
   // What firmware does after RESET, as there is none: gives every memory BAR a place in [start, end).
   void place_memory(u64 start, u64 end);
 

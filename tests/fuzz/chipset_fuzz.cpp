@@ -67,10 +67,10 @@ void run(Chipset& chipset, Time& time, const Step& s) {
       break;
     case 5:
     case 6:
-      chipset.mmio_write(base + (s.offset & 0xfff), size, s.value);
+      chipset.mmio_write(Gpa{base + (s.offset & 0xfff)}, size, s.value);
       break;
     case 7:
-      chipset.mmio_read(base + (s.offset & 0xfff), size);
+      chipset.mmio_read(Gpa{base + (s.offset & 0xfff)}, size);
       break;
     case 8:
       chipset.pic_acknowledge();

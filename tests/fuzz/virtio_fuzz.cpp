@@ -100,7 +100,7 @@ class Script {
 
 void bring_up(machine::VirtioPci& pci, Device& device, u64 features) {
   const auto put = [&](u64 offset, unsigned size, u64 value) {
-    const auto hit = pci.find_memory(0xc0000000 + offset, size);
+    const auto hit = pci.find_memory(Gpa{0xc0000000 + offset}, size);
     if (hit) hit->target->write(hit->offset, size, value);
   };
   put(0x14, 1, 0);
@@ -128,12 +128,12 @@ void drive(Script& script, Ram& ram, machine::VirtioPci& pci, Device& device, Me
         break;
       case 1: {
         const u64 value = script.take(8);
-        if (const auto hit = pci.find_memory(0xc0000000 + place % 0x5000, 1u << (what >> 3 & 3)))
+        if (const auto hit = pci.find_memory(Gpa{0xc0000000 + place % 0x5000}, 1u << (what >> 3 & 3)))
           hit->target->write(hit->offset, 1u << (what >> 3 & 3), value);
         break;
       }
       case 2:
-        if (const auto hit = pci.find_memory(0xc0000000 + place % 0x5000, 1u << (what >> 3 & 3)))
+        if (const auto hit = pci.find_memory(Gpa{0xc0000000 + place % 0x5000}, 1u << (what >> 3 & 3)))
           hit->target->read(hit->offset, 1u << (what >> 3 & 3));
         break;
       case 3:

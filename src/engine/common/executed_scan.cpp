@@ -21,20 +21,20 @@ struct {
 
 }  // namespace
 
-void log_executed(const cpu::Vcpu& cpu, u64 gva, const isa::Insn& insn) {
+void log_executed(const cpu::Vcpu& cpu, Gva gva, const isa::Insn& insn) {
   const isa::Row* row = isa::classify(insn);
   if (!row) return;
   ExecutedInsn entry;
-  entry.gva = gva;
+  entry.gva = gva.raw;
   entry.row = static_cast<u16>(row->id);
   entry.length = insn.length;
   entry.bits = static_cast<u8>(static_cast<u8>(insn.code_size) * 8);
   entry.cpl = cpu.cpl;
   std::lock_guard lock{g_seen.mutex};
   if (g_seen.known.size() >= ExecutedLog::kCapacity) return;
-  if (!g_seen.known.emplace(gva, entry.row, entry.cpl, entry.bits).second) return;
+  if (!g_seen.known.emplace(gva.raw, entry.row, entry.cpl, entry.bits).second) return;
   std::copy_n(insn.bytes.begin(), insn.length, entry.bytes);
-  isa::format(insn, gva, entry.text, sizeof entry.text - 1);
+  isa::format(insn, gva.raw, entry.text, sizeof entry.text - 1);
   const u32 at = executed_log->count.load(std::memory_order_relaxed);
   if (at < ExecutedLog::kCapacity) executed_log->insn[at] = entry;
   executed_log->count.store(at + 1, std::memory_order_release);

@@ -17,9 +17,9 @@ using channel::ExecutedLog;
 inline ExecutedLog* executed_log = nullptr;
 
 // Any vCPU's thread.
-void log_executed(const cpu::Vcpu& cpu, u64 gva, const isa::Insn& insn);
+void log_executed(const cpu::Vcpu& cpu, Gva gva, const isa::Insn& insn);
 
-inline void saw(const cpu::Vcpu& cpu, u64 gva, const isa::Insn& insn) {
+inline void saw(const cpu::Vcpu& cpu, Gva gva, const isa::Insn& insn) {
   if (executed_log) [[unlikely]]
     log_executed(cpu, gva, insn);
 }

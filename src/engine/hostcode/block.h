@@ -5,19 +5,21 @@
 #include <span>
 #include <vector>
 
+#include "base/addr.h"
 #include "engine/hostcode/emitter.h"
 #include "engine/hostcode/exit_stub.h"
 #include "engine/hostcode/view.h"
 
 namespace trapline::engine::hostcode {
 
-inline constexpr u64 kOnePage = ~u64{0};
+inline constexpr Gpa kOnePage{~u64{0}};  // in place of a second page
 
 // Everything that shapes a block's code besides its bytes and its address.
 struct Key {
-  u64 linear = 0, gpa = 0;
-  u32 mode = 0;         // the interpreter's key, view and units: translator.cpp
-  u64 gpa2 = kOnePage;  // page address of its second page, if the first instruction crosses into one
+  Gva linear;
+  Gpa gpa;
+  u32 mode = 0;         // engine::mode_key, view and units
+  Gpa gpa2 = kOnePage;  // its second page, if the first instruction crosses into one
   bool operator==(const Key&) const = default;
 };
 
@@ -39,10 +41,10 @@ struct Block {
   const std::atomic<u32>* generation2 = nullptr;  // of the second page
   u32 generation2_seen = 0;
   bool crosses() const { return key.gpa2 != kOnePage; }
-  // The frame, by its address, in which it relies on a linear page to lie; kOnePage: it is not there.
-  u64 frame_of(u64 page) const {
-    if (page == (key.linear & kPageMask)) return key.gpa & kPageMask;
-    return crosses() && page == (key.linear & kPageMask) + kPageSize ? key.gpa2 : kOnePage;
+  // The frame in which it relies on a linear page to lie; kOnePage: it is not there.
+  Gpa frame_of(Gva page) const {
+    if (page == key.linear.page()) return key.gpa.page();
+    return crosses() && page == key.linear.page().wrapping_add(kPageSize) ? key.gpa2 : kOnePage;
   }
   // In the translator's memory, until it is flushed:
   std::span<const u8> code;  // the guest's bytes

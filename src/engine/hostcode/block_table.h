@@ -27,7 +27,7 @@ class BlockTable {
     for (u64 i = first(block.key);; i++) {
       Slot& s = slots_[i & mask()];
       if (s.block == &block) {
-        s = {0, nullptr, true};
+        s = {{}, nullptr, true};
         return;
       }
       if (!s.block && !s.erased) return;
@@ -41,12 +41,12 @@ class BlockTable {
  private:
   static constexpr u64 kLeast = 1 << 14;
   struct Slot {
-    u64 linear = 0;
+    Gva linear;
     Block* block = nullptr;
     bool erased = false;
   };
   u64 mask() const { return slots_.size() - 1; }
-  static u64 first(const Key& k) { return (k.linear ^ k.gpa >> 12 ^ k.mode) * 0x9e3779b97f4a7c15 >> 24; }
+  static u64 first(const Key& k) { return (k.linear.raw ^ k.gpa.raw >> 12 ^ k.mode) * 0x9e3779b97f4a7c15 >> 24; }
   void place(Block& block) {
     u64 i = first(block.key);
     while (slots_[i & mask()].block) i++;

@@ -99,7 +99,7 @@ Resume Executor::indirect(ExitStub& stub) {
     cpu_.rip = stub.rip;
     // May fail only if another vCPU takes the stack away meanwhile.
     if (stub.undo_rsp < 0 && cpu_.vendor() == isa::Vendor::amd)
-      (void)cpu::write_slow(cpu_, cpu::Seg::ss, cpu_.gpr[isa::rsp] - 8, &region_.state().below_rsp, 8);
+      (void)cpu::write_slow(cpu_, cpu::Seg::ss, Gva{cpu_.gpr[isa::rsp] - 8}, &region_.state().below_rsp, 8);
     (void)cpu_.raise_gp();
     return leave(ExitReason::fault);
   }

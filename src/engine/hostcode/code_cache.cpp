@@ -9,6 +9,12 @@
 
 namespace trapline::engine::hostcode {
 
+namespace {
+
+constexpr u64 kRedirection = 5;  // bytes of the jump that a stale block's entry becomes
+
+}  // namespace
+
 void CodeCache::clear() {
   jumps_.forget_all();
   blocks_.clear();
@@ -32,28 +38,28 @@ u64 CodeCache::records() const {
 }
 
 // -- Finding
-Block* CodeCache::find(u64 linear, u64 gpa, u32 mode) const {
+Block* CodeCache::find(Gva linear, Gpa gpa, u32 mode) const {
   Block* const block = blocks_.find(Key{linear, gpa, mode});
   return block ? block : crossing(linear, gpa, mode);
 }
 
 // The one whose first instruction crosses into the next page, if that is mapped as it was too.
-Block* CodeCache::crossing(u64 linear, u64 gpa, u32 mode) const {
-  const u64 offset = linear & (kPageSize - 1);
+Block* CodeCache::crossing(Gva linear, Gpa gpa, u32 mode) const {
+  const u64 offset = linear.page_offset();
   if (offset <= kPageSize - kLongest) return nullptr;
-  const auto frame = by_frame_.find(gpa / kPageSize);
+  const auto frame = by_frame_.find(gpa.frame());
   if (frame == by_frame_.end() || !frame->second.starts.test(offset)) return nullptr;
   const cpu::TlbEntry* second = second_page(linear);
   return second ? blocks_.find(Key{linear, gpa, mode, second->gpa}) : nullptr;
 }
 
 // How the page behind that of `linear` is mapped for execution. Null: it is not, or there is none.
-const cpu::TlbEntry* CodeCache::second_page(u64 linear) const {
-  const u64 next = ((linear & kPageMask) + kPageSize) & cpu_.linear_mask;
-  return next == 0 ? nullptr : cpu::fetch_lookup(cpu_, next);
+const cpu::TlbEntry* CodeCache::second_page(Gva linear) const {
+  const Gva next{(linear.page().raw + kPageSize) & cpu_.linear_mask};
+  return next == Gva{} ? nullptr : cpu::fetch_lookup(cpu_, next);
 }
 
-Block* CodeCache::movable(u64 gpa, u32 mode) const {
+Block* CodeCache::movable(Gpa gpa, u32 mode) const {
   const auto known = by_origin_.find(Origin{gpa, mode});
   return known == by_origin_.end() ? nullptr : known->second;
 }
@@ -68,21 +74,20 @@ const Block& CodeCache::at_host(u64 pc) const {
   auto it = std::upper_bound(all_.begin(), all_.end(), pc, [](u64 v, const Block& b) { return v < b.entry; });
   INVARIANT(it != all_.begin(), "a signal at {:#x} in no block", pc);
   const Block& block = *--it;
-  INVARIANT(pc < block.end && !block.insns.empty(), "a signal at {:#x} behind the block of {:#x}", pc,
-            block.key.linear);
+  INVARIANT(pc < block.end && !block.insns.empty(), "a signal at {:#x} behind the block of {}", pc, block.key.linear);
   return block;
 }
 
 // -- Adding
 bool CodeCache::mark(Block& block) {
-  const u32 offset = static_cast<u32>(block.key.gpa & (kPageSize - 1));
+  const u32 offset = static_cast<u32>(block.key.gpa.page_offset());
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
-  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa / kPageSize, offset, first);
-  if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa}), block.code.data(), first) != 0) return false;
+  const u32 generation = cpu_.code->mark_and_number(cpu_, block.key.gpa.frame(), offset, first);
+  if (std::memcmp(cpu_.ram->host(block.key.gpa), block.code.data(), first) != 0) return false;
   if (block.crosses()) {
     const u32 rest = block.bytes - first;
-    const u32 generation2 = cpu_.code->mark_and_number(cpu_, block.key.gpa2 / kPageSize, 0, rest);
-    if (std::memcmp(cpu_.ram->host(Gpa{block.key.gpa2}), block.code.data() + first, rest) != 0) return false;
+    const u32 generation2 = cpu_.code->mark_and_number(cpu_, block.key.gpa2.frame(), 0, rest);
+    if (std::memcmp(cpu_.ram->host(block.key.gpa2), block.code.data() + first, rest) != 0) return false;
     block.generation2_seen = generation2;
   }
   block.generation_seen = generation;
@@ -91,32 +96,35 @@ bool CodeCache::mark(Block& block) {
 
 // Its code is in the region.
 void CodeCache::admit(Block& block) {
+  INVARIANT(block.end - block.entry >= kRedirection, "the block of {} has no room for a jump", block.key.linear);
+  INVARIANT(&block == &all_.back() && (all_.size() == 1 || all_[all_.size() - 2].end <= block.entry),
+            "the block of {} is out of order", block.key.linear);
   if (block.movable && !block.crosses()) by_origin_[Origin{block.key.gpa, block.key.mode}] = &block;
   blocks_.insert(block);
-  Frame& frame = by_frame_[block.key.gpa / kPageSize];
+  Frame& frame = by_frame_[block.key.gpa.frame()];
   if (frame.blocks.empty()) frame.checked = block.generation_seen;
   frame.blocks.push_back(&block);
-  frame.starts.set(block.key.gpa & (kPageSize - 1));
-  if (block.crosses() && (block.key.gpa2 ^ block.key.gpa) & kPageMask) {
-    Frame& second = by_frame_[block.key.gpa2 / kPageSize];
+  frame.starts.set(block.key.gpa.page_offset());
+  if (block.crosses() && block.key.gpa2 != block.key.gpa.page()) {
+    Frame& second = by_frame_[block.key.gpa2.frame()];
     if (second.blocks.empty()) second.checked = block.generation2_seen;
     second.blocks.push_back(&block);
   }
   if (block.stable) {
-    note_stable(block, block.key.linear & kPageMask);
-    if (block.crosses()) note_stable(block, (block.key.linear & kPageMask) + kPageSize);
+    note_stable(block, block.key.linear.page());
+    if (block.crosses()) note_stable(block, block.key.linear.page().wrapping_add(kPageSize));
   }
   while (Block* old = stale_.find(block.key)) {
     redirect(old->entry, block.entry);
     stale_.erase(*old);
   }
-  name_code(block.entry, block.end - block.entry, block.key.linear, cpu_.index);
+  name_code(block.entry, block.end - block.entry, block.key.linear.raw, cpu_.index);
 }
 
-void CodeCache::note_stable(Block& block, u64 page) {
+void CodeCache::note_stable(Block& block, Gva page) {
   auto& list = stable_pages_[page];
   if (list.empty()) {
-    auto& region = stable_regions_[page >> 21];
+    auto& region = stable_regions_[page.raw >> 21];
     if (std::find(region.begin(), region.end(), page) == region.end()) region.push_back(page);
   }
   list.push_back(&block);
@@ -127,8 +135,8 @@ void CodeCache::note_stable(Block& block, u64 page) {
 // -- Linking
 // The code at `from` becomes a jump.
 void CodeCache::redirect(u64 from, u64 to) {
-  u8 jump[5] = {0xE9};
-  const u32 distance = static_cast<u32>(to - (from + 5));
+  u8 jump[kRedirection] = {0xE9};
+  const u32 distance = static_cast<u32>(to - (from + kRedirection));
   std::memcpy(jump + 1, &distance, 4);
   region_.patch(from, jump);
 }
@@ -139,12 +147,13 @@ void CodeCache::redirect(u64 from, u64 to) {
 bool CodeCache::may_link(const Block& from, const Block& to) const {
   if (!links_ || from.stale || to.stale || from.key.mode != to.key.mode) return false;
   if (from.stable && to.stable) return true;
-  const u64 page = to.key.linear & kPageMask;
-  if (from.frame_of(page) != (to.key.gpa & kPageMask)) return false;
-  return !to.crosses() || from.frame_of(page + kPageSize) == to.key.gpa2;
+  const Gva page = to.key.linear.page();
+  if (from.frame_of(page) != to.key.gpa.page()) return false;
+  return !to.crosses() || from.frame_of(page.wrapping_add(kPageSize)) == to.key.gpa2;
 }
 
 void CodeCache::link(ExitStub& site, Block& target) {
+  INVARIANT(site.kind == ExitStub::Kind::link && site.block, "what is to be linked at {:#x} is no link", site.rip);
   if (!may_link(*site.block, target)) return;
   region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }

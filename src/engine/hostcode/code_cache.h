@@ -30,7 +30,7 @@ class MemoryLowering;
 // Mappings of stable code that may have changed: to be looked at before it runs.
 struct Remapped {
   bool all = false;
-  std::vector<u64> pages;  // linear addresses that INVLPG named
+  std::vector<Gva> pages;  // that INVLPG named
   bool any() const { return all || !pages.empty(); }
 };
 
@@ -44,10 +44,10 @@ class CodeCache {
   // -- Finding
   // The block at `linear`, which lies at `gpa`; if its first instruction crosses into the next page, only while that is
   // mapped as it was too. Null: there is none.
-  Block* find(u64 linear, u64 gpa, u32 mode) const;
+  Block* find(Gva linear, Gpa gpa, u32 mode) const;
   Block* find(const Key& key) const { return blocks_.find(key); }
-  Block* movable(u64 gpa, u32 mode) const;  // the same code at some other linear address
-  const cpu::TlbEntry* second_page(u64 linear) const;
+  Block* movable(Gpa gpa, u32 mode) const;  // the same code at some other linear address
+  const cpu::TlbEntry* second_page(Gva linear) const;
   using Starts = std::bitset<kPageSize>;
   const Starts& starts(u64 frame) const;  // where blocks begin or have begun, in any mode
   const Block& at_host(u64 pc) const;     // whose code is there
@@ -62,9 +62,9 @@ class CodeCache {
   // Enters its bytes into the CodeMap. False: they are other ones by now.
   bool mark(Block& block);
   void admit(Block& block);
-  static bool movable_to(u64 linear);
+  static bool movable_to(Gva linear);
   enum class Moved : u8 { no, yes, full };  // full: the region is
-  Moved move(const Block& from, u64 linear, const MemoryLowering& memory, Emitter& hot_copy, Emitter& cold_copy);
+  Moved move(const Block& from, Gva linear, const MemoryLowering& memory, Emitter& hot_copy, Emitter& cold_copy);
   // A copy that stays until clear().
   template <class T>
   std::span<const T> keep(std::span<const T> what) {
@@ -90,12 +90,15 @@ class CodeCache {
 
  private:
   struct Origin {
-    u64 gpa;
+    Gpa gpa;
     u32 mode;
     bool operator==(const Origin&) const = default;
   };
   struct OriginHash {
-    std::size_t operator()(const Origin& p) const { return (p.gpa ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
+    std::size_t operator()(const Origin& p) const { return (p.gpa.raw ^ u64{p.mode} << 40) * 0x9e3779b97f4a7c15 >> 16; }
+  };
+  struct PageHash {
+    std::size_t operator()(Gva page) const { return page.raw >> 12; }
   };
   using Blocks = std::pmr::vector<Block*>;
   struct Frame {
@@ -105,12 +108,12 @@ class CodeCache {
     Starts starts;
     u32 checked = 0;  // the generation at which all blocks were looked at
   };
-  Block* crossing(u64 linear, u64 gpa, u32 mode) const;
+  Block* crossing(Gva linear, Gpa gpa, u32 mode) const;
   void redirect(u64 from, u64 to);
-  void note_stable(Block& block, u64 page);
+  void note_stable(Block& block, Gva page);
   void invalidate(Block& block);
   void check_frame(u64 number, Frame& frame);
-  void check_page(u64 page, Blocks& list);
+  void check_page(Gva page, Blocks& list);
 
   cpu::Vcpu& cpu_;
   Region& region_;
@@ -123,8 +126,8 @@ class CodeCache {
   BlockTable blocks_{&nodes_}, stale_{&nodes_};
   std::pmr::unordered_map<Origin, Block*, OriginHash> by_origin_{&nodes_};  // movable ones
   std::pmr::unordered_map<u64, Frame> by_frame_{&nodes_};
-  std::pmr::unordered_map<u64, Blocks> stable_pages_{&nodes_};                   // by linear page
-  std::pmr::unordered_map<u64, std::pmr::vector<u64>> stable_regions_{&nodes_};  // those pages, by region of 2 MiB
+  std::pmr::unordered_map<Gva, Blocks, PageHash> stable_pages_{&nodes_};
+  std::pmr::unordered_map<u64, std::pmr::vector<Gva>> stable_regions_{&nodes_};  // those pages, by region of 2 MiB
   bool huge_stable_ = false;                                                     // one of them is part of a larger page
   std::vector<u64> changed_;                                                     // check_code()'s
   std::pmr::deque<Block> all_{&nodes_};                                          // in the order of their host addresses

@@ -19,7 +19,7 @@ void CodeCache::invalidate(Block& block) {
     by_origin_.erase(known);
   jumps_.forget(block.view, block.key.linear, block.entry);
   cpu_.count.blocks_invalidated++;
-  TRACE(blocks, "translation of {:#x} is stale", block.key.linear);
+  TRACE(blocks, "translation of {} is stale", block.key.linear);
 }
 
 // Code was overwritten somewhere: gives up the translations of what has changed.
@@ -58,20 +58,20 @@ void CodeCache::check_mapping(const Remapped& what) {
     for (auto& [page, list] : stable_pages_) check_page(page, list);
     return;
   }
-  for (const u64 address : what.pages) {
-    const auto region = stable_regions_.find(address >> 21);
+  for (const Gva address : what.pages) {
+    const auto region = stable_regions_.find(address.raw >> 21);
     if (region == stable_regions_.end()) continue;
-    for (const u64 page : region->second) check_page(page, stable_pages_[page]);
+    for (const Gva page : region->second) check_page(page, stable_pages_[page]);
   }
 }
 
-void CodeCache::check_page(u64 page, Blocks& list) {
+void CodeCache::check_page(Gva page, Blocks& list) {
   cpu::FetchPage now;
   const bool mapped = cpu::peek_fetch(cpu_, page, &now) && now.global;
   std::erase_if(list, [&](Block* b) {
     if (b->stale) return true;
     const u32 need = b->view == View::user ? cpu::perm::user_fetch : cpu::perm::kernel_fetch;
-    if (mapped && now.perms & need && (now.gpa.raw & kPageMask) == b->frame_of(page)) return false;
+    if (mapped && now.perms & need && now.gpa.page() == b->frame_of(page)) return false;
     invalidate(*b);
     return true;
   });

@@ -43,10 +43,10 @@ bool Executor::go_block_by_block() {
 
 // The block for cpu.rip if there is one and its page is mapped as it was; puts it into the jump cache.
 Block* Executor::at_rip() {
-  const u64 linear = cpu_.rip & cpu_.linear_mask;
+  const Gva linear{cpu_.rip & cpu_.linear_mask};
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu_, linear);
   if (!page) return nullptr;
-  const u64 gpa = page->gpa | (linear & (kPageSize - 1));
+  const Gpa gpa = page->gpa.wrapping_add(linear.page_offset());
   Block* block = cache_.find(linear, gpa, now_.mode);
   if (!block) return nullptr;
   if (!block_by_block_ && fills_jump_cache_) jumps_.put(block->view, linear, now_.tag, block->entry, block->stable);
@@ -104,7 +104,7 @@ Resume Executor::dispatch(ExitStub* stub, bool same_mode) {
     if (!policy_.follow_mode()) return leave(ExitReason::boundary);
     heed_changes();
   }
-  u64 entry = jumps_.find(now_.view, cpu_.rip, now_.tag);
+  u64 entry = jumps_.find(now_.view, Gva{cpu_.rip}, now_.tag);
   Block* block = nullptr;
   if (!entry || stub) {
     block = at_rip();
@@ -122,7 +122,7 @@ void Executor::heed_changes() {
 }
 
 ExitReason Executor::run(u64 limit) {
-  u64 entry = counted_ ? 0 : jumps_.find(now_.view, cpu_.rip, now_.tag);
+  u64 entry = counted_ ? 0 : jumps_.find(now_.view, Gva{cpu_.rip}, now_.tag);
   if (!entry) {
     const Block* const block = at_rip();
     if (!block) return ExitReason::nothing;

@@ -92,7 +92,7 @@ class Executor {
   void adopt_thread();
   void leave_thread();
   Resume trap();
-  void count_trapped(u64 gpa);
+  void count_trapped(Gpa gpa);
 
   cpu::Vcpu& cpu_;
   Region& region_;

@@ -78,17 +78,17 @@ Resume Executor::trap() {
   while (index + 1u < block.insns.size() && block.insns[index + 1u].host <= at) index++;
   note_x87(block, index);
   if (counted_) cpu_.retired = base_retired_ + (base_left_ - region_.state().left) - (block.count - index);
-  cpu_.rip = block.key.linear + block.insns[index].guest;
+  cpu_.rip = block.key.linear.raw + block.insns[index].guest;
   if (sensitive_counts && *reinterpret_cast<const u8*>(pc) == kTrap) [[unlikely]]
-    count_trapped(block.key.gpa + block.insns[index].guest);
+    count_trapped(block.key.gpa.wrapping_add(block.insns[index].guest));
   return leave(ExitReason::one);
 }
 
 // The interpreter will count it as its own: that is made up for.
-void Executor::count_trapped(u64 gpa) {
-  const u64 left = kPageSize - (gpa & (kPageSize - 1));
+void Executor::count_trapped(Gpa gpa) {
+  const u64 left = kPageSize - gpa.page_offset();
   isa::Insn insn;
-  if (isa::decode(reinterpret_cast<const u8*>(cpu_.ram->host(Gpa{gpa})), left, cpu_.code_size(), cpu_.vendor(), insn) !=
+  if (isa::decode(reinterpret_cast<const u8*>(cpu_.ram->host(gpa)), left, cpu_.code_size(), cpu_.vendor(), insn) !=
       isa::DecodeStatus::ok)
     return;
   if (u64* const trapped = sensitive_count(cpu_, insn, Way::trapped))

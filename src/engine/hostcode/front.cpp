@@ -191,7 +191,7 @@ bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::Co
     return false;
   }
   p.at = static_cast<u16>(at);
-  engine::saw(cpu, context.start + at, p.insn);
+  engine::saw(cpu, context.start.wrapping_add(at), p.insn);
   classify(cpu, context, ready, p, full);
   return !*full;
 }

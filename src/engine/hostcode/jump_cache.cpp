@@ -1,5 +1,7 @@
 #include "engine/hostcode/jump_cache.h"
 
+#include "base/invariant.h"
+
 namespace trapline::engine::hostcode {
 
 namespace {
@@ -26,34 +28,35 @@ JumpCache::JumpCache(const std::array<u64, kViews>& end) : end_{end} {
 }
 
 // A slot overwritten by the other kind is in both lists: clearing it too early costs a look-up.
-void JumpCache::put(View v, u64 linear, u8 tag, u64 entry, bool stable) {
+void JumpCache::put(View v, Gva linear, u8 tag, u64 entry, bool stable) {
+  INVARIANT(tag < kTags && entry != 0, "an entry for {} with tag {} that nobody would find", linear, tag);
   const u8 view = static_cast<u8>(v);
-  const u64 i = linear & kMask;
+  const u64 i = linear.raw & kMask;
   JumpSlot& slot = table(view)[i];
-  const JumpSlot now{0 - linear - tag, entry};
+  const JumpSlot now{0 - linear.raw - tag, entry};
   // Whoever comes back from C++ puts what is there already.
   if (slot.negated == now.negated && slot.entry == entry && last_stable_[view].test(i) == stable) return;
   last_stable_[view].set(i, stable);
   std::vector<u32>& list = (stable ? stable_ : unstable_)[view];
   list.push_back(static_cast<u32>(i));
   if (!stable)
-    for (const u64 end : {linear, linear + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
+    for (const u64 end : {linear.raw, linear.raw + kLongest - 1}) unstable_pages_.set(end >> 12 & (kCodePages - 1));
   if (slot.entry && slot.negated != now.negated) keep_victim(view, i, slot);
   slot = now;
   if (list.size() > 4 * kSlots) forget_all();
 }
 
-u64 JumpCache::find(View v, u64 linear, u8 tag) const {
+u64 JumpCache::find(View v, Gva linear, u8 tag) const {
   if (tag >= kTags) return 0;
-  const JumpSlot& s = table(static_cast<u8>(v))[linear & kMask];
-  if (s.negated == 0 - linear - tag) return s.entry;
-  const Victim& victim = victims(v)[victim_index(linear + tag)];
-  return victim.negated == 0 - linear - tag && victim.negated_linear == 0 - linear ? victim.entry : 0;
+  const JumpSlot& s = table(static_cast<u8>(v))[linear.raw & kMask];
+  if (s.negated == 0 - linear.raw - tag) return s.entry;
+  const Victim& victim = victims(v)[victim_index(linear.raw + tag)];
+  return victim.negated == 0 - linear.raw - tag && victim.negated_linear == 0 - linear.raw ? victim.entry : 0;
 }
 
-void JumpCache::forget(View v, u64 linear, u64 entry) {
+void JumpCache::forget(View v, Gva linear, u64 entry) {
   const u8 view = static_cast<u8>(v);
-  const u64 i = linear & kMask;
+  const u64 i = linear.raw & kMask;
   if (JumpSlot& s = table(view)[i]; s.entry == entry) s = empty(i);
   if (victim_[view].none()) return;
   for (u64 k = 0; k < kVictims; k++)
@@ -92,15 +95,15 @@ void JumpCache::forget_unstable() {
   forget_victims();
 }
 
-void JumpCache::forget_unstable_to(u64 page) {
-  if (!unstable_pages_.test(page >> 12 & (kCodePages - 1))) return;
+void JumpCache::forget_unstable_to(Gva page) {
+  if (!unstable_pages_.test(page.raw >> 12 & (kCodePages - 1))) return;
   forget_victims();
   for (unsigned v = 0; v < kViews; v++) {
     for (const u32 i : unstable_[v]) {
       // Its tag is unknown, and its first instruction may end in the page: some go in vain.
       JumpSlot& s = table(v)[i];
       const u64 least = 0 - s.negated - kTags, most = 0 - s.negated + kLongest;
-      if (page - (least & kPageMask) <= (most & kPageMask) - (least & kPageMask)) s = empty(i);
+      if (page.raw - (least & kPageMask) <= (most & kPageMask) - (least & kPageMask)) s = empty(i);
     }
   }
 }

@@ -12,6 +12,7 @@
 #include <bitset>
 #include <vector>
 
+#include "base/addr.h"
 #include "engine/hostcode/view.h"
 
 namespace trapline::engine::hostcode {
@@ -41,8 +42,8 @@ class JumpCache {
   // The slot of a displaced one is the low byte of the CRC-32C (from 0) of address + tag.
   static constexpr u64 kVictims = 256;
   // Of a slot, from the end of a view's table.
-  static constexpr i32 offset(u64 linear) {
-    return static_cast<i32>((linear & kMask) * sizeof(JumpSlot)) - static_cast<i32>(kBytes);
+  static constexpr i32 offset(Gva linear) {
+    return static_cast<i32>((linear.raw & kMask) * sizeof(JumpSlot)) - static_cast<i32>(kBytes);
   }
 
   // `end`: where the table of each view ends; kBytes before that are its own, and zero.
@@ -50,12 +51,12 @@ class JumpCache {
 
   const Victim* victims(View v) const { return victims_[static_cast<u8>(v)].data(); }
   // `stable`: mapped by a global page of the upper half, so a switch of address spaces leaves it.
-  void put(View v, u64 linear, u8 tag, u64 entry, bool stable);
-  u64 find(View v, u64 linear, u8 tag) const;  // 0: it is not there
-  void forget(View v, u64 linear, u64 entry);  // if it leads there
+  void put(View v, Gva linear, u8 tag, u64 entry, bool stable);
+  u64 find(View v, Gva linear, u8 tag) const;  // 0: it is not there
+  void forget(View v, Gva linear, u64 entry);  // if it leads there
   void forget_all();
   void forget_unstable();
-  void forget_unstable_to(u64 page);  // and to what reaches into that page
+  void forget_unstable_to(Gva page);  // and to what reaches into that page
 
  private:
   JumpSlot* table(unsigned view) const { return reinterpret_cast<JumpSlot*>(end_[view] - kBytes); }

@@ -160,8 +160,8 @@ void guest_line(const Listed& in, const Block& block, u16 at, std::string& out) 
                                                 : isa::CodeSize::bits16;
   if (at < block.code.size() &&
       isa::decode(block.code.data() + at, block.code.size() - at, size, in.cpu.vendor(), insn) == isa::DecodeStatus::ok)
-    isa::format(insn, block.key.linear + at, text, sizeof text);
-  fmt::format_to(std::back_inserter(out), "  {:016x}  {}\n", block.key.linear + at, text);
+    isa::format(insn, block.key.linear.raw + at, text, sizeof text);
+  fmt::format_to(std::back_inserter(out), "  {:016x}  {}\n", block.key.linear.raw + at, text);
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ ExitStub& Lowering::site(ExitStub::Kind kind, const TranslatedInsn* piece) {
   s.number = sites_.size() - 1;
   s.before = index_;
   if (piece) {
-    s.rip = block_->key.linear + piece->at;
+    s.rip = block_->key.linear.raw + piece->at;
     s.mem = piece->insn.mem;
     s.length = piece->insn.length;
   }
@@ -182,7 +182,7 @@ void Lowering::insn(const TranslatedInsn& p) {
 void Lowering::head() {
   if (!context_.counted) return;
   ExitStub& s = site(ExitStub::Kind::limit, nullptr);
-  s.rip = block_->key.linear;
+  s.rip = block_->key.linear.raw;
   e_.load(rcx, var(&state_.left));
   e_.lea(r10, at(rcx, -static_cast<i32>(block_->count)));
   static_assert(kLeftBias == u64{1} << 62);
@@ -228,7 +228,7 @@ void Lowering::finish() {
   }
   taken_.clear();
   ExitStub& stale = site(ExitStub::Kind::stale, nullptr);
-  stale.rip = block_->key.linear;
+  stale.rip = block_->key.linear.raw;
   stale.before = 0;
   block_->cold = block_->stale_stub = c_.pc();
   call_site(stale, {});
@@ -288,7 +288,7 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Tra
   if (block.uses_x87) bring_x87();
   for (index_ = 0; index_ < pieces.size() && !ended_; index_++) insn(pieces[index_]);
   if (!ended_) {
-    const u64 next = block.key.linear + block.bytes;
+    const u64 next = block.key.linear.raw + block.bytes;
     exit_to(next, 0, 0, block.count);
   }
   finish();

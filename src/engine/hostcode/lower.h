@@ -51,9 +51,10 @@ struct TranslatedInsn {
 struct Context {
   bool bits64 = true;
   bool fs_flat = true, gs_flat = true;
-  u64 start = 0, page = 0;  // linear addresses of its first byte and of its page
-  u64 page2 = kOnePage;     // of the page into which its first instruction crosses
-  u8 tag = 0;               // of its mode, in the jump cache
+  Gva start, page;      // its first byte and its page
+  Gva page2 = kNoPage;  // into which its first instruction crosses
+  static constexpr Gva kNoPage{~u64{0}};
+  u8 tag = 0;  // of its mode, in the jump cache
   bool ring0 = false;
   bool fsgsbase = true;  // CR4's
   bool counted = true;
@@ -186,7 +187,7 @@ class Lowering {
   void poll(u64 target, u16 before);
   void look_at_attention(ExitStub& s);
   void finish();
-  u64 next_of(const TranslatedInsn& p) const { return (block_->key.linear + p.at + p.insn.length) & mask(); }
+  u64 next_of(const TranslatedInsn& p) const { return (block_->key.linear.raw + p.at + p.insn.length) & mask(); }
   u64 mask() const { return context_.bits64 ? ~u64{0} : 0xffffffff; }
   u8 stack_bytes() const { return context_.bits64 ? 8 : 4; }
   u8 host_or_load(u8 guest, u8 scratch);

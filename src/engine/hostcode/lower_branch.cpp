@@ -8,7 +8,7 @@ using Kind = isa::Operand::Kind;
 
 namespace {
 
-constexpr i32 kJumpOffset = JumpCache::offset(0);
+constexpr i32 kJumpOffset = JumpCache::offset(Gva{});
 using F = Fixup::Kind;
 
 }  // namespace
@@ -32,9 +32,9 @@ void Lowering::look_at_attention(ExitStub& s) {
 // May a jump lead straight there? What begins near the end of a page may need the next one too.
 bool Lowering::linkable(u64 target) const {
   if (context_.stable && target >> 63) return true;
-  const u64 page = target & kPageMask;
-  const bool may_cross = target - page > kPageSize - kLongest;
-  if (page == context_.page) return !may_cross || context_.page2 != kOnePage;
+  const Gva page = Gva{target}.page();
+  const bool may_cross = Gva{target} - page > kPageSize - kLongest;
+  if (page == context_.page) return !may_cross || context_.page2 != Context::kNoPage;
   return page == context_.page2 && !may_cross;
 }
 
@@ -61,7 +61,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   s.before = counted;
   s.rip = from;
   linear(r10, target);
-  Mem slot = memory_.jump_slot(e_, {.disp = JumpCache::offset(target)}, r11);
+  Mem slot = memory_.jump_slot(e_, {.disp = JumpCache::offset(Gva{target})}, r11);
   e_.load(rcx, slot);
   e_.note(F::jump, e_.size() - 4, target);
   e_.lea(rcx, at(rcx, r10, 0, context_.tag));
@@ -126,7 +126,7 @@ void Lowering::push_return(const TranslatedInsn& p) {
 
 void Lowering::branch(const TranslatedInsn& p) {
   const isa::Insn& i = p.insn;
-  const u64 from = block_->key.linear + p.at;
+  const u64 from = block_->key.linear.raw + p.at;
   const u64 target = next_of(p) + i.imm;
   const u16 after = static_cast<u16>(index_ + 1);
   const bool relative = i.op[0].kind == Kind::imm;

@@ -12,13 +12,13 @@ using cpu::Seg;
 // At a block's head: the registers are brought if they are parked.
 void Lowering::bring_x87() {
   ExitStub& parked = site(ExitStub::Kind::x87, nullptr);
-  parked.rip = block_->key.linear;
+  parked.rip = block_->key.linear.raw;
   parked.resume = e_.pc();
   e_.movzx8(rcx, var(&cpu_.x87.live));
   jump_cold_if_rcx_0({.site = &parked});
   // With an exception unmasked, FOP and FDP would matter: the interpreter's.
   ExitStub& unmasked = site(ExitStub::Kind::step, nullptr);
-  unmasked.rip = block_->key.linear;
+  unmasked.rip = block_->key.linear.raw;
   e_.fnstcw(var(&state_.tmp));
   e_.movzx8(rcx, var(&state_.tmp));
   test_x87_masks();
@@ -70,7 +70,7 @@ void Lowering::store_fdp(const TranslatedInsn& p) {
 // instruction, calls in between find the others by Block::x87.
 void Lowering::note_x87(const TranslatedInsn& p) {
   if (!(p.vector.flags & vector::flag::pointers)) return;
-  const u64 rip = block_->key.linear + p.at;
+  const u64 rip = block_->key.linear.raw + p.at;
   const bool all = !(p.vector.flags & vector::flag::fdp_on_exception_only);
   const bool memory = all && p.vector.mem_bytes != 0;
   if (memory) store_fdp(p);

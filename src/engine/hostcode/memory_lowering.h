@@ -59,7 +59,7 @@ class MemoryLowering {
   // has stored in its place, and goes on at R11.
   virtual u64 put_back(const ExitStub& stub) const = 0;
   // Of code that is moved: what a Fixup of kind look_up or look_up_w holds for this address.
-  virtual u64 constant(const Fixup& fixup, u64 linear) const = 0;
+  virtual u64 constant(const Fixup& fixup, Gva linear) const = 0;
 };
 
 }  // namespace trapline::engine::hostcode

@@ -45,14 +45,14 @@ bool names_linear(Fixup::Kind k) {
 }  // namespace
 
 // Addresses of user space that take the long form of a constant.
-bool CodeCache::movable_to(u64 linear) { return linear >> 47 == 0 && linear >= 8 * GiB; }
+bool CodeCache::movable_to(Gva linear) { return linear.raw >> 47 == 0 && linear.raw >= 8 * GiB; }
 
-CodeCache::Moved CodeCache::move(const Block& from, u64 linear, const MemoryLowering& memory, Emitter& hot_copy,
+CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowering& memory, Emitter& hot_copy,
                                  Emitter& cold_copy) {
   if (!from.movable || from.stale) return Moved::no;
   const u64 by = linear - from.key.linear;
   for (const Fixup& f : from.fixups)
-    if (names_linear(f.kind) && !(movable_to(f.value) && movable_to(f.value + by))) return Moved::no;
+    if (names_linear(f.kind) && !(movable_to(Gva{f.value}) && movable_to(Gva{f.value + by}))) return Moved::no;
   Block& block = all_.emplace_back();
   block.key = {linear, from.key.gpa, from.key.mode};
   block.view = from.view;
@@ -106,11 +106,11 @@ CodeCache::Moved CodeCache::move(const Block& from, u64 linear, const MemoryLowe
         break;
       case Kind::look_up:
       case Kind::look_up_w:
-        part.set(f.at, memory.constant(f, f.value + by));
+        part.set(f.at, memory.constant(f, Gva{f.value + by}));
         break;
       case Kind::jump:
       case Kind::jump_entry:
-        part.set(f.at, JumpCache::offset(f.value + by) + (f.kind == Kind::jump_entry ? 8 : 0));
+        part.set(f.at, JumpCache::offset(Gva{f.value + by}) + (f.kind == Kind::jump_entry ? 8 : 0));
         break;
     }
   };

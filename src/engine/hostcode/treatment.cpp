@@ -179,7 +179,7 @@ bool is_branch(TranslatedInsn& p, const Context& c) {
   // 66 on a near branch means IP in 32-bit code, and differs between makers in 64-bit code.
   if (p.raw.insn.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) return false;
   const Kind k = i.op[0].kind;
-  const u64 from = c.page;  // only the half counts
+  const u64 from = c.page.raw;  // only the half counts
   if (isa::traits(i.mnemonic).has(isa::trait::conditional)) return wide && canonical_branch(from, i, c);
   switch (i.mnemonic) {
     case ZYDIS_MNEMONIC_LOOPE:

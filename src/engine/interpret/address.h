@@ -21,19 +21,19 @@ inline u64 offset_of(Vcpu& cpu, const Op* op) {
 // The host address of a `size`-byte access, or null: then take the slow twin.
 template <Address A, bool Write>
 inline u8* reach(Vcpu& cpu, const Op* op, unsigned size) {
-  u64 linear;
+  Gva linear;
   if constexpr (A == Address::base64) {
-    linear = get<u64>(cpu, op->base) + static_cast<u64>(i64{op->disp});
+    linear = Gva{get<u64>(cpu, op->base) + static_cast<u64>(i64{op->disp})};
   } else if constexpr (A == Address::index64) {
-    linear = get<u64>(cpu, op->base) + (get<u64>(cpu, op->index) << op->scale) + static_cast<u64>(i64{op->disp});
+    linear = Gva{get<u64>(cpu, op->base) + (get<u64>(cpu, op->index) << op->scale) + static_cast<u64>(i64{op->disp})};
   } else if constexpr (A == Address::flat32) {
-    linear = static_cast<u32>(get<u64>(cpu, op->base) + (get<u64>(cpu, op->index) << op->scale) +
-                              static_cast<u64>(i64{op->disp}));
+    linear = Gva{static_cast<u32>(get<u64>(cpu, op->base) + (get<u64>(cpu, op->index) << op->scale) +
+                                  static_cast<u64>(i64{op->disp}))};
   } else {
     const cpu::Segment& s = cpu.seg[op->seg];
     if (!(Write ? s.flat_write : s.flat_read)) [[unlikely]]
       return nullptr;
-    linear = (s.linear_base + offset_of(cpu, op)) & cpu.linear_mask;
+    linear = Gva{(s.linear_base + offset_of(cpu, op)) & cpu.linear_mask};
   }
   return cpu::tlb_lookup(cpu, linear, size, Write ? cpu.need_write : cpu.need_read);
 }
@@ -65,7 +65,7 @@ bool store_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size);
 // address.
 struct Target {
   u8* host;
-  u64 linear;
+  Gva linear;
   bool ok;
 };
 Target rmw_target(Vcpu& cpu, const Op* op, unsigned size);

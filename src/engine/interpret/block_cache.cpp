@@ -27,7 +27,7 @@ BlockCache::BlockCache(u64 bytes) : size_{bytes} {
 
 BlockCache::~BlockCache() { munmap(buckets_, kBuckets * sizeof(Block*) + size_); }
 
-Block* BlockCache::find(u64 gpa, u32 key) const {
+Block* BlockCache::find(Gpa gpa, u32 key) const {
   for (Block* b = buckets_[bucket(gpa, key)]; b; b = b->next)
     if (b->gpa == gpa && b->key == key) return b;
   return nullptr;

@@ -57,7 +57,7 @@ template <class T>
 [[gnu::always_inline]] inline bool push_return(Vcpu& cpu, const Op* op) {
   const T rip = static_cast<T>(cpu.rip + next_distance(op));
   const T sp = static_cast<T>(get<T>(cpu, isa::rsp * 8) - sizeof(T));
-  u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_write);
+  u8* p = cpu::tlb_lookup(cpu, Gva{sp}, sizeof(T), cpu.need_write);
   if (!p) [[unlikely]]
     return push_return_slowly<T>(cpu, op, rip);
   store<T>(p, rip);
@@ -84,7 +84,7 @@ template <class T, bool Cross>
 template <class T, bool Cross>
 const Op* call_rel(Vcpu& cpu, const Op* op) {
   const T sp = static_cast<T>(get<T>(cpu, isa::rsp * 8) - sizeof(T));
-  u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_write);
+  u8* p = cpu::tlb_lookup(cpu, Gva{sp}, sizeof(T), cpu.need_write);
   if (!p || !in_code<T>(cpu.rip + op->imm)) [[unlikely]]
     return call_rel_slowly<T, Cross>(cpu, op);
   store<T>(p, static_cast<T>(cpu.rip + next_distance(op)));
@@ -129,7 +129,7 @@ template <class T>
 template <class T>
 const Op* ret(Vcpu& cpu, const Op* op) {
   const T sp = get<T>(cpu, isa::rsp * 8);
-  const u8* p = cpu::tlb_lookup(cpu, sp, sizeof(T), cpu.need_read);
+  const u8* p = cpu::tlb_lookup(cpu, Gva{sp}, sizeof(T), cpu.need_read);
   if (!p) [[unlikely]]
     return ret_slowly<T>(cpu, op);
   const T target = load<T>(p);

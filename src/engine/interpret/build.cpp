@@ -230,7 +230,7 @@ bool Builder::in_code_segment(Vcpu& cpu, const Source& source, unsigned length) 
 
 bool Builder::add_breakpoint(Vcpu& cpu, const Source& source) {
   if (!cpu.debugger || (source.key & key::single) || !cpu.debugger->any()) return false;
-  if (!cpu.debugger->breakpoint_at_offset((source.linear + at_) & (kPageSize - 1))) return false;
+  if (!cpu.debugger->breakpoint_at_offset(source.linear.wrapping_add(at_).page_offset())) return false;
   if (count_ == 0) append(stop_at_breakpoint, Insn{});
   return count_ != 0;
 }
@@ -262,7 +262,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
     (void)cpu.raise_gp();
     return Step::fault;
   }
-  saw(cpu, source.linear + at_, insn);
+  saw(cpu, source.linear.wrapping_add(at_), insn);
   add_count(cpu, insn);
   const Step step = add(cpu, source, insn);
   if (step == Step::full) return step;
@@ -273,7 +273,7 @@ Builder::Step Builder::add_next(Vcpu& cpu, const Source& source) {
 
 // The first instruction goes on in the next page: a block of its own that depends on both.
 Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
-  const u64 next_page = ((source.linear & kPageMask) + kPageSize) & cpu.linear_mask;
+  const Gva next_page{(source.linear.page().raw + kPageSize) & cpu.linear_mask};
   if (!in_code_segment(cpu, source, static_cast<unsigned>(available_) + 1)) {
     (void)cpu.raise_gp();
     return Step::fault;
@@ -282,7 +282,7 @@ Builder::Step Builder::add_crossing(Vcpu& cpu, const Source& source) {
   if (!second) return Step::fault;
   crosses_ = true;
   gpa2_ = second->gpa;
-  std::memcpy(code_ + available_, cpu.ram->host(Gpa{gpa2_}), 15);
+  std::memcpy(code_ + available_, cpu.ram->host(gpa2_), 15);
   Insn insn;
   const isa::DecodeStatus status =
       isa::decode_often(code_, available_ + 15, code_size(source.key), cpu.vendor(), insn, form_);
@@ -342,8 +342,8 @@ Block* Builder::place(Vcpu& cpu, const Source& source) {
   block->mnemonic = mnemonic_;
   block->crosses = crosses_;
   block->gpa2 = gpa2_;
-  block->generation = &cpu.code->generation(source.gpa / kPageSize);
-  block->generation2 = crosses_ ? &cpu.code->generation(gpa2_ / kPageSize) : nullptr;
+  block->generation = &cpu.code->generation(source.gpa.frame());
+  block->generation2 = crosses_ ? &cpu.code->generation(gpa2_.frame()) : nullptr;
   return block;
 }
 
@@ -352,8 +352,8 @@ Built Builder::build_once(Vcpu& cpu, const Source& source, Block** out) {
   pieces_.clear();
   at_ = count_ = 0;
   crosses_ = last_plain_ = false;
-  gpa2_ = 0;
-  available_ = kPageSize - (source.gpa & (kPageSize - 1));
+  gpa2_ = {};
+  available_ = kPageSize - source.gpa.page_offset();
   std::memcpy(code_, source.host, std::min<u64>(available_, kMaxInsns * 15));
   const u32 most = source.key & key::single ? 1 : kMaxInsns;
   Step step = Step::more;
@@ -373,8 +373,8 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
       cache_.insert(&block);
       cpu.count.blocks_decoded++;
       cpu.count.instructions_decoded += block.count;
-      TRACE(blocks, "decode {:#x} (gpa {:#x}): {} instructions, {} bytes, key {:#x}", source.linear, source.gpa,
-            block.count, block.bytes, block.key);
+      TRACE(blocks, "decode {} (gpa {}): {} instructions, {} bytes, key {:#x}", source.linear, source.gpa, block.count,
+            block.bytes, block.key);
       return Built::yes;
     }
   }
@@ -383,13 +383,13 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
 // Marked first, so that later writes are noticed; then the bytes must still be those that were decoded. A block that
 // fails stays stale: links may still lead to it.
 bool seal(Vcpu& cpu, Block& block) {
-  const u32 offset = static_cast<u32>(block.gpa & (kPageSize - 1));
+  const u32 offset = static_cast<u32>(block.gpa.page_offset());
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
-  const u32 generation = cpu.code->mark_and_number(cpu, block.gpa / kPageSize, offset, first);
-  if (std::memcmp(cpu.ram->host(Gpa{block.gpa}), block.code, first) != 0) return false;
+  const u32 generation = cpu.code->mark_and_number(cpu, block.gpa.frame(), offset, first);
+  if (std::memcmp(cpu.ram->host(block.gpa), block.code, first) != 0) return false;
   if (block.crosses) {
-    const u32 generation2 = cpu.code->mark_and_number(cpu, block.gpa2 / kPageSize, 0, block.bytes - first);
-    if (std::memcmp(cpu.ram->host(Gpa{block.gpa2}), block.code + first, block.bytes - first) != 0) return false;
+    const u32 generation2 = cpu.code->mark_and_number(cpu, block.gpa2.frame(), 0, block.bytes - first);
+    if (std::memcmp(cpu.ram->host(block.gpa2), block.code + first, block.bytes - first) != 0) return false;
     block.generation2_seen = generation2;
   }
   block.generation_seen = generation;

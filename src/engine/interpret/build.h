@@ -11,9 +11,9 @@ namespace trapline::engine::interpret {
 
 // Where the bytes are. `host` points at the first one; the rest of its page follows.
 struct Source {
-  u64 linear;  // of the first byte
+  Gva linear;  // of the first byte
   u64 rip;     // its offset in CS
-  u64 gpa;
+  Gpa gpa;
   const u8* host;
   u32 key;
 };
@@ -55,7 +55,7 @@ class Builder {
   Block* place(Vcpu& cpu, const Source& source);
   Op& append(Handler fn, const Insn& insn);
   bool crosses_page(const Source& source, u64 distance) const {
-    return ((source.gpa & (kPageSize - 1)) + distance) >= kPageSize;  // also when the distance is negative
+    return source.gpa.page_offset() + distance >= kPageSize;  // also when the distance is negative
   }
 
   BlockCache& cache_;
@@ -72,7 +72,7 @@ class Builder {
   Insn last_;                     // the previous instruction, for fusion
   bool last_plain_ = false;
   bool crosses_ = false;
-  u64 gpa2_ = 0;
+  Gpa gpa2_;
   u16 mnemonic_ = 0;
 };
 

@@ -85,8 +85,8 @@ const Op* count_execution(Vcpu& cpu, const Op* op) {
 }
 
 const Op* stop_at_breakpoint(Vcpu& cpu, const Op* op) {
-  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip + op->at) & cpu.linear_mask;
-  if (cpu.debugger && cpu.debugger->breakpoint_at(Gva{linear})) {
+  const Gva linear = cpu.linear(Seg::cs, cpu.rip + op->at);
+  if (cpu.debugger && cpu.debugger->breakpoint_at(linear)) {
     exact(cpu, op);
     run_of(cpu).leave = Leave::breakpoint;
     return nullptr;

@@ -9,7 +9,7 @@
 
 namespace trapline::engine::interpret {
 
-inline bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16) >> 16) == a; }
+using cpu::canonical;
 
 // cpu.rip is that of `b`'s first byte, and its translation has been checked.
 [[gnu::always_inline]] inline const Op* enter(Vcpu& cpu, Run& run, Block* b) {
@@ -30,9 +30,9 @@ inline bool canonical(u64 a) { return static_cast<u64>(static_cast<i64>(a << 16)
 }
 
 // Does the fetch TLB map the code at `linear` to the frame that holds `b`, with permission?
-[[gnu::always_inline]] inline bool maps(const Vcpu& cpu, u64 linear, const Block* b) {
-  const cpu::TlbEntry& e = cpu.tlb->fetch[linear >> 63][linear >> 12 & (cpu::Tlb::kFetchEntries - 1)];
-  return e.tag == (linear & kPageMask) && (e.perm & cpu.need_fetch) && e.gpa == (b->gpa & kPageMask);
+[[gnu::always_inline]] inline bool maps(const Vcpu& cpu, Gva linear, const Block* b) {
+  const cpu::TlbEntry& e = cpu.tlb->fetch[linear.raw >> 63][linear.raw >> 12 & (cpu::Tlb::kFetchEntries - 1)];
+  return e.tag == linear.page() && (e.perm & cpu.need_fetch) && e.gpa == b->gpa.page();
 }
 
 // To `distance` from the start of op's block. Flat code segments only.
@@ -44,16 +44,17 @@ template <bool Cross>
   if (!b) [[unlikely]]
     return unlinked(cpu, op, which, Cross);
   if constexpr (Cross)
-    if (!maps(cpu, rip, b)) [[unlikely]]
+    if (!maps(cpu, Gva{rip}, b)) [[unlikely]]
       return unlinked(cpu, op, which, Cross);
   return enter(cpu, run_of(cpu), b);
 }
 
 [[gnu::always_inline]] inline const Op* jump_to(Vcpu& cpu, u64 rip) {
   Run& run = run_of(cpu);
-  const JumpEntry& e = run.jump[jump_slot(rip)];
+  const Gva linear{rip};  // the code segment is flat
+  const JumpEntry& e = run.jump[jump_slot(linear)];
   cpu.rip = rip;
-  if (e.linear != rip || e.block->key != run.key || !maps(cpu, rip, e.block)) [[unlikely]]
+  if (e.linear != linear || e.block->key != run.key || !maps(cpu, linear, e.block)) [[unlikely]]
     return leave_jumped(cpu);
   return enter(cpu, run, e.block);
 }

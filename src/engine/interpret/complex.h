@@ -51,7 +51,7 @@ inline void set_low(Vcpu& cpu, unsigned reg, T value) {
 // Replaces the T at seg:offset by fn(T), once; locked: atomically (then fn may be called several times). False: fault.
 template <class T, class Fn>
 bool modify_memory(Vcpu& cpu, Seg seg, u64 offset, bool lock, Fn fn) {
-  u64 linear;
+  Gva linear;
   if (!cpu::to_linear(cpu, seg, offset, sizeof(T), cpu::Access::rmw, linear)) return false;
   u8* p = cpu::tlb_lookup(cpu, linear, sizeof(T), cpu.need_write);
   if (!p) {

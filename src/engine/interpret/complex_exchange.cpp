@@ -113,9 +113,9 @@ bool exchange16(u8* p, Pair& expected, Pair wanted) {
 
 Outcome cmpxchg16b(Vcpu& cpu, const Insn& insn) {
   const Seg seg = insn.mem.seg;
-  u64 linear;
+  Gva linear;
   if (!cpu::to_linear(cpu, seg, offset_of(cpu, insn), 16, cpu::Access::rmw, linear)) return Outcome::fault;
-  if (linear & 15) return cpu.raise_gp();
+  if (linear.raw & 15) return cpu.raise_gp();
   Pair old{cpu.gpr[isa::rax], cpu.gpr[isa::rdx]};
   const Pair expected = old, wanted{cpu.gpr[isa::rbx], cpu.gpr[isa::rcx]};
   bool faulted = false, equal = false;

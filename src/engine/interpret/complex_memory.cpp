@@ -36,18 +36,18 @@ Outcome movdir64b(Vcpu& cpu, const Insn& insn) {
   isa::MemOperand to;
   to.base = insn.op[0].reg & 15;
   to.address_bytes = insn.address_bytes;
-  u64 from_linear, to_linear;
+  Gva from_linear, to_linear;
   if (!cpu::to_linear(cpu, insn.mem.seg, offset_of(cpu, insn), 64, cpu::Access::read, from_linear))
     return Outcome::fault;
   u8 line[64];
   // AMD's processors check the source as they do vector operands.
-  if (cpu.vendor() == isa::Vendor::amd && from_linear & 15 && cpu::alignment_checks(cpu) &&
+  if (cpu.vendor() == isa::Vendor::amd && from_linear.raw & 15 && cpu::alignment_checks(cpu) &&
       (!cpu.in_long64() || cpu::canonical(from_linear)))
     return cpu.raise(cpu::Vector::ac);
   if (!cpu::read_slow(cpu, insn.mem.seg, from_linear, line, sizeof line)) return Outcome::fault;
   if (!cpu::to_linear(cpu, Seg::es, cpu::effective_address(cpu, to, 0), 64, cpu::Access::write, to_linear))
     return Outcome::fault;
-  if (to_linear & 63) return cpu.raise_gp();
+  if (to_linear.raw & 63) return cpu.raise_gp();
   return cpu::write_slow(cpu, Seg::es, to_linear, line, sizeof line) ? Outcome::next : Outcome::fault;
 }
 

@@ -58,7 +58,7 @@ bool push_display(Vcpu& cpu, unsigned level, unsigned bytes, unsigned width, u64
   for (unsigned i = 1; i < level; i++) {
     rbp -= bytes;
     u64 value = 0;
-    u64 linear;
+    Gva linear;
     const u64 offset = rbp & mask_of(width);
     if (!cpu::to_linear(cpu, Seg::ss, offset, bytes, cpu::Access::read, linear)) return false;
     if (!cpu::read_slow(cpu, Seg::ss, linear, &value, bytes) || !cpu::push(cpu, value, bytes)) return false;
@@ -74,10 +74,10 @@ Outcome enter(Vcpu& cpu, const Insn& insn) {
   const u64 frame = cpu.gpr[isa::rsp];
   if (ok && level > 0) ok = push_display(cpu, level, bytes, width, frame);
   const u64 top = (cpu.gpr[isa::rsp] - size) & mask_of(width);
-  u64 linear;
+  Gva linear;
   // The new top of stack must be writable (SDM: ENTER faults as a push there would).
   ok = ok && cpu::to_linear(cpu, Seg::ss, top, 1, cpu::Access::write, linear);
-  if (ok && cpu::alignment_checks(cpu) && linear & (bytes - 1)) {
+  if (ok && cpu::alignment_checks(cpu) && linear.raw & (bytes - 1)) {
     static_cast<void>(cpu.raise(cpu::Vector::ac));
     ok = false;
   }

@@ -34,7 +34,7 @@ const Op* unlinked(Vcpu& cpu, const Op* op, unsigned which, bool cross) {
   run.pending_link = &block->link[which];
   run.pending_rip = cpu.rip;
   run.pending_key = block->key;
-  run.pending_page = block->gpa & kPageMask;
+  run.pending_page = block->gpa.page();
   run.pending_cross = cross;
   return nullptr;
 }

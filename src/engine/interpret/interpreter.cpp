@@ -58,7 +58,7 @@ class Interpreter final : public Engine, Profile {
   static MaybeExit stopped(const Vcpu& cpu);
   Block* lookup(Vcpu& cpu, u32 key);
   Block* usable(Vcpu& cpu, Block* block, const Source& source);
-  void remember(const Vcpu& cpu, Block* block, u64 linear);
+  void remember(const Vcpu& cpu, Block* block, Gva linear);
   void set_limit(const Vcpu& cpu, u64 end);
   void execute(Vcpu& cpu, Block* block);
   bool accelerated(Vcpu& cpu, u64 end, MaybeExit* exit);
@@ -86,7 +86,7 @@ class Interpreter final : public Engine, Profile {
 // cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
 Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   const cpu::Segment& cs = cpu.segment(Seg::cs);
-  const u64 linear = (cs.linear_base + cpu.rip) & cpu.linear_mask;
+  const Gva linear = cpu.linear(Seg::cs, cpu.rip);
   if (!(key & key::flat_code) && cpu.rip > cs.limit) {
     (void)cpu.raise_gp();
     return nullptr;
@@ -100,8 +100,8 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   for (unsigned attempt = 0;; attempt++) {
     const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
     if (!page) return nullptr;
-    const u64 gpa = page->gpa | (linear & (kPageSize - 1));
-    const Source source{linear, cpu.rip, gpa, reinterpret_cast<const u8*>(cpu.ram->host(Gpa{gpa})), key};
+    const Gpa gpa = page->gpa.wrapping_add(linear.page_offset());
+    const Source source{linear, cpu.rip, gpa, reinterpret_cast<const u8*>(cpu.ram->host(gpa)), key};
     if (Block* found = cache_.find(gpa, key)) {
       // A segment limit is no part of the key: near it, go one by one, and decoding anew raises the fault.
       if (!(key & key::flat_code) && cpu.rip + found->bytes - 1 > cs.limit) {
@@ -121,7 +121,7 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
       case Built::fault:
         return nullptr;
       case Built::full:
-        INVARIANT(attempt < 2, "a block at {:#x} fits in no cache", linear);
+        INVARIANT(attempt < 2, "a block at {:#x} fits in no cache", linear.raw);
         flush();
         vector_.forget_all();
         arena_.reset();
@@ -132,27 +132,28 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
 // Is the found block still what memory holds? A write beside it, or of the same bytes, costs only a comparison.
 Block* Interpreter::usable(Vcpu& cpu, Block* block, const Source& source) {
   if (block->crosses) {
-    const cpu::TlbEntry* second = cpu::fetch_lookup(cpu, ((source.linear & kPageMask) + kPageSize) & cpu.linear_mask);
+    const Gva next_page{(source.linear.page().raw + kPageSize) & cpu.linear_mask};
+    const cpu::TlbEntry* second = cpu::fetch_lookup(cpu, next_page);
     if (!second || second->gpa != block->gpa2) {
       cache_.remove(block);  // decoding anew raises the fault or sees the other page
       return nullptr;
     }
   }
   if (block->fresh() || seal(cpu, *block)) return block;
-  TRACE(blocks, "stale {:#x} (gpa {:#x})", source.linear, block->gpa);
+  TRACE(blocks, "stale {} (gpa {})", source.linear, block->gpa);
   cpu.count.blocks_invalidated++;
   cache_.remove(block);
   return nullptr;
 }
 
 // Lets the next visit come without the run loop: by the branch that led here, and by address.
-void Interpreter::remember(const Vcpu& cpu, Block* block, u64 linear) {
+void Interpreter::remember(const Vcpu& cpu, Block* block, Gva linear) {
   Block** link = run_.pending_link;
   run_.pending_link = nullptr;
   if (block->crosses || !(block->key & key::flat_code) || (block->key & key::single)) return;
   run_.jump[jump_slot(linear)] = {linear, block};
   if (!link || run_.pending_rip != cpu.rip || run_.pending_key != block->key) return;
-  if (run_.pending_cross || run_.pending_page == (block->gpa & kPageMask)) *link = block;
+  if (run_.pending_cross || run_.pending_page == block->gpa.page()) *link = block;
 }
 
 void Interpreter::flush() {
@@ -234,8 +235,8 @@ bool Interpreter::one_at_a_time(const Vcpu& cpu) {
 }
 
 bool Interpreter::at_debugger_breakpoint(const Vcpu& cpu) {
-  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip) & cpu.linear_mask;
-  return cpu.debugger->any() && cpu.debugger->breakpoint_at(Gva{linear});
+  const Gva linear = cpu.linear(Seg::cs, cpu.rip);
+  return cpu.debugger->any() && cpu.debugger->breakpoint_at(linear);
 }
 
 // Handlers that fault at once, and a REP of 2^60 elements, spend no budget: others may be waiting for their turn.
@@ -320,14 +321,14 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
 // The block at cpu.rip has been entered often. True: run it translated. What cannot be translated, or not run now,
 // counts anew.
 bool Interpreter::hot(Vcpu& cpu, Block& block) {
-  const u64 linear = (cpu.segment(Seg::cs).linear_base + cpu.rip) & cpu.linear_mask;
-  if (accelerator_ && accelerator_->translate(cpu, block.key, Gva{linear}, Gpa{block.gpa}, *this)) return true;
+  const Gva linear = cpu.linear(Seg::cs, cpu.rip);
+  if (accelerator_ && accelerator_->translate(cpu, block.key, linear, block.gpa, *this)) return true;
   block.heat = 1024;
   return false;
 }
 
 bool Interpreter::often(Gpa place, u32 key) const {
-  const Block* const block = cache_.find(place.raw, key);
+  const Block* const block = cache_.find(place, key);
   return block && block->heat <= accelerator_->threshold() / 2;
 }
 

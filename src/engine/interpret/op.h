@@ -63,7 +63,7 @@ struct Block {
   const std::atomic<u32>* generation = nullptr;  // CodeMap's, of the frame of the first byte
   u32 generation_seen = 0;
   u32 key = 0;
-  u64 gpa = 0;            // of the first byte
+  Gpa gpa;                // of the first byte
   Block* next = nullptr;  // same hash bucket
   Block* link[2] = {};    // where direct branches went: taken, not taken
   u16 bytes = 0;
@@ -74,7 +74,7 @@ struct Block {
   u16 mnemonic = 0;                               // of the last instruction
   const std::atomic<u32>* generation2 = nullptr;  // of the second page
   u32 generation2_seen = 0;
-  u64 gpa2 = 0;              // second page
+  Gpa gpa2;                  // second page
   const u8* code = nullptr;  // the bytes it was made from
 
   Op* first() { return reinterpret_cast<Op*>(this + 1); }
@@ -98,7 +98,7 @@ inline const Extra& extra_of(const Op* op) { return *reinterpret_cast<const Extr
 
 // The part of the interpreter that handlers see; Vcpu::engine_state.
 struct JumpEntry {
-  u64 linear = ~u64{0};
+  Gva linear{~u64{0}};
   Block* block = nullptr;
 };
 struct Run {
@@ -108,7 +108,7 @@ struct Run {
   Leave leave = Leave::boundary;
   Block** pending_link = nullptr;  // of the branch that just left unlinked, to pending_rip
   u64 pending_rip = 0;
-  u64 pending_page = 0;  // gpa page of its block
+  Gpa pending_page;  // of its block
   u32 pending_key = 0;
   bool pending_cross = false;  // it checks the translation of its targets
   static constexpr u64 kJumps = 16384;
@@ -117,13 +117,13 @@ struct Run {
   void forget_jumps();
 };
 inline Run& run_of(Vcpu& cpu) { return *static_cast<Run*>(cpu.engine_state); }
-inline u64 jump_slot(u64 linear) { return (linear ^ linear >> 12) & (Run::kJumps - 1); }
+inline u64 jump_slot(Gva linear) { return (linear.raw ^ linear.raw >> 12) & (Run::kJumps - 1); }
 // No address may find an empty entry: ~0 is one too, so the slot where it belongs holds an address that belongs
 // elsewhere.
 inline void Run::forget_jumps() {
   for (JumpEntry& e : jump) e = JumpEntry{};
   static_assert(((~u64{0} ^ ~u64{0} >> 12) & (kJumps - 1)) == 0);
-  jump[0].linear = 1;
+  jump[0].linear = Gva{1};
 }
 
 // -- Registers

@@ -9,7 +9,7 @@ namespace {
 Seg seg_of(const Op* op) { return static_cast<Seg>(op->seg); }
 
 // The block's RIP must still be in place when a RIP-relative offset is computed: so before Exact.
-bool linear_of(Vcpu& cpu, const Op* op, u64 offset, unsigned size, Access access, u64& linear) {
+bool linear_of(Vcpu& cpu, const Op* op, u64 offset, unsigned size, Access access, Gva& linear) {
   return cpu::to_linear(cpu, seg_of(op), offset, size, access, linear);
 }
 
@@ -18,7 +18,8 @@ bool linear_of(Vcpu& cpu, const Op* op, u64 offset, unsigned size, Access access
 Loaded load_slow(Vcpu& cpu, const Op* op, unsigned size) {
   const u64 offset = offset_of(cpu, op);
   const Exact exact{cpu, op};
-  u64 linear, value = 0;
+  Gva linear;
+  u64 value = 0;
   const bool ok =
       linear_of(cpu, op, offset, size, Access::read, linear) && cpu::read_slow(cpu, seg_of(op), linear, &value, size);
   return {value, ok};
@@ -27,7 +28,7 @@ Loaded load_slow(Vcpu& cpu, const Op* op, unsigned size) {
 bool store_slow(Vcpu& cpu, const Op* op, u64 value, unsigned size) {
   const u64 offset = offset_of(cpu, op);
   const Exact exact{cpu, op};
-  u64 linear;
+  Gva linear;
   return linear_of(cpu, op, offset, size, Access::write, linear) &&
          cpu::write_slow(cpu, seg_of(op), linear, &value, size);
 }
@@ -52,7 +53,7 @@ Loaded pop_slow(Vcpu& cpu, const Op* op, unsigned size) {
 Target rmw_target(Vcpu& cpu, const Op* op, unsigned size) {
   const u64 offset = offset_of(cpu, op);
   const Exact exact{cpu, op};
-  Target t{nullptr, 0, false};
+  Target t{nullptr, {}, false};
   if (!linear_of(cpu, op, offset, size, Access::rmw, t.linear)) return t;
   bool faulted = false;
   t.host = cpu::rmw_slow(cpu, seg_of(op), t.linear, size, &faulted);

@@ -11,7 +11,7 @@ using Kind = isa::Operand::Kind;
 // T is the operand and the stack width: u64 or u32.
 template <class T>
 inline u8* stack_at(Vcpu& cpu, T sp, u32 need) {
-  return cpu::tlb_lookup(cpu, sp, sizeof(T), need);
+  return cpu::tlb_lookup(cpu, Gva{sp}, sizeof(T), need);
 }
 
 template <class T>

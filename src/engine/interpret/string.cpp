@@ -39,9 +39,11 @@ class Cursor {
   u64 mask_;
 };
 
+Gva below(Gva linear, u64 bytes) { return linear.wrapping_add(0 - bytes); }
+
 // Elements from `linear` on, up or down, that lie in its page.
-u64 in_page(u64 linear, unsigned size, bool back = false) {
-  const u64 offset = linear & (kPageSize - 1);
+u64 in_page(Gva linear, unsigned size, bool back = false) {
+  const u64 offset = linear.page_offset();
   const u64 up = (kPageSize - offset) / size;
   return back && up ? offset / size + 1 : up;
 }
@@ -50,13 +52,10 @@ bool flat(const Vcpu& cpu, Seg seg, bool write) {
   const cpu::Segment& s = cpu.segment(seg);
   return write ? s.flat_write : s.flat_read;
 }
-u64 linear_of(const Vcpu& cpu, Seg seg, u64 offset) {
-  return (cpu.segment(seg).linear_base + offset) & cpu.linear_mask;
-}
 
 // The host address of `bytes` inside one page; null: to be done element by element. An address that was found holds
 // until the instruction ends, though the TLB may have no room for both of its ends.
-const u8* hold(Vcpu& cpu, Seg seg, u64 linear, unsigned bytes) {
+const u8* hold(Vcpu& cpu, Seg seg, Gva linear, unsigned bytes) {
   if (const u8* host = cpu::tlb_lookup(cpu, linear, bytes, cpu.need_read)) return host;
   if (cpu.need_read & cpu::perm::never || !cpu::probe(cpu, seg, linear, bytes, cpu::Access::read)) return nullptr;
   return cpu::tlb_lookup(cpu, linear, bytes, cpu.need_read);
@@ -65,23 +64,23 @@ const u8* hold(Vcpu& cpu, Seg seg, u64 linear, unsigned bytes) {
 // The same for writing, and to a page of RAM that only decoded code keeps from being written to directly.
 class Target {
  public:
-  Target(Vcpu& cpu, u64 linear, u64 bytes) : cpu_{cpu}, bytes_{bytes} {
+  Target(Vcpu& cpu, Gva linear, u64 bytes) : cpu_{cpu}, bytes_{bytes} {
     const u32 need = cpu.need_write;
     const auto size = static_cast<unsigned>(bytes);
     host_ = cpu::tlb_lookup(cpu, linear, size, need);
     if (host_ || need & cpu::perm::never || !cpu::probe(cpu, Seg::es, linear, size, cpu::Access::write)) return;
     host_ = cpu::tlb_lookup(cpu, linear, size, need);
     if (host_) return;
-    const cpu::TlbEntry& e = cpu.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
-    if (e.tag != (linear & kPageMask) || !(e.slow_perm & need)) return;
-    host_ = reinterpret_cast<u8*>(linear + e.addend);
+    const cpu::TlbEntry& e = cpu.tlb->half[linear.raw >> 63][linear.raw >> 12 & (cpu::Tlb::kEntries - 1)];
+    if (e.tag != linear.page() || !(e.slow_perm & need)) return;
+    host_ = e.host(linear);
     beside_code_ = true;
-    gpa_ = e.gpa | (linear & (kPageSize - 1));
+    gpa_ = e.gpa.wrapping_add(linear.page_offset());
   }
   u8* host() const { return host_; }
   // After the bytes are there.
   void written() const {
-    if (beside_code_) cpu_.code->written(gpa_ / kPageSize, static_cast<u32>(gpa_ & (kPageSize - 1)), bytes_);
+    if (beside_code_) cpu_.code->written(gpa_.frame(), static_cast<u32>(gpa_.page_offset()), bytes_);
   }
 
  private:
@@ -89,7 +88,7 @@ class Target {
   u64 bytes_;
   u8* host_ = nullptr;
   bool beside_code_ = false;
-  u64 gpa_ = 0;
+  Gpa gpa_;
 };
 
 // As the hardware's element-by-element copy: a destination just above the source repeats the pattern.
@@ -132,11 +131,11 @@ struct Movs {
   static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most, bool back) {
     constexpr unsigned size = sizeof(T);
     if (!flat(cpu, insn.mem.seg, false) || !flat(cpu, Seg::es, true)) return 0;
-    u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    Gva from = cpu.linear(insn.mem.seg, c.value(isa::rsi)), to = cpu.linear(Seg::es, c.value(isa::rdi));
     const u64 n = std::min({most, in_page(from, size, back), in_page(to, size, back),
                             c.before_wrap(isa::rsi, size, back), c.before_wrap(isa::rdi, size, back)});
     if (n == 0) return 0;
-    if (back) from -= (n - 1) * size, to -= (n - 1) * size;
+    if (back) from = below(from, (n - 1) * size), to = below(to, (n - 1) * size);
     const u8* source = hold(cpu, insn.mem.seg, from, static_cast<unsigned>(n * size));
     if (!source) return 0;
     const Target target{cpu, to, n * size};
@@ -157,10 +156,10 @@ struct Stos {
   static u64 bulk(Vcpu& cpu, const Insn&, const Cursor& c, u64 most, bool back) {
     constexpr unsigned size = sizeof(T);
     if (!flat(cpu, Seg::es, true)) return 0;
-    u64 to = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    Gva to = cpu.linear(Seg::es, c.value(isa::rdi));
     const u64 n = std::min({most, in_page(to, size, back), c.before_wrap(isa::rdi, size, back)});
     if (n == 0) return 0;
-    if (back) to -= (n - 1) * size;
+    if (back) to = below(to, (n - 1) * size);
     const Target target{cpu, to, n * size};
     if (!target.host()) return 0;
     fill_forward<T>(target.host(), low<T>(cpu, isa::rax), n);
@@ -179,10 +178,10 @@ struct Lods {
   static u64 bulk(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most, bool back) {
     constexpr unsigned size = sizeof(T);
     if (!flat(cpu, insn.mem.seg, false)) return 0;
-    u64 from = linear_of(cpu, insn.mem.seg, c.value(isa::rsi));
+    Gva from = cpu.linear(insn.mem.seg, c.value(isa::rsi));
     const u64 n = std::min({most, in_page(from, size, back), c.before_wrap(isa::rsi, size, back)});
     if (n == 0) return 0;
-    if (back) from -= (n - 1) * size;
+    if (back) from = below(from, (n - 1) * size);
     const u8* source = hold(cpu, insn.mem.seg, from, static_cast<unsigned>(n * size));
     if (!source) return 0;
     T v;
@@ -227,7 +226,7 @@ struct Cmps {
   // How many of the next `most` elements do not end it.
   static u64 skim(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
     if (!flat(cpu, insn.mem.seg, false) || !flat(cpu, Seg::es, false)) return 0;
-    const u64 a = linear_of(cpu, insn.mem.seg, c.value(isa::rsi)), b = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const Gva a = cpu.linear(insn.mem.seg, c.value(isa::rsi)), b = cpu.linear(Seg::es, c.value(isa::rdi));
     const u64 n = std::min({most, in_page(a, sizeof(T)), in_page(b, sizeof(T)), c.before_wrap(isa::rsi, sizeof(T)),
                             c.before_wrap(isa::rdi, sizeof(T))});
     if (n == 0) return 0;
@@ -255,7 +254,7 @@ struct Scas {
   static constexpr bool source = false, destination = true, compares = true;
   static u64 skim(Vcpu& cpu, const Insn& insn, const Cursor& c, u64 most) {
     if (!flat(cpu, Seg::es, false)) return 0;
-    const u64 at = linear_of(cpu, Seg::es, c.value(isa::rdi));
+    const Gva at = cpu.linear(Seg::es, c.value(isa::rdi));
     const u64 n = std::min({most, in_page(at, sizeof(T)), c.before_wrap(isa::rdi, sizeof(T))});
     const u8* host = n ? hold(cpu, Seg::es, at, static_cast<unsigned>(n * sizeof(T))) : nullptr;
     return host ? going_on<T>(host, nullptr, low<T>(cpu, isa::rax), n, insn.rep) : 0;

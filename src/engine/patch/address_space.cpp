@@ -20,20 +20,20 @@ constexpr u64 kDearestOrder = 200'000;  // ticks that are not for a neighbour's 
 constexpr unsigned kLongRun = 8;        // of them, side by side in RAM too: one order, cheaper than the fault to come
 
 // Where RAM lies in its file (base/guest_memory.h).
-u64 file_offset(u64 gpa) { return gpa < kPciHoleEnd ? gpa : gpa - (kPciHoleEnd - kPciHoleStart); }
+u64 file_offset(Gpa gpa) { return gpa.raw < kPciHoleEnd ? gpa.raw : gpa.raw - (kPciHoleEnd - kPciHoleStart); }
 
 }  // namespace
 
-u64 AddressSpace::entry_of(u64 linear) const {
-  const auto region = regions_.find(linear / kRegion);
-  return region == regions_.end() ? 0 : region->second->page[linear / kPageSize % kPages];
+u64 AddressSpace::entry_of(Gva linear) const {
+  const auto region = regions_.find(linear.raw / kRegion);
+  return region == regions_.end() ? 0 : region->second->page[linear.frame() % kPages];
 }
 
 // Instructions may lie across the border to pages that are executed already.
-bool AddressSpace::border_ok(u64 linear, u64 gpa) const {
-  const u64 before = entry_of(linear - kPageSize), behind = entry_of(linear + kPageSize);
-  return (!(before & execute) || frames_.admits_border(before & ~rights, gpa)) &&
-         (!(behind & execute) || frames_.admits_border(gpa, behind & ~rights));
+bool AddressSpace::border_ok(Gva linear, Gpa gpa) const {
+  const u64 before = entry_of(linear.wrapping_add(0 - kPageSize)), behind = entry_of(linear.wrapping_add(kPageSize));
+  return (!(before & execute) || frames_.admits_border(page_of(before), gpa)) &&
+         (!(behind & execute) || frames_.admits_border(gpa, page_of(behind)));
 }
 
 void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
@@ -41,9 +41,9 @@ void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
   const int prot = PROT_READ | (entry & write ? PROT_WRITE : 0) | (entry & execute ? PROT_EXEC : 0);
   if (lower) return cage_->protect(address, length, prot);
   if (entry & copy)
-    cage_->map(address, length, prot, CAGE_COPIES_FD, frames_.copy_of(entry & ~u64{rights}), true);
+    cage_->map(address, length, prot, CAGE_COPIES_FD, frames_.copy_of(page_of(entry)), true);
   else
-    cage_->map(address, length, prot, CAGE_RAM_FD, file_offset(entry & ~u64{rights}), true);
+    cage_->map(address, length, prot, CAGE_RAM_FD, file_offset(page_of(entry)), true);
   mappings_++;
 }
 
@@ -60,7 +60,7 @@ void AddressSpace::become(u64 base, Region& region, unsigned index, u64 then) {
     if (now != 0 && run_.entry == 0) finish();
     return;
   }
-  const bool lower = (then & mapped) && (now & mapped) && (then & ~rights) == (now & ~rights) && (then & ~now) == 0;
+  const bool lower = (then & mapped) && (now & mapped) && page_of(then) == page_of(now) && (then & ~now) == 0;
   const u64 address = base + index * kPageSize;
   const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
   const bool follows =
@@ -71,8 +71,8 @@ void AddressSpace::become(u64 base, Region& region, unsigned index, u64 then) {
   }
   run_.length = address + kPageSize - run_.address;
   pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
-  if ((then & ~now) & write) frames_.note_write(then & ~u64{rights});
-  if ((then & ~now) & execute) frames_.note_execute(then & ~u64{rights});
+  if ((then & ~now) & write) frames_.note_write(page_of(then));
+  if ((then & ~now) & execute) frames_.note_execute(page_of(then));
   region.in_use[index] = then != 0;
   now = then;
 }
@@ -89,7 +89,7 @@ void AddressSpace::review(u64 base, Region& region, Wanted wanted) {
 }
 
 // Marking code takes write permission away, perhaps here: to be asked before anything is planned.
-bool AddressSpace::runs(u64 linear, const UserPage& page) {
+bool AddressSpace::runs(Gva linear, const UserPage& page) {
   return page.executable && frames_.admits(page.gpa) && border_ok(linear, page.gpa);
 }
 
@@ -106,53 +106,54 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
     const u64 base = number * kRegion;
     if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) break;
     if (base + kRegion > cage::kStub && base < cage::kStubEnd) continue;
-    const UserRegion tables{cpu, root_, base};
+    const UserRegion tables{cpu, root_, Gva{base}};
     if (!tables.any() || tables.large()) continue;  // large pages are mapped as they are touched
     std::bitset<kPages> code;
     for (unsigned i = 0; i < kPages; i++) {
       const UserPage p = tables.page(i);
-      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(base + i * kPageSize, p);
+      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(Gva{base + i * kPageSize}, p);
     }
     auto& region = regions_[number];
     if (!region) region = std::make_unique<Region>();
     reconcile(base, *region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
       const UserPage p = tables.page(i);
       if ((now & mapped) || !p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
-      if (code[i]) return p.gpa | mapped | execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
-      return p.gpa | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
+      if (code[i]) return p.gpa.raw | mapped | execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
+      return p.gpa.raw | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
     });
   }
   finish();
 }
 
-bool AddressSpace::put_off(const cpu::Vcpu& cpu, u64 linear) {
+bool AddressSpace::put_off(const cpu::Vcpu& cpu, Gva linear) {
   constexpr std::size_t kMost = 4096;
   constexpr u32 kMany = 8;
-  const UserPage p = UserRegion{cpu, root_, linear}.page(linear / kPageSize % kPages);
+  const UserPage p = UserRegion{cpu, root_, linear}.page(linear.frame() % kPages);
   if (!p.present || p.writable || p.executable) return false;
   if (read_.size() > kMost) read_.clear();
   if (put_off_.size() > kMost) put_off_.clear();
-  return ++read_[p.gpa] > kMany && put_off_.insert(linear / kPageSize).second;
+  return ++read_[p.gpa.frame()] > kMany && put_off_.insert(linear.frame()).second;
 }
 
-bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
-  if (linear >= cage::kStub - kPageSize && linear < cage::kStubEnd) return false;
+bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
+  if (linear.raw >= cage::kStub - kPageSize && linear.raw < cage::kStubEnd) return false;
   if (mappings_ >= most_mappings_) clear();
-  const u64 base = linear & ~(kRegion - 1);
-  const unsigned asked = linear / kPageSize % kPages, first = asked & ~(kAround - 1);
+  const u64 base = linear.raw & ~(kRegion - 1);
+  const unsigned asked = linear.frame() % kPages, first = asked & ~(kAround - 1);
   const UserRegion tables{cpu, root_, linear};
   u64 code = 0;
   for (unsigned i = first; want == Want::fetch && i < first + kAround; i++) {
     const UserPage p = tables.page(i);
     if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
-    if (i != asked && entry_of(base + i * kPageSize) != 0) continue;
-    if (runs(base + i * kPageSize, p)) code |= u64{1} << (i - first);
+    if (i != asked && entry_of(Gva{base + i * kPageSize}) != 0) continue;
+    if (runs(Gva{base + i * kPageSize}, p)) code |= u64{1} << (i - first);
   }
   // What goes along: pages that one order maps with the one that is asked for, and long runs.
   u64 along = 0;
   for (unsigned i = first, begin = first; i < first + kAround; i++) {
     const UserPage p = tables.page(i), next = tables.page(std::min(i + 1, kPages - 1));
-    const bool goes_on = i + 1 < first + kAround && p.present && next.present && next.gpa == p.gpa + kPageSize &&
+    const bool goes_on = i + 1 < first + kAround && p.present && next.present &&
+                         next.gpa == p.gpa.wrapping_add(kPageSize) &&
                          (want == Want::fetch ? p.executable == next.executable : p.writable == next.writable);
     if (goes_on) continue;
     if ((begin <= asked && asked <= i) || i + 1 - begin >= kLongRun)
@@ -160,7 +161,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
     begin = i + 1;
   }
   bool done = false;
-  auto& region = regions_[linear / kRegion];
+  auto& region = regions_[linear.raw / kRegion];
   if (!region) region = std::make_unique<Region>();
   reconcile(base, *region, first, first + kAround, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
@@ -168,13 +169,13 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
     if (i != asked && (now & mapped)) return now;  // what it has become is told by a flush, not by a neighbour
     if (base + i * kPageSize >= cage::kStub && base + i * kPageSize < cage::kStubEnd) return now;
     if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
-    u64 entry = p.gpa | mapped;
+    u64 entry = p.gpa.raw | mapped;
     if (want == Want::fetch) {
       if (!(code >> (i - first) & 1)) return now;
       entry |= execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
     } else if (p.writable && !frames_.holds_code(p.gpa)) {
       entry |= write;
-    } else if ((now & execute) && (now & ~u64{rights}) == p.gpa) {
+    } else if ((now & execute) && page_of(now) == p.gpa) {
       entry = now;
     }
     if (i == asked) done = want != Want::write || (entry & write);
@@ -182,7 +183,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, u64 linear, Want want) {
     return entry;
   });
   finish();
-  if (!done && want == Want::fetch) refused_.insert(linear / kPageSize);
+  if (!done && want == Want::fetch) refused_.insert(linear.frame());
   return done;
 }
 
@@ -216,14 +217,14 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
   for (auto at = regions_.begin(); at != regions_.end();) {
     Region& region = *at->second;
     const u64 base = at->first * kRegion;
-    const UserRegion tables{cpu, root_, base};
+    const UserRegion tables{cpu, root_, Gva{base}};
     bool any = false;
     if (!tables.any()) {
       review(base, region, [](unsigned, u64) { return u64{0}; });
     } else {
       review(base, region, [&](unsigned i, u64 now) -> u64 {
         const UserPage p = tables.page(i);
-        if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
+        if (!p.present || p.gpa != page_of(now) || ((now & execute) && !p.executable)) return 0;
         any = true;
         return p.writable ? now : now & ~u64{write};
       });
@@ -234,37 +235,37 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
   prove_cheaply();
 }
 
-void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, u64 linear) {
-  refused_.erase(linear / kPageSize);
-  const auto found = regions_.find(linear / kRegion);
+void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, Gva linear) {
+  refused_.erase(linear.frame());
+  const auto found = regions_.find(linear.raw / kRegion);
   if (found == regions_.end()) return;
-  const u64 base = linear & ~(kRegion - 1);
-  const unsigned here = linear / kPageSize % kPages;
+  const u64 base = linear.raw & ~(kRegion - 1);
+  const unsigned here = linear.frame() % kPages;
   if (found->second->page[here] == 0) return;
   // A range is flushed page by page: the first one does it for all.
-  const UserRegion tables{cpu, root_, base};
+  const UserRegion tables{cpu, root_, Gva{base}};
   review(base, *found->second, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
     // A page that was copied on a write is about to be written to.
     if (i == here && p.writable && !(now & execute) && cpu::is_plain_ram(cpu, p.gpa) && !frames_.holds_code(p.gpa))
-      return p.gpa | mapped | write;
-    if (!p.present || p.gpa != (now & ~u64{rights}) || ((now & execute) && !p.executable)) return 0;
+      return p.gpa.raw | mapped | write;
+    if (!p.present || p.gpa != page_of(now) || ((now & execute) && !p.executable)) return 0;
     return p.writable ? now : now & ~u64{write};
   });
   prove();
 }
 
-void AddressSpace::drop_write(u64 gpa_page) {
+void AddressSpace::drop_write(Gpa page) {
   for (auto& [number, region] : regions_)
     review(number * kRegion, *region,
-           [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page ? now & ~u64{write} : now; });
+           [&](unsigned, u64 now) -> u64 { return page_of(now) == page ? now & ~u64{write} : now; });
   prove();
 }
 
-void AddressSpace::drop_execute(u64 gpa_page) {
+void AddressSpace::drop_execute(Gpa page) {
   for (auto& [number, region] : regions_)
     review(number * kRegion, *region,
-           [&](unsigned, u64 now) -> u64 { return (now & ~u64{rights}) == gpa_page && (now & execute) ? 0 : now; });
+           [&](unsigned, u64 now) -> u64 { return page_of(now) == page && (now & execute) ? 0 : now; });
   prove();
 }
 

@@ -28,15 +28,15 @@ class AddressSpace {
   // The guest's tables allow the access to `linear` (A, and for a write D, are set): queues mappings for the page and
   // for neighbours. False: the page may not be in a cage; the interpreter is to execute the instruction.
   enum class Want : u8 { read, write, fetch };
-  bool map_around(const cpu::Vcpu& cpu, u64 linear, Want want);
+  bool map_around(const cpu::Vcpu& cpu, Gva linear, Want want);
   // All that the guest's tables have and the program has used, up to a bound: for a cage that begins to hold it.
   void map_present(const cpu::Vcpu& cpu);
   // A fetch from here has been refused.
-  bool refused(u64 linear) const { return !refused_.empty() && refused_.count(linear >> 12); }
+  bool refused(Gva linear) const { return !refused_.empty() && refused_.count(linear.frame()); }
 
   // The first read of a page that stands for nothing yet: one frame of zeros is mapped in many places. A write follows
   // soon, and to take a mapping back costs more than to execute one instruction.
-  bool put_off(const cpu::Vcpu& cpu, u64 linear);
+  bool put_off(const cpu::Vcpu& cpu, Gva linear);
 
   void forget_refusals() { refused_.clear(); }
 
@@ -44,10 +44,10 @@ class AddressSpace {
   // Compares all that is mapped with the guest's tables.
   void revalidate(const cpu::Vcpu& cpu);
   // The same of what is around one address.
-  void revalidate_around(const cpu::Vcpu& cpu, u64 linear);
+  void revalidate_around(const cpu::Vcpu& cpu, Gva linear);
   // Nothing of this frame may be written to, or be executed.
-  void drop_write(u64 gpa_page);
-  void drop_execute(u64 gpa_page);
+  void drop_write(Gpa page);
+  void drop_execute(Gpa page);
   void drop_all_write();
   void clear();
 
@@ -61,6 +61,7 @@ class AddressSpace {
  private:
   enum : u64 { mapped = 1, write = 2, execute = 4, copy = 8, rights = 15 };
   static constexpr unsigned kPages = 512;
+  static Gpa page_of(u64 entry) { return Gpa{entry & ~u64{rights}}; }
   struct Region {
     u64 page[kPages] = {};       // gpa | rights; 0: not mapped
     std::bitset<kPages> in_use;  // which are
@@ -79,9 +80,9 @@ class AddressSpace {
   void become(u64 base, Region& region, unsigned index, u64 then);
   void order(u64 address, u64 length, u64 entry, bool lower);
   void finish();
-  u64 entry_of(u64 linear) const;
-  bool runs(u64 linear, const UserPage& page);
-  bool border_ok(u64 linear, u64 gpa) const;
+  u64 entry_of(Gva linear) const;
+  bool runs(Gva linear, const UserPage& page);
+  bool border_ok(Gva linear, Gpa gpa) const;
   void prove();
   void prove_cheaply();
 
@@ -91,7 +92,7 @@ class AddressSpace {
   std::map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
   Run run_;
   std::unordered_set<u64> refused_;    // page numbers
-  std::unordered_map<u64, u32> read_;  // frames that reads have asked for, and how often
+  std::unordered_map<u64, u32> read_;  // numbers of frames that reads have asked for, and how often
   std::unordered_set<u64> put_off_;    // page numbers
   std::size_t pages_ = 0;
   bool ended_ = false;

@@ -86,16 +86,16 @@ void Cages::drop_current() {
 }
 
 void Cages::check_code() {
-  const std::vector<u64>& overwritten = frames_.overwritten();
+  const std::vector<Gpa>& overwritten = frames_.overwritten();
   if (overwritten.empty()) return;
   for (Slot& s : spaces_) s.space->forget_refusals();
-  for (const u64 frame : overwritten)
-    if (frames_.forget_execute(frame))
-      for (Slot& s : spaces_) s.space->drop_execute(frame);
+  for (const Gpa page : overwritten)
+    if (frames_.forget_execute(page))
+      for (Slot& s : spaces_) s.space->drop_execute(page);
 }
 
-void Cages::give_up(u64 gpa_page) {
-  cpu_.code->give_up(gpa_page / kPageSize);
+void Cages::give_up(Gpa page) {
+  cpu_.code->give_up(page.frame());
   check_code();
 }
 
@@ -114,17 +114,17 @@ void Cages::flushed_context(u16 pcid) {
     if (s.pcid == pcid) s.space->revalidate(cpu_);
 }
 
-void Cages::flushed_page(u64 linear) {
+void Cages::flushed_page(Gva linear) {
   inner_->flushed_page(linear);
-  if (linear >> 63) return;
+  if (linear.raw >> 63) return;
   // A global entry goes whatever its PCID.
   for (Slot& s : spaces_) s.space->revalidate_around(cpu_, linear);
 }
 
-void Cages::dropped_write(u64 gpa_page) {
-  inner_->dropped_write(gpa_page);
-  if (!cpu_.ram->is_ram(Gpa{gpa_page}) || !frames_.forget_write(gpa_page)) return;
-  for (Slot& s : spaces_) s.space->drop_write(gpa_page);
+void Cages::dropped_write(Gpa page) {
+  inner_->dropped_write(page);
+  if (!cpu_.ram->is_ram(page) || !frames_.forget_write(page)) return;
+  for (Slot& s : spaces_) s.space->drop_write(page);
 }
 
 void Cages::dropped_all_write() {

@@ -24,19 +24,19 @@ class Cages final : public cpu::TlbMirror {
   void drop_current();
   // Code that cages execute has been overwritten: takes it out of them.
   void check_code();
-  bool rewritten(u64 gpa_page) const { return frames_.rewritten(gpa_page); }
-  bool holds_code(u64 gpa_page) const { return frames_.holds_code(gpa_page); }
+  bool rewritten(Gpa page) const { return frames_.rewritten(page); }
+  bool holds_code(Gpa page) const { return frames_.holds_code(page); }
   // What was decoded of it goes, wherever: it may be written to.
-  void give_up(u64 gpa_page);
+  void give_up(Gpa page);
   std::size_t room() const { return spaces_.size() + free_.size(); }
 
   void flushed_all() override;
   void flushed_nonglobal() override { inner_->flushed_nonglobal(); }
   void flushed_context(u16 pcid) override;
   void flushed_all_contexts() override;
-  void flushed_page(u64 linear) override;
+  void flushed_page(Gva linear) override;
   void switched() override { inner_->switched(); }
-  void dropped_write(u64 gpa_page) override;
+  void dropped_write(Gpa page) override;
   void dropped_all_write() override;
 
  private:

@@ -19,19 +19,19 @@ constexpr u32 kLongestRest = 4;            // doublings
 
 }  // namespace
 
-bool CodeFrames::holds_code(u64 gpa_page) const { return cpu_.code->has_code(gpa_page / kPageSize); }
+bool CodeFrames::holds_code(Gpa page) const { return cpu_.code->has_code(page.frame()); }
 
 CodeFrames::CodeFrames(cpu::Vcpu& cpu, const HostLacks& host, std::span<u8> copies, u64 offset)
     : cpu_{cpu}, host_{host}, flags_(cpu.ram ? cpu.ram->frames() : 0), copies_{copies}, copies_offset_{offset} {
   for (u32 i = static_cast<u32>(copies.size() / kPageSize); i-- > 0;) free_copies_.push_back(i);
 }
 
-bool CodeFrames::patch(u64 gpa_page, Verdict& verdict) {
+bool CodeFrames::patch(Gpa page, Verdict& verdict) {
   if (free_copies_.empty()) return false;
   verdict.copy = free_copies_.back();
   free_copies_.pop_back();
   u8* const copy = copies_.data() + u64{verdict.copy} * kPageSize;
-  std::memcpy(copy, cpu_.ram->host(Gpa{gpa_page}), kPageSize);
+  std::memcpy(copy, cpu_.ram->host(page), kPageSize);
   for (const u16 site : verdict.sites) copy[site] = 0xcc;
   return true;
 }
@@ -57,8 +57,8 @@ bool CodeFrames::restless(u64 frame) {
   return __rdtsc() - found->second.last < rest;
 }
 
-bool CodeFrames::admits(u64 gpa_page) {
-  const u64 frame = gpa_page / kPageSize;
+bool CodeFrames::admits(Gpa page) {
+  const u64 frame = page.frame();
   const auto known = known_.find(frame);
   if (known != known_.end()) {
     if (known->second.generation == cpu_.code->generation(frame).load(std::memory_order_acquire))
@@ -68,30 +68,30 @@ bool CodeFrames::admits(u64 gpa_page) {
   if (restless(frame)) return false;
   Verdict verdict;
   verdict.generation = cpu_.code->mark_and_number(cpu_, frame, 0, kPageSize);
-  const auto* bytes = reinterpret_cast<const u8*>(cpu_.ram->host(Gpa{gpa_page}));
+  const auto* bytes = reinterpret_cast<const u8*>(cpu_.ram->host(page));
   PageScan scan = scan_page(std::span<const u8, kPageSize>{bytes, kPageSize}, host_);
   verdict.sites = std::move(scan.sites);
-  verdict.runs = !scan.refused && (verdict.sites.empty() || patch(gpa_page, verdict));
-  TRACE(cages, "frame {:#x}: {}, {} patches", gpa_page, verdict.runs ? "runs" : "is refused", verdict.sites.size());
+  verdict.runs = !scan.refused && (verdict.sites.empty() || patch(page, verdict));
+  TRACE(cages, "frame {}: {}, {} patches", page, verdict.runs ? "runs" : "is refused", verdict.sites.size());
   verdict.since = __rdtsc();
   return known_.emplace(frame, std::move(verdict)).first->second.runs;
 }
 
-u64 CodeFrames::copy_of(u64 gpa_page) const {
-  const auto known = known_.find(gpa_page / kPageSize);
+u64 CodeFrames::copy_of(Gpa page) const {
+  const auto known = known_.find(page.frame());
   return known == known_.end() || known->second.copy == kNone ? ~u64{0}
                                                               : copies_offset_ + u64{known->second.copy} * kPageSize;
 }
 
-bool CodeFrames::admits_border(u64 gpa_page, u64 next_gpa_page) const {
+bool CodeFrames::admits_border(Gpa page, Gpa next) const {
   constexpr unsigned kSide = 3;
   u8 bytes[2 * kSide];
-  std::memcpy(bytes, cpu_.ram->host(Gpa{gpa_page + kPageSize - kSide}), kSide);
-  std::memcpy(bytes + kSide, cpu_.ram->host(Gpa{next_gpa_page}), kSide);
+  std::memcpy(bytes, cpu_.ram->host(page.wrapping_add(kPageSize - kSide)), kSide);
+  std::memcpy(bytes + kSide, cpu_.ram->host(next), kSide);
   return border_runs(bytes);
 }
 
-const std::vector<u64>& CodeFrames::overwritten() {
+const std::vector<Gpa>& CodeFrames::overwritten() {
   changed_.clear();
   const u64 now = cpu_.code->epoch();
   if (now == epoch_) return changed_;
@@ -105,13 +105,13 @@ const std::vector<u64>& CodeFrames::overwritten() {
       release(known->second);
       note_rewrite(frame, known->second);
       known_.erase(known);
-      changed_.push_back(frame * kPageSize);
+      changed_.push_back(Gpa{frame * kPageSize});
     }
   } else {
     std::erase_if(known_, [&](const auto& entry) {
       if (entry.second.generation == cpu_.code->generation(entry.first).load(std::memory_order_acquire)) return false;
       release(entry.second);
-      changed_.push_back(entry.first * kPageSize);
+      changed_.push_back(Gpa{entry.first * kPageSize});
       note_rewrite(entry.first, entry.second);
       return true;
     });

@@ -18,26 +18,26 @@ class CodeFrames {
   CodeFrames(cpu::Vcpu& cpu, const HostLacks& host, std::span<u8> copies, u64 offset);
 
   // May this frame be executed? Marks it.
-  bool admits(u64 gpa_page);
+  bool admits(Gpa page);
   // Where the copy of a frame that was admitted lies in the cages' file; ~0: it is executed as it is.
-  u64 copy_of(u64 gpa_page) const;
+  u64 copy_of(Gpa page) const;
   // And right behind that one?
-  bool admits_border(u64 gpa_page, u64 next_gpa_page) const;
+  bool admits_border(Gpa page, Gpa next) const;
 
-  bool holds_code(u64 gpa_page) const;
-  void note_write(u64 gpa_page) { flags_[gpa_page / kPageSize] |= 1; }
-  void note_execute(u64 gpa_page) { flags_[gpa_page / kPageSize] |= 2; }
+  bool holds_code(Gpa page) const;
+  void note_write(Gpa page) { flags_[page.frame()] |= 1; }
+  void note_execute(Gpa page) { flags_[page.frame()] |= 2; }
   // Was it noted since the last time? Forgets it.
-  bool forget_write(u64 gpa_page) { return forget(gpa_page, 1); }
-  bool forget_execute(u64 gpa_page) { return forget(gpa_page, 2); }
+  bool forget_write(Gpa page) { return forget(page, 1); }
+  bool forget_execute(Gpa page) { return forget(page, 2); }
   // Has it been overwritten after it was executed? As far as is remembered.
-  bool rewritten(u64 gpa_page) const { return rewrites_.count(gpa_page / kPageSize) != 0; }
+  bool rewritten(Gpa page) const { return rewrites_.count(page.frame()) != 0; }
   // Frames that were looked at and have been overwritten since.
-  const std::vector<u64>& overwritten();
+  const std::vector<Gpa>& overwritten();
 
  private:
-  bool forget(u64 gpa_page, u8 flag) {
-    const u64 frame = gpa_page / kPageSize;
+  bool forget(Gpa page, u8 flag) {
+    const u64 frame = page.frame();
     if (frame >= flags_.size() || !(flags_[frame] & flag)) return false;
     flags_[frame] &= static_cast<u8>(~flag);
     return true;
@@ -57,14 +57,14 @@ class CodeFrames {
   };
   void note_rewrite(u64 frame, const Verdict& verdict);
   bool restless(u64 frame);
-  bool patch(u64 gpa_page, Verdict& verdict);
+  bool patch(Gpa page, Verdict& verdict);
   void release(const Verdict& verdict);
   cpu::Vcpu& cpu_;
   HostLacks host_;
   std::vector<u8> flags_;  // by frame
   std::unordered_map<u64, Verdict> known_;
   std::unordered_map<u64, Rewrites> rewrites_;
-  std::vector<u64> changed_;
+  std::vector<Gpa> changed_;
   std::span<u8> copies_;
   u64 copies_offset_;
   std::vector<u32> free_copies_, returned_;  // the latter may be mapped still

@@ -140,7 +140,7 @@ ExitReason Direct::run() {
   }
   cages_.check_code();
   if (space->cage().dead()) return died();
-  if (space->refused(cpu_.rip)) {
+  if (space->refused(Gva{cpu_.rip})) {
     if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(program());
     return ExitReason::one;
   }
@@ -159,7 +159,7 @@ ExitReason Direct::run() {
       why = leave(*space, ExitReason::boundary);
       break;
     }
-    if (space->refused(registers_.rip)) {
+    if (space->refused(Gva{registers_.rip})) {
       why = leave(*space, ExitReason::one);
       break;
     }
@@ -224,7 +224,7 @@ ExitReason Direct::emulate(AddressSpace& space) {
   if (!sensitive_counts) [[likely]]
     return why;
   u8 bytes[15];
-  for (u64 i = 0; i < sizeof bytes; i++) bytes[i] = guest_byte(cpu_.rip + i);
+  for (u64 i = 0; i < sizeof bytes; i++) bytes[i] = guest_byte(Gva{cpu_.rip + i});
   isa::Insn insn;
   if (isa::decode(bytes, sizeof bytes, cpu_.code_size(), cpu_.vendor(), insn) != isa::DecodeStatus::ok) return why;
   if (u64* const trapped = sensitive_count(cpu_, insn, Way::trapped))
@@ -270,12 +270,12 @@ ExitReason Direct::serve_call(AddressSpace& space, const cage::Stop& stop) {
 bool Direct::passed_filter(const cage::Stop& stop) {
   constexpr u64 kUretprobe = 335;
   if (stop.code != SI_KERNEL || registers_.gpr[1] != registers_.rip || registers_.gpr[0] != ~u64{0}) return false;
-  if (guest_byte(registers_.rip - 2) != 0x0f || guest_byte(registers_.rip - 1) != 0x05) return false;
+  if (guest_byte(Gva{registers_.rip - 2}) != 0x0f || guest_byte(Gva{registers_.rip - 1}) != 0x05) return false;
   registers_.gpr[0] = kUretprobe;
   return true;
 }
 
-u8 Direct::guest_byte(u64 linear) const {
+u8 Direct::guest_byte(Gva linear) const {
   u8 byte = 0;
   cpu::peek(cpu_, linear, &byte, 1);
   return byte;
@@ -284,7 +284,7 @@ u8 Direct::guest_byte(u64 linear) const {
 ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
   if (stop.trap == 3) {
     // INT 3 of two bytes, or INT3, of the guest's or in our copy. What is there now may be something else already.
-    const bool two = guest_byte(registers_.rip - 2) == 0xcd && guest_byte(registers_.rip - 1) == 3;
+    const bool two = guest_byte(Gva{registers_.rip - 2}) == 0xcd && guest_byte(Gva{registers_.rip - 1}) == 3;
     registers_.rip -= two ? 2 : 1;
     return emulate(space);
   }
@@ -300,8 +300,8 @@ ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
 // A page that holds code is written to one instruction at a time. A compiler that fills its buffer beside what it has
 // made before would stay here for ever: at the second write in a row the page is one of data, until it is executed
 // again. True: this write is the interpreter's.
-bool Direct::writes_code(u64 linear) {
-  const UserPage page = UserRegion{cpu_, root(), linear}.page(linear / kPageSize % 512);
+bool Direct::writes_code(Gva linear) {
+  const UserPage page = UserRegion{cpu_, root(), linear}.page(linear.frame() % 512);
   if (!page.present || !page.writable || !cpu::is_plain_ram(cpu_, page.gpa) || !cages_.holds_code(page.gpa))
     return false;
   if (std::exchange(written_code_, page.gpa) != page.gpa) return true;
@@ -314,20 +314,21 @@ ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop)
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
                     : stop.error & cpu::pf_error::write ? Want::write
                                                         : Want::read;
+  const Gva address{stop.cr2};
   cages_.check_code();
   // What is fetched after it was overwritten is no measure of how much code there is.
   if (want == Want::fetch) {
-    const u64 frame = UserRegion{cpu_, root(), stop.cr2}.page(stop.cr2 / kPageSize % 512).gpa;
-    stay_.fetches += !cages_.rewritten(frame);
-    if (frame == written_code_) written_code_ = ~u64{0};
+    const Gpa page = UserRegion{cpu_, root(), address}.page(address.frame() % 512).gpa;
+    stay_.fetches += !cages_.rewritten(page);
+    if (page == written_code_) written_code_ = Gpa{~u64{0}};
   }
   const cpu::AlignmentUnchecked unchecked{cpu_};
-  const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, stop.cr2) != nullptr
-                                           : cpu::probe(cpu_, cpu::Seg::ds, stop.cr2, 1,
+  const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, address) != nullptr
+                                           : cpu::probe(cpu_, cpu::Seg::ds, address, 1,
                                                         want == Want::write ? cpu::Access::write : cpu::Access::read);
   if (!allowed) {
     const cpu::Fault fault = cpu_.fault;
-    told_ = {root(), stop.cr2, want};
+    told_ = {root(), address, want};
     put_back(space.cage());
     cpu_.fault = fault;
     return ExitReason::fault;
@@ -342,9 +343,9 @@ ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop)
     return leave(space, ExitReason::one);
   }
   if (space.cage().dead()) return died();
-  if (want == Want::read && space.put_off(cpu_, stop.cr2)) return leave(space, ExitReason::one);
-  if (want == Want::write && writes_code(stop.cr2)) return space.cage().dead() ? died() : leave(space, ExitReason::one);
-  if (!space.map_around(cpu_, stop.cr2, want)) return leave(space, ExitReason::one);
+  if (want == Want::read && space.put_off(cpu_, address)) return leave(space, ExitReason::one);
+  if (want == Want::write && writes_code(address)) return space.cage().dead() ? died() : leave(space, ExitReason::one);
+  if (!space.map_around(cpu_, address, want)) return leave(space, ExitReason::one);
   return space.cage().dead() ? died() : ExitReason::nothing;
 }
 

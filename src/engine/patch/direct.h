@@ -37,8 +37,8 @@ class Direct {
   ExitReason serve_call(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_trap(AddressSpace& space, const cage::Stop& stop);
   bool passed_filter(const cage::Stop& stop);
-  bool writes_code(u64 linear);
-  u8 guest_byte(u64 linear) const;
+  bool writes_code(Gva linear);
+  u8 guest_byte(Gva linear) const;
 
   cpu::Vcpu& cpu_;
   Cages& cages_;
@@ -50,8 +50,8 @@ class Direct {
   int why_ = 0;
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
-  u64 written_code_ = ~u64{0};  // the frame of the last write to one with code
-  unsigned singles_ = 0;        // instructions of refused pages, one by one, since the last stretch in a cage
+  Gpa written_code_{~u64{0}};  // the frame of the last write to one with code
+  unsigned singles_ = 0;       // instructions of refused pages, one by one, since the last stretch in a cage
   struct {
     u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated
   } translated_;
@@ -60,7 +60,8 @@ class Direct {
   TrapCost call_cost_{3000, 8'000}, fault_cost_{6000, 80'000};
   // A fault that the guest has been told of: once its tables have the page, so has the cage.
   struct {
-    u64 root = ~u64{0}, linear = 0;
+    u64 root = ~u64{0};
+    Gva linear;
     AddressSpace::Want want = AddressSpace::Want::read;
   } told_;
 };

@@ -15,26 +15,26 @@ const u64* UserRegion::table(const cpu::Vcpu& cpu, u64 entry) const {
   return cpu.ram->is_ram(at) ? reinterpret_cast<const u64*>(cpu.ram->host(at)) : nullptr;
 }
 
-UserRegion::UserRegion(const cpu::Vcpu& cpu, u64 root, u64 linear) {
+UserRegion::UserRegion(const cpu::Vcpu& cpu, u64 root, Gva linear) {
   u64 entry = root;
   for (int level = 3; level >= 1; level--) {
     const u64* const here = table(cpu, entry);
     if (!here) return;
-    entry = load(here + (linear >> (12 + 9 * level) & 511));
+    entry = load(here + (linear.raw >> (12 + 9 * level) & 511));
     if (!(entry & kPresent)) return;
     rights_ &= entry;
     nx_ |= entry >> 63;
     if (level <= 2 && (entry & kLarge)) {
       const u64 size = u64{1} << (12 + 9 * level);
       large_ = entry;
-      large_base_ = (entry & kAddress & ~(size - 1)) | (linear & (size - 1) & ~(u64{2} * MiB - 1));
+      large_base_ = (entry & kAddress & ~(size - 1)) | (linear.raw & (size - 1) & ~(u64{2} * MiB - 1));
       return;
     }
   }
   entries_ = table(cpu, entry);
 }
 
-UserPage UserRegion::from(u64 leaf, u64 gpa) const {
+UserPage UserRegion::from(u64 leaf, Gpa gpa) const {
   const u64 rights = rights_ & leaf;
   UserPage p;
   p.gpa = gpa;
@@ -45,10 +45,10 @@ UserPage UserRegion::from(u64 leaf, u64 gpa) const {
 }
 
 UserPage UserRegion::page(unsigned index) const {
-  if (large_) return from(large_, large_base_ + index * kPageSize);
+  if (large_) return from(large_, Gpa{large_base_ + index * kPageSize});
   if (!entries_) return {};
   const u64 leaf = load(entries_ + index);
-  return from(leaf, leaf & kAddress);
+  return from(leaf, Gpa{leaf & kAddress});
 }
 
 }  // namespace trapline::engine::patch

@@ -7,7 +7,7 @@
 namespace trapline::engine::patch {
 
 struct UserPage {
-  u64 gpa = 0;            // of the 4 KiB page
+  Gpa gpa;                // of the 4 KiB page
   bool present = false;   // for user mode, and A is set: whoever maps it need not set it
   bool writable = false;  // and D is set
   bool executable = false;
@@ -17,7 +17,7 @@ struct UserPage {
 class UserRegion {
  public:
   // root: CR3 of the address space.
-  UserRegion(const cpu::Vcpu& cpu, u64 root, u64 linear);
+  UserRegion(const cpu::Vcpu& cpu, u64 root, Gva linear);
   bool any() const { return entries_ != nullptr || large_; }
   bool large() const { return large_ != 0; }
   UserPage page(unsigned index) const;
@@ -25,7 +25,7 @@ class UserRegion {
  private:
   static constexpr u64 kPresent = 1, kWritable = 2, kUser = 4, kAccessed = 32, kDirty = 64, kLarge = 128;
   const u64* table(const cpu::Vcpu& cpu, u64 entry) const;
-  UserPage from(u64 leaf, u64 gpa) const;
+  UserPage from(u64 leaf, Gpa gpa) const;
   const u64* entries_ = nullptr;                // the page table
   u64 large_ = 0;                               // or the entry of a large page
   u64 large_base_ = 0;                          // and what lies at the region's start

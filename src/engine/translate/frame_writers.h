@@ -5,16 +5,16 @@
 
 #include <sys/mman.h>
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::engine::translate {
 
 // A page in a view. 0 is none: page 0 of view 0 is kept with the bit above.
 struct WriterPlace {
   u64 raw = 0;
-  static WriterPlace of(u8 view, u64 linear) { return {(linear & 0xfffffffff000) | 0x800 | view}; }
+  static WriterPlace of(u8 view, Gva linear) { return {(linear.raw & 0xfffffffff000) | 0x800 | view}; }
   u8 view() const { return raw & 3; }
-  u64 linear() const { return static_cast<u64>(static_cast<i64>((raw & 0xfffffffff000) << 16) >> 16); }
+  Gva linear() const { return Gva{static_cast<u64>(static_cast<i64>((raw & 0xfffffffff000) << 16) >> 16)}; }
   bool operator==(const WriterPlace&) const = default;
 };
 

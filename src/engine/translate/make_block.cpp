@@ -17,9 +17,9 @@ namespace {
 
 constexpr u64 kMostBytes = 48 * kLongest;  // of a block
 
-void miscompile_one(const Miscompile& miscompile, std::vector<TranslatedInsn>& pieces, u64 linear) {
+void miscompile_one(const Miscompile& miscompile, std::vector<TranslatedInsn>& pieces, Gva linear) {
   for (TranslatedInsn& p : pieces) {
-    if (linear + p.at != miscompile.address) continue;
+    if (linear.raw + p.at != miscompile.address) continue;
     if (miscompile.how == Miscompile::How::value) p.insn.bytes[p.insn.length - 1u] ^= 1;
     if (miscompile.how == Miscompile::How::place) p.insn.mem.disp += 8;
     if (miscompile.how == Miscompile::How::drop) p.treatment = Treatment::nothing;
@@ -33,11 +33,11 @@ struct Translator::Source {
   u8 bytes[kMostBytes + kLongest];
   u64 available;
   Key key;
-  u64 there;  // the address of bytes[0], or where it would be in the page of what follows
+  Gpa there;  // the address of bytes[0], or where it would be in the page of what follows
 };
 
-bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profile& profile) {
-  if (!translatable(cpu, key) || linear == 0) return false;
+bool Translator::make_block(Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) {
+  if (!translatable(cpu, key) || linear == Gva{}) return false;
   const auto [mode, tag, view] = mode_of(key);
   if (cache_->find(Key{linear, gpa, mode})) return false;  // run() has refused it for now
   if (cache_->records() > options_.most_records) flush();
@@ -50,7 +50,7 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profi
   source.key = {linear, gpa, mode};
   if (!read(source, context)) return false;
   if (!collect(source, context, profile, key)) {
-    TRACE(blocks, "nothing to translate at {:#x}", linear);
+    TRACE(blocks, "nothing to translate at {}", linear);
     return false;
   }
   if (options_.miscompile.how != Miscompile::How::none) [[unlikely]]
@@ -60,23 +60,23 @@ bool Translator::make_block(Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profi
   return emit(block, context);
 }
 
-bool Translator::context_for(u32 mode, u64 linear, bool global, Context* out) {
+bool Translator::context_for(u32 mode, Gva linear, bool global, Context* out) {
   Context& context = *out;
   context.bits64 = cpu_.in_long64();
   context.fs_flat = context.bits64 || (mode & kFsFlat);
   context.gs_flat = context.bits64 || (mode & kGsFlat);
   context.start = linear;
-  context.page = linear & kPageMask;
+  context.page = linear.page();
   context.ring0 = cpu_.cpl == 0;
   context.fsgsbase = mode & kFsGsBase;
   context.counted = options_.count_instructions;
-  context.stable = linear >> 63 && global;
+  context.stable = linear.raw >> 63 && global;
   context.movable = context.bits64 && CodeCache::movable_to(linear) && !options_.debug.no_moving;
   return tag_for(mode, &context.tag);
 }
 
 // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
-CodeCache::Moved Translator::move_known(u64 gpa, u32 mode, u64 linear) {
+CodeCache::Moved Translator::move_known(Gpa gpa, u32 mode, Gva linear) {
   const Block* const known = cache_->movable(gpa, mode);
   if (!known) return CodeCache::Moved::no;
   const CodeCache::Moved moved = cache_->move(*known, linear, *memory_lowering_, emitter_, cold_emitter_);
@@ -87,22 +87,23 @@ CodeCache::Moved Translator::move_known(u64 gpa, u32 mode, u64 linear) {
 // False: the first instruction crosses into a page that is not there, or is translated already.
 bool Translator::read(Source& source, Context& context) {
   const auto [linear, gpa, mode] = std::tuple{source.key.linear, source.key.gpa, source.key.mode};
-  const u64 tail = kPageSize - (gpa & (kPageSize - 1));  // in the first page
+  const u64 tail = kPageSize - gpa.page_offset();  // in the first page
   source.available = std::min<u64>(tail, kMostBytes);
   source.there = gpa;
-  std::memcpy(source.bytes, cpu_.ram->host(Gpa{gpa}), source.available);
+  std::memcpy(source.bytes, cpu_.ram->host(gpa), source.available);
   if (source.available >= kLongest || Front::decodes(cpu_, {source.bytes, source.available}, cpu_.code_size()))
     return true;
   const cpu::TlbEntry* second = cache_->second_page(linear);
   if (!second) return false;
   source.key.gpa2 = second->gpa;
   if (cache_->find(source.key)) return false;
-  context.page2 = context.page + kPageSize;
+  context.page2 = context.page.wrapping_add(kPageSize);
   context.stable = context.stable && second->global;
   context.movable = false;
-  std::memcpy(source.bytes + tail, cpu_.ram->host(Gpa{second->gpa}), kMostBytes);
+  std::memcpy(source.bytes + tail, cpu_.ram->host(second->gpa), kMostBytes);
   source.available = tail + kMostBytes;
-  source.there = source.key.gpa2 - tail;  // what follows an instruction that crosses lies in the second page
+  source.there =
+      source.key.gpa2.wrapping_add(0 - tail);  // what follows an instruction that crosses lies in the second page
   return true;
 }
 
@@ -111,12 +112,12 @@ bool Translator::collect(const Source& source, const Context& context, const Pro
   const u32 mode = source.key.mode;
   const Ready ready{(mode & kSse) != 0, (mode & kAvx) != 0, (mode & kAvx512) != 0,
                     (mode & kX87) != 0 && !options_.debug.no_x87};
-  const u64 frame = (source.key.gpa2 == kOnePage ? source.key.gpa : source.key.gpa2) / kPageSize;
+  const u64 frame = (source.key.gpa2 == kOnePage ? source.key.gpa : source.key.gpa2).frame();
   const CodeCache::Starts& starts = cache_->starts(frame);
   bool full = false;
   const bool any = front_->collect(
       cpu_, source.bytes, source.available, cpu_.code_size(), context, ready, pieces_, &full, [&](u64 at) {
-        return ends_at(starts, profile, key, {source.key.linear + at, source.there + at, mode});
+        return ends_at(starts, profile, key, {source.key.linear.wrapping_add(at), source.there.wrapping_add(at), mode});
       });
   if (!any && full) {
     flush();
@@ -133,8 +134,8 @@ void Translator::describe(Block& block, const Source& source, const Context& con
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
   block.code = cache_->keep(std::span<const u8>{source.bytes, block.bytes});
-  block.generation = &cpu_.code->generation(block.key.gpa / kPageSize);
-  if (block.crosses()) block.generation2 = &cpu_.code->generation(block.key.gpa2 / kPageSize);
+  block.generation = &cpu_.code->generation(block.key.gpa.frame());
+  if (block.crosses()) block.generation2 = &cpu_.code->generation(block.key.gpa2.frame());
 }
 
 // With more islands each time that a jump comes out of reach.
@@ -153,8 +154,7 @@ bool Translator::lower(Block& block, const Context& context) {
 bool Translator::emit(Block& block, const Context& context) {
   const bool lowered = lower(block, context);
   if (!lowered || !cache_->mark(block)) {
-    TRACE(blocks, "cannot translate {:#x}: {}", block.key.linear,
-          lowered ? "its bytes change" : "too long for its jumps");
+    TRACE(blocks, "cannot translate {}: {}", block.key.linear, lowered ? "its bytes change" : "too long for its jumps");
     cache_->take_back();
     return false;
   }
@@ -172,9 +172,8 @@ bool Translator::emit(Block& block, const Context& context) {
   cpu_.count.blocks_translated++;
   cpu_.count.instructions_translated += block.count;
   cpu_.count.host_code_bytes += block.end - block.entry + (block.cold_end - block.cold);
-  TRACE(blocks, "translate {:#x} (gpa {:#x}): {} instructions, {} -> {} bytes, mode {:#x}", block.key.linear,
-        block.key.gpa, block.count, block.bytes, block.end - block.entry + (block.cold_end - block.cold),
-        block.key.mode);
+  TRACE(blocks, "translate {} (gpa {}): {} instructions, {} -> {} bytes, mode {:#x}", block.key.linear, block.key.gpa,
+        block.count, block.bytes, block.end - block.entry + (block.cold_end - block.cold), block.key.mode);
   return true;
 }
 
@@ -183,16 +182,16 @@ bool Translator::emit(Block& block, const Context& context) {
 bool Translator::ends_at(const CodeCache::Starts& starts, const Profile& profile, u32 key, const Key& next) const {
   if (executor_->block_by_block()) return false;                         // the longer a block, the more is compared
   if (pieces_.back().insn.mnemonic == ZYDIS_MNEMONIC_STI) return false;  // its shadow
-  if (starts.test(next.gpa & (kPageSize - 1)) && cache_->find(next)) return true;
+  if (starts.test(next.gpa.page_offset()) && cache_->find(next)) return true;
   if (pieces_.back().treatment != Treatment::branch) return false;
-  return !profile.often(Gpa{next.gpa}, key);
+  return !profile.often(next.gpa, key);
 }
 
 bool Translator::translate(Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile) {
-  if (!options_.count_instructions) return make_block(cpu, key, linear.raw, gpa.raw, profile);
+  if (!options_.count_instructions) return make_block(cpu, key, linear, gpa, profile);
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  const bool made = make_block(cpu, key, linear.raw, gpa.raw, profile);
+  const bool made = make_block(cpu, key, linear, gpa, profile);
   cpu.count.translating_ns += static_cast<u64>(std::chrono::nanoseconds{Clock::now() - start}.count());
   return made;
 }
@@ -202,7 +201,7 @@ void Translator::dump(const Block& block) {
   constexpr u64 kMost = 256 * MiB;
   if (dumped_ >= kMost) return;
   trace::emit(trace::blocks,
-              fmt::format("dump {:#x} (gpa {:#x}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
+              fmt::format("dump {} (gpa {}), mode {:#x}: {} instructions, {} -> {} bytes", block.key.linear,
                           block.key.gpa, block.key.mode, block.count, block.bytes, block.end - block.entry));
   const std::string lines = list({cpu_, region_->state(), thunk_names(), cache_->sites(), block.first_site}, block,
                                  options_.dump_guest, options_.dump_host);

@@ -26,17 +26,20 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
       seg = stub.mem.seg;
       offset = cpu::effective_address(cpu_, stub.mem, cpu_.rip + stub.length);
   }
-  u64 linear;
+  Gva linear;
   const cpu::Access access = stub.write ? cpu::Access::write : cpu::Access::read;
   if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, stub.size, access, linear)) return {};
   // An entry of another view's rights would stay there (STAC in the middle of a block): --verify would not see it.
   const View view = now_.view;
   INVARIANT(view == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view),
             static_cast<int>(view_of(cpu_)));
+  INVARIANT(region_->state().tables == views_->base(view), "code ran with the tables of another view than {}",
+            static_cast<int>(view));
   views_->touch(view, linear);
   // A shared look-up may have begun in the MiB before.
-  if ((linear & (MiB - 1)) < SharedLookup::kSpan) views_->touch(view, linear - SharedLookup::kSpan);
-  if (((linear + stub.size - 1) ^ linear) >> 12) {
+  if ((linear.raw & (MiB - 1)) < SharedLookup::kSpan)
+    views_->touch(view, linear.wrapping_add(0 - u64{SharedLookup::kSpan}));
+  if (linear.wrapping_add(stub.size - 1).page() != linear.page()) {
     if (stub.write) return reach_both(stub, seg, linear) ? std::optional{stub.resume} : std::nullopt;
     return gather(stub, seg, linear) ? std::optional{executor_->thunks().gathered} : std::nullopt;
   }
@@ -50,8 +53,8 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
 }
 
 // From the TLB, which has it. False: there is no entry that would say so.
-bool Translator::fill(u64 linear) {
-  const cpu::TlbEntry& e = cpu_.tlb->half[linear >> 63][linear >> 12 & (cpu::Tlb::kEntries - 1)];
+bool Translator::fill(Gva linear) {
+  const cpu::TlbEntry& e = cpu_.tlb->half[linear.raw >> 63][linear.raw >> 12 & (cpu::Tlb::kEntries - 1)];
   if (e.addend == 0) return false;  // means "no entry" in the tables
   const bool read = e.perm & cpu_.need_read, write = e.perm & cpu_.need_write;
   if (!misfill(linear, e.addend, write))
@@ -62,9 +65,9 @@ bool Translator::fill(u64 linear) {
 }
 
 // For tests of --verify. False: the entry is to be a right one.
-bool Translator::misfill(u64 linear, u64 addend, bool write) {
+bool Translator::misfill(Gva linear, u64 addend, bool write) {
   const Miscompile& wrong = options_.miscompile;
-  if ((linear ^ wrong.address) & kPageMask) return false;
+  if ((linear.raw ^ wrong.address) & kPageMask) return false;
   if (wrong.how != Miscompile::How::reach && wrong.how != Miscompile::How::stale) return false;
   for (unsigned v = 0; v < kViews; v++) {
     const View view = static_cast<View>(v);
@@ -78,10 +81,10 @@ bool Translator::misfill(u64 linear, u64 addend, bool write) {
 
 // A load over the end of a page of RAM: from a copy of the bytes, which is as much aligned as they are. It is no single
 // access anyway.
-bool Translator::gather(const ExitStub& stub, cpu::Seg seg, u64 linear) {
-  const unsigned first = static_cast<unsigned>(kPageSize - (linear & (kPageSize - 1)));
-  const u64 second = (linear + first) & cpu_.linear_mask;
-  const auto look = [&](u64 at, unsigned size) { return cpu::tlb_lookup(cpu_, at, size, cpu_.need_read); };
+bool Translator::gather(const ExitStub& stub, cpu::Seg seg, Gva linear) {
+  const unsigned first = static_cast<unsigned>(kPageSize - linear.page_offset());
+  const Gva second{(linear.raw + first) & cpu_.linear_mask};
+  const auto look = [&](Gva at, unsigned size) { return cpu::tlb_lookup(cpu_, at, size, cpu_.need_read); };
   const u8 *low = look(linear, first), *high = look(second, stub.size - first);
   if (!low || !high) {
     if (!cpu::probe(cpu_, seg, linear, stub.size, cpu::Access::read)) return false;
@@ -89,30 +92,30 @@ bool Translator::gather(const ExitStub& stub, cpu::Seg seg, u64 linear) {
     if (!low || !high) return false;
   }
   // So that the thunk finds them the next time.
-  for (const u64 page : {linear, second}) {
+  for (const Gva page : {linear, second}) {
     views_->touch(now_.view, page);
     if (!views_->has(now_.view, page, false)) fill(page);
   }
   State& s = region_->state();
-  u8* to = s.gathered + (linear & 63);
+  u8* to = s.gathered + (linear.raw & 63);
   std::memcpy(to, low, first);
   std::memcpy(to + first, high, stub.size - first);
-  s.addend = reinterpret_cast<u64>(to) - linear;
+  s.addend = reinterpret_cast<u64>(to) - linear.raw;
   s.hit = stub.hit;
   return true;
 }
 
 // A store over the end of a page: the thunk that does it will find both pages. False: it will not.
-bool Translator::reach_both(const ExitStub& stub, cpu::Seg seg, u64 linear) {
+bool Translator::reach_both(const ExitStub& stub, cpu::Seg seg, Gva linear) {
   if (!memory_lowering_->thunk(stub, cpu_.in_long64())) return false;
-  const u64 last = linear + stub.size - 1;
-  if ((linear ^ last) >> 12 > 0xfffff) return false;  // around the end of memory
-  const auto reachable = [&](u64 at) { return cpu::tlb_lookup(cpu_, at, 1, cpu_.need_write) != nullptr; };
+  const Gva last = linear.wrapping_add(stub.size - 1);
+  if ((linear.raw ^ last.raw) >> 12 > 0xfffff) return false;  // around the end of memory
+  const auto reachable = [&](Gva at) { return cpu::tlb_lookup(cpu_, at, 1, cpu_.need_write) != nullptr; };
   if (!reachable(linear) || !reachable(last)) {
     if (!cpu::probe(cpu_, seg, linear, stub.size, cpu::Access::write)) return false;
     cpu_.debug_hits = 0;
   }
-  for (const u64 at : {linear, last}) {
+  for (const Gva at : {linear, last}) {
     if (!reachable(at)) return false;
     views_->touch(now_.view, at);
     if (!views_->has(now_.view, at, true)) fill(at);
@@ -123,12 +126,12 @@ bool Translator::reach_both(const ExitStub& stub, cpu::Seg seg, u64 linear) {
 // What is longer is no thunk's.
 void Translator::string_called(const StringForm& form, u64 from, u64 to, u64 count) {
   if (!StringThunks::takes(form, count)) return;
-  if (form.reads_source()) fill_for_string(from & cpu_.linear_mask, false);
-  if (form.has_destination()) fill_for_string(to & cpu_.linear_mask, !form.compares());
+  if (form.reads_source()) fill_for_string(Gva{from & cpu_.linear_mask}, false);
+  if (form.has_destination()) fill_for_string(Gva{to & cpu_.linear_mask}, !form.compares());
 }
 
 // So that the thunk of a string instruction finds the page of this end the next time.
-void Translator::fill_for_string(u64 linear, bool write) {
+void Translator::fill_for_string(Gva linear, bool write) {
   const u32 need = write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, 1, need)) return;
   views_->touch(now_.view, linear);

@@ -45,7 +45,7 @@ u64 TableLowering::thunk(const ExitStub& s, bool bits64) const {
   return (s.write ? lead_away_ : gather_)[s.size <= 8 ? 0 : s.size <= 16 ? 1 : s.size <= 32 ? 2 : 3];
 }
 
-u64 TableLowering::constant(const Fixup& f, u64 linear) const {
+u64 TableLowering::constant(const Fixup& f, Gva linear) const {
   return Views::slot_offset(linear, f.size, f.kind == Fixup::Kind::look_up_w);
 }
 
@@ -108,7 +108,7 @@ Mem TableLowering::jump_slot(Emitter& e, Mem slot, u8 free) const {
 
 // Of an address that is known now.
 void TableLowering::look_up_constant(Emitter& e, const Place& place, unsigned size, bool write) {
-  const u64 slot = Views::slot_offset(place.address, size, write);
+  const u64 slot = Views::slot_offset(Gva{place.address}, size, write);
   if (place.linear) {
     e.mov_imm64(r11, slot);
     e.note(write ? Fixup::Kind::look_up_w : Fixup::Kind::look_up, e.size() - 8, place.address, static_cast<u8>(size));

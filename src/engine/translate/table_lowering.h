@@ -40,7 +40,7 @@ class TableLowering final : public hostcode::MemoryLowering {
   Mem jump_slot(Emitter& e, Mem slot, u8 free) const override;
   u64 thunk(const ExitStub& stub, bool bits64) const override;
   u64 put_back(const ExitStub& stub) const override { return scatter_[stub.size > kFewBytes]; }
-  u64 constant(const Fixup& fixup, u64 linear) const override;
+  u64 constant(const Fixup& fixup, Gva linear) const override;
 
  private:
   struct Retry {  // a look-up of its own for an access whose shared one has failed

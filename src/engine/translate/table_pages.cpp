@@ -13,7 +13,7 @@ TablePages::Entry& TablePages::find(u32 mib) const {
   return entries_[i];
 }
 
-bool TablePages::touch(u64 linear, u8 v) {
+bool TablePages::touch(Gva linear, u8 v) {
   Entry& e = find(mib(linear));
   const u8 bit = static_cast<u8>(1u << v);
   if (e.views & bit) return true;
@@ -24,19 +24,19 @@ bool TablePages::touch(u64 linear, u8 v) {
   return true;
 }
 
-bool TablePages::widens(u64 linear, u8 v) {
+bool TablePages::widens(Gva linear, u8 v) {
   constexpr u32 kMibs = kBlock / MiB;
   if (widened_ + kMibs > kMost / 4 || count_ + kMibs > kMost) return false;
-  const u64 block = linear & ~(kBlock - 1);
+  const Gva block{linear.raw & ~(kBlock - 1)};
   unsigned many = 0;
-  for (u64 at = block; at < block + kBlock; at += MiB) many += touched(at) >> v & 1;
+  for (u64 at = 0; at < kBlock; at += MiB) many += touched(block.wrapping_add(at)) >> v & 1;
   if (many != kMany) return false;
-  for (u64 at = block; at < block + kBlock; at += MiB) touch(at, v);
+  for (u64 at = 0; at < kBlock; at += MiB) touch(block.wrapping_add(at), v);
   widened_ += kMibs - many;
   return true;
 }
 
-u8 TablePages::touched(u64 linear) const { return find(mib(linear)).views; }
+u8 TablePages::touched(Gva linear) const { return find(mib(linear)).views; }
 
 void TablePages::clear() {
   std::fill_n(entries_.get(), kEntries, Entry{});

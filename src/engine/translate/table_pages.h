@@ -9,6 +9,7 @@
 #include <bit>
 #include <memory>
 
+#include "base/addr.h"
 #include "base/types.h"
 
 namespace trapline::engine::translate {
@@ -20,20 +21,20 @@ class TablePages {
 
   TablePages();
   // Notes that view `v` looks up something in this MiB (bits 47:20 of the address). False: that would be one too many.
-  bool touch(u64 linear, u8 v);
+  bool touch(Gva linear, u8 v);
   // Blocks in which kMany MiBs have been touched are likely to be touched all over: the rest then counts as touched too
   // (true, once). Not beyond a quarter of kMost.
   static constexpr u64 kBlock = 64 * MiB;
   static constexpr unsigned kMany = 6;
-  bool widens(u64 linear, u8 v);
+  bool widens(Gva linear, u8 v);
   // The views that have, as bits.
-  u8 touched(u64 linear) const;
+  u8 touched(Gva linear) const;
   // Calls `see` with the address of each MiB that was touched and its views.
   template <class See>
   void each(See see) const {
     for (u32 i = 0; i < kEntries; i++)
       if (const Entry& e = entries_[i]; e.key != 0)
-        see(static_cast<u64>(static_cast<i64>(u64{e.key - 1} << 36) >> 16), e.views);
+        see(Gva{static_cast<u64>(static_cast<i64>(u64{e.key - 1} << 36) >> 16)}, e.views);
   }
   void clear();
   u32 count() const { return count_; }
@@ -45,7 +46,7 @@ class TablePages {
   };
   static constexpr u32 kEntries = 32768;  // a quarter full at the most
   static_assert(kEntries >= 4 * kMost && std::has_single_bit(kEntries));
-  static u32 mib(u64 linear) { return static_cast<u32>(linear >> 20 & 0xfffffff); }
+  static u32 mib(Gva linear) { return static_cast<u32>(linear.raw >> 20 & 0xfffffff); }
   Entry& find(u32 mib) const;
 
   std::unique_ptr<Entry[]> entries_;

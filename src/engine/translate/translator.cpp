@@ -88,7 +88,7 @@ void Translator::each_reach(bool all, const std::function<void(const Reach&)>& s
   constexpr u32 kNeed[kViews][2] = {
       {p::kernel_read, p::kernel_write}, {p::kernel_ac_read, p::kernel_ac_write}, {p::user_read, p::user_write}};
   const auto tell = [&](const Views::Entry& e) {
-    see({Gva{e.linear}, Hva{e.linear + e.addend}, kNeed[static_cast<u8>(e.view)][e.write], e.over_end});
+    see({e.linear, Hva{e.linear.raw + e.addend}, kNeed[static_cast<u8>(e.view)][e.write], e.over_end});
   };
   if (all)
     views_->each(tell);

@@ -55,11 +55,11 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
   // misses.cpp
   std::optional<u64> miss(const ExitStub& stub) override;
   void string_called(const StringForm& form, u64 from, u64 to, u64 count) override;
-  bool gather(const ExitStub& stub, cpu::Seg seg, u64 linear);
-  bool reach_both(const ExitStub& stub, cpu::Seg seg, u64 linear);
-  bool fill(u64 linear);
-  bool misfill(u64 linear, u64 addend, bool write);
-  void fill_for_string(u64 linear, bool write);
+  bool gather(const ExitStub& stub, cpu::Seg seg, Gva linear);
+  bool reach_both(const ExitStub& stub, cpu::Seg seg, Gva linear);
+  bool fill(Gva linear);
+  bool misfill(Gva linear, u64 addend, bool write);
+  void fill_for_string(Gva linear, bool write);
 
   // modes.cpp
   bool follow_mode() override;
@@ -73,9 +73,9 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
 
   // make_block.cpp
   struct Source;
-  bool make_block(cpu::Vcpu& cpu, u32 key, u64 linear, u64 gpa, const Profile& profile);
-  bool context_for(u32 mode, u64 linear, bool global, Context* out);
-  CodeCache::Moved move_known(u64 gpa, u32 mode, u64 linear);
+  bool make_block(cpu::Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profile& profile);
+  bool context_for(u32 mode, Gva linear, bool global, Context* out);
+  CodeCache::Moved move_known(Gpa gpa, u32 mode, Gva linear);
   bool read(Source& source, Context& context);
   bool collect(const Source& source, const Context& context, const Profile& profile, u32 key);
   void describe(Block& block, const Source& source, const Context& context, View view);
@@ -103,7 +103,7 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
   UserGate* user_gate_ = nullptr;
   struct Page {
     View view;
-    u64 linear;
+    Gva linear;
   };
   std::vector<Page> writable_;  // block by block: the pages in write tables
   std::vector<Page> filled_;    // and all that have been filled since each_reach() was called

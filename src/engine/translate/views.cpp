@@ -51,47 +51,48 @@ Views::~Views() {
     if (p && own_) munmap(p, kViewBytes);
 }
 
-void Views::touch(View v, u64 linear) {
+void Views::touch(View v, Gva linear) {
   const u8 view = static_cast<u8>(v);
   if (touched_.touched(linear) >> view & 1) return;
   if (!touched_.touch(linear, view)) {
     purge();
     touched_.touch(linear, view);
   }
-  if (touched_.widens(linear, view)) populate(view, linear & ~(TablePages::kBlock - 1));
+  if (touched_.widens(linear, view)) populate(view, Gva{linear.raw & ~(TablePages::kBlock - 1)});
 }
 
 // A page of tables costs the host a fault when its first slot is looked at, some 13 us; a block of them at once a tenth
 // of that each.
-void Views::populate(u8 view, u64 block) {
+void Views::populate(u8 view, Gva block) {
   constexpr u64 kSlots = TablePages::kBlock / kPageSize * 2 * sizeof(u64);
   for (const bool write : {false, true})
     if (madvise(slot(view, block, write), kSlots, MADV_POPULATE_WRITE) != 0) return;  // before Linux 5.14
 }
 
-void Views::fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write) {
+void Views::fill(View v, Gva linear, Gpa frame, u64 addend, bool global, u8 page_shift, bool read, bool write) {
+  INVARIANT(addend != 0, "a slot for {} that would say that there is none", linear);
   if (global_.size() + upper_.size() + lower_.size() >= kMostFilled) drop_everything();
-  std::vector<Filled>& list = !(linear >> 63) ? lower_ : global ? global_ : upper_;
+  std::vector<Filled>& list = !(linear.raw >> 63) ? lower_ : global ? global_ : upper_;
   const u8 view = static_cast<u8>(v);
   if (read) *slot(view, linear, false) = addend;
   if (write) {
     *slot(view, linear, true) = addend;
-    note_writer(view, linear, gpa_page, addend);
+    note_writer(view, linear, frame, addend);
   }
-  list.push_back({linear & kPageMask, gpa_page, view, write});
+  list.push_back({linear.page(), frame, view, write});
   if (page_shift > 12) note_large(linear, page_shift);
   fills++;
 }
 
 // A place whose entry is gone, or another frame's now, is free.
-void Views::note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend) {
-  FrameWriters::Frame* f = writers_.at(gpa_page / kPageSize);
+void Views::note_writer(u8 view, Gva linear, Gpa frame, u64 addend) {
+  FrameWriters::Frame* f = writers_.at(frame.frame());
   const WriterPlace place = WriterPlace::of(view, linear);
   if (!f || f->many() || f->place[0] == place || f->place[1] == place) return;
-  const u64 host = (linear & kPageMask) + addend;
+  const u64 host = linear.page().raw + addend;
   for (WriterPlace& p : f->place) {
     const bool alive = p.raw != 0 && touched_.touched(p.linear()) >> p.view() & 1 &&
-                       *slot(p.view(), p.linear(), true) == host - p.linear();
+                       *slot(p.view(), p.linear(), true) == host - p.linear().raw;
     if (alive) continue;
     p = place;
     return;
@@ -99,20 +100,20 @@ void Views::note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend) {
   f->place[1].raw = FrameWriters::Frame::kMany;
 }
 
-void Views::note_large(u64 linear, u8 page_shift) {
+void Views::note_large(Gva linear, u8 page_shift) {
   four_mib_pages_ |= page_shift == 22;
   if (page_shift < 30) {
     for (u64 part = 0; part < u64{1} << page_shift; part += 2 * MiB)
-      large_.insert(((linear & ~((u64{1} << page_shift) - 1)) + part) >> 21);
+      large_.insert(((linear.raw & ~((u64{1} << page_shift) - 1)) + part) >> 21);
     return;
   }
-  std::vector<u64>& mibs = huge_[linear >> 30];
-  if (std::find(mibs.begin(), mibs.end(), linear >> 20) == mibs.end()) mibs.push_back(linear >> 20);
+  std::vector<u64>& mibs = huge_[linear.raw >> 30];
+  if (std::find(mibs.begin(), mibs.end(), linear.raw >> 20) == mibs.end()) mibs.push_back(linear.raw >> 20);
 }
 
 // All entries of a MiB.
-void Views::clear_mib(u64 linear) {
-  const u64 first = linear & ~(MiB - 1);
+void Views::clear_mib(Gva linear) {
+  const Gva first{linear.raw & ~(MiB - 1)};
   const u8 views = touched_.touched(first);
   for (u8 v = 0; v < kViews; v++)
     if (views >> v & 1)
@@ -120,17 +121,17 @@ void Views::clear_mib(u64 linear) {
 }
 
 // The entries of large mappings that hold it.
-void Views::clear_large(u64 linear) {
+void Views::clear_large(Gva linear) {
   // A 4 MiB page (32-bit paging) is two regions.
-  for (const u64 region : {linear >> 21, linear >> 21 ^ 1}) {
-    if (region != linear >> 21 && !four_mib_pages_) continue;
+  for (const u64 region : {linear.raw >> 21, linear.raw >> 21 ^ 1}) {
+    if (region != linear.raw >> 21 && !four_mib_pages_) continue;
     if (large_.erase(region) == 0) continue;
-    clear_mib(region << 21);
-    clear_mib((region << 21) + MiB);
+    clear_mib(Gva{region << 21});
+    clear_mib(Gva{(region << 21) + MiB});
   }
-  const auto huge = huge_.find(linear >> 30);
+  const auto huge = huge_.find(linear.raw >> 30);
   if (huge == huge_.end()) return;
-  for (const u64 mib : huge->second) clear_mib(mib << 20);
+  for (const u64 mib : huge->second) clear_mib(Gva{mib << 20});
   huge_.erase(huge);
 }
 
@@ -183,26 +184,26 @@ void Views::switched() {
 }
 
 // Costs what the address has, not what has been touched elsewhere.
-void Views::flushed_page(u64 linear) {
-  const u64 page = linear & kPageMask;
+void Views::flushed_page(Gva linear) {
+  const Gva page = linear.page();
   const u8 views = touched_.touched(page);
   for (u8 v = 0; v < kViews; v++)
     if (views >> v & 1) *slot(v, page, false) = *slot(v, page, true) = 0;
   if (!large_.empty() || !huge_.empty()) clear_large(linear);
-  if (linear >> 63) remapped.pages.push_back(page);
+  if (linear.raw >> 63) remapped.pages.push_back(page);
   jumps_->forget_unstable_to(page);
 }
 
 // The lists keep what is cleared here: to clear it again costs nothing.
-void Views::dropped_write(u64 gpa_page) {
-  FrameWriters::Frame* f = writers_.at(gpa_page / kPageSize);
+void Views::dropped_write(Gpa frame) {
+  FrameWriters::Frame* f = writers_.at(frame.frame());
   if (f && !f->many()) {
     for (const WriterPlace& p : f->place)
       if (p.raw != 0 && touched_.touched(p.linear()) >> p.view() & 1) *slot(p.view(), p.linear(), true) = 0;
   } else {
     for (const std::vector<Filled>* list : {&global_, &upper_, &lower_})
       for (const Filled& e : *list)
-        if (e.gpa == gpa_page && e.write) *slot(e.view, e.linear, true) = 0;
+        if (e.gpa == frame && e.write) *slot(e.view, e.linear, true) = 0;
   }
   if (f) *f = {};
 }

@@ -39,8 +39,8 @@ class Views final : public cpu::TlbMirror {
   static constexpr u64 kTableBytes = u64{1} << 40;
   static constexpr u64 kWriteTable = kTableBytes;
   // What translated code adds to GS for an access: see above.
-  static constexpr u64 slot_offset(u64 linear, unsigned size, bool write) {
-    const u64 pages = ((linear & kPageBits) >> 12) + (((linear + size - 1) & kPageBits) >> 12);
+  static constexpr u64 slot_offset(Gva linear, unsigned size, bool write) {
+    const u64 pages = ((linear.raw & kPageBits) >> 12) + (((linear.raw + size - 1) & kPageBits) >> 12);
     return pages * 8 + (write ? kWriteTable : 0);
   }
   static constexpr u64 kPageBits = 0xfffffffff000;  // of a gva: the 36 bits of its page number
@@ -58,28 +58,28 @@ class Views final : public cpu::TlbMirror {
 
   // Before a look-up at `linear` is repeated, or given up: counts what it has made the tables grow by, and gives all
   // back (every entry is lost) when that is too much.
-  void touch(View v, u64 linear);
+  void touch(View v, Gva linear);
   // `addend` for accesses to the page of `linear`, which touch() knows; what for: `write` also fills the read slot when
   // `read` says so. `page_shift`: the guest's page.
-  void fill(View v, u64 linear, u64 gpa_page, u64 addend, bool global, u8 page_shift, bool read, bool write);
+  void fill(View v, Gva linear, Gpa page, u64 addend, bool global, u8 page_shift, bool read, bool write);
   // Is there an entry? touch() knows the place.
-  bool has(View v, u64 linear, bool write) const { return *slot(static_cast<u8>(v), linear, write) != 0; }
+  bool has(View v, Gva linear, bool write) const { return *slot(static_cast<u8>(v), linear, write) != 0; }
   // For --verify: what is in the tables, whatever the lists say. `see` is given view, page, kind and slot.
   struct Entry {
     View view;
-    u64 linear;
+    Gva linear;
     bool write, over_end;
     u64 addend;
   };
   template <class See>
   void each(See see) const;
   template <class See>
-  void each_of_page(View v, u64 linear, See see) const;
+  void each_of_page(View v, Gva linear, See see) const;
   // A wrong one for tests: no list has it.
-  void plant(View v, u64 linear, u64 addend, bool write) {
+  void plant(View v, Gva linear, u64 addend, bool write) {
     for (u8 kind = 0; kind <= write; kind++) *slot(static_cast<u8>(v), linear, kind) = addend;
   }
-  void forget_write(View v, u64 linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
+  void forget_write(View v, Gva linear) { *slot(static_cast<u8>(v), linear, true) = 0; }
 
   hostcode::Remapped remapped;
   u64 fills = 0, flushes = 0, purges = 0;
@@ -87,29 +87,29 @@ class Views final : public cpu::TlbMirror {
 
   void flushed_all() override;
   void flushed_nonglobal() override;
-  void flushed_page(u64 linear) override;
+  void flushed_page(Gva linear) override;
   void switched() override;
-  void dropped_write(u64 gpa_page) override;
+  void dropped_write(Gpa page) override;
   void dropped_all_write() override;
 
  private:
   explicit Views(u64 frames) : writers_{frames} {}
   struct Filled {
-    u64 linear;  // page address
-    u64 gpa;
+    Gva linear;  // the page
+    Gpa gpa;
     u8 view;
     bool write;
   };
   // The lists' bound; beyond it all entries are dropped.
   static constexpr u64 kMostFilled = 1 << 16;
   void purge();
-  void populate(u8 view, u64 block);
-  void note_writer(u8 view, u64 linear, u64 gpa_page, u64 addend);
-  void note_large(u64 linear, u8 page_shift);
-  void clear_mib(u64 linear);
-  void clear_large(u64 linear);
-  u64* slot(u8 view, u64 linear, bool write) const {
-    return reinterpret_cast<u64*>(base_[view] + (write ? kWriteTable : 0)) + ((linear & kPageBits) >> 12) * 2;
+  void populate(u8 view, Gva block);
+  void note_writer(u8 view, Gva linear, Gpa page, u64 addend);
+  void note_large(Gva linear, u8 page_shift);
+  void clear_mib(Gva linear);
+  void clear_large(Gva linear);
+  u64* slot(u8 view, Gva linear, bool write) const {
+    return reinterpret_cast<u64*>(base_[view] + (write ? kWriteTable : 0)) + ((linear.raw & kPageBits) >> 12) * 2;
   }
   void clear(const Filled& f) const {
     *slot(f.view, f.linear, false) = 0;
@@ -133,19 +133,20 @@ class Views final : public cpu::TlbMirror {
 };
 
 template <class See>
-void Views::each_of_page(View v, u64 linear, See see) const {
+void Views::each_of_page(View v, Gva linear, See see) const {
   for (const bool write : {false, true}) {
     const u64* const at = slot(static_cast<u8>(v), linear, write);
     for (const bool over_end : {false, true})
-      if (at[over_end] != 0) see(Entry{v, linear & kPageMask, write, over_end, at[over_end]});
+      if (at[over_end] != 0) see(Entry{v, linear.page(), write, over_end, at[over_end]});
   }
 }
 
 template <class See>
 void Views::each(See see) const {
-  touched_.each([&](u64 mib, u8 views) {
+  touched_.each([&](Gva mib, u8 views) {
     for (u8 v = 0; v < kViews; v++)
-      for (u64 at = mib; views >> v & 1 && at < mib + MiB; at += kPageSize) each_of_page(static_cast<View>(v), at, see);
+      for (u64 at = 0; views >> v & 1 && at < MiB; at += kPageSize)
+        each_of_page(static_cast<View>(v), mib.wrapping_add(at), see);
   });
 }
 

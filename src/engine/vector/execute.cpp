@@ -54,7 +54,7 @@ constexpr u16 kExceptions = 0x3f, kPrecision = 0x20;
 // FLD and FSTP of ten bytes, FBLD and FBSTP are accesses of eight bytes and two, each with an address as wide as
 // addresses are. Not `apart`: one access, as of all other operands. Else where the two bytes lie, at the other end of memory.
 struct Tail {
-  u64 linear = 0;
+  Gva linear;
   bool apart = false, faults = false;
 };
 Tail tail_of(Vcpu& cpu, const isa::Insn& insn, unsigned size, cpu::Access access) {
@@ -67,12 +67,12 @@ Tail tail_of(Vcpu& cpu, const isa::Insn& insn, unsigned size, cpu::Access access
   return t;
 }
 
-bool read_split(Vcpu& cpu, const isa::Insn& insn, u64 linear, const Tail& tail, void* out) {
+bool read_split(Vcpu& cpu, const isa::Insn& insn, Gva linear, const Tail& tail, void* out) {
   return read_slow(cpu, insn.mem.seg, linear, out, 8) && !tail.faults &&
          read_slow(cpu, insn.mem.seg, tail.linear, static_cast<u8*>(out) + 8, 2);
 }
 
-bool probe_store(Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size) {
+bool probe_store(Vcpu& cpu, const isa::Insn& insn, Gva linear, unsigned size) {
   const Tail tail = tail_of(cpu, insn, size, cpu::Access::write);
   if (!tail.apart) [[likely]]
     return probe(cpu, insn.mem.seg, linear, size, cpu::Access::write);
@@ -80,7 +80,7 @@ bool probe_store(Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size) {
          probe(cpu, insn.mem.seg, tail.linear, 2, cpu::Access::write);
 }
 
-bool write_all(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
+bool write_all(Vcpu& cpu, const isa::Insn& insn, Gva linear, const void* in, unsigned size) {
   const Tail tail = tail_of(cpu, insn, size, cpu::Access::write);
   if (!tail.apart) [[likely]]
     return write_slow(cpu, insn.mem.seg, linear, in, size);
@@ -88,7 +88,7 @@ bool write_all(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, uns
          write_slow(cpu, insn.mem.seg, tail.linear, static_cast<const u8*>(in) + 8, 2);
 }
 
-bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsigned size) {
+bool read_checked(Vcpu& cpu, const isa::Insn& insn, Gva linear, void* out, unsigned size) {
   if (!vector_aligned(cpu, insn, linear, size)) return false;
   if (const Tail tail = tail_of(cpu, insn, size, cpu::Access::read); tail.apart) [[unlikely]]
     return read_split(cpu, insn, linear, tail, out);
@@ -97,7 +97,7 @@ bool read_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, void* out, unsig
   const cpu::AlignmentUnchecked unchecked{cpu};
   return read_slow(cpu, insn.mem.seg, linear, out, size);
 }
-bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in, unsigned size) {
+bool write_checked(Vcpu& cpu, const isa::Insn& insn, Gva linear, const void* in, unsigned size) {
   if (!vector_aligned(cpu, insn, linear, size)) return false;
   if (amd(cpu) || !is_half_conversion(insn)) [[likely]]
     return write_all(cpu, insn, linear, in, size);
@@ -106,10 +106,10 @@ bool write_checked(Vcpu& cpu, const isa::Insn& insn, u64 linear, const void* in,
 }
 
 Outcome load(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::read, linear)) [[unlikely]]
     return Outcome::fault;
-  if (linear & op.align_mask) [[unlikely]]
+  if (linear.raw & op.align_mask) [[unlikely]]
     return cpu.raise_gp();
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_read)) [[likely]]
     return run(cpu, op, host);
@@ -125,7 +125,7 @@ bool x87_stored(const VectorOp& op) {
 }
 
 // With an exception unmasked only the execution tells whether there will be a store that can fault: have a way back.
-Outcome store_x87_unmasked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op, u64 linear) {
+Outcome store_x87_unmasked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op, Gva linear) {
   x87_park(cpu);
   const cpu::X87State before = cpu.x87;
   x87_unpark(cpu);
@@ -165,10 +165,10 @@ Outcome refused_store(Vcpu& cpu, const VectorOp& op) {
 }
 
 Outcome store(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
-  u64 linear;
+  Gva linear;
   if (!to_linear(cpu, insn.mem.seg, effective(cpu, insn), op.mem_bytes, cpu::Access::write, linear)) [[unlikely]]
     return refused_store(cpu, op);
-  if (linear & op.align_mask) [[unlikely]]
+  if (linear.raw & op.align_mask) [[unlikely]]
     return cpu.raise_gp();
   if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, cpu.need_write)) [[likely]]
     return run(cpu, op, host);
@@ -278,11 +278,11 @@ constexpr u8 kZen5 = 0x1a;  // family
 
 }  // namespace
 
-bool vector_aligned(Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size) {
-  if (!alignment_checks(cpu) || size < 16 || !amd(cpu) || (linear & 15) == 0 || !in_reach(cpu, linear)) return true;
+bool vector_aligned(Vcpu& cpu, const isa::Insn& insn, Gva linear, unsigned size) {
+  if (!alignment_checks(cpu) || size < 16 || !amd(cpu) || (linear.raw & 15) == 0 || !in_reach(cpu, linear)) return true;
   // Zen 4 looks at the element of a compressing store even without a mask.
   if (const u64 element = compressed_element(insn); element && cpu.cpuid && cpu.cpuid->family() < kZen5)
-    if ((linear & (element - 1)) == 0) return true;
+    if ((linear.raw & (element - 1)) == 0) return true;
   return cpu.raise(cpu::Vector::ac) == Outcome::next;
 }
 

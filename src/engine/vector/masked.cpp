@@ -48,19 +48,19 @@ struct Target {
   u64 offset;
   u64 wrap = ~u64{0};
 
-  bool linear(unsigned at, unsigned size, Access access, u64& out) const {
+  bool linear(unsigned at, unsigned size, Access access, Gva& out) const {
     return to_linear(cpu, seg, (offset + at) & wrap, size, access, out);
   }
   bool load(unsigned at, void* out, unsigned size) const {
-    u64 l;
+    Gva l;
     return linear(at, size, Access::read, l) && read_slow(cpu, seg, l, out, size);
   }
   bool probe_write(unsigned at, unsigned size) const {
-    u64 l;
+    Gva l;
     return linear(at, size, Access::write, l) && probe(cpu, seg, l, size, Access::write);
   }
   bool store(unsigned at, const void* in, unsigned size) const {
-    u64 l;
+    Gva l;
     return linear(at, size, Access::write, l) && write_slow(cpu, seg, l, in, size);
   }
 };
@@ -215,16 +215,16 @@ Outcome execute_masked(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     at.offset = effective(cpu, insn);
   }
   const cpu::Segment& s = cpu.segment(at.seg);
-  const u64 linear = (s.linear_base + at.offset) & cpu.linear_mask;
-  const bool misaligned = linear & op.align_mask;
+  const Gva linear{(s.linear_base + at.offset) & cpu.linear_mask};
+  const bool misaligned = linear.raw & op.align_mask;
   if (misaligned && active_elements(cpu, op) != 0) return cpu.raise_gp();  // with none active the host does not mind
   if (!misaligned && (write ? s.flat_write : s.flat_read))
     if (u8* host = tlb_lookup(cpu, linear, op.mem_bytes, write ? cpu.need_write : cpu.need_read)) [[likely]]
       return run(cpu, op, host);
   if (alignment_checks(cpu)) {
     const unsigned checked = checked_bytes(cpu, insn, op);
-    u64 within;
-    if (linear & (checked - 1) && in_reach(cpu, linear))  // the segment's fault comes first
+    Gva within;
+    if (linear.raw & (checked - 1) && in_reach(cpu, linear))  // the segment's fault comes first
       return at.linear(0, checked, write ? Access::write : Access::read, within) ? cpu.raise(cpu::Vector::ac)
                                                                                  : Outcome::fault;
   }
@@ -253,7 +253,7 @@ Outcome execute_gather(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
     }
     const Target at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
     u8 element[8];
-    u64 linear;
+    Gva linear;
     if (!at.linear(0, op.element_bytes, Access::read, linear)) return stopped_at_element(cpu, any_done);
     if (const u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_read))
       std::memcpy(element, host, op.element_bytes);
@@ -279,7 +279,7 @@ Outcome execute_scatter(Vcpu& cpu, const isa::Insn& insn, const VectorOp& op) {
   for (unsigned i = 0; i < op.count; i++) {
     if (!mask.test(i)) continue;
     const Target at{cpu, insn.mem.seg, element_offset(insn, op, base, indices, i)};
-    u64 linear;
+    Gva linear;
     if (!at.linear(0, op.element_bytes, Access::write, linear)) return stopped_at_element(cpu, any_done);
     if (u8* host = tlb_lookup(cpu, linear, op.element_bytes, cpu.need_write))
       std::memcpy(host, data + i * op.element_bytes, op.element_bytes);

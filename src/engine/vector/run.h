@@ -18,13 +18,13 @@ inline u64 effective(const cpu::Vcpu& cpu, const isa::Insn& insn) {
 }
 
 // Non-canonical addresses fault in their own way.
-inline bool in_reach(const cpu::Vcpu& cpu, u64 linear) { return !cpu.in_long64() || cpu::canonical(linear); }
+inline bool in_reach(const cpu::Vcpu& cpu, Gva linear) { return !cpu.in_long64() || cpu::canonical(linear); }
 
 inline bool amd(const cpu::Vcpu& cpu) { return cpu.vendor() == isa::Vendor::amd; }
 
 // #AC of vector operands beyond what the MMU checks by size. Intel: none of 16 bytes and more (SDM Vol. 3A table 6-7),
 // nor those of the half-precision conversions. AMD: all, to at most 16 bytes (APM Vol. 2 8.2.18).
-bool vector_aligned(cpu::Vcpu& cpu, const isa::Insn& insn, u64 linear, unsigned size);  // false: cpu.fault set
+bool vector_aligned(cpu::Vcpu& cpu, const isa::Insn& insn, Gva linear, unsigned size);  // false: cpu.fault set
 
 // Intel's processors do not check VCVTPH2PS and VCVTPS2PH for alignment, whatever their operand's size.
 inline bool is_half_conversion(const isa::Insn& insn) {

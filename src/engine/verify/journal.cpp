@@ -78,7 +78,7 @@ void Journal::mark(u8* entry, const Mark& m) const {
   std::memcpy(entry, &now, m.bytes);
 }
 
-void Journal::mark_page(u64 gpa, u8* copy) const {
+void Journal::mark_page(Gpa gpa, u8* copy) const {
   const u8* page = host(gpa);
   for (const Mark& m : marks_)
     if (m.at >= page && m.at < page + kPageSize) mark(copy + (m.at - page), m);
@@ -131,7 +131,7 @@ std::string Journal::describe() const {
       std::memcpy(&b, before(p, start / kLine) + start % kLine, 8);
       std::memcpy(&r, reference + start, 8);
       std::memcpy(&t, translated + start, 8);
-      fmt::format_to(out, "  {:<22} {:<20} {:<20} {:<20}\n", fmt::format("gpa {:x}", p.gpa + start),
+      fmt::format_to(out, "  {:<22} {:<20} {:<20} {:<20}\n", fmt::format("gpa {:x}", p.gpa.raw + start),
                      fmt::format("{:016x}", b), fmt::format("{:016x}", r), fmt::format("{:016x}", t));
       at = start + 8;
     }
@@ -140,25 +140,25 @@ std::string Journal::describe() const {
 }
 
 // -- What the MMU says
-void Journal::writing(u64 gpa, cpu::TlbEntry& entry) {
+void Journal::writing(Gpa page, cpu::TlbEntry& entry) {
   if (granted_.size() >= kGrants) revoke();  // they ask again
   granted_.push_back(&entry);
   if (run_ == Run::none) return;
-  keep(gpa);
+  keep(page);
   if (!wide_ || run_ != Run::first) return;
-  for (const u64 beside : {gpa - kPageSize, gpa + kPageSize})
-    if (ram_->is_ram(Gpa{beside})) keep(beside);
+  for (const Gpa beside : {page.wrapping_add(0 - kPageSize), page.wrapping_add(kPageSize)})
+    if (ram_->is_ram(beside)) keep(beside);
 }
 
-void Journal::keep(u64 gpa) {
+void Journal::keep(Gpa page) {
   for (std::size_t i = used_; i-- > 0;)
-    if (pages_[i]->gpa == gpa) return;
+    if (pages_[i]->gpa == page) return;
   if (used_ == pages_.size()) pages_.push_back(std::make_unique<Page>());
   Page& p = *pages_[used_++];
-  p.gpa = gpa;
+  p.gpa = page;
   if (too_many() && run_ == Run::first) stop_->fetch_or(cpu::attention::kick);
   p.changed = 0;
-  copy(p.expected, host(gpa), kPageSize);
+  copy(p.expected, host(page), kPageSize);
 }
 
 void Journal::marked(void* entry, unsigned bytes, u64 bits) {

@@ -46,14 +46,14 @@ class Journal final : public cpu::WriteWatch {
 
   void forget_entries() { granted_.clear(); }  // their vCPU is going away
 
-  void writing(u64 gpa, cpu::TlbEntry& entry) override;
+  void writing(Gpa page, cpu::TlbEntry& entry) override;
   void marked(void* entry, unsigned bytes, u64 bits) override;
   bool device() override;
 
  private:
   enum class Run : u8 { none, first, second };
   struct Page {
-    u64 gpa;
+    Gpa gpa;
     u64 changed;             // bit by line of 64 bytes: by the first run
     u8 expected[kPageSize];  // what the first run has left
     u8 before[kPageSize];    // the changed lines as they were; the others are as expected
@@ -64,12 +64,12 @@ class Journal final : public cpu::WriteWatch {
     u64 value, bits;  // without the bits
   };
   Journal() = default;
-  void keep(u64 gpa);
+  void keep(Gpa page);
   void revoke();
-  u8* host(u64 gpa) const { return reinterpret_cast<u8*>(ram_->host(Gpa{gpa})); }
+  u8* host(Gpa gpa) const { return reinterpret_cast<u8*>(ram_->host(gpa)); }
   const u8* before(const Page& p, u64 line) const;
   void mark(u8* entry, const Mark& m) const;
-  void mark_page(u64 gpa, u8* copy) const;
+  void mark_page(Gpa gpa, u8* copy) const;
 
   const GuestMemory* ram_ = nullptr;
   std::atomic<u32>* stop_ = nullptr;

@@ -178,7 +178,7 @@ const char* Lockstep::trouble(const Vcpu::Counters& count) const {
 isa::Insn Lockstep::at_rip(const Vcpu& cpu) {
   isa::Insn insn;
   u8 bytes[15];
-  const u64 linear = (cpu.segment(isa::Seg::cs).linear_base + cpu.rip) & cpu.linear_mask;
+  const Gva linear = cpu.linear(isa::Seg::cs, cpu.rip);
   unsigned n = sizeof bytes;
   while (n > 0 && !cpu::peek(cpu, linear, bytes, n)) n--;
   if (isa::decode(bytes, n, cpu.code_size(), cpu.vendor(), insn) != isa::DecodeStatus::ok) insn = isa::Insn{};

@@ -76,15 +76,16 @@ void Warrants::flushed_all_contexts() {
 }
 
 // Whatever its PCID: the TLB drops them all.
-void Warrants::flushed_page(u64 linear) {
-  pages_.erase(linear & kPageMask);
+void Warrants::flushed_page(Gva linear) {
+  pages_.erase(linear.page());
   for (unsigned i = 0; i < std::size(kLarge); i++)
     if (sizes_ >> i & 1) end_fragments(linear, kLarge[i]);
   inner_->flushed_page(linear);
 }
 
-void Warrants::end_fragments(u64 linear, u8 page_shift) {
-  const u64 first = linear & ~((u64{1} << page_shift) - 1), last = first + ((u64{1} << page_shift) - 1);
+void Warrants::end_fragments(Gva linear, u8 page_shift) {
+  const u64 within = (u64{1} << page_shift) - 1;
+  const Gva first{linear.raw & ~within}, last{linear.raw | within};
   for (auto page = pages_.lower_bound(first); page != pages_.end() && page->first <= last;) {
     std::erase_if(page->second, [&](const Warrant& w) { return w.page_shift == page_shift; });
     page = page->second.empty() ? pages_.erase(page) : std::next(page);
@@ -94,8 +95,8 @@ void Warrants::end_fragments(u64 linear, u8 page_shift) {
 // -- What they are held against
 const char* Warrants::objection(const Reach& reach) const {
   if (reach.over_end) return "accesses over the end of a page have an entry";
-  const u64 gpa = reach.host.raw - reinterpret_cast<u64>(cpu_.ram_base);
-  const auto page = pages_.find(reach.page.raw);
+  const Gpa gpa{reach.host.raw - reinterpret_cast<u64>(cpu_.ram_base)};
+  const auto page = pages_.find(reach.page);
   if (page == pages_.end()) return "no walk since the last flush has led there";
   bool flushed = false, frame = false, allowed = false;
   for (const Warrant& w : page->second) {
@@ -110,7 +111,7 @@ const char* Warrants::objection(const Reach& reach) const {
   if (!frame && flushed) return "a flush has ended that";
   if (!frame) return "the walks since the last flush have led to another frame";
   if (!allowed) return "the page tables do not allow it";
-  if (reach.need & kWrites && cpu_.code && cpu_.code->has_code(gpa / kPageSize)) return "the frame holds decoded code";
+  if (reach.need & kWrites && cpu_.code && cpu_.code->has_code(gpa.frame())) return "the frame holds decoded code";
   return nullptr;
 }
 
@@ -131,13 +132,12 @@ std::string Warrants::describe(const Reach& reach, const char* objection) const 
                                  reach.need & kWrites ? "writes" : "reads", who(reach.need),
                                  reach.host.raw - reinterpret_cast<u64>(cpu_.ram_base), objection);
   Gpa now{0};
-  text += cpu::peek_translate(cpu_, reach.page.raw, &now)
-              ? fmt::format("  the page tables lead to gpa {:x} now\n", now.raw)
-              : "  the page tables lead nowhere now\n";
-  const auto page = pages_.find(reach.page.raw);
+  text += cpu::peek_translate(cpu_, reach.page, &now) ? fmt::format("  the page tables lead to gpa {:x} now\n", now.raw)
+                                                      : "  the page tables lead nowhere now\n";
+  const auto page = pages_.find(reach.page);
   if (page == pages_.end()) return text;
   for (const Warrant& w : page->second)
-    text += fmt::format("  a walk has led to gpa {:x}, permissions {:#x}, PCID {}{}{}\n", w.gpa, w.perm, w.pcid,
+    text += fmt::format("  a walk has led to gpa {:x}, permissions {:#x}, PCID {}{}{}\n", w.gpa.raw, w.perm, w.pcid,
                         w.global ? ", global" : "", alive(w) ? "" : ", flushed since");
   return text;
 }

@@ -30,17 +30,17 @@ class Warrants final : public cpu::TlbMirror {
 
   void flushed_all() override;
   void flushed_nonglobal() override;
-  void flushed_page(u64 linear) override;
+  void flushed_page(Gva linear) override;
   void switched() override;
   void flushed_context(u16 pcid) override;
   void flushed_all_contexts() override;
-  void dropped_write(u64 gpa_page) override { inner_->dropped_write(gpa_page); }
+  void dropped_write(Gpa page) override { inner_->dropped_write(page); }
   void dropped_all_write() override { inner_->dropped_all_write(); }
   void filled(const cpu::TlbEntry& e) override;
 
  private:
   struct Warrant {
-    u64 gpa = 0;
+    Gpa gpa;
     u64 born = 0;  // in flushes
     u32 perm = 0;
     u16 pcid = 0;
@@ -54,12 +54,12 @@ class Warrants final : public cpu::TlbMirror {
 
   bool alive(const Warrant& w) const;
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
-  void end_fragments(u64 linear, u8 page_shift);
+  void end_fragments(Gva linear, u8 page_shift);
   std::string describe(const Reach& reach, const char* objection) const;
 
   cpu::Vcpu& cpu_;
   cpu::TlbMirror* const inner_;
-  std::map<u64, std::vector<Warrant>> pages_;  // by linear address
+  std::map<Gva, std::vector<Warrant>> pages_;  // by linear address
   std::array<u64, 4096> ended_{};              // by PCID: what was born before is over, unless global
   u64 flushes_ = 1;
   u8 sizes_ = 0;  // of large pages seen: bit 0 2 MiB, 1 4 MiB, 2 1 GiB

@@ -30,7 +30,7 @@ bool Domain::install_gdt(cpu::Vcpu& cpu, u32 vcpu, const Mfn* frames, u32 entrie
     v.gdt[i] = i < pages ? frames[i] : 0;
     constexpr u64 kBits = pte::present | pte::writable | pte::accessed | pte::dirty | pte::nx;
     __atomic_store_n(slots + i, i < pages ? frames[i] * kPageSize | kBits : 0, __ATOMIC_RELAXED);
-    if (vcpu == cpu.index) cpu::tlb_flush_page(cpu, gdt_address(vcpu) + i * kPageSize);
+    if (vcpu == cpu.index) cpu::tlb_flush_page(cpu, Gva{gdt_address(vcpu) + i * kPageSize});
   }
   v.gdt_entries = entries;
   return true;
@@ -50,7 +50,7 @@ void Domain::release_ldt(cpu::Vcpu& cpu) {
     const u64 entry = std::exchange(slots[i], 0);
     if (!(entry & pte::present)) continue;
     frames_.put(cpu, pte::mfn(entry), Type::descriptors);
-    cpu::tlb_flush_page(cpu, ldt_address(cpu.index) + i * kPageSize);
+    cpu::tlb_flush_page(cpu, Gva{ldt_address(cpu.index) + i * kPageSize});
   }
 }
 
@@ -67,7 +67,7 @@ Status Domain::set_ldt(cpu::Vcpu& cpu, u64 base, u64 entries) {
   for (u64 i = 0; i < (entries + 511) / 512; i++) {
     Mfn table;
     unsigned index;
-    const u64* entry = entry_of(cpu, base + i * kPageSize, &table, &index);
+    const u64* entry = entry_of(cpu, Gva{base + i * kPageSize}, &table, &index);
     const u64 found = entry ? __atomic_load_n(entry, __ATOMIC_RELAXED) : 0;
     if (!(found & pte::present) || !frames_.owned(pte::mfn(found)) ||
         !frames_.get(cpu, pte::mfn(found), Type::descriptors)) {

@@ -136,9 +136,9 @@ class Domain final : public cpu::Hypervisor {
   void on_timer(cpu::Vcpu& cpu) override;
   bool start(cpu::Vcpu& cpu) override;
   void flush(cpu::Vcpu& cpu) override;
-  bool takes_write(cpu::Vcpu& cpu, u64 linear, u64 gpa, unsigned size) override;
-  bool write_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* in, unsigned size) override;
-  bool replace_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* expected, const void* in, unsigned size,
+  bool takes_write(cpu::Vcpu& cpu, Gva linear, Gpa gpa, unsigned size) override;
+  bool write_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* in, unsigned size) override;
+  bool replace_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* expected, const void* in, unsigned size,
                      bool* stored) override;
 
   using Arguments = std::array<u64, 6>;
@@ -204,15 +204,15 @@ class Domain final : public cpu::Hypervisor {
   Status mmu_update_one(cpu::Vcpu& cpu, const mmu_update_t& request);
   Status mmuext_op(cpu::Vcpu& cpu, const Arguments& a);
   Status mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op);
-  Status update_va_mapping(cpu::Vcpu& cpu, u64 linear, u64 value, u64 flags);
-  Status flush_after(cpu::Vcpu& cpu, u64 linear, u64 flags);
+  Status update_va_mapping(cpu::Vcpu& cpu, Gva linear, u64 value, u64 flags);
+  Status flush_after(cpu::Vcpu& cpu, Gva linear, u64 flags);
   Status pin(cpu::Vcpu& cpu, Mfn mfn, unsigned level);
   Status unpin(cpu::Vcpu& cpu, Mfn mfn);
   Status new_root(cpu::Vcpu& cpu, Mfn mfn);         // the caller holds lock_
   Status new_root_locked(cpu::Vcpu& cpu, Mfn mfn);  // takes it
   Status new_user_root(cpu::Vcpu& cpu, Mfn mfn);
   bool same_upper_half(Mfn root, const u64* other) const;
-  u64* entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index);
+  u64* entry_of(cpu::Vcpu& cpu, Gva linear, Mfn* table, unsigned* index);
 
   Status memory_op(cpu::Vcpu& cpu, u64 command, u64 argument);
   Status reservation(cpu::Vcpu& cpu, u64 command, u64 argument);

@@ -47,8 +47,8 @@ Outcome at_cpl0(cpu::Vcpu& cpu, const isa::Insn& insn) {
 
 bool fetch(cpu::Vcpu& cpu, isa::Insn& insn) {
   u8 bytes[15];
-  const u64 linear = cpu::cs_of(cpu).linear_base + cpu.rip;
-  const u64 to_page_end = kPageSize - (linear & (kPageSize - 1));
+  const Gva linear{cpu::cs_of(cpu).linear_base + cpu.rip};
+  const u64 to_page_end = kPageSize - linear.page_offset();
   unsigned n = sizeof bytes;
   if (!cpu::peek(cpu, linear, bytes, n)) {
     n = static_cast<unsigned>(std::min<u64>(n, to_page_end));
@@ -62,7 +62,7 @@ bool fetch(cpu::Vcpu& cpu, isa::Insn& insn) {
 
 bool Domain::forced_cpuid(cpu::Vcpu& cpu) {
   u8 bytes[sizeof kForcedPrefix + 2];
-  if (!cpu::peek(cpu, cpu::cs_of(cpu).linear_base + cpu.rip, bytes, sizeof bytes)) return false;
+  if (!cpu::peek(cpu, Gva{cpu::cs_of(cpu).linear_base + cpu.rip}, bytes, sizeof bytes)) return false;
   if (std::memcmp(bytes, kForcedPrefix, sizeof kForcedPrefix) != 0) return false;
   if (bytes[5] != 0x0f || bytes[6] != 0xa2) return false;  // CPUID alone
   // A kernel sees OSXSAVE before it has set it, as under Xen: Linux takes a clear bit to mean that Xen was told to hide
@@ -274,7 +274,7 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
       ok = true;
       break;
     case ZYDIS_MNEMONIC_INVLPG: {
-      const u64 linear = cpu::effective_address(cpu, insn.mem, cpu.rip + insn.length);
+      const Gva linear{cpu::effective_address(cpu, insn.mem, cpu.rip + insn.length)};
       if (cpu::canonical(linear)) cpu::tlb_flush_page(cpu, linear);
       ok = true;
       break;

@@ -69,7 +69,7 @@ i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to_do
 
 // The level-1 entry that an operation names: by the linear address that it maps, or by its own machine address.
 bool Domain::named_entry(cpu::Vcpu& cpu, u64 address, bool is_entry, Mfn* table, unsigned* index) {
-  if (!is_entry) return guest_range(address, 1) && entry_of(cpu, address, table, index) != nullptr;
+  if (!is_entry) return guest_range(address, 1) && entry_of(cpu, Gva{address}, table, index) != nullptr;
   *table = address >> 12, *index = static_cast<unsigned>(address >> 3 & 511);
   return address % sizeof(u64) == 0 && frames_.is(*table, Type::l1);
 }

@@ -18,9 +18,9 @@ inline bool copy_from(cpu::Vcpu& cpu, u64 linear, void* out, u64 bytes) {
   if (!guest_range(linear, bytes)) return false;
   for (u8* to = static_cast<u8*>(out); bytes != 0;) {
     const unsigned n = static_cast<unsigned>(std::min<u64>(bytes, kPageSize - (linear & (kPageSize - 1))));
-    if (const u8* host = cpu::tlb_lookup(cpu, linear, n, cpu.need_read))
+    if (const u8* host = cpu::tlb_lookup(cpu, Gva{linear}, n, cpu.need_read))
       std::memcpy(to, host, n);
-    else if (!cpu::read_slow(cpu, cpu::Seg::ds, linear, to, n))
+    else if (!cpu::read_slow(cpu, cpu::Seg::ds, Gva{linear}, to, n))
       return false;
     linear += n, to += n, bytes -= n;
   }
@@ -31,9 +31,9 @@ inline bool copy_to(cpu::Vcpu& cpu, u64 linear, const void* in, u64 bytes, cpu::
   if (!guest_range(linear, bytes)) return false;
   for (const u8* from = static_cast<const u8*>(in); bytes != 0;) {
     const unsigned n = static_cast<unsigned>(std::min<u64>(bytes, kPageSize - (linear & (kPageSize - 1))));
-    if (u8* host = cpu::tlb_lookup(cpu, linear, n, cpu.need_write))
+    if (u8* host = cpu::tlb_lookup(cpu, Gva{linear}, n, cpu.need_write))
       std::memcpy(host, from, n);
-    else if (!cpu::write_slow(cpu, seg, linear, from, n))
+    else if (!cpu::write_slow(cpu, seg, Gva{linear}, from, n))
       return false;
     linear += n, from += n, bytes -= n;
   }

@@ -87,7 +87,7 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
       result = multicall(cpu, a[0], a[1]);
       break;
     case __HYPERVISOR_update_va_mapping:
-      result = update_va_mapping(cpu, a[0], a[1], a[2]);
+      result = update_va_mapping(cpu, Gva{a[0]}, a[1], a[2]);
       break;
     case __HYPERVISOR_set_timer_op:
       set_timer(cpu, a[0]);

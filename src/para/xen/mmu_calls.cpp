@@ -73,20 +73,21 @@ Status Domain::mmu_update(cpu::Vcpu& cpu, const Arguments& a) {
 }
 
 // The level-1 entry that maps `linear` in the kernel's tables, for who may write to it; null: there is none.
-u64* Domain::entry_of(cpu::Vcpu& cpu, u64 linear, Mfn* table, unsigned* index) {
+u64* Domain::entry_of(cpu::Vcpu& cpu, Gva linear, Mfn* table, unsigned* index) {
   Mfn mfn = state(cpu).kernel_root;
   for (unsigned level = 4; level > 1; level--) {
-    const u64 entry = __atomic_load_n(frames_.table(mfn) + (linear >> (12 + 9 * (level - 1)) & 511), __ATOMIC_RELAXED);
+    const u64 entry =
+        __atomic_load_n(frames_.table(mfn) + (linear.raw >> (12 + 9 * (level - 1)) & 511), __ATOMIC_RELAXED);
     if (!(entry & pte::present) || (entry & pte::large)) return nullptr;
     mfn = pte::mfn(entry);
   }
   *table = mfn;
-  *index = linear >> 12 & 511;
+  *index = linear.raw >> 12 & 511;
   return frames_.is(mfn, Type::l1) ? frames_.table(mfn) + *index : nullptr;
 }
 
-Status Domain::update_va_mapping(cpu::Vcpu& cpu, u64 linear, u64 value, u64 flags) {
-  if (!guest_range(linear, 1)) return fail(XEN_EINVAL);
+Status Domain::update_va_mapping(cpu::Vcpu& cpu, Gva linear, u64 value, u64 flags) {
+  if (!guest_range(linear.raw, 1)) return fail(XEN_EINVAL);
   {
     const Locked locked{*this, cpu};
     Mfn table;
@@ -105,7 +106,7 @@ void Domain::flush(cpu::Vcpu& cpu) {
   const u64 seen = std::exchange(v.upper_seen, changes);
   const auto pages = frames_.changed_pages(seen, changes);
   if (!pages) return cpu::tlb_flush_all(cpu);
-  for (u64 i = 0; i < changes - seen; i++) cpu::tlb_flush_page(cpu, (*pages)[i]);
+  for (u64 i = 0; i < changes - seen; i++) cpu::tlb_flush_page(cpu, Gva{(*pages)[i]});
   cpu::tlb_flush_all_nonglobal(cpu);
 }
 
@@ -120,7 +121,7 @@ bool Domain::same_upper_half(Mfn root, const u64* other) const {
 }
 
 // A bitmap of vCPUs is a hint whom to spare: all are asked.
-Status Domain::flush_after(cpu::Vcpu& cpu, u64 linear, u64 flags) {
+Status Domain::flush_after(cpu::Vcpu& cpu, Gva linear, u64 flags) {
   const bool everywhere = (flags & ~UVMF_FLUSHTYPE_MASK) != UVMF_LOCAL;
   switch (flags & UVMF_FLUSHTYPE_MASK) {
     case UVMF_TLB_FLUSH:
@@ -210,7 +211,7 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
       flush(cpu);
       return 0;
     case MMUEXT_INVLPG_LOCAL:
-      if (guest_range(op.arg1.linear_addr, 1)) cpu::tlb_flush_page(cpu, op.arg1.linear_addr);
+      if (guest_range(op.arg1.linear_addr, 1)) cpu::tlb_flush_page(cpu, Gva{op.arg1.linear_addr});
       return 0;
     case MMUEXT_TLB_FLUSH_MULTI:
     case MMUEXT_TLB_FLUSH_ALL:
@@ -218,7 +219,8 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
       return 0;
     case MMUEXT_INVLPG_MULTI:
     case MMUEXT_INVLPG_ALL:
-      if (guest_range(op.arg1.linear_addr, 1) && cpu.code) cpu.code->flush_page_everywhere(cpu, op.arg1.linear_addr);
+      if (guest_range(op.arg1.linear_addr, 1) && cpu.code)
+        cpu.code->flush_page_everywhere(cpu, Gva{op.arg1.linear_addr});
       return 0;
     case MMUEXT_FLUSH_CACHE:
       return fail(XEN_EACCES);  // for domains with devices
@@ -274,37 +276,37 @@ Status Domain::mmuext_op(cpu::Vcpu& cpu, const Arguments& a) {
 
 // -- Stores of the guest's kernel to a level-1 table that it maps read-only, as it must: Xen's writable page tables
 
-bool Domain::takes_write(cpu::Vcpu& cpu, u64 linear, u64 gpa, unsigned size) {
+bool Domain::takes_write(cpu::Vcpu& cpu, Gva linear, Gpa gpa, unsigned size) {
   const VcpuState& v = state(cpu);
-  if (!v.kernel || v.in_hypercall || !guest_range(linear, size)) return false;
-  return (gpa & 7) + size <= 8 && frames_.is(gpa >> 12, Type::l1);
+  if (!v.kernel || v.in_hypercall || !guest_range(linear.raw, size)) return false;
+  return (gpa.raw & 7) + size <= 8 && frames_.is(gpa.frame(), Type::l1);
 }
 
-bool Domain::write_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* in, unsigned size) {
-  const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear, 0};
+bool Domain::write_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* in, unsigned size) {
+  const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear.raw, 0};
   const Locked locked{*this, cpu};
-  const Mfn mfn = gpa >> 12;
+  const Mfn mfn = gpa.frame();
   if (frames_.is(mfn, Type::l1)) {
-    const unsigned index = static_cast<unsigned>(gpa >> 3 & 511);
+    const unsigned index = static_cast<unsigned>(gpa.raw >> 3 & 511);
     u64 value = __atomic_load_n(frames_.table(mfn) + index, __ATOMIC_RELAXED);
-    std::memcpy(reinterpret_cast<u8*>(&value) + (gpa & 7), in, size);
+    std::memcpy(reinterpret_cast<u8*>(&value) + (gpa.raw & 7), in, size);
     if (frames_.write_entry(cpu, mfn, index, value, false)) return true;
   }
   cpu.fault = fault;
   return false;
 }
 
-bool Domain::replace_table(cpu::Vcpu& cpu, u64 linear, u64 gpa, const void* expected, const void* in, unsigned size,
+bool Domain::replace_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* expected, const void* in, unsigned size,
                            bool* stored) {
-  const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear, 0};
+  const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear.raw, 0};
   const Locked locked{*this, cpu};
-  const Mfn mfn = gpa >> 12;
+  const Mfn mfn = gpa.frame();
   if (frames_.is(mfn, Type::l1)) {
-    const unsigned index = static_cast<unsigned>(gpa >> 3 & 511);
+    const unsigned index = static_cast<unsigned>(gpa.raw >> 3 & 511);
     const u64 now = __atomic_load_n(frames_.table(mfn) + index, __ATOMIC_RELAXED);
     u64 old = now, value = now;
-    std::memcpy(reinterpret_cast<u8*>(&old) + (gpa & 7), expected, size);
-    std::memcpy(reinterpret_cast<u8*>(&value) + (gpa & 7), in, size);
+    std::memcpy(reinterpret_cast<u8*>(&old) + (gpa.raw & 7), expected, size);
+    std::memcpy(reinterpret_cast<u8*>(&value) + (gpa.raw & 7), in, size);
     if (frames_.replace_entry(cpu, mfn, index, old, value, stored)) return true;
   }
   cpu.fault = fault;

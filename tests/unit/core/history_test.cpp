@@ -16,7 +16,7 @@ using testing::HasSubstr;
 
 std::vector<std::string> last(const InterpretVm& vm, std::size_t most = 64) {
   std::vector<std::string> lines;
-  for (const Executed& e : executed_last(vm.cpu, most)) lines.push_back(fmt::format("{:x} {}", e.linear, e.text));
+  for (const Executed& e : executed_last(vm.cpu, most)) lines.push_back(fmt::format("{:x} {}", e.linear.raw, e.text));
   return lines;
 }
 

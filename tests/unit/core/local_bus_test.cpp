@@ -48,12 +48,12 @@ struct Monitor final : cpu::Bus {
   }
   u64 mmio_read(cpu::Vcpu&, Gpa gpa, unsigned size) override {
     begin();
-    const u64 value = board.chipset.mmio_read(gpa.raw, size);
+    const u64 value = board.chipset.mmio_read(Gpa{gpa}, size);
     return publish(), value;
   }
   void mmio_write(cpu::Vcpu&, Gpa gpa, unsigned size, u64 value) override {
     begin();
-    board.chipset.mmio_write(gpa.raw, size, value);
+    board.chipset.mmio_write(Gpa{gpa}, size, value);
     publish();
   }
   u8 pic_acknowledge(cpu::Vcpu&) override { return begin(), board.chipset.pic_acknowledge(); }
@@ -152,8 +152,8 @@ TEST_F(LocalBusTest, IndexAndSelectGoAlong) {
   bus.mmio_write(cpu, Gpa{0xfec00000}, 4, 0x14);
   bus.mmio_write(cpu, Gpa{0xfec00010}, 4, 0x30);
   EXPECT_EQ(bus.mmio_read(cpu, Gpa{0xfec00010}, 4), 0x30u);
-  board.chipset.mmio_write(0xfec00000, 4, 0x14);
-  EXPECT_EQ(board.chipset.mmio_read(0xfec00010, 4), 0x30u);
+  board.chipset.mmio_write(Gpa{0xfec00000}, 4, 0x14);
+  EXPECT_EQ(board.chipset.mmio_read(Gpa{0xfec00010}, 4), 0x30u);
 }
 
 TEST_F(LocalBusTest, SerialBytesArePostedInOrderWithRequests) {
@@ -245,10 +245,10 @@ TEST_F(LocalBusTest, NobodyCanTell) {
       const unsigned width = r >> 19 & 3 ? 4 : 1;
       const u64 word = r >> 20 & 1 ? 0x10 + (r >> 40 & 0x3f) : r >> 24;
       if (r >> 21 & 1) {
-        ASSERT_EQ(bus.mmio_read(cpu, Gpa{gpa}, width), other.chipset.mmio_read(gpa, width)) << "step " << i;
+        ASSERT_EQ(bus.mmio_read(cpu, Gpa{gpa}, width), other.chipset.mmio_read(Gpa{gpa}, width)) << "step " << i;
       } else {
         bus.mmio_write(cpu, Gpa{gpa}, width, word);
-        other.chipset.mmio_write(gpa, width, word);
+        other.chipset.mmio_write(Gpa{gpa}, width, word);
       }
     }
     if ((r >> 22 & 15) == 0) at(board.now + (r >> 44 & 0xfffff)), other.now = board.now;

@@ -192,7 +192,7 @@ struct BareVm {
     return outcome(load(linear, &b));
   }
   std::string try_write(u64 linear) { return outcome(store<u8>(linear, 0x5a)); }
-  std::string try_fetch(u64 linear) { return outcome(fetch_lookup(cpu, linear) != nullptr); }
+  std::string try_fetch(u64 linear) { return outcome(fetch_lookup(cpu, Gva{linear}) != nullptr); }
 
   // One instruction by its bytes; RIP is not advanced.
   Outcome execute(const std::vector<u8>& b) {

@@ -112,11 +112,11 @@ TEST(CodeMap, AParkedVcpuAnswersBeforeItRunsAgain) {
   Vcpu &a = *vm.cpus[0], &b = *vm.cpus[1];
   const u64 page = kFrame * kPageSize;
   ASSERT_TRUE(write(b, Seg::ds, page, u8{1}));
-  ASSERT_NE(tlb_lookup(b, page, 1, b.need_write), nullptr);
+  ASSERT_NE(tlb_lookup(b, Gva{page}, 1, b.need_write), nullptr);
   vm.code.park(b);
   vm.code.mark(a, kFrame, 0, 16);
   vm.code.unpark(b);
-  EXPECT_EQ(tlb_lookup(b, page, 1, b.need_write), nullptr);
+  EXPECT_EQ(tlb_lookup(b, Gva{page}, 1, b.need_write), nullptr);
 }
 
 TEST(CodeMap, MoreRequestsThanTheRingHoldsDropEverything) {
@@ -126,7 +126,7 @@ TEST(CodeMap, MoreRequestsThanTheRingHoldsDropEverything) {
   vm.code.park(b);
   for (u64 i = 0; i < 100; i++) vm.code.mark(a, kFrame + i, 0, 16);
   vm.code.unpark(b);
-  for (u64 i = 0; i < 100; i++) EXPECT_EQ(tlb_lookup(b, (kFrame + i) * kPageSize, 1, b.need_write), nullptr) << i;
+  for (u64 i = 0; i < 100; i++) EXPECT_EQ(tlb_lookup(b, Gva{(kFrame + i) * kPageSize}, 1, b.need_write), nullptr) << i;
 }
 
 TEST(CodeMap, MarkReturnsOnlyAfterEveryRunningVcpuHasAnswered) {
@@ -143,10 +143,10 @@ TEST(CodeMap, MarkReturnsOnlyAfterEveryRunningVcpuHasAnswered) {
   while (!(b.attention->load() & attention::smp_request)) std::this_thread::yield();
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   EXPECT_FALSE(returned);
-  EXPECT_NE(tlb_lookup(b, page, 1, b.need_write), nullptr) << "only its own thread takes it away";
+  EXPECT_NE(tlb_lookup(b, Gva{page}, 1, b.need_write), nullptr) << "only its own thread takes it away";
   vm.code.serve(b);
   marker.join();
-  EXPECT_EQ(tlb_lookup(b, page, 1, b.need_write), nullptr);
+  EXPECT_EQ(tlb_lookup(b, Gva{page}, 1, b.need_write), nullptr);
   EXPECT_FALSE(b.attention->load() & attention::smp_request);
 }
 

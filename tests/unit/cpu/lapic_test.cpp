@@ -103,8 +103,8 @@ TEST_F(LapicTest, ResetState) {
   EXPECT_EQ(base, 0xfee00900u);
   ASSERT_TRUE(apic(1).msr_read(kApicBase, &base));
   EXPECT_EQ(base, 0xfee00800u);
-  EXPECT_TRUE(apic().owns(0xfee00080));
-  EXPECT_FALSE(apic().owns(0xfee01000));
+  EXPECT_TRUE(apic().owns(Gpa{0xfee00080}));
+  EXPECT_FALSE(apic().owns(Gpa{0xfee01000}));
 }
 
 TEST_F(LapicTest, HighestPriorityFirstAndPprHoldsLowerOnesBack) {
@@ -282,13 +282,13 @@ TEST_F(LapicTest, ModeTransitions) {
   EXPECT_FALSE(apic().msr_write(kApicBase, 0xfee00901)) << "reserved bit";
   EXPECT_FALSE(apic().msr_write(kApicBase, u64{1} << 60 | 0xfee00900)) << "beyond the physical address width";
   EXPECT_TRUE(apic().msr_write(kApicBase, 0xfee00d00));
-  EXPECT_FALSE(apic().owns(0xfee00000));
+  EXPECT_FALSE(apic().owns(Gpa{0xfee00000}));
   EXPECT_FALSE(apic().msr_write(kApicBase, 0xfee00900)) << "x2APIC to xAPIC needs a way through disabled";
   EXPECT_TRUE(apic().msr_write(kApicBase, 0xfee00100));
   EXPECT_FALSE(apic().enabled());
   EXPECT_FALSE(apic().msr_write(kApicBase, 0xfee00d00)) << "disabled to x2APIC at once";
   EXPECT_TRUE(apic().msr_write(kApicBase, 0xfed00800));
-  EXPECT_TRUE(apic().owns(0xfed00000));
+  EXPECT_TRUE(apic().owns(Gpa{0xfed00000}));
   ASSERT_TRUE(apic().msr_read(kApicBase, &v));
   EXPECT_EQ(v, 0xfed00900u) << "the boot processor flag is not for software to change";
 }

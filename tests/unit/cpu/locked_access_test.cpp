@@ -21,7 +21,7 @@ struct LockedAccess : testing::Test {
   template <class T>
   bool replace(u64 linear, T expected, T wanted) {
     bool stored = false;
-    EXPECT_TRUE(replace_slow(vm.cpu, Seg::ds, linear, &expected, &wanted, sizeof(T), &stored));
+    EXPECT_TRUE(replace_slow(vm.cpu, Seg::ds, Gva{linear}, &expected, &wanted, sizeof(T), &stored));
     return stored;
   }
 };
@@ -82,7 +82,7 @@ TEST_F(LockedAccess, FaultsAsAWrite) {
   tlb_flush_all(vm.cpu);
   const u32 zero = 0;
   bool stored = false;
-  EXPECT_FALSE(replace_slow(vm.cpu, Seg::ds, kUser, &zero, &zero, 4, &stored));
+  EXPECT_FALSE(replace_slow(vm.cpu, Seg::ds, Gva{kUser}, &zero, &zero, 4, &stored));
   EXPECT_FALSE(stored);
   EXPECT_EQ(vm.cpu.fault.vector, Vector::pf);
   EXPECT_EQ(vm.cpu.fault.error, 3u);

@@ -103,7 +103,7 @@ TEST_F(LongModePaging, InvlpgDropsEveryFragmentOfALargePage) {
   for (u64 a = 0; a < 0x200000; a += 0x10000) ASSERT_EQ(vm.try_read(0x600000 + a), "ok");
   e = 0;
   EXPECT_EQ(vm.try_read(0x610000), "ok") << "an entry lives until it is invalidated";
-  tlb_flush_page(vm.cpu, 0x7ff000);
+  tlb_flush_page(vm.cpu, Gva{0x7ff000});
   for (u64 a = 0; a < 0x200000; a += 0x10000) EXPECT_NE(vm.try_read(0x600000 + a), "ok") << a;
 }
 
@@ -137,12 +137,13 @@ TEST_F(LongModePaging, SmapYieldsToAcButNotForImplicitAccesses) {
   ASSERT_EQ(vm.run({0x0f, 0x01, 0xcb}), "ok");  // stac
   EXPECT_EQ(vm.try_write(kUser), "ok");
   u8 b;
-  EXPECT_EQ(vm.outcome(read_system(vm.cpu, kUser, &b, 1)), "#PF(0x1) at 0x400000");
+  EXPECT_EQ(vm.outcome(read_system(vm.cpu, Gva{kUser}, &b, 1)), "#PF(0x1) at 0x400000");
   ASSERT_EQ(vm.run({0x0f, 0x01, 0xca}), "ok");  // clac
   EXPECT_EQ(vm.try_read(kUser), "#PF(0x1) at 0x400000");
   vm.set_cpl(3);
   EXPECT_EQ(vm.try_read(kUser), "ok");
-  EXPECT_EQ(vm.outcome(read_system(vm.cpu, kKernel, &b, 1)), "ok") << "descriptor loads at CPL 3 are the supervisor's";
+  EXPECT_EQ(vm.outcome(read_system(vm.cpu, Gva{kKernel}, &b, 1)), "ok")
+      << "descriptor loads at CPL 3 are the supervisor's";
 }
 
 TEST_F(LongModePaging, NonCanonicalAddresses) {
@@ -300,9 +301,9 @@ TEST_F(LongModePaging, DeviceMemoryIsSplitIntoAlignedCyclesAndNeverCached) {
   ASSERT_TRUE(vm.load(kUser + 1, &odd));
   EXPECT_EQ(vm.bus.log, (std::vector<std::string>{"r4 0xd0000004", "w2 0xd0000006 0x2211", "w2 0xd0000008 0x4433",
                                                   "w8 0xd0000008 0x5", "r1 0xd0000001", "r1 0xd0000002"}));
-  EXPECT_EQ(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_read), nullptr);
+  EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kUser}, 1, vm.cpu.need_read), nullptr);
   bool faulted = true;
-  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, kUser, 4, &faulted), nullptr);
+  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, Gva{kUser}, 4, &faulted), nullptr);
   EXPECT_FALSE(faulted);
   EXPECT_EQ(vm.try_fetch(kUser), "#GP(0x0)");
 }
@@ -350,28 +351,28 @@ TEST_F(LongModePaging, DataBreakpointsAreRecorded) {
   ASSERT_TRUE(vm.load(kUser + 16, &v));
   EXPECT_EQ(vm.cpu.debug_hits, 4u);
   vm.cpu.debug_hits = 0;
-  EXPECT_TRUE(probe(vm.cpu, Seg::ds, kUser + 16, 8, Access::write));
+  EXPECT_TRUE(probe(vm.cpu, Seg::ds, Gva{kUser + 16}, 8, Access::write));
   EXPECT_EQ(vm.cpu.debug_hits, 0u);
 }
 
 TEST_F(LongModePaging, WritesToCodeTakeTheSlowPathUntilItIsGone) {
   vm.map64(kUser, kPage, pte::p | pte::w | pte::u);
   ASSERT_EQ(vm.try_write(kUser), "ok");
-  ASSERT_NE(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
+  ASSERT_NE(tlb_lookup(vm.cpu, Gva{kUser}, 1, vm.cpu.need_write), nullptr);
   const u64 frame = kPage / kPageSize;
   const u32 generation = vm.code.generation(frame);
   vm.code.mark(vm.cpu, frame, 0x100, 0x10);
-  EXPECT_EQ(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
+  EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kUser}, 1, vm.cpu.need_write), nullptr);
   ASSERT_EQ(vm.try_write(kUser), "ok");
   EXPECT_EQ(vm.code.generation(frame), generation) << "another line";
-  EXPECT_EQ(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
+  EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kUser}, 1, vm.cpu.need_write), nullptr);
   bool faulted;
-  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, kUser, 4, &faulted), nullptr);
+  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, Gva{kUser}, 4, &faulted), nullptr);
   EXPECT_FALSE(faulted);
   ASSERT_TRUE(vm.store<u64>(kUser + 0xfc, 0));
   EXPECT_EQ(vm.code.generation(frame), generation + 1);
   ASSERT_EQ(vm.try_write(kUser), "ok");
-  EXPECT_NE(tlb_lookup(vm.cpu, kUser, 1, vm.cpu.need_write), nullptr);
+  EXPECT_NE(tlb_lookup(vm.cpu, Gva{kUser}, 1, vm.cpu.need_write), nullptr);
 }
 
 TEST_F(LongModePaging, EveryAliasLosesWritePermission) {
@@ -382,9 +383,10 @@ TEST_F(LongModePaging, EveryAliasLosesWritePermission) {
   vm.map64(kKernel, kPage, pte::p | pte::w);
   ASSERT_EQ(vm.try_write(kKernel), "ok");
   vm.code.mark(vm.cpu, kPage / kPageSize, 0, 4);
-  for (u64 i = 0; i < 5; i++) EXPECT_EQ(tlb_lookup(vm.cpu, kUser + i * kPageSize, 1, vm.cpu.need_write), nullptr) << i;
-  EXPECT_EQ(tlb_lookup(vm.cpu, kKernel, 1, vm.cpu.need_write), nullptr);
-  EXPECT_NE(tlb_lookup(vm.cpu, kKernel, 1, vm.cpu.need_read), nullptr);
+  for (u64 i = 0; i < 5; i++)
+    EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kUser + i * kPageSize}, 1, vm.cpu.need_write), nullptr) << i;
+  EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kKernel}, 1, vm.cpu.need_write), nullptr);
+  EXPECT_NE(tlb_lookup(vm.cpu, Gva{kKernel}, 1, vm.cpu.need_read), nullptr);
 }
 
 TEST_F(LongModePaging, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
@@ -393,12 +395,12 @@ TEST_F(LongModePaging, PeekHasNoSideEffectsAndPokeTellsTheCodeMap) {
   vm.at<u16>(kPage + 0xffe) = 0x1234;
   vm.at<u16>(0x300000) = 0x5678;
   u32 v = 0;
-  ASSERT_TRUE(peek(vm.cpu, kUser + 0xffe, &v, 4));
+  ASSERT_TRUE(peek(vm.cpu, Gva{kUser + 0xffe}, &v, 4));
   EXPECT_EQ(v, 0x56781234u);
   EXPECT_FALSE(e & pte::a);
-  EXPECT_FALSE(peek(vm.cpu, 0x9000, &v, 4));
+  EXPECT_FALSE(peek(vm.cpu, Gva{0x9000}, &v, 4));
   vm.code.mark(vm.cpu, kPage / kPageSize, 0, 1);
-  EXPECT_TRUE(poke(vm.cpu, kUser, &v, 4));
+  EXPECT_TRUE(poke(vm.cpu, Gva{kUser}, &v, 4));
   EXPECT_EQ(vm.code.generation(kPage / kPageSize), 1u);
 }
 
@@ -463,7 +465,7 @@ TEST_F(TwoLevelPaging, SmallAndLargePages) {
   EXPECT_TRUE(large & pte::d);
   // INVLPG of any address in the 4 MiB.
   large = 0;
-  tlb_flush_page(vm.cpu, 0x800000);
+  tlb_flush_page(vm.cpu, Gva{0x800000});
   EXPECT_EQ(vm.try_read(0x800000 + kPage), "#PF(0x0) at 0xa00000");
 }
 
@@ -495,7 +497,7 @@ struct SegmentChecks : testing::Test {
     update_mode(vm.cpu);
   }
   std::string read_at(Seg s, u64 offset, unsigned size = 1, Access access = Access::read) {
-    u64 linear;
+    Gva linear;
     return vm.outcome(to_linear(vm.cpu, s, offset, size, access, linear));
   }
   void set(Seg s, u16 attr, u32 limit, u64 base = 0x1000) {

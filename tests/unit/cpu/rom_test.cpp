@@ -23,7 +23,7 @@ TEST_F(Rom, IsReadAndExecuted) {
   ASSERT_TRUE(vm.load(kRom + 0x1000, &v));
   EXPECT_EQ(v, word(kRom + 0x1000));
   EXPECT_EQ(vm.try_fetch(kRom + 0x3fff0), "ok");
-  EXPECT_NE(tlb_lookup(vm.cpu, kRom + 0x1000, 4, vm.cpu.need_read), nullptr);
+  EXPECT_NE(tlb_lookup(vm.cpu, Gva{kRom + 0x1000}, 4, vm.cpu.need_read), nullptr);
   EXPECT_TRUE(vm.bus.log.empty());
 }
 
@@ -34,7 +34,7 @@ TEST_F(Rom, WritesAreLost) {
   u32 v = 0;
   ASSERT_TRUE(vm.load(kRom + 0x1000, &v));
   EXPECT_EQ(vm.try_write(kRom + 0x1000), "ok");  // now that the TLB has it
-  EXPECT_EQ(tlb_lookup(vm.cpu, kRom + 0x1000, 4, vm.cpu.need_write), nullptr);
+  EXPECT_EQ(tlb_lookup(vm.cpu, Gva{kRom + 0x1000}, 4, vm.cpu.need_write), nullptr);
   EXPECT_EQ(word(kRom + 0x1000), before);
   EXPECT_TRUE(vm.bus.log.empty());
 }
@@ -45,7 +45,7 @@ TEST_F(Rom, AWriteAcrossItsEndsKeepsTheRamPart) {
   big.map64(0x400000, 0xfffff000, pte::p | pte::w);
   big.map64(0x401000, 4 * GiB, pte::p | pte::w);
   const u64 value = 0x1122334455667788;
-  ASSERT_TRUE(write_slow(big.cpu, Seg::ds, 0x400ffc, &value, 8));
+  ASSERT_TRUE(write_slow(big.cpu, Seg::ds, Gva{0x400ffc}, &value, 8));
   EXPECT_EQ(big.at<u32>(4 * GiB), 0x11223344u);
   EXPECT_EQ(big.at<u32>(0xfffffffc), 0u);
 }
@@ -53,10 +53,10 @@ TEST_F(Rom, AWriteAcrossItsEndsKeepsTheRamPart) {
 TEST_F(Rom, AReadModifyWriteHasItsOldValue) {
   const u32 before = word(kRom + 8);
   bool faulted = true, stored = false;
-  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, kRom + 8, 4, &faulted), nullptr);  // by reading and writing, then
+  EXPECT_EQ(rmw_slow(vm.cpu, Seg::ds, Gva{kRom + 8}, 4, &faulted), nullptr);  // by reading and writing, then
   EXPECT_FALSE(faulted);
   const u32 next = before + 1;
-  EXPECT_TRUE(replace_slow(vm.cpu, Seg::ds, kRom + 8, &before, &next, 4, &stored));
+  EXPECT_TRUE(replace_slow(vm.cpu, Seg::ds, Gva{kRom + 8}, &before, &next, 4, &stored));
   EXPECT_TRUE(stored);
   EXPECT_EQ(word(kRom + 8), before);
 }

@@ -520,7 +520,7 @@ TEST_F(FastCalls, SysretToANonCanonicalAddressOnAmd) {
   EXPECT_EQ(vm.execute({0x48, 0x0f, 0x07}), Outcome::jumped);
   EXPECT_EQ(cpu.cpl, 3);
   EXPECT_EQ(cpu.rip, 0x8000'0000'0000u);
-  EXPECT_EQ(fetch_page(cpu, cpu.rip), nullptr);
+  EXPECT_EQ(fetch_page(cpu, Gva{cpu.rip}), nullptr);
   EXPECT_EQ(vm.fault_of(Outcome::fault), "#13(0x0)");
 }
 

@@ -15,7 +15,7 @@ struct BlockTableTest : testing::Test {
   BlockTable table;
   Block& add(u64 linear, u64 gpa, u32 mode) {
     Block& b = blocks.emplace_back();
-    b.key = {linear, gpa, mode};
+    b.key = {Gva{linear}, Gpa{gpa}, mode};
     table.insert(b);
     return b;
   }
@@ -25,12 +25,12 @@ TEST_F(BlockTableTest, AllOfTheKeyCounts) {
   Block& a = add(0x1000, 0x5000, 2);
   Block& b = add(0x1000, 0x6000, 2);
   Block& c = add(0x1000, 0x5000, 3);
-  EXPECT_EQ(table.find({0x1000, 0x5000, 2}), &a);
-  EXPECT_EQ(table.find({0x1000, 0x6000, 2}), &b);
-  EXPECT_EQ(table.find({0x1000, 0x5000, 3}), &c);
-  EXPECT_EQ(table.find({0x2000, 0x5000, 2}), nullptr);
-  Key crossing{0x1000, 0x5000, 2};
-  crossing.gpa2 = 0x7000;
+  EXPECT_EQ(table.find({Gva{0x1000}, Gpa{0x5000}, 2}), &a);
+  EXPECT_EQ(table.find({Gva{0x1000}, Gpa{0x6000}, 2}), &b);
+  EXPECT_EQ(table.find({Gva{0x1000}, Gpa{0x5000}, 3}), &c);
+  EXPECT_EQ(table.find({Gva{0x2000}, Gpa{0x5000}, 2}), nullptr);
+  Key crossing{Gva{0x1000}, Gpa{0x5000}, 2};
+  crossing.gpa2 = Gpa{0x7000};
   EXPECT_EQ(table.find(crossing), nullptr);
 }
 
@@ -38,7 +38,7 @@ TEST_F(BlockTableTest, WhatWasErasedIsGoneAndHidesNothing) {
   std::vector<Block*> all;
   for (u64 i = 0; i < 1000; i++) all.push_back(&add(i * 16, i * 16, 2));
   for (u64 i = 0; i < 1000; i += 2) table.erase(*all[i]);
-  for (u64 i = 0; i < 1000; i++) EXPECT_EQ(table.find({i * 16, i * 16, 2}), i % 2 ? all[i] : nullptr) << i;
+  for (u64 i = 0; i < 1000; i++) EXPECT_EQ(table.find({Gva{i * 16}, Gpa{i * 16}, 2}), i % 2 ? all[i] : nullptr) << i;
 }
 
 TEST_F(BlockTableTest, GrowsAndForgetsAtRandomLikeAMap) {
@@ -55,10 +55,11 @@ TEST_F(BlockTableTest, GrowsAndForgetsAtRandomLikeAMap) {
   }
   for (u64 linear = 0; linear < 160000; linear += 4) {
     const auto known = model.find(linear);
-    ASSERT_EQ(table.find({linear, linear ^ 0x100000, 2}), known == model.end() ? nullptr : known->second) << linear;
+    ASSERT_EQ(table.find({Gva{linear}, Gpa{linear ^ 0x100000}, 2}), known == model.end() ? nullptr : known->second)
+        << linear;
   }
   table.clear();
-  EXPECT_EQ(table.find({model.begin()->first, model.begin()->first ^ 0x100000, 2}), nullptr);
+  EXPECT_EQ(table.find({Gva{model.begin()->first}, Gpa{model.begin()->first ^ 0x100000}, 2}), nullptr);
 }
 
 }  // namespace

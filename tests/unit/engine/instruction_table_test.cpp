@@ -26,7 +26,7 @@ struct NoMemory final : hostcode::MemoryLowering {
   hostcode::Mem jump_slot(hostcode::Emitter&, hostcode::Mem slot, u8) const override { return slot; }
   u64 thunk(const hostcode::ExitStub&, bool) const override { return 0; }
   u64 put_back(const hostcode::ExitStub&) const override { return 0; }
-  u64 constant(const hostcode::Fixup&, u64) const override { return 0; }
+  u64 constant(const hostcode::Fixup&, Gva) const override { return 0; }
 };
 
 struct Case {

@@ -444,9 +444,9 @@ struct Elsewhere final : Hypervisor {
   void on_timer(Vcpu&) override {}
   bool start(Vcpu&) override { return false; }
   void flush(Vcpu&) override {}
-  bool takes_write(Vcpu&, u64, u64, unsigned) override { return false; }
-  bool write_table(Vcpu&, u64, u64, const void*, unsigned) override { return false; }
-  bool replace_table(Vcpu&, u64, u64, const void*, const void*, unsigned, bool*) override { return false; }
+  bool takes_write(Vcpu&, Gva, Gpa, unsigned) override { return false; }
+  bool write_table(Vcpu&, Gva, Gpa, const void*, unsigned) override { return false; }
+  bool replace_table(Vcpu&, Gva, Gpa, const void*, const void*, unsigned, bool*) override { return false; }
 };
 
 // The held breakpoint comes where SYSCALL leads: into a hypervisor's own code, which makes nothing of it (XSA-260).

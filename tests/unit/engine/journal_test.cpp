@@ -21,7 +21,7 @@ class JournalTest : public testing::Test {
   u8* at(u64 gpa) { return reinterpret_cast<u8*>(ram_.host(Gpa{gpa})); }
   // As the MMU: announced, then done.
   void write(u64 gpa, u8 value) {
-    cpu::write_watch->writing(gpa & kPageMask, entry_);
+    cpu::write_watch->writing(Gpa{gpa}.page(), entry_);
     entry_.perm |= kWriteBits;
     *at(gpa) = value;
   }

@@ -9,7 +9,7 @@
 namespace trapline::engine::translate::test {
 namespace {
 
-constexpr u64 kUser = 0x7f0012345000, kKernel = 0xffff888000123000, kAddend = 0x1000'0000'0000;
+constexpr u64 kUser = 0x7f0012345000, kKernel = 0xffff888000123000, kAddend = 0x1000'0000'1000;
 
 struct ViewsTest : testing::Test {
   GuestMemory ram = std::move(*GuestMemory::anonymous(64 * MiB));
@@ -25,11 +25,11 @@ struct ViewsTest : testing::Test {
   }
   // What translated code would find for a byte there.
   u64 found(View v, u64 linear, bool write, unsigned size = 1) const {
-    return *reinterpret_cast<const u64*>(views->base(v) + Views::slot_offset(linear, size, write));
+    return *reinterpret_cast<const u64*>(views->base(v) + Views::slot_offset(Gva{linear}, size, write));
   }
   void fill(View v, u64 linear, u64 gpa, u8 shift = 12, bool global = false) {
-    views->touch(v, linear);
-    views->fill(v, linear, gpa, kAddend + gpa - (linear & kPageMask), global, shift, true, true);
+    views->touch(v, Gva{linear});
+    views->fill(v, Gva{linear}, Gpa{gpa}, kAddend + gpa - (linear & kPageMask), global, shift, true, true);
   }
 };
 
@@ -47,7 +47,7 @@ TEST_F(ViewsTest, InvlpgEndsOnePageInEveryView) {
   fill(View::user, kUser, 0x5000);
   fill(View::kernel_ac, kUser, 0x5000);
   fill(View::user, kUser + kPageSize, 0x6000);
-  views->flushed_page(kUser + 5);
+  views->flushed_page(Gva{kUser + 5});
   EXPECT_EQ(found(View::user, kUser, false), 0u);
   EXPECT_EQ(found(View::kernel_ac, kUser, true), 0u);
   EXPECT_NE(found(View::user, kUser + kPageSize, false), 0u);
@@ -63,7 +63,7 @@ TEST_F(ViewsTest, InvlpgEndsTheLargePageThatHoldsTheAddress) {
     fill(View::kernel, first, 0x5000, c.shift);
     fill(View::kernel, first + c.inside, 0x6000, c.shift);
     fill(View::kernel, first + c.outside, 0x7000, c.shift);
-    views->flushed_page(first + 0x3000);
+    views->flushed_page(Gva{first + 0x3000});
     EXPECT_EQ(found(View::kernel, first, false), 0u) << int{c.shift};
     EXPECT_EQ(found(View::kernel, first + c.inside, true), 0u) << int{c.shift};
     EXPECT_NE(found(View::kernel, first + c.outside, false), 0u) << int{c.shift};
@@ -89,7 +89,7 @@ TEST_F(ViewsTest, AFrameLosesAllItsWriters) {
   for (unsigned places = 1; places <= 5; places++) {
     for (unsigned i = 0; i < places; i++) fill(View::user, kUser + i * MiB, gpa);
     fill(View::user, kUser + 64 * MiB, 0x9000);
-    views->dropped_write(gpa);
+    views->dropped_write(Gpa{gpa});
     for (unsigned i = 0; i < places; i++) {
       EXPECT_EQ(found(View::user, kUser + i * MiB, true), 0u) << i << " of " << places;
       EXPECT_NE(found(View::user, kUser + i * MiB, false), 0u) << i << " of " << places;
@@ -99,10 +99,10 @@ TEST_F(ViewsTest, AFrameLosesAllItsWriters) {
   // Places that are another frame's by now are forgotten, not taken for more than two.
   for (unsigned i = 0; i < 20; i++) {
     fill(View::user, kUser + i * MiB, gpa);
-    views->flushed_page(kUser + i * MiB);
+    views->flushed_page(Gva{kUser + i * MiB});
   }
   fill(View::kernel, kKernel, gpa);
-  views->dropped_write(gpa);
+  views->dropped_write(Gpa{gpa});
   EXPECT_EQ(found(View::kernel, kKernel, true), 0u);
 }
 
@@ -133,7 +133,7 @@ TEST_F(ViewsTest, SparseAddressesCostABoundedAmount) {
 // INVLPG of addresses that nothing was looked up at makes no memory.
 TEST_F(ViewsTest, InvlpgTouchesNothingNew) {
   const u64 before = resident_kib("VmRSS") + resident_kib("VmPTE");
-  for (u64 i = 0; i < 20000; i++) views->flushed_page(i * 1024 * MiB % (u64{1} << 46));
+  for (u64 i = 0; i < 20000; i++) views->flushed_page(Gva{i * 1024 * MiB % (u64{1} << 46)});
   EXPECT_LT(resident_kib("VmRSS") + resident_kib("VmPTE"), before + 4096);
 }
 
@@ -145,50 +145,50 @@ TEST_F(ViewsTest, ABlockThatIsTouchedAllOverIsMadeAtOnce) {
   EXPECT_EQ(views->pages_touched(), TablePages::kBlock / MiB);
   fill(View::user, block + 61 * MiB, 0x6000);
   EXPECT_EQ(views->pages_touched(), TablePages::kBlock / MiB);
-  views->flushed_page(block + 61 * MiB);
+  views->flushed_page(Gva{block + 61 * MiB});
   EXPECT_EQ(found(View::user, block + 61 * MiB, false), 0u);
   EXPECT_NE(found(View::user, block + 60 * MiB, false), 0u);
 }
 
 TEST_F(ViewsTest, AJumpThatIsDisplacedIsKept) {
   const u64 other = kUser + JumpCache::kSlots;  // the same slot
-  views->jumps().put(View::user, kUser, 3, 111, false);
-  views->jumps().put(View::user, other, 3, 222, false);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 111u);
-  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 4), 0u);
-  EXPECT_EQ(views->jumps().find(View::kernel, kUser, 3), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 1, 2), 0u) << "another address and mode of the same sum";
-  EXPECT_EQ(views->jumps().find(View::user, kUser - 1, 4), 0u);
-  views->jumps().forget(View::user, kUser, 111);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u);
+  views->jumps().put(View::user, Gva{kUser}, 3, 111, false);
+  views->jumps().put(View::user, Gva{other}, 3, 222, false);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 3), 111u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{other}, 3), 222u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 4), 0u);
+  EXPECT_EQ(views->jumps().find(View::kernel, Gva{kUser}, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 1}, 2), 0u) << "another address and mode of the same sum";
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser - 1}, 4), 0u);
+  views->jumps().forget(View::user, Gva{kUser}, 111);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{other}, 3), 222u);
 
-  views->jumps().put(View::user, kUser, 3, 111, false);
-  EXPECT_EQ(views->jumps().find(View::user, other, 3), 222u) << "displaced in its turn";
-  views->flushed_page(other);
-  EXPECT_EQ(views->jumps().find(View::user, other, 3), 0u);
-  views->jumps().put(View::user, kUser, 3, 111, true);
-  views->jumps().put(View::user, other, 3, 222, true);
+  views->jumps().put(View::user, Gva{kUser}, 3, 111, false);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{other}, 3), 222u) << "displaced in its turn";
+  views->flushed_page(Gva{other});
+  EXPECT_EQ(views->jumps().find(View::user, Gva{other}, 3), 0u);
+  views->jumps().put(View::user, Gva{kUser}, 3, 111, true);
+  views->jumps().put(View::user, Gva{other}, 3, 222, true);
   views->jumps().forget_all();
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, other, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{other}, 3), 0u);
 }
 
 TEST_F(ViewsTest, JumpsAreForgottenByPage) {
-  views->jumps().put(View::user, kUser, 0, 0x1111, false);
-  views->jumps().put(View::user, kUser + 0x10000, 0, 0x2222, false);
-  views->jumps().put(View::kernel, kKernel, 0, 0x3333, true);
-  views->flushed_page(kUser);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 0), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x10000, 0), 0x2222u);
+  views->jumps().put(View::user, Gva{kUser}, 0, 0x1111, false);
+  views->jumps().put(View::user, Gva{kUser + 0x10000}, 0, 0x2222, false);
+  views->jumps().put(View::kernel, Gva{kKernel}, 0, 0x3333, true);
+  views->flushed_page(Gva{kUser});
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 0x10000}, 0), 0x2222u);
   views->switched();
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x10000, 0), 0u);
-  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0x3333u);
-  views->jumps().forget(View::kernel, kKernel, 0x4444);
-  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0x3333u) << "it leads elsewhere";
-  views->jumps().forget(View::kernel, kKernel, 0x3333);
-  EXPECT_EQ(views->jumps().find(View::kernel, kKernel, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 0x10000}, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::kernel, Gva{kKernel}, 0), 0x3333u);
+  views->jumps().forget(View::kernel, Gva{kKernel}, 0x4444);
+  EXPECT_EQ(views->jumps().find(View::kernel, Gva{kKernel}, 0), 0x3333u) << "it leads elsewhere";
+  views->jumps().forget(View::kernel, Gva{kKernel}, 0x3333);
+  EXPECT_EQ(views->jumps().find(View::kernel, Gva{kKernel}, 0), 0u);
 }
 
 // Code of two modes at one address, and no sum of an address and a tag that is another's.
@@ -196,28 +196,28 @@ TEST_F(ViewsTest, AJumpIsLostWithWhatItWasPutAsLast) {
   JumpCache& jumps = views->jumps();
   for (const bool last : {false, true})
     for (const bool first : {false, true}) {
-      jumps.put(View::kernel, kKernel, 1, 77, first);
-      jumps.put(View::kernel, kKernel, 1, 77, last);
-      jumps.put(View::kernel, kKernel, 1, 77, last);  // which is there already
-      EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 77u);
+      jumps.put(View::kernel, Gva{kKernel}, 1, 77, first);
+      jumps.put(View::kernel, Gva{kKernel}, 1, 77, last);
+      jumps.put(View::kernel, Gva{kKernel}, 1, 77, last);  // which is there already
+      EXPECT_EQ(jumps.find(View::kernel, Gva{kKernel}, 1), 77u);
       jumps.forget_unstable();
       if (!last) {
-        EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 0u) << first;
+        EXPECT_EQ(jumps.find(View::kernel, Gva{kKernel}, 1), 0u) << first;
       } else if (first) {
-        EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 77u);
+        EXPECT_EQ(jumps.find(View::kernel, Gva{kKernel}, 1), 77u);
       }
       jumps.forget_all();
-      EXPECT_EQ(jumps.find(View::kernel, kKernel, 1), 0u) << first << last;
+      EXPECT_EQ(jumps.find(View::kernel, Gva{kKernel}, 1), 0u) << first << last;
     }
 }
 
 TEST_F(ViewsTest, ModesShareAJumpCache) {
-  views->jumps().put(View::user, kUser, 3, 0x1111, false);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 3), 0x1111u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, 4), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 1, 2), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + JumpCache::kSlots, 3), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser, JumpCache::kTags), 0u) << "a mode without blocks";
+  views->jumps().put(View::user, Gva{kUser}, 3, 0x1111, false);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 3), 0x1111u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, 4), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 1}, 2), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + JumpCache::kSlots}, 3), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser}, JumpCache::kTags), 0u) << "a mode without blocks";
 }
 
 // Translated code adds what a slot has, the address and the tag, and jumps if that is 0.
@@ -232,28 +232,28 @@ TEST_F(ViewsTest, NoAddressAndTagFindAnEmptySlot) {
 
 // A block that begins in the last bytes of a page may need the next one.
 TEST_F(ViewsTest, JumpsOverTheEndOfAPageAreForgottenWithTheSecond) {
-  views->jumps().put(View::user, kUser + 0xff2, 0, 0x1111, false);
-  views->jumps().put(View::user, kUser + 0x800, 0, 0x2222, false);
-  views->flushed_page(kUser + kPageSize);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 0xff2, 0), 0u);
-  EXPECT_EQ(views->jumps().find(View::user, kUser + 0x800, 0), 0x2222u);
+  views->jumps().put(View::user, Gva{kUser + 0xff2}, 0, 0x1111, false);
+  views->jumps().put(View::user, Gva{kUser + 0x800}, 0, 0x2222, false);
+  views->flushed_page(Gva{kUser + kPageSize});
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 0xff2}, 0), 0u);
+  EXPECT_EQ(views->jumps().find(View::user, Gva{kUser + 0x800}, 0), 0x2222u);
 }
 
 TEST(TablePages, CountEachViewOfAMibOnce) {
   TablePages pages;
-  EXPECT_TRUE(pages.touch(kUser, 0));
-  EXPECT_TRUE(pages.touch(kUser + 5, 0));
-  EXPECT_TRUE(pages.touch(kUser, 2));
+  EXPECT_TRUE(pages.touch(Gva{kUser}, 0));
+  EXPECT_TRUE(pages.touch(Gva{kUser + 5}, 0));
+  EXPECT_TRUE(pages.touch(Gva{kUser}, 2));
   EXPECT_EQ(pages.count(), 2u);
-  EXPECT_EQ(pages.touched(kUser), 5);
-  EXPECT_EQ(pages.touched(kUser + MiB), 0);
+  EXPECT_EQ(pages.touched(Gva{kUser}), 5);
+  EXPECT_EQ(pages.touched(Gva{kUser + MiB}), 0);
   u64 n = pages.count();
-  for (u64 i = 1; pages.touch(kUser + i * MiB, 1); i++) n++;
+  for (u64 i = 1; pages.touch(Gva{kUser + i * MiB}, 1); i++) n++;
   EXPECT_EQ(n, TablePages::kMost);
-  EXPECT_TRUE(pages.touch(kUser, 0)) << "it is there already";
+  EXPECT_TRUE(pages.touch(Gva{kUser}, 0)) << "it is there already";
   pages.clear();
   EXPECT_EQ(pages.count(), 0u);
-  EXPECT_EQ(pages.touched(kUser), 0);
+  EXPECT_EQ(pages.touched(Gva{kUser}), 0);
 }
 
 }  // namespace

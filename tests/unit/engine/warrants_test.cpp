@@ -16,9 +16,9 @@ constexpr u32 kUserPage = perm::user_read | perm::user_write | perm::kernel_ac_r
 struct NoMirror final : cpu::TlbMirror {
   void flushed_all() override {}
   void flushed_nonglobal() override {}
-  void flushed_page(u64) override {}
+  void flushed_page(Gva) override {}
   void switched() override {}
-  void dropped_write(u64) override {}
+  void dropped_write(Gpa) override {}
   void dropped_all_write() override {}
 };
 
@@ -49,8 +49,8 @@ struct WarrantsTest : testing::Test {
   }
   void walked(u64 linear, u64 gpa, u32 perms, bool global = false, u8 page_shift = 12) {
     cpu::TlbEntry e;
-    e.tag = linear;
-    e.gpa = gpa;
+    e.tag = Gva{linear};
+    e.gpa = Gpa{gpa};
     e.slow_perm = static_cast<u16>(perms);
     e.global = global;
     e.page_shift = page_shift;
@@ -91,9 +91,9 @@ TEST_F(WarrantsTest, FlushesEndWhatTheyName) {
   EXPECT_FALSE(may(kUser, 0x6000, perm::user_read));
   walked(kUser, 0x6000, kUserPage);
   EXPECT_TRUE(may(kUser, 0x6000, perm::user_read));
-  cpu.tlb_mirror->flushed_page(kUser + 0x123);
+  cpu.tlb_mirror->flushed_page(Gva{kUser + 0x123});
   EXPECT_FALSE(may(kUser, 0x6000, perm::user_read));
-  cpu.tlb_mirror->flushed_page(kKernel);
+  cpu.tlb_mirror->flushed_page(Gva{kKernel});
   EXPECT_FALSE(may(kKernel, 0x5000, perm::kernel_read));
   walked(kKernel, 0x5000, perm::kernel_read, true);
   cpu.tlb_mirror->flushed_all();
@@ -108,7 +108,7 @@ TEST_F(WarrantsTest, InvlpgEndsALargePageWhole) {
   const u64 first = 0xffff888000000000;
   for (const auto& c : cases) {
     for (const u64 at : {u64{0}, c.inside, c.outside}) walked(first + at, 0x5000, perm::kernel_read, true, c.shift);
-    cpu.tlb_mirror->flushed_page(first + 0x3000);
+    cpu.tlb_mirror->flushed_page(Gva{first + 0x3000});
     EXPECT_FALSE(may(first, 0x5000, perm::kernel_read)) << int{c.shift};
     EXPECT_FALSE(may(first + c.inside, 0x5000, perm::kernel_read)) << int{c.shift};
     EXPECT_TRUE(may(first + c.outside, 0x5000, perm::kernel_read)) << int{c.shift};

@@ -51,8 +51,8 @@ struct ChipsetTest : testing::Test {
     return bytes;
   }
   void redirect(unsigned pin, u32 low) {
-    chipset.mmio_write(map::ioapic, 4, 0x10 + 2 * pin);
-    chipset.mmio_write(map::ioapic + 0x10, 4, low);
+    chipset.mmio_write(Gpa{map::ioapic}, 4, 0x10 + 2 * pin);
+    chipset.mmio_write(Gpa{map::ioapic + 0x10}, 4, low);
   }
   void init_pics() {
     for (const u16 base : {0x20, 0xa0}) {
@@ -72,11 +72,11 @@ TEST_F(ChipsetTest, NobodyAnswersAllOnes) {
   EXPECT_EQ(in(0x300, 3), 0xffffffffu);
   EXPECT_EQ(in(0x514, 4), 0xffffffffu);  // no fw_cfg DMA
   out(0xffff, 0x12345678, 4);
-  EXPECT_EQ(chipset.mmio_read(map::hpet, 8), ~u64{0});
-  EXPECT_EQ(chipset.mmio_read(map::hpet, 4), 0xffffffffu);
-  EXPECT_EQ(chipset.mmio_read(0, 9), ~u64{0});
-  EXPECT_EQ(chipset.mmio_read(~u64{0}, 8), ~u64{0});
-  chipset.mmio_write(map::hpet, 8, 1);
+  EXPECT_EQ(chipset.mmio_read(Gpa{map::hpet}, 8), ~u64{0});
+  EXPECT_EQ(chipset.mmio_read(Gpa{map::hpet}, 4), 0xffffffffu);
+  EXPECT_EQ(chipset.mmio_read(Gpa{0}, 9), ~u64{0});
+  EXPECT_EQ(chipset.mmio_read(Gpa{~u64{0}}, 8), ~u64{0});
+  chipset.mmio_write(Gpa{map::hpet}, 8, 1);
 }
 
 TEST_F(ChipsetTest, WideAccessesAreSplitOverByteDevices) {
@@ -264,8 +264,8 @@ TEST_F(ChipsetTest, ResetForgets) {
   EXPECT_EQ(in(0x3ff), 0u);
   EXPECT_EQ(in(0x21), 0xffu);
   EXPECT_EQ(chipset.deadline_ns(), devices::kNever);
-  chipset.mmio_write(map::ioapic, 4, 0x14);
-  EXPECT_EQ(chipset.mmio_read(map::ioapic + 0x10, 4), 0x10000u);
+  chipset.mmio_write(Gpa{map::ioapic}, 4, 0x14);
+  EXPECT_EQ(chipset.mmio_read(Gpa{map::ioapic + 0x10}, 4), 0x10000u);
 }
 
 // Nothing that a guest does may crash, hang or leave a deadline behind that tick() cannot pass.
@@ -292,10 +292,10 @@ TEST_F(ChipsetTest, RandomAccesses) {
         chipset.port_write(port, size, static_cast<u32>(value));
         break;
       case 3:
-        chipset.mmio_read(gpa, size);
+        chipset.mmio_read(Gpa{gpa}, size);
         break;
       case 4:
-        chipset.mmio_write(gpa, size, value);
+        chipset.mmio_write(Gpa{gpa}, size, value);
         break;
       case 5:
         chipset.ioapic_eoi(static_cast<u8>(value));

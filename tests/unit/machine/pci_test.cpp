@@ -93,12 +93,12 @@ TEST_F(PciTest, BarsAreSizedMovedAndDecoded) {
   EXPECT_EQ(bus.find_io(0xc010, 4)->offset, 0x10u);
   EXPECT_FALSE(bus.find_io(0xc03e, 4));
   EXPECT_FALSE(bus.find_io(0xbfff, 1));
-  ASSERT_TRUE(bus.find_memory(0x10'0000'4008, 8));
-  EXPECT_EQ(bus.find_memory(0x10'0000'4008, 8)->offset, 8u);
-  EXPECT_TRUE(bus.find_memory(0xc0001fff, 1));
-  EXPECT_FALSE(bus.find_memory(0xc0001fff, 2));
+  ASSERT_TRUE(bus.find_memory(Gpa{0x10'0000'4008}, 8));
+  EXPECT_EQ(bus.find_memory(Gpa{0x10'0000'4008}, 8)->offset, 8u);
+  EXPECT_TRUE(bus.find_memory(Gpa{0xc0001fff}, 1));
+  EXPECT_FALSE(bus.find_memory(Gpa{0xc0001fff}, 2));
   bus.reset();
-  EXPECT_FALSE(bus.find_memory(0xc0001000, 1));
+  EXPECT_FALSE(bus.find_memory(Gpa{0xc0001000}, 1));
   EXPECT_EQ(get(at(3, 0x10)), 1u);
 }
 

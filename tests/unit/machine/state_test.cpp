@@ -51,8 +51,8 @@ struct ChipsetRig {
         if (chipset.deadline_ns() <= time.ns) chipset.tick();
         break;
       case 1:
-        chipset.mmio_write(map::ioapic, 4, 0x10 + random() % 0x30);
-        chipset.mmio_write(map::ioapic + 0x10, 4, random() & 0xff0'0000'0001'ffff);
+        chipset.mmio_write(Gpa{map::ioapic}, 4, 0x10 + random() % 0x30);
+        chipset.mmio_write(Gpa{map::ioapic + 0x10}, 4, random() & 0xff0'0000'0001'ffff);
         break;
       case 2:
         if (sinks.seen.intr) result = chipset.pic_acknowledge();

@@ -63,11 +63,11 @@ struct Rig {
     bus.write(4 + (offset & 3), size, value);
   }
   u64 get(u64 at, unsigned size) {
-    const auto hit = bus.find_memory(at, size);
+    const auto hit = bus.find_memory(Gpa{at}, size);
     return hit ? hit->target->read(hit->offset, size) : ~u64{0};
   }
   void put(u64 at, unsigned size, u64 value) {
-    if (const auto hit = bus.find_memory(at, size)) hit->target->write(hit->offset, size, value);
+    if (const auto hit = bus.find_memory(Gpa{at}, size)) hit->target->write(hit->offset, size, value);
   }
   u64 common(u64 offset, unsigned size) { return get(kBar + offset, size); }
   void common(u64 offset, unsigned size, u64 value) { put(kBar + offset, size, value); }

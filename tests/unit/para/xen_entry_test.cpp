@@ -27,7 +27,7 @@ struct Entry : XenTest {
   vcpu_info& info() { return *reinterpret_cast<vcpu_info*>(ram.host(Gpa{layout.shared_info * kPageSize})); }
   u64 pushed(unsigned index) {
     u64 value = 0;
-    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ss, cpu.gpr[isa::rsp] + index * 8, &value, 8));
+    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ss, Gva{cpu.gpr[isa::rsp] + index * 8}, &value, 8));
     return value;
   }
   void go_to_user(u64 rip) {
@@ -67,11 +67,11 @@ TEST_F(Entry, IretLeadsToAProgramAndSyscallBack) {
 
 TEST_F(Entry, AProgramSeesNothingOfItsKernel) {
   u64 value;
-  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, linear(40), &value, 8));
+  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{linear(40)}, &value, 8));
   go_to_user(0x400000);
-  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, linear(40), &value, 8));
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{linear(40)}, &value, 8));
   EXPECT_EQ(domain.syscall(cpu, 0x400002), cpu::Outcome::jumped);
-  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, linear(40), &value, 8));
+  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{linear(40)}, &value, 8));
 }
 
 TEST_F(Entry, APageFaultOfTheKernelIsItsOwn) {

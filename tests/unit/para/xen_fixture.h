@@ -94,7 +94,7 @@ struct XenTest : testing::Test {
     return call(__HYPERVISOR_mmuext_op, {given(op), 1, 0, DOMID_SELF});
   }
   // What a store of the kernel's own to `where` comes to.
-  bool stores(u64 where, u64 value) { return cpu::write_slow(cpu, cpu::Seg::ds, where, &value, sizeof value); }
+  bool stores(u64 where, u64 value) { return cpu::write_slow(cpu, cpu::Seg::ds, Gva{where}, &value, sizeof value); }
 };
 
 }  // namespace trapline::para::xen

@@ -46,11 +46,11 @@ struct MachineBus final : cpu::Bus, devices::MsiSink, devices::IrqLine, virtio::
     if (port >= 0xcf8 && port < 0xd00) pci.write(port - 0xcf8u, size, value);
   }
   u64 mmio_read(cpu::Vcpu&, Gpa gpa, unsigned size) override {
-    const auto hit = pci.find_memory(gpa.raw, size);
+    const auto hit = pci.find_memory(gpa, size);
     return hit ? hit->target->read(hit->offset, size) : ~u64{0};
   }
   void mmio_write(cpu::Vcpu&, Gpa gpa, unsigned size, u64 value) override {
-    if (const auto hit = pci.find_memory(gpa.raw, size)) hit->target->write(hit->offset, size, value);
+    if (const auto hit = pci.find_memory(gpa, size)) hit->target->write(hit->offset, size, value);
   }
   u8 pic_acknowledge(cpu::Vcpu&) override { return 0; }
   void ioapic_eoi(cpu::Vcpu&, u8) override {}

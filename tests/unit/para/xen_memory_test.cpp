@@ -57,10 +57,10 @@ TEST_F(Memory, TheHypervisorsSlotsAreItsOwn) {
     EXPECT_EQ(entry(kL4, slot), before);
   }
   u64 value = 0;
-  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, kHypervisorStart + mfn(40) * 8, &value, 8));
+  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{kHypervisorStart + mfn(40) * 8}, &value, 8));
   EXPECT_EQ(value, 40u) << "machine to pseudo-physical";
   EXPECT_FALSE(stores(kHypervisorStart + mfn(40) * 8, 0));
-  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, gdt_address(0), &value, 8)) << "descriptor tables";
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{gdt_address(0)}, &value, 8)) << "descriptor tables";
 }
 
 TEST_F(Memory, NoPointerIntoTheHypervisorIsTaken) {
@@ -96,9 +96,9 @@ TEST_F(Memory, TheKernelsOwnStoreToATableIsChecked) {
   EXPECT_FALSE(stores(slot + 4, 0)) << "two entries at once";
   const u64 expected = at(41) | kBits, value = at(42) | kBits;
   bool stored = false;
-  EXPECT_TRUE(cpu::replace_slow(cpu, cpu::Seg::ds, slot, &expected, &value, 8, &stored));
+  EXPECT_TRUE(cpu::replace_slow(cpu, cpu::Seg::ds, Gva{slot}, &expected, &value, 8, &stored));
   EXPECT_TRUE(stored);
-  EXPECT_TRUE(cpu::replace_slow(cpu, cpu::Seg::ds, slot, &expected, &value, 8, &stored));
+  EXPECT_TRUE(cpu::replace_slow(cpu, cpu::Seg::ds, Gva{slot}, &expected, &value, 8, &stored));
   EXPECT_FALSE(stored) << "it is not what was expected any more";
 }
 
@@ -134,7 +134,7 @@ TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
   const auto read_at = [&](u64 at) {
     u64 value = 0;
     const u64 before = cpu.count.page_walks;
-    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, at, &value, sizeof value));
+    EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{at}, &value, sizeof value));
     walks = cpu.count.page_walks - before;
     return value;
   };
@@ -170,11 +170,12 @@ TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
   ASSERT_EQ(update(at(kOtherL4) + kSlot * 8, 0), 0);
   ASSERT_EQ(extended(MMUEXT_TLB_FLUSH_LOCAL, 0), 0);
   u64 value;
-  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value)) << "this address space has it no more";
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{kUpper}, &value, sizeof value))
+      << "this address space has it no more";
   switch_to(kL4);
   EXPECT_EQ(read(), 42u) << "the other has it still";
   switch_to(kOtherL4);
-  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, kUpper, &value, sizeof value)) << "their upper halves differ";
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{kUpper}, &value, sizeof value)) << "their upper halves differ";
 }
 
 TEST_F(Memory, AccessedAndDirtyBitsCanBeKept) {
