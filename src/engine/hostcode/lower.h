@@ -142,6 +142,12 @@ class Lowering {
   void step(const TranslatedInsn& p);
   void trap(const TranslatedInsn& p);
   void branch(const TranslatedInsn& p);
+  void jump_or_call(const TranslatedInsn& p);
+  void ret(const TranslatedInsn& p);
+  void loop(const TranslatedInsn& p);
+  void jump_if_rcx_0(const TranslatedInsn& p);
+  void jcc(const TranslatedInsn& p);
+  void take(const TranslatedInsn& p, Emitter::Far jump);
   void special(const TranslatedInsn& p);
   void push(const TranslatedInsn& p);
   void pop(const TranslatedInsn& p);

@@ -124,93 +124,106 @@ void Lowering::push_return(const TranslatedInsn& p) {
   move_rsp(-size);
 }
 
-void Lowering::branch(const TranslatedInsn& p) {
+// JMP and CALL: to an immediate, or to what a register or memory holds.
+void Lowering::jump_or_call(const TranslatedInsn& p) {
   const isa::Insn& i = p.insn;
-  const u64 from = block_->key.linear.raw + p.at;
-  const u64 target = next_of(p) + i.imm;
-  const u16 after = static_cast<u16>(index_ + 1);
-  const bool relative = i.op[0].kind == Kind::imm;
+  const bool call = i.mnemonic == ZYDIS_MNEMONIC_CALL;
   const u8 size = stack_bytes();
-  const auto take = [&](Emitter::Far jump) {
-    taken_.push_back({jump, target, from, static_cast<u16>(block_->count - after), after});
-  };
-  switch (i.mnemonic) {
-    case ZYDIS_MNEMONIC_JMP:
-    case ZYDIS_MNEMONIC_CALL: {
-      const bool call = i.mnemonic == ZYDIS_MNEMONIC_CALL;
-      ended_ = true;
-      if (relative) {
-        if (call) push_return(p);
-        return exit_to(target, from, 0, after);
-      }
-      if (i.op[0].kind == Kind::mem) {
-        e_.op(0, size == 8, 0x8B, r10, memory_access(p, size, false));
-        if (call) e_.store(var(&state_.tmp), r10);
-      }
-      if (call) push_return(p);
-      if (i.op[0].kind == Kind::mem) {
-        if (call) e_.load(r10, var(&state_.tmp));
-      } else if (kHost[i.op[0].reg] != kNone) {
-        size == 8 ? e_.mov(r10, kHost[i.op[0].reg]) : e_.mov32(r10, kHost[i.op[0].reg]);
-      } else {
-        e_.load(r10, gpr(i.op[0].reg));
-      }
-      return jump_indirect(call ? -static_cast<i8>(size) : 0, p);
-    }
-    case ZYDIS_MNEMONIC_RET: {
-      ended_ = true;
-      e_.op(0, size == 8, 0x8B, r10, stack_access(p, false, size));
-      move_rsp(size);
-      return jump_indirect(static_cast<i8>(size), p);
-    }
-    case ZYDIS_MNEMONIC_JRCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-      i.address_bytes == 8 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
-      break;
-    case ZYDIS_MNEMONIC_LOOPE:
-    case ZYDIS_MNEMONIC_LOOPNE:
-      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
-      e_.mov(rcx, r15);
-      {
-        const auto done = e_.jrcxz();
-        take(e_.jcc(i.mnemonic == ZYDIS_MNEMONIC_LOOPE ? Condition::zero : Condition::not_zero));
-        e_.bind(done);
-      }
-      return;
-    case ZYDIS_MNEMONIC_LOOP:
-      e_.lea(r15, at(r15, -1), i.address_bytes == 8);
-      e_.mov(rcx, r15);
-      {
-        const auto done = e_.jrcxz();
-        take(e_.jmp_far());
-        e_.bind(done);
-      }
-      return;
-    default: {
-      const auto condition = static_cast<Condition>(p.raw.insn.opcode & 15);
-      if (target <= from) {  // a loop goes on: one jump less than the other way round
-        const auto over = e_.jcc(opposite(condition));
-        exit_to(target, from, static_cast<u16>(block_->count - after), after);
-        flush_islands();
-        e_.bind(over);
-        return;
-      }
-      if (!context_.counted && linkable(target & mask())) {  // nothing to account for: the branch itself is the link
-        ExitStub& s = site(ExitStub::Kind::link, nullptr);
-        s.rip = target & mask();
-        s.before = after;
-        e_.put(0x0F, 0x80 | static_cast<u8>(condition));
-        s.patch = e_.pc();
-        return cold_target({.site = &s});
-      }
-      return take(e_.jcc(condition));
-    }
+  ended_ = true;
+  if (i.op[0].kind == Kind::imm) {
+    if (call) push_return(p);
+    return exit_to(next_of(p) + i.imm, block_->key.linear.raw + p.at, 0, static_cast<u16>(index_ + 1));
   }
-  const auto zero = e_.jrcxz();  // it has no long form
+  if (i.op[0].kind == Kind::mem) {
+    e_.op(0, size == 8, 0x8B, r10, memory_access(p, size, false));
+    if (call) e_.store(var(&state_.tmp), r10);
+  }
+  if (call) push_return(p);
+  if (i.op[0].kind == Kind::mem) {
+    if (call) e_.load(r10, var(&state_.tmp));
+  } else if (kHost[i.op[0].reg] != kNone) {
+    size == 8 ? e_.mov(r10, kHost[i.op[0].reg]) : e_.mov32(r10, kHost[i.op[0].reg]);
+  } else {
+    e_.load(r10, gpr(i.op[0].reg));
+  }
+  jump_indirect(call ? -static_cast<i8>(size) : 0, p);
+}
+
+void Lowering::ret(const TranslatedInsn& p) {
+  const u8 size = stack_bytes();
+  ended_ = true;
+  e_.op(0, size == 8, 0x8B, r10, stack_access(p, false, size));
+  move_rsp(size);
+  jump_indirect(static_cast<i8>(size), p);
+}
+
+// The way out of a conditional branch, from `jump` on; the block goes on behind it.
+void Lowering::take(const TranslatedInsn& p, Emitter::Far jump) {
+  const u16 after = static_cast<u16>(index_ + 1);
+  taken_.push_back(
+      {jump, next_of(p) + p.insn.imm, block_->key.linear.raw + p.at, static_cast<u16>(block_->count - after), after});
+}
+
+// LOOP, LOOPE, LOOPNE: taken while RCX, counted down, is not 0.
+void Lowering::loop(const TranslatedInsn& p) {
+  e_.lea(r15, at(r15, -1), p.insn.address_bytes == 8);
+  e_.mov(rcx, r15);
+  const auto done = e_.jrcxz();
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_LOOP)
+    take(p, e_.jmp_far());
+  else
+    take(p, e_.jcc(p.insn.mnemonic == ZYDIS_MNEMONIC_LOOPE ? Condition::zero : Condition::not_zero));
+  e_.bind(done);
+}
+
+// JRCXZ and JECXZ have no long form.
+void Lowering::jump_if_rcx_0(const TranslatedInsn& p) {
+  p.insn.address_bytes == 8 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
+  const auto zero = e_.jrcxz();
   const auto over = e_.jmp_near();
   e_.bind(zero);
-  take(e_.jmp_far());
+  take(p, e_.jmp_far());
   e_.bind(over);
+}
+
+void Lowering::jcc(const TranslatedInsn& p) {
+  const u64 from = block_->key.linear.raw + p.at, target = next_of(p) + p.insn.imm;
+  const u16 after = static_cast<u16>(index_ + 1);
+  const auto condition = static_cast<Condition>(p.raw.insn.opcode & 15);
+  if (target <= from) {  // a loop goes on: one jump less than the other way round
+    const auto over = e_.jcc(opposite(condition));
+    exit_to(target, from, static_cast<u16>(block_->count - after), after);
+    flush_islands();
+    e_.bind(over);
+    return;
+  }
+  if (context_.counted || !linkable(target & mask())) return take(p, e_.jcc(condition));
+  // Nothing to account for: the branch itself is the link.
+  ExitStub& s = site(ExitStub::Kind::link, nullptr);
+  s.rip = target & mask();
+  s.before = after;
+  e_.put(0x0F, 0x80 | static_cast<u8>(condition));
+  s.patch = e_.pc();
+  cold_target({.site = &s});
+}
+
+void Lowering::branch(const TranslatedInsn& p) {
+  switch (p.insn.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+      return jump_or_call(p);
+    case ZYDIS_MNEMONIC_RET:
+      return ret(p);
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+      return jump_if_rcx_0(p);
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+      return loop(p);
+    default:
+      return jcc(p);
+  }
 }
 
 }  // namespace trapline::engine::hostcode
