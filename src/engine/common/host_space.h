@@ -11,7 +11,7 @@
 
 namespace trapline::engine {
 
-// What an engine wants for a vCPU, in bytes; multiples of the page size.
+// An engine's address space for one vCPU, in bytes; multiples of the page size.
 struct SpaceNeeds {
   u64 near = 0;  // behind the structure, within reach of it: inaccessible until mapped over
   u64 far = 0;   // anywhere: readable, writable, never backed in advance

@@ -1,4 +1,4 @@
-// Who else wants the signals that the vector unit's handler takes (SIGFPE, SIGILL, SIGSEGV).
+// Another receiver of the signals that the vector unit's handler takes (SIGFPE, SIGILL, SIGSEGV).
 #pragma once
 
 namespace trapline::engine {

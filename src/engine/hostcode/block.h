@@ -66,7 +66,7 @@ struct Block {
   bool uses_x87 = false;
 };
 
-// What is known of a block when it is lowered.
+// The lists of a block that lowering fills.
 struct Draft {
   std::vector<Block::At> insns;
   std::vector<Block::Pointer> x87;

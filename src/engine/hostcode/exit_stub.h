@@ -34,7 +34,7 @@ struct ExitStub {
     link,      // the end of a block: `rip` is the target, the jump at `patch` may be linked
     indirect,  // r10 is the target, which the jump cache does not know
     limit,     // at a block's head: the budget is spent
-    poll,      // somebody wants attention; `rip` is where to go on
+    poll,      // attention has bits; `rip` is where to go on
     stale,     // the code at this block's head was overwritten
     trap,      // a host signal in translated code
   };

@@ -45,7 +45,7 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Context& context, const 
                                p.vector.mem_bytes == 0 || (p.insn.mem.seg != Seg::fs && p.insn.mem.seg != Seg::gs);
     const auto unit = static_cast<cpu::Unit>(p.vector.unit);
     const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
-    // MOVQ2DQ and kin want both files of registers.
+    // MOVQ2DQ and its kin use both register files.
     const bool unit_ready = unit == cpu::Unit::x87 || unit == cpu::Unit::mmx || (unit == cpu::Unit::sse && ready.sse);
     if (ready.x87 && pointers_kept && plain && unit_ready && !(p.vector.flags & engine::vector::flag::mxcsr))
       p.treatment = Treatment::x87;

@@ -33,7 +33,7 @@ struct State {
   u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
   u64 resumed_pc = 0;             // where resume_by_hand() went last
   ResumeFrame resume;
-  // Constants that instructions want in memory.
+  // Constants for instructions that take them from memory.
   u64 page_bits = 0, jump_bits = 0;
   const Victim* victims = nullptr;  // of the current view
   u64 tables = 0;                   // base of the current view's

@@ -17,30 +17,30 @@ constexpr u64 kAhead = 64 * KiB;
 }  // namespace
 
 BlockCache::BlockCache(u64 bytes) : size_{bytes} {
-  void* p = map_huge(kBuckets * sizeof(Block*) + bytes);
+  void* p = map_huge(kBuckets * sizeof(DecodedBlock*) + bytes);
   if (p == nullptr)
     throw HostRefused{
         fmt::format("no address space for {} bytes of decoded blocks: raise its limit (ulimit -v)", bytes)};
-  buckets_ = static_cast<Block**>(p);
-  region_ = static_cast<u8*>(p) + kBuckets * sizeof(Block*);
+  buckets_ = static_cast<DecodedBlock**>(p);
+  region_ = static_cast<u8*>(p) + kBuckets * sizeof(DecodedBlock*);
 }
 
-BlockCache::~BlockCache() { munmap(buckets_, kBuckets * sizeof(Block*) + size_); }
+BlockCache::~BlockCache() { munmap(buckets_, kBuckets * sizeof(DecodedBlock*) + size_); }
 
-Block* BlockCache::find(Gpa gpa, u32 key) const {
-  for (Block* b = buckets_[bucket(gpa, key)]; b; b = b->next)
+DecodedBlock* BlockCache::find(Gpa gpa, u32 key) const {
+  for (DecodedBlock* b = buckets_[bucket(gpa, key)]; b; b = b->next)
     if (b->gpa == gpa && b->key == key) return b;
   return nullptr;
 }
 
-void BlockCache::insert(Block* block) {
-  Block*& head = buckets_[bucket(block->gpa, block->key)];
+void BlockCache::insert(DecodedBlock* block) {
+  DecodedBlock*& head = buckets_[bucket(block->gpa, block->key)];
   block->next = head;
   head = block;
 }
 
-void BlockCache::remove(Block* block) {
-  for (Block** at = &buckets_[bucket(block->gpa, block->key)]; *at; at = &(*at)->next) {
+void BlockCache::remove(DecodedBlock* block) {
+  for (DecodedBlock** at = &buckets_[bucket(block->gpa, block->key)]; *at; at = &(*at)->next) {
     if (*at != block) continue;
     *at = block->next;
     return;

@@ -12,9 +12,9 @@ class BlockCache {
   ~BlockCache();
   BlockCache(const BlockCache&) = delete;
 
-  Block* find(Gpa gpa, u32 key) const;
-  void insert(Block* block);
-  void remove(Block* block);  // from the table; its memory stays until clear(), as links may point to it
+  DecodedBlock* find(Gpa gpa, u32 key) const;
+  void insert(DecodedBlock* block);
+  void remove(DecodedBlock* block);  // from the table; its memory stays until clear(), as links may point to it
   // 32-byte aligned, zeroed or not; null when the region is full.
   void* allocate(u64 bytes);
   void clear();
@@ -22,7 +22,7 @@ class BlockCache {
  private:
   static constexpr u64 kBuckets = 1 << 18;
   static u64 bucket(Gpa gpa, u32 key) { return (gpa.raw ^ gpa.raw >> 14 ^ u64{key} << 9) & (kBuckets - 1); }
-  Block** buckets_ = nullptr;  // in front of the region
+  DecodedBlock** buckets_ = nullptr;  // in front of the region
   u8* region_ = nullptr;
   u64 size_ = 0, used_ = 0, populated_ = 0;
 };

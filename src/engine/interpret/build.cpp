@@ -315,13 +315,13 @@ void Builder::add_end(const Source& source) {
   append(chained ? choose_fall_through(crosses_page(source, at_)) : end_block, none);
 }
 
-Block* Builder::place(Vcpu& cpu, const Source& source) {
+DecodedBlock* Builder::place(Vcpu& cpu, const Source& source) {
   const u64 ops_bytes = ops_.size() * sizeof(Op);
   const u64 extras_bytes = pieces_.size() * sizeof(Extra);
-  const u64 header = sizeof(Block);
+  const u64 header = sizeof(DecodedBlock);
   u8* memory = static_cast<u8*>(cache_.allocate(header + ops_bytes + extras_bytes + at_));
   if (!memory) return nullptr;
-  Block* block = new (memory) Block;
+  DecodedBlock* block = new (memory) DecodedBlock;
   u8* extras = memory + header + ops_bytes;
   for (const Piece& piece : pieces_) {
     ops_[piece.op].imm = reinterpret_cast<u64>(new (extras) Extra(piece.extra));
@@ -347,7 +347,7 @@ Block* Builder::place(Vcpu& cpu, const Source& source) {
   return block;
 }
 
-Built Builder::build_once(Vcpu& cpu, const Source& source, Block** out) {
+Built Builder::build_once(Vcpu& cpu, const Source& source, DecodedBlock** out) {
   ops_.clear();
   pieces_.clear();
   at_ = count_ = 0;
@@ -365,11 +365,11 @@ Built Builder::build_once(Vcpu& cpu, const Source& source, Block** out) {
   return *out ? Built::yes : Built::full;
 }
 
-Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
+Built Builder::build(Vcpu& cpu, const Source& source, DecodedBlock** out) {
   for (unsigned attempt = 0;; attempt++) {
     const Built built = build_once(cpu, source, out);
     if (built != Built::yes) return built;
-    if (Block& block = **out; seal(cpu, block) || attempt == 8) {
+    if (DecodedBlock& block = **out; seal(cpu, block) || attempt == 8) {
       cache_.insert(&block);
       cpu.count.blocks_decoded++;
       cpu.count.instructions_decoded += block.count;
@@ -382,7 +382,7 @@ Built Builder::build(Vcpu& cpu, const Source& source, Block** out) {
 
 // Marked first, so that later writes are noticed; then the bytes must still be those that were decoded. A block that
 // fails stays stale: links may still lead to it.
-bool seal(Vcpu& cpu, Block& block) {
+bool seal(Vcpu& cpu, DecodedBlock& block) {
   const u32 offset = static_cast<u32>(block.gpa.page_offset());
   const u32 first = std::min<u32>(block.bytes, static_cast<u32>(kPageSize) - offset);
   const u32 generation = cpu.code->mark_and_number(cpu, block.gpa.frame(), offset, first);

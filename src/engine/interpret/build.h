@@ -28,7 +28,7 @@ class Builder {
  public:
   Builder(BlockCache& cache, VectorUnit& vector) : cache_{cache}, vector_{vector} {}
   // Decodes a block, marks its bytes in the CodeMap and inserts it.
-  Built build(Vcpu& cpu, const Source& source, Block** out);
+  Built build(Vcpu& cpu, const Source& source, DecodedBlock** out);
 
  private:
   enum class Step : u8 { more, end, before /* the block ends before this instruction */, fault, full };
@@ -37,7 +37,7 @@ class Builder {
     Extra extra;
   };
 
-  Built build_once(Vcpu& cpu, const Source& source, Block** out);
+  Built build_once(Vcpu& cpu, const Source& source, DecodedBlock** out);
   Step add_next(Vcpu& cpu, const Source& source);
   Step add_crossing(Vcpu& cpu, const Source& source);
   Step add(Vcpu& cpu, const Source& source, const Insn& insn);
@@ -52,7 +52,7 @@ class Builder {
   void try_fuse(const Source& source, const Insn& jcc, bool cross);
   bool in_code_segment(Vcpu& cpu, const Source& source, unsigned length);
   void add_end(const Source& source);
-  Block* place(Vcpu& cpu, const Source& source);
+  DecodedBlock* place(Vcpu& cpu, const Source& source);
   Op& append(Handler fn, const Insn& insn);
   bool crosses_page(const Source& source, u64 distance) const {
     return source.gpa.page_offset() + distance >= kPageSize;  // also when the distance is negative
@@ -77,7 +77,7 @@ class Builder {
 };
 
 // Ties a block to the present bytes and generations. False: the bytes are no longer those it was made from.
-bool seal(Vcpu& cpu, Block& block);
+bool seal(Vcpu& cpu, DecodedBlock& block);
 
 // Semantics after which a block goes on: they change neither mode nor flow nor what interrupts may come.
 bool block_goes_on(const Insn& insn);

@@ -1,7 +1,7 @@
 // From block to block without the run loop: direct branches through links, indirect ones through the jump cache.
 //
 // A link inside one page needs no translation check: nothing that could change the mapping runs inside a chain (what
-// can ends it). Every entry checks that the target's code is unchanged, that nobody wants attention and that the limit
+// can ends it). Every entry checks that the target's code is unchanged, that attention is 0 and that the limit
 // is not passed.
 #pragma once
 
@@ -12,7 +12,7 @@ namespace trapline::engine::interpret {
 using cpu::canonical;
 
 // cpu.rip is that of `b`'s first byte, and its translation has been checked.
-[[gnu::always_inline]] inline const Op* enter(Vcpu& cpu, Run& run, Block* b) {
+[[gnu::always_inline]] inline const Op* enter(Vcpu& cpu, Run& run, DecodedBlock* b) {
   const u64 retired = cpu.retired + b->count;
   if (b->generation->load(std::memory_order_relaxed) != b->generation_seen) [[unlikely]]
     return nullptr;
@@ -30,7 +30,7 @@ using cpu::canonical;
 }
 
 // Does the fetch TLB map the code at `linear` to the frame that holds `b`, with permission?
-[[gnu::always_inline]] inline bool maps(const Vcpu& cpu, Gva linear, const Block* b) {
+[[gnu::always_inline]] inline bool maps(const Vcpu& cpu, Gva linear, const DecodedBlock* b) {
   const cpu::TlbEntry& e = cpu.tlb->fetch[linear.raw >> 63][linear.raw >> 12 & (cpu::Tlb::kFetchEntries - 1)];
   return e.tag == linear.page() && (e.perm & cpu.need_fetch) && e.gpa == b->gpa.page();
 }
@@ -39,7 +39,7 @@ using cpu::canonical;
 template <bool Cross>
 [[gnu::always_inline]] inline const Op* chain(Vcpu& cpu, const Op* op, unsigned which, u64 distance) {
   const u64 rip = (cpu.rip + distance) & cpu.linear_mask;
-  Block* b = block_of(op)->link[which];
+  DecodedBlock* b = block_of(op)->link[which];
   cpu.rip = rip;
   if (!b) [[unlikely]]
     return unlinked(cpu, op, which, Cross);

@@ -25,7 +25,7 @@ const Op* leave_jumped(Vcpu&) { return nullptr; }
 
 const Op* unlinked(Vcpu& cpu, const Op* op, unsigned which, bool cross) {
   Run& run = run_of(cpu);
-  Block* block = block_of(op);
+  DecodedBlock* block = block_of(op);
   if (which == 0 && cpu.in_long64() &&
       !canonical(cpu.rip)) {  // faults at the branch (calls have checked before the push)
     cpu.rip -= op->imm;

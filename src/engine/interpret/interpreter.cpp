@@ -52,17 +52,17 @@ class Interpreter final : public Engine, Profile {
   bool barren(const Vcpu& cpu);
   MaybeExit at_boundary(Vcpu& cpu, bool* delivered);
   MaybeExit one(Vcpu& cpu);
-  MaybeExit after_one(Vcpu& cpu, const Block& block, u32 flags_before, u64 retired_before);
+  MaybeExit after_one(Vcpu& cpu, const DecodedBlock& block, u32 flags_before, u64 retired_before);
   MaybeExit handle(Vcpu& cpu);
   MaybeExit deliver(Vcpu& cpu);
   static MaybeExit stopped(const Vcpu& cpu);
-  Block* lookup(Vcpu& cpu, u32 key);
-  Block* usable(Vcpu& cpu, Block* block, const Source& source);
-  void remember(const Vcpu& cpu, Block* block, Gva linear);
+  DecodedBlock* lookup(Vcpu& cpu, u32 key);
+  DecodedBlock* usable(Vcpu& cpu, DecodedBlock* block, const Source& source);
+  void remember(const Vcpu& cpu, DecodedBlock* block, Gva linear);
   void set_limit(const Vcpu& cpu, u64 end);
-  void execute(Vcpu& cpu, Block* block);
+  void execute(Vcpu& cpu, DecodedBlock* block);
   bool accelerated(Vcpu& cpu, u64 end, MaybeExit* exit);
-  bool hot(Vcpu& cpu, Block& block);
+  bool hot(Vcpu& cpu, DecodedBlock& block);
   bool often(Gpa place, u32 key) const override;
   static bool one_at_a_time(const Vcpu& cpu);
   static bool at_debugger_breakpoint(const Vcpu& cpu);
@@ -84,7 +84,7 @@ class Interpreter final : public Engine, Profile {
 
 // The block at
 // cpu.rip, decoded now if need be; null: fetching it faults, cpu.fault says how.
-Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
+DecodedBlock* Interpreter::lookup(Vcpu& cpu, u32 key) {
   const cpu::Segment& cs = cpu.segment(Seg::cs);
   const Gva linear = cpu.linear(Seg::cs, cpu.rip);
   if (!(key & key::flat_code) && cpu.rip > cs.limit) {
@@ -93,7 +93,7 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
   }
   if (const JumpEntry& e = run_.jump[jump_slot(linear)];
       e.linear == linear && e.block->key == key && maps(cpu, linear, e.block) && e.block->fresh()) {
-    Block* block = e.block;
+    DecodedBlock* block = e.block;
     remember(cpu, block, linear);
     return block;
   }
@@ -102,17 +102,17 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
     if (!page) return nullptr;
     const Gpa gpa = page->gpa.wrapping_add(linear.page_offset());
     const Source source{linear, cpu.rip, gpa, reinterpret_cast<const u8*>(cpu.ram->host(gpa)), key};
-    if (Block* found = cache_.find(gpa, key)) {
+    if (DecodedBlock* found = cache_.find(gpa, key)) {
       // A segment limit is no part of the key: near it, go one by one, and decoding anew raises the fault.
       if (!(key & key::flat_code) && cpu.rip + found->bytes - 1 > cs.limit) {
         if (!(key & key::single)) return lookup(cpu, key | key::single);
         cache_.remove(found);
-      } else if (Block* block = usable(cpu, found, source)) {
+      } else if (DecodedBlock* block = usable(cpu, found, source)) {
         remember(cpu, block, linear);
         return block;
       }
     }
-    Block* block = nullptr;
+    DecodedBlock* block = nullptr;
     switch (builder_.build(cpu, source, &block)) {
       case Built::yes:
         if (accelerator_) block->heat = key & key::single ? ~0u : accelerator_->threshold() - 1;
@@ -130,7 +130,7 @@ Block* Interpreter::lookup(Vcpu& cpu, u32 key) {
 }
 
 // Is the found block still what memory holds? A write beside it, or of the same bytes, costs only a comparison.
-Block* Interpreter::usable(Vcpu& cpu, Block* block, const Source& source) {
+DecodedBlock* Interpreter::usable(Vcpu& cpu, DecodedBlock* block, const Source& source) {
   if (block->crosses) {
     const Gva next_page{(source.linear.page().raw + kPageSize) & cpu.linear_mask};
     const cpu::TlbEntry* second = cpu::fetch_lookup(cpu, next_page);
@@ -147,8 +147,8 @@ Block* Interpreter::usable(Vcpu& cpu, Block* block, const Source& source) {
 }
 
 // Lets the next visit come without the run loop: by the branch that led here, and by address.
-void Interpreter::remember(const Vcpu& cpu, Block* block, Gva linear) {
-  Block** link = run_.pending_link;
+void Interpreter::remember(const Vcpu& cpu, DecodedBlock* block, Gva linear) {
+  DecodedBlock** link = run_.pending_link;
   run_.pending_link = nullptr;
   if (block->crosses || !(block->key & key::flat_code) || (block->key & key::single)) return;
   run_.jump[jump_slot(linear)] = {linear, block};
@@ -164,7 +164,7 @@ void Interpreter::flush() {
 }
 
 // -- Running
-void Interpreter::execute(Vcpu& cpu, Block* block) {
+void Interpreter::execute(Vcpu& cpu, DecodedBlock* block) {
   run_.leave = Leave::boundary;
   run_.pending_link = nullptr;
   cpu.trail.see(cpu.retired, cpu.segment(Seg::cs).linear_base, cpu.code_size());
@@ -268,7 +268,7 @@ Exit Interpreter::loop(Vcpu& cpu, u64 end) {
         continue;
       }
     }
-    Block* block = lookup(cpu, run_.key);
+    DecodedBlock* block = lookup(cpu, run_.key);
     if (!block) {
       if (const MaybeExit e = deliver(cpu)) return *e;
       continue;
@@ -320,7 +320,7 @@ bool Interpreter::accelerated(Vcpu& cpu, u64 end, MaybeExit* exit) {
 
 // The block at cpu.rip has been entered often. True: run it translated. What cannot be translated, or not run now,
 // counts anew.
-bool Interpreter::hot(Vcpu& cpu, Block& block) {
+bool Interpreter::hot(Vcpu& cpu, DecodedBlock& block) {
   const Gva linear = cpu.linear(Seg::cs, cpu.rip);
   if (accelerator_ && accelerator_->translate(cpu, block.key, linear, block.gpa, *this)) return true;
   block.heat = 1024;
@@ -328,7 +328,7 @@ bool Interpreter::hot(Vcpu& cpu, Block& block) {
 }
 
 bool Interpreter::often(Gpa place, u32 key) const {
-  const Block* const block = cache_.find(place, key);
+  const DecodedBlock* const block = cache_.find(place, key);
   return block && block->heat <= accelerator_->threshold() / 2;
 }
 
@@ -348,7 +348,7 @@ Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
   run_.key = mode_key(cpu) | key::single;
   run_.limit = ~u64{0};
   run_.deadline = cpu.timer_deadline;
-  Block* block = lookup(cpu, run_.key);
+  DecodedBlock* block = lookup(cpu, run_.key);
   if (!block) {
     cpu.interrupt_shadow = false;
     return deliver(cpu);
@@ -362,7 +362,7 @@ Interpreter::MaybeExit Interpreter::one(Vcpu& cpu) {
   return after_one(cpu, *block, before, retired);
 }
 
-Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const Block& block, u32 before, u64 retired) {
+Interpreter::MaybeExit Interpreter::after_one(Vcpu& cpu, const DecodedBlock& block, u32 before, u64 retired) {
   if (run_.leave != Leave::boundary && run_.leave != Leave::halt) return handle(cpu);
   const auto mnemonic = static_cast<ZydisMnemonic>(block.mnemonic);
   const bool iret =

@@ -49,7 +49,7 @@ template <class To, class From>
 Handler choose_extend(const Insn& insn, const Form& form) {
   return insn.op[1].kind == Kind::mem ? choose_load<To, From>(form.address) : Handler{extend_reg<To, From>};
 }
-// Unsigned To is what set() wants; the signedness of From decides the extension.
+// set() takes an unsigned To; the signedness of From decides the extension.
 template <class From>
 Handler choose_extend_to(const Insn& insn, const Form& form) {
   switch (insn.op[0].bytes) {
@@ -174,7 +174,7 @@ const Op* setcc_high(Vcpu& cpu, const Op* op) {
   TRAPLINE_NEXT(cpu, op);
 }
 template <unsigned Cc>
-const Op* setcc_low(Vcpu& cpu, const Op* op) {  // a whole store: the next reader often wants all of the register
+const Op* setcc_low(Vcpu& cpu, const Op* op) {  // a whole store: the next reader often takes all of the register
   set<u64>(cpu, op->dst, (get<u64>(cpu, op->dst) & ~u64{0xff}) | condition<Cc>(cpu.arith));
   TRAPLINE_NEXT(cpu, op);
 }

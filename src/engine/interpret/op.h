@@ -1,6 +1,6 @@
 // The threaded code of the interpreter: a block is a header and a row of 32-byte ops, each naming its handler.
 //
-//   Block | Op Op Op ... Op(end) |  code bytes  |  Extra (full isa::Insn, semantic or thunk) for the ops that need one
+//   DecodedBlock | Op Op ... Op(end) | code bytes | Extra (full isa::Insn, semantic or thunk) of the ops that need one
 //
 // While a block runs, cpu.rip stays at the block's first byte (so a RIP-relative operand is base + displacement like
 // any other) and cpu.retired already counts the whole block. Every way out of the middle goes through Exact, fault_at
@@ -59,13 +59,13 @@ static_assert(offsetof(cpu::ArchState, gpr) == 0 && sizeof(cpu::ArchState::gpr) 
 // What the run loop has to do when a chain of blocks ends.
 enum class Leave : u8 { boundary, fault, halt, stop, breakpoint };
 
-struct Block {
+struct DecodedBlock {
   const std::atomic<u32>* generation = nullptr;  // CodeMap's, of the frame of the first byte
   u32 generation_seen = 0;
   u32 key = 0;
-  Gpa gpa;                // of the first byte
-  Block* next = nullptr;  // same hash bucket
-  Block* link[2] = {};    // where direct branches went: taken, not taken
+  Gpa gpa;                       // of the first byte
+  DecodedBlock* next = nullptr;  // same hash bucket
+  DecodedBlock* link[2] = {};    // where direct branches went: taken, not taken
   u16 bytes = 0;
   u8 count = 0;  // instructions
   u8 ops = 0;
@@ -84,9 +84,11 @@ struct Block {
            (!crosses || generation2->load(std::memory_order_relaxed) == generation2_seen);
   }
 };
-static_assert(sizeof(Block) % alignof(Op) == 0);
+static_assert(sizeof(DecodedBlock) % alignof(Op) == 0);
 
-inline Block* block_of(const Op* op) { return reinterpret_cast<Block*>(const_cast<Op*>(op - op->slot)) - 1; }
+inline DecodedBlock* block_of(const Op* op) {
+  return reinterpret_cast<DecodedBlock*>(const_cast<Op*>(op - op->slot)) - 1;
+}
 
 // What ops outside the specialised handlers point to.
 struct Extra {
@@ -99,14 +101,14 @@ inline const Extra& extra_of(const Op* op) { return *reinterpret_cast<const Extr
 // The part of the interpreter that handlers see; Vcpu::engine_state.
 struct JumpEntry {
   Gva linear{~u64{0}};
-  Block* block = nullptr;
+  DecodedBlock* block = nullptr;
 };
 struct Run {
   u64 limit = 0;     // blocks that would take cpu.retired past it go back to the run loop
   u32 key = 0;       // of the mode now
   u64 deadline = 0;  // cpu.timer_deadline when `limit` was made
   Leave leave = Leave::boundary;
-  Block** pending_link = nullptr;  // of the branch that just left unlinked, to pending_rip
+  DecodedBlock** pending_link = nullptr;  // of the branch that just left unlinked, to pending_rip
   u64 pending_rip = 0;
   Gpa pending_page;  // of its block
   u32 pending_key = 0;

@@ -11,7 +11,7 @@ constexpr const char* kNames[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "r
 
 }  // namespace
 
-Tracer::Tracer(const Vcpu& cpu, const Block& block) : on_{(trace::mask & trace::cpu) != 0}, block_{&block} {
+Tracer::Tracer(const Vcpu& cpu, const DecodedBlock& block) : on_{(trace::mask & trace::cpu) != 0}, block_{&block} {
   if (!on_) return;
   rip_ = cpu.rip;
   flags_ = cpu.rflags();

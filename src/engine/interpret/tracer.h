@@ -7,14 +7,14 @@ namespace trapline::engine::interpret {
 
 class Tracer {
  public:
-  Tracer(const Vcpu& cpu, const Block& block);  // before the instruction
-  void print(const Vcpu& cpu) const;            // after it; nothing when the area is off
+  Tracer(const Vcpu& cpu, const DecodedBlock& block);  // before the instruction
+  void print(const Vcpu& cpu) const;                   // after it; nothing when the area is off
 
  private:
   bool on_;
   u64 rip_ = 0, gpr_[16] = {};
   u32 flags_ = 0;
-  const Block* block_;
+  const DecodedBlock* block_;
   isa::CodeSize size_ = isa::CodeSize::bits64;
 };
 

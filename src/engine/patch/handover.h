@@ -15,11 +15,11 @@ class Handover {
   // spare_cpu: the host has more CPUs than the VM has vCPUs.
   Handover(cpu::Vcpu& cpu, bool spare_cpu) : cpu_{cpu}, spare_cpu_{spare_cpu}, apart_{spare_cpu} {}
 
-  // Somebody wants the vCPU: an interrupt, the timer, the monitor.
+  // The vCPU is needed elsewhere: an interrupt, the timer, the monitor.
   bool wants_out() const;
   // The cage is about to be given the turn. How long the stub is to poll, in ticks.
   u32 give(cage::Cage& cage);
-  // It has been given. Comes back when the cage has stopped (by itself, or kicked since somebody wants out), or has ended.
+  // It has been given. Comes back when the cage has stopped (by itself, or kicked), or has ended.
   void wait(cage::Cage& cage);
   // A turn has ended: the ticks since the one before that were not the guest's.
   void learn(u64 beside);

@@ -46,7 +46,7 @@ class Writer {
   // With DF set, which a REP of the host's takes its time for: MOVS and STOS of 64-bit code.
   bool goes_down() const { return bits64_ && (form_.op == StringOp::movs || form_.op == StringOp::stos); }
 
-  // Element by element. The look-ups want the lowest address; where they fail, all is as it was.
+  // Element by element. The look-ups are by the lowest address; where they fail, all is as it was.
   void write_down() {
     const u8 size = static_cast<u8>(1 << form_.size_log2);
     const bool source = form_.reads_source();

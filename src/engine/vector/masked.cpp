@@ -35,7 +35,7 @@ u64 active_elements(const Vcpu& cpu, const VectorOp& op) {
   const unsigned elements = op.mem_bytes / op.element_bytes;
   if (op.kind == static_cast<u8>(Kind::compress) || op.kind == static_cast<u8>(Kind::expand))
     return low_bits(static_cast<unsigned>(__builtin_popcountll(mask)));
-  // Broadcasts: an element is wanted by every lane that it is copied to.
+  // Broadcasts: an element is read for every lane that it is copied to.
   for (unsigned n = op.count; n > elements; n /= 2) mask |= mask >> n / 2;
   return mask & low_bits(elements);
 }

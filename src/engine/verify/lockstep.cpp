@@ -23,7 +23,7 @@ u64 all_exceptions(const Vcpu::Counters& count) {
   return std::accumulate(std::begin(count.exceptions), std::end(count.exceptions), u64{0});
 }
 
-// Of the run loop that is under way: the reference brings its own, and what others want waits until it is done.
+// Of the run loop that is under way: the reference brings its own, and requests of others wait until it is done.
 class Aside {
  public:
   Aside(Vcpu& cpu, std::atomic<u32>& calm)
