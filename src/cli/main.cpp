@@ -28,6 +28,7 @@
 #include "cli/options.h"
 #include "cli/print.h"
 #include "cli/scan_command.h"
+#include "cli/standard_error.h"
 #include "cli/vm_commands.h"
 #include "cli/words.h"
 #include "core/core_main.h"
@@ -125,8 +126,9 @@ int run(cli::RunOptions& options, bool output_open, int argc, char** argv) {
   for (const std::string& line : *lines) say(line);
   if (!config->note.empty()) say(config->note);
   for (const std::string& note : cli::notes(options, *config)) say(note);
-  if (options.detach) return monitor::run_detached([&config] { return monitor::run_vm(*config); });
-  return monitor::run_vm(*config);
+  const monitor::Speaker speaker = cli::on_standard_error();
+  if (options.detach) return monitor::run_detached([&] { return monitor::run_vm(*config, speaker); }, speaker);
+  return monitor::run_vm(*config, speaker);
 }
 
 // All that is wrong before the command runs has one exit code, which is not the command's.
@@ -143,7 +145,7 @@ int run_exec(cli::ExecCommand& exec, int argc, char** argv) {
   options->config.engine_settings = std::move(*settings);
   const auto config = cli::check(*options);
   if (!config) return failed(config.error());
-  return monitor::run_vm(*config);
+  return monitor::run_vm(*config, cli::on_standard_error());
 }
 
 // "help X" and "--help X" are "X --help", "version" is "--version".

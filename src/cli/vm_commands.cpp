@@ -15,6 +15,7 @@
 #include "channel/exit_codes.h"
 #include "cli/options.h"
 #include "cli/print.h"
+#include "cli/standard_error.h"
 #include "monitor/console_keeper.h"
 #include "monitor/control.h"
 #include "monitor/registry.h"
@@ -70,7 +71,8 @@ int VmCommands::run() {
     say(fmt::format("{0}: no VM: name one: trapline {0} NAME", command));
     return static_cast<int>(ExitCode::usage);
   }
-  return console_->parsed() ? monitor::attach_console(name_) : monitor::show_log(name_, follow_);
+  const monitor::Speaker speaker = on_standard_error();
+  return console_->parsed() ? monitor::attach_console(name_, speaker) : monitor::show_log(name_, follow_, speaker);
 }
 
 int VmCommands::list() const {

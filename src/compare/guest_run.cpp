@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "base/write.h"
 #include "compare/process_memory.h"
 #include "monitor/vm.h"
 
@@ -69,7 +70,9 @@ Result<Files, std::string> make_files(u32 vcpus, bool counted) {
   ::dup2(files.messages.get(), STDERR_FILENO);
   config.figures_fd = files.figures.get(), config.counts_fd = files.counts.get();
   config.stats = counted;
-  const int code = monitor::run_vm(config);
+  const monitor::Speaker speaker{[](const std::string& line, int hurry) { say(line, hurry); },
+                                 [](const std::string& text, int hurry) { write_all(STDERR_FILENO, text, hurry); }};
+  const int code = monitor::run_vm(config, speaker);
   std::fflush(nullptr);
   ::_exit(code);
 }

@@ -232,7 +232,7 @@ int relay(const Fd& socket, bool terminal) {
 
 }  // namespace
 
-int run_detached(const std::function<int()>& vm) {
+int run_detached(const std::function<int()>& vm, const Speaker& speaker) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return static_cast<int>(ExitCode::host_refused);
   const pid_t pid = ::fork();
@@ -247,7 +247,7 @@ int run_detached(const std::function<int()>& vm) {
     if (n > 0) answer.append(bytes, static_cast<std::size_t>(n));
   ::close(ends[0]);
   if (pid < 0 || answer.empty()) {
-    say("--detach: no process for it: raise the limit of processes (ulimit -u)");
+    speaker.line("--detach: no process for it: raise the limit of processes (ulimit -u)", -1);
     return static_cast<int>(ExitCode::host_refused);
   }
   const auto line = answer.find('\n');
@@ -256,9 +256,9 @@ int run_detached(const std::function<int()>& vm) {
   return code;
 }
 
-int attach_console(const std::string& name) {
-  const auto failed = [](const std::string& why) {
-    say(why);
+int attach_console(const std::string& name, const Speaker& speaker) {
+  const auto failed = [&](const std::string& why) {
+    speaker.line(why, -1);
     return static_cast<int>(ExitCode::bad_input);
   };
   const auto registry = Registry::open();
@@ -270,7 +270,7 @@ int attach_console(const std::string& name) {
     return failed(fmt::format("console {}: it has a terminal of its own: start it with --detach", name));
   install_terminal_guard();
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
-  if (terminal) say(fmt::format("on the console of {}: Ctrl-A D leaves it", name));
+  if (terminal) speaker.line(fmt::format("on the console of {}: Ctrl-A D leaves it", name), -1);
   Terminal raw;
   raw.begin();
   const int code = relay(socket, terminal);
@@ -278,11 +278,11 @@ int attach_console(const std::string& name) {
   return code;
 }
 
-int show_log(const std::string& name, bool follow) {
+int show_log(const std::string& name, bool follow, const Speaker& speaker) {
   const std::string path = Registry::is_name(name) ? log_path(name) : std::string{};
   const Fd log{path.empty() ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (!log) {
-    say(fmt::format("logs {}: no log of such a VM: VMs that run --detach have one", name));
+    speaker.line(fmt::format("logs {}: no log of such a VM: VMs that run --detach have one", name), -1);
     return static_cast<int>(ExitCode::bad_input);
   }
   const auto registry = Registry::open();

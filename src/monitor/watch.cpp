@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <csignal>
 
-#include "base/write.h"
 #include "monitor/gdb_server.h"
 #include "monitor/thread.h"
 
@@ -37,7 +36,7 @@ int Watch::run(const std::function<int()>& life) {
       },
       [&](ExitCode failure, const std::string& text) {
         s_.terminal.finish();
-        say(text, s_.hurry.fd());
+        s_.tell(text);
         code = static_cast<int>(failure);
         done_.set();
       });
@@ -59,12 +58,13 @@ void Watch::on_signal(int signal) {
       return;
     case SIGTSTP:
       s_.terminal.suspend();
-      s_.core.signal(SIGSTOP);
+      s_.pause();
       ::kill(::getpid(), SIGSTOP);
       return;
     case SIGCONT:
       s_.terminal.resume();
-      s_.core.signal(SIGCONT);
+      s_.resume();
+      s_.core.signal(SIGCONT);  // also if it was stopped by others
       return;
     case SIGWINCH:
       if (s_.pass_on) s_.pass_on(signal);
@@ -121,7 +121,7 @@ void Watch::leave(int code, const std::string& why) {
   s_.core.signal(SIGKILL);
   restore_terminal();
   gdb::forget_path();
-  say(why, s_.hurry.fd());
+  s_.tell(why);
   ::_exit(code);
 }
 

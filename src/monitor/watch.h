@@ -27,6 +27,9 @@ class Watch {
     Event& hurry;
     CoreProcess& core;
     Terminal& terminal;
+    std::function<void(const std::string&)> tell;  // the user, a line
+    // The process is about to stop, or goes on (job control).
+    std::function<void()> pause, resume;
     // Takes a signal that somebody else shall have: the command of trapline exec, the guest's power button. Nothing:
     // it is this process's. Else how long to wait for what comes of it, zero for ever.
     std::function<std::optional<std::chrono::seconds>(int)> pass_on = {};

@@ -1,0 +1,16 @@
+// How the user is told something: the monitor prints nothing itself.
+#pragma once
+
+#include <functional>
+#include <string>
+
+namespace trapline::monitor {
+
+// `hurry` (-1: none) becomes readable when nobody is to wait for a slow reader any more.
+struct Speaker {
+  using Tell = std::function<void(const std::string& text, int hurry)>;
+  Tell line;    // a message
+  Tell report;  // lines that were asked for
+};
+
+}  // namespace trapline::monitor

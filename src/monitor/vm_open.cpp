@@ -1,0 +1,128 @@
+// Everything that the configuration names is opened, once, before the first power-on.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "base/trace.h"
+#include "channel/trace_sink.h"
+#include "monitor/vm_run.h"
+
+namespace trapline::monitor {
+
+namespace {
+
+using Kind = VmError::Kind;
+
+Err<VmError> failed(Kind kind, std::string value, std::string why) {
+  return {VmError{kind, std::move(value), std::move(why)}};
+}
+
+// For the list of VMs: what is booted.
+std::string what_runs(const machine::Config& c) {
+  if (!c.what.empty()) return c.what;
+  if (c.firmware.empty()) return c.kernel;
+  if (!c.cdrom.empty()) return c.cdrom;
+  return c.disks.empty() ? c.firmware : c.disks.front().path;
+}
+
+}  // namespace
+
+// Up to a machine that can be powered on.
+Result<void, VmError> VmRun::open() {
+  auto images = Images::open(config_);
+  if (!images) return failed(Kind::image, config_.firmware.empty() ? config_.kernel : config_.firmware, images.error());
+  images_ = std::move(*images);
+  if (auto listening = open_debugger(); !listening) return listening;
+  std::vector<OpenDisk> disks;
+  std::vector<OpenNetwork> networks;
+  BoardParts board{std::move(images_.vga_bios), nullptr};
+  if (auto opened = open_storage(&disks, &board); !opened) return opened;
+  if (auto opened = open_networks(&networks); !opened) return opened;
+  trace::mask = config_.trace_mask;
+  if (images_.trace) channel::open_trace(images_.trace.get(), hurry_.fd());
+  if (auto entered = enter_registry(); !entered) return entered;
+  if (auto started = start_attachments(); !started) return started;
+  machine_ = std::make_unique<MachineState>(config_, console_fd(), ::isatty(STDIN_FILENO) != 0, end_, hurry_,
+                                            std::move(disks), std::move(networks), attachments_, std::move(board));
+  return {};
+}
+
+Result<void, VmError> VmRun::open_debugger() {
+  if (!config_.debugged()) return {};
+  const bool path = !config_.gdb_socket.empty();
+  const std::string where = path ? config_.gdb_socket : fmt::format("localhost:{}", config_.gdb_port);
+  auto listener = path ? gdb::listen_on_path(config_.gdb_socket) : gdb::listen_on_loopback(config_.gdb_port);
+  if (!listener) return failed(Kind::debugger, where, listener.error());
+  gdb_listener_ = std::move(*listener);
+  if (config_.gdb_wait) complain(fmt::format("waiting for a debugger: target remote {}", where));
+  return {};
+}
+
+Result<void, VmError> VmRun::open_storage(std::vector<OpenDisk>* disks, BoardParts* board) {
+  for (const machine::DiskConfig& disk : config_.disks) {
+    auto opened = open_disk(disk);
+    if (!opened) return failed(Kind::disk, disk.path, opened.error());
+    disks->push_back(std::move(*opened));
+  }
+  if (config_.cdrom.empty()) return {};
+  auto opened = CdFile::open(config_.cdrom);
+  if (!opened) return failed(Kind::cdrom, config_.cdrom, opened.error());
+  board->cd = std::move(*opened);
+  return {};
+}
+
+Result<void, VmError> VmRun::open_networks(std::vector<OpenNetwork>* networks) {
+  for (const machine::NetConfig& network : config_.networks) {
+    auto opened = open_network(network);
+    if (!opened) return failed(Kind::network, network.path, opened.error());
+    networks->push_back(std::move(*opened));
+  }
+  return {};
+}
+
+// A VM without a name of its own does without, where there is no place for names.
+Result<void, VmError> VmRun::enter_registry() {
+  const auto without = [this](const std::string& why) -> Result<void, VmError> {
+    if (config_.name.empty()) return {};
+    return failed(Kind::name, config_.name, why);
+  };
+  auto registry = Registry::open();
+  if (!registry) return without(registry.error());
+  RunningVm vm{.name = config_.name, .what = what_runs(config_)};
+  auto held = registry->enter(vm, config_.stem);
+  if (!held) return without(held.error());
+  registry_ = std::move(*registry);
+  entry_ = std::move(*held);
+  name_ = vm.name;
+  return {};
+}
+
+// The processes and sockets beside the machine.
+Result<void, VmError> VmRun::start_attachments() {
+  for (const machine::Share& share : config_.shares) {
+    attachments_.shares.push_back(std::make_unique<ShareProcess>());
+    if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started)
+      return failed(Kind::share, share.path, started.error());
+  }
+  attachments_.complain = [this](const std::string& text) { complain(text); };
+  if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
+  if (config_.vsock.cid == 0) return {};
+  auto vsock = VsockSockets::create(config_.vsock);
+  if (!vsock) return failed(Kind::vsock, config_.vsock.path, vsock.error());
+  attachments_.vsock = std::move(*vsock);
+  return {};
+}
+
+Result<void, VmError> VmRun::shares_ready() {
+  for (std::size_t i = 0; i < attachments_.shares.size(); i++)
+    if (auto ready = attachments_.shares[i]->await_ready(); !ready)
+      return failed(Kind::share, config_.shares[i].path, ready.error());
+  return {};
+}
+
+// Where the guest's first serial port goes.
+int VmRun::console_fd() const {
+  if (!config_.command.wanted) return STDOUT_FILENO;
+  return config_.command.verbose ? STDERR_FILENO : -1;
+}
+
+}  // namespace trapline::monitor
