@@ -1,4 +1,4 @@
-// The domain builder: puts a kernel where it wants to find itself as a Xen PV guest, with the first page tables, the
+// The domain builder: puts a kernel where it expects itself as a Xen PV guest, with the first page tables, the
 // list of its frames and the start info page (xen/xen.h, "struct start_info"). Linear addresses from VIRT_BASE on, which
 // are pseudo-physical frames from 0 on:
 //

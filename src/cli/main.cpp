@@ -212,7 +212,7 @@ int dispatch(int argc, char** argv, bool output_open) {
     }
   }
   try {
-    std::reverse(words.begin(), words.end());  // as CLI11 wants them
+    std::reverse(words.begin(), words.end());  // the order that CLI11 takes them in
     app.parse(words);
   } catch (const CLI::ParseError& error) {
     return parse_failed(app, error);

@@ -79,7 +79,7 @@ bool write_slow(Vcpu& cpu, Seg seg, Gva linear, const void* in, unsigned size);
 // are set).
 bool probe(Vcpu& cpu, Seg seg, Gva linear, unsigned size, Access access);
 // Supervisor accesses that ignore CPL: descriptor tables, TSS, IDT, and stacks being switched to.
-// `seg`: ss where the manual wants #SS for a non-canonical address (a stack being switched to).
+// `seg`: ss where the manual has #SS for a non-canonical address (a stack being switched to).
 bool read_system(Vcpu& cpu, Gva linear, void* out, unsigned size, Seg seg = Seg::ds);
 bool write_system(Vcpu& cpu, Gva linear, const void* in, unsigned size, Seg seg = Seg::ds);
 // For a read-modify-write: a host pointer when the bytes are plain RAM inside one page (fills the TLB; a page that

@@ -202,8 +202,8 @@ void tlb_flush_nonglobal(Vcpu& cpu) {
 void tlb_switch_pcid(Vcpu& cpu, u16 pcid, bool keep) {
   TlbState& t = state(cpu);
   const bool same = t.pcid[t.current] == pcid;
-  // The upper half is shared: what is not global in it belongs to the PCID being left (or is what the guest wants
-  // gone).
+  // The upper half is shared: what is not global in it belongs to the PCID being left (or is to
+  // go).
   if (!same || !keep) flush_half_nonglobal(t.upper);
   if (!same) point_at_slot(t, slot_for(t, pcid));
   t.last_use[t.current] = ++t.switches;

@@ -318,7 +318,7 @@ void IdeChannel::write_master(u64 offset, unsigned size, u64 value) {
   }
 }
 
-// Once both sides want it: the drive has data, and the bus master is on its way to memory.
+// Once both sides are ready: the drive has data, and the bus master is on its way to memory.
 void IdeChannel::run_dma() {
   if (s_.phase != Phase::dma || !(s_.master_status & kActive) || !(s_.master_command & kToMemory) || !dma_) return;
   const bool done = transfer();

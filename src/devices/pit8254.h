@@ -56,7 +56,7 @@ class PitCounter {
   bool bcd_ = false, gate_ = true;
   bool programmed_ = false;  // a control word has come
   bool loaded_ = false;      // a count has come since
-  bool running_ = false;     // loaded, gate up, triggered where the mode wants that
+  bool running_ = false;     // loaded, gate up, triggered where the mode needs that
   bool pending_ = false;
   bool write_high_ = false;
   u8 write_low_ = 0;

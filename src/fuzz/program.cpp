@@ -198,7 +198,7 @@ class Generator {
       out.target = target;
       return true;
     }
-    if (disp_bits < 32) return !atomic;  // as the registers and disp8 have it; nothing is known of its alignment
+    if (disp_bits < 32) return !atomic;  // as the registers and disp8 have it; its alignment is unknown
     const bool vector_index = m.mem.index != ZYDIS_REGISTER_NONE && gpr_number(m.mem.index) == 16;
     const u64 index = vector_index ? 0 : value_of(m.mem.index) * m.mem.scale;
     const u64 disp = target - value_of(m.mem.base) - index;
@@ -232,7 +232,7 @@ bool alternative_cr8(const Item& item) {
   return false;
 }
 
-// Does this bit of a vector prefix mean nothing to some processors where the decoder wants it clear? Both manuals
+// Does this bit of a vector prefix mean nothing to some processors where the decoder requires it clear? Both manuals
 // reserve EVEX.b without memory or rounding, EVEX.z without a mask and opmask numbers beyond 7; Intel's processors
 // raise #UD, AMD's ignore the bit.
 bool reserved_bit(const Decoded& d, unsigned byte, unsigned bit) {

@@ -1,5 +1,5 @@
 // The disk images that `trapline image build` has made, by name: a folder each in $XDG_DATA_HOME/trapline/images
-// (~/.local/share/trapline/images), with the disk, its kernel and initrd, an ssh key, and what is known of it.
+// (~/.local/share/trapline/images), with the disk, its kernel and initrd, an ssh key, and its description.
 //
 // A build works in a folder of another name, which it holds a lock on, and which becomes the image's by one rename(2).
 // One without a lock is what an interrupted build has left, and is taken away by whoever sees it.

@@ -10,7 +10,7 @@
 namespace trapline::monitor {
 
 struct VolumeFiles {
-  Fd kernel, initrd;                           // memory files; without descriptor: not wanted, or not there
+  Fd kernel, initrd;                           // memory files; without descriptor: not asked for, or not there
   std::string kernel_path, initrd_path, root;  // where they were; for root=, may be empty
   std::string root_device;                     // the same, as Linux names it on its first disk
 };

@@ -44,7 +44,7 @@ std::vector<u8> shown_names(const std::vector<u8>& all) {
 
 Server::Status Server::getattr(Reader& in, Writer& out) {
   const u32 number = in.word();
-  in.quad();  // which are wanted: all are cheap
+  in.quad();  // which ones: all are cheap
   if (!in.complete()) return EPROTO;
   const Fid* fid = find(number);
   if (!fid) return EBADF;

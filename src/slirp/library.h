@@ -1,4 +1,4 @@
-// libslirp, loaded when it is wanted: nobody but the network's process has it in memory, and Trapline starts on hosts
+// libslirp, loaded when it is needed: nobody but the network's process has it in memory, and Trapline starts on hosts
 // without it.
 #pragma once
 

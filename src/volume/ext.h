@@ -1,4 +1,4 @@
-// Files of an ext2, ext3 or ext4 file system, by libext2fs, read only. The library is loaded when it is wanted: nobody
+// Files of an ext2, ext3 or ext4 file system, by libext2fs, read only. The library is loaded when it is needed: nobody
 // but the process that reads images has it in memory, and Trapline starts on hosts without it.
 #pragma once
 

@@ -4,7 +4,7 @@
 
 namespace trapline::volume {
 
-// trapline __volume DISK_FD[:BYTES] KERNEL_FD INITRD_FD ANSWER_FD KERNEL INITRD: fds of -1 are not wanted, words may be
+// trapline __volume DISK_FD[:BYTES] KERNEL_FD INITRD_FD ANSWER_FD KERNEL INITRD: fds of -1: not asked for; words may be
 // empty. With BYTES the disk is a connection to a server by the NBD protocol, behind the handshake.
 // The answer is channel/volume_answer.h's.
 int volume_main(int argc, char** argv);

@@ -28,7 +28,7 @@ class Balloon final : public Backend {
 
  private:
   static constexpr u64 kPage = 4096;
-  struct Sizes {  // in pages: wanted, and as the guest says
+  struct Sizes {  // in pages: the target, and what the guest says
     u32 pages, actual;
   };
   // No statistics and no hints are offered, so the queue of reports comes right after these.

@@ -53,7 +53,7 @@ u64 features_of(const Disk::Facts& disk) {
   return disk.discards ? features | kDiscard : features;
 }
 
-// Segments as the kernel wants them: `bytes` of them, from the first on.
+// Segments as the kernel takes them: `bytes` of them, from the first on.
 std::vector<iovec> vectors(std::span<const Segment> segments, u64 skip, u64 bytes) {
   std::vector<iovec> all;
   all.reserve(segments.size());

@@ -1,5 +1,5 @@
 // virtio-console with several ports (VIRTIO 1.2, 5.3): byte streams with names, which Linux has as
-// /dev/vportNpM. No port is a console in Linux's sense: nobody wants a terminal's rules in between.
+// /dev/vportNpM. No port is a console in Linux's sense: no terminal's rules lie in between.
 #pragma once
 
 #include <deque>

@@ -41,7 +41,7 @@ class Queue {
   // The device has written at most the request's writable bytes, of which the first `written` are for the driver.
   // Nothing happens once a reset has begun.
   void complete(Request&& request, u32 written);
-  // Interrupts the driver if it wants to know of what was completed.
+  // Interrupts the driver if it has asked to be told of what was completed.
   void signal();
   void finish(Request&& request, u32 written) {
     complete(std::move(request), written);

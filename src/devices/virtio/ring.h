@@ -35,7 +35,7 @@ class Ring {
   virtual Take take(Request& request) = 0;
   // Done with a request of which the device has written the first `written` bytes.
   virtual void give(const Request& request, u32 written) = 0;
-  // Does the driver want an interrupt for what was given since the last call?
+  // Has the driver asked for an interrupt for what was given since the last call?
   virtual bool wants_interrupt() = 0;
   // While requests are being taken notifications are of no use; after listen() they come. True: there is more to take.
   virtual void hush() = 0;

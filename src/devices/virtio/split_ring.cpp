@@ -80,7 +80,7 @@ void SplitRing::give(const Request& request, u32 written) {
 }
 
 bool SplitRing::wants_interrupt() {
-  // The index is there for the driver before what it wants is read (2.7.7.2).
+  // The index is there for the driver before its request for interrupts is read (2.7.7.2).
   std::atomic_thread_fence(std::memory_order_seq_cst);
   const u16 before = std::exchange(at_.told, at_.given);
   if (before == at_.given) return false;

@@ -28,7 +28,7 @@ class NetLink : public devices::virtio::FrameSink {
 
  protected:
   bool stopping() const { return stopping_; }
-  // Until there is input on `fd` (-1: none is wanted), or wake(). False: stopping.
+  // Until there is input on `fd` (-1: not waited for), or wake(). False: stopping.
   bool await(int fd);
 
  private:

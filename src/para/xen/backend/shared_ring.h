@@ -40,7 +40,7 @@ class SharedRing {
 
   // Does the guest say that there is more than there can be?
   bool overrun() const { return load(ring_->req_prod) - responses_ > entries(); }
-  // The next request, if there is one; also looks once more after it has said that it wants to be told of the next.
+  // The next request, if there is one; also looks once more after it has asked to be told of the next.
   std::optional<Request> take() {
     if (!ready()) {
       store(ring_->req_event, taken_ + 1);
@@ -55,7 +55,7 @@ class SharedRing {
   u32 unanswered() const { return taken_ - responses_ - pending_; }
 
   void answer(const Response& response) { std::memcpy(&slot(responses_ + pending_++).rsp, &response, sizeof response); }
-  // Shows the answers. True: the front end wants to be told.
+  // Shows the answers. True: the front end has asked to be told.
   bool publish(cpu::Vcpu& cpu) {
     if (pending_ == 0) return false;
     const u32 old = responses_;

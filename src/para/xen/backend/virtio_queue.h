@@ -31,7 +31,7 @@ class VirtioQueue {
 
   // Makes a request of the slot, which has none: `entries` descriptors at `table`.
   void offer(u16 slot, Gpa table, u32 entries);
-  // What was offered is the device's. True: it wants to be told.
+  // What was offered is the device's. True: it has asked to be told.
   bool publish();
   // A slot whose request is done, and how many bytes the device has written.
   struct Done {
