@@ -1,5 +1,7 @@
 #include "engine/translate/strings.h"
 
+#include <cpuid.h>
+
 #include <cstddef>
 #include <vector>
 
@@ -13,6 +15,15 @@ using namespace hostcode;
 
 namespace {
 
+// FSRC: REP CMPSB and SCASB start fast (SDM Vol. 2A CPUID, leaf 7.1).
+bool repeats_short_compares() {
+  static const bool value = [] {
+    u32 a = 0, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 12);
+  }();
+  return value;
+}
+
 class Writer {
  public:
   Writer(Emitter& e, cpu::Vcpu& cpu, State& state, const HostWays& ways, StringForm form, bool bits64)
@@ -24,62 +35,100 @@ class Writer {
     slow_if(Condition::above);
     e_.test_imm32(var(&cpu_.sys_flags), cpu::flag::df);
     const Emitter::Far down = e_.jcc(Condition::not_zero);
-    if (!goes_down()) slow_.push_back(down);
     if (form_.reads_source()) look_up(rax, rsi, false);
     if (form_.has_destination()) look_up(rdx, rdi, !form_.compares());
     if (form_.op == StringOp::lods)
-      load_last();
+      load_last(false);
+    else if (form_.compares())
+      size() == 1 && repeats_short_compares() ? repeat() : compare(false);
     else
-      repeat();
+      move();
     restore(!form_.compares());
     leave();
-    if (goes_down()) {
-      e_.bind(down);
-      write_down();
-    }
+    e_.bind(down);
+    write_down();
     for (const Emitter::Far jump : slow_) e_.bind(jump);
     restore(true);
     e_.jmp(call);
   }
 
  private:
-  // With DF set, which a REP of the host's takes its time for: MOVS and STOS of 64-bit code.
-  bool goes_down() const { return bits64_ && (form_.op == StringOp::movs || form_.op == StringOp::stos); }
+  u8 size() const { return static_cast<u8>(1 << form_.size_log2); }
+  void sized(unsigned opcode, u8 reg, const Mem& m) {
+    e_.op(size() == 2 ? 0x66 : 0, size() == 8, opcode | (size() != 1), reg, m);
+  }
+  static constexpr unsigned kLoad = 0x8A, kStore = 0x88, kCompare = 0x3A;
 
-  // Element by element. The look-ups are by the lowest address; where they fail, all is as it was.
+  // With DF set, which a REP of the host's takes its time for. The look-ups are by the lowest address; where they fail,
+  // all is as it was.
   void write_down() {
-    const u8 size = static_cast<u8>(1 << form_.size_log2);
-    const bool source = form_.reads_source();
     std::vector<Emitter::Far> forward;
     std::swap(forward, slow_);
+    const auto both = [&](auto move) {
+      if (form_.reads_source()) move(rsi);
+      if (form_.has_destination()) move(rdi);
+    };
     e_.mov(rax, rcx);
     e_.neg(rax);
-    if (source) e_.lea(rsi, at(rsi, rax, form_.size_log2, size));
-    e_.lea(rdi, at(rdi, rax, form_.size_log2, size));
-    if (source) look_up(rax, rsi, false);
-    look_up(rdx, rdi, true);
-    const auto highest = [&] {
-      if (source) e_.lea(rsi, at(rsi, rcx, form_.size_log2, -size));
-      e_.lea(rdi, at(rdi, rcx, form_.size_log2, -size));
-    };
-    highest();
-    if (!source) e_.load(rax, var(&state_.saved_rax));
-    const u64 next = e_.pc();
-    const unsigned prefix = size == 2 ? 0x66 : 0;
-    if (source) e_.op(prefix, size == 8, size == 1 ? 0x8A : 0x8B, r10, at(rsi, rax, 0));
-    e_.op(prefix, size == 8, size == 1 ? 0x88 : 0x89, source ? r10 : rax, at(rdi, rdx, 0));
-    if (source) e_.lea(rsi, at(rsi, -size));
-    e_.lea(rdi, at(rdi, -size));
-    e_.lea(rcx, at(rcx, -1));
-    const auto done = e_.jrcxz();
-    e_.jmp(next);
-    e_.bind(done);
-    e_.mov(r15, rcx);
-    restore(true);
+    both([&](u8 end) { e_.lea(end, at(end, rax, form_.size_log2, size())); });
+    if (form_.reads_source()) look_up(rax, rsi, false);
+    if (form_.has_destination()) look_up(rdx, rdi, !form_.compares());
+    const auto highest = [&] { both([&](u8 end) { e_.lea(end, at(end, rcx, form_.size_log2, -size())); }); };
+    if (form_.op == StringOp::lods) {
+      load_last(true);
+    } else {
+      highest();
+      form_.compares() ? compare(true) : write_each(true);
+    }
+    restore(!form_.compares());
     leave();
     for (const Emitter::Far jump : slow_) e_.bind(jump);
     highest();
     slow_ = forward;
+  }
+
+  // MOVS or STOS.
+  void write_each(bool down) {
+    const bool source = form_.reads_source();
+    if (!source) e_.load(rax, var(&state_.saved_rax));
+    const u64 next = e_.pc();
+    if (source) sized(kLoad, r10, at(rsi, rax, 0));
+    sized(kStore, source ? r10 : rax, at(rdi, rdx, 0));
+    step_on(down);
+    const auto done = e_.jrcxz();
+    e_.jmp(next);
+    e_.bind(done);
+    finish();
+  }
+
+  // CMPS or SCAS: a REP of the host's takes its time to start, and is no faster then, but for bytes where the host says
+  // so. The flags are the last compare's.
+  void compare(bool down) {
+    const bool source = form_.reads_source();
+    if (!source) e_.load(rax, var(&state_.saved_rax));
+    const u64 next = e_.pc();
+    if (source) sized(kLoad, r10, at(rsi, rax, 0));
+    sized(kCompare, source ? r10 : rax, at(rdi, rdx, 0));
+    step_on(down);
+    const auto done = e_.jrcxz();
+    const Emitter::Far again = e_.jcc(form_.while_equal ? Condition::zero : Condition::not_zero);
+    e_.patch32(again.at, static_cast<u32>(next - e_.pc()));
+    e_.bind(done);
+    finish();
+  }
+
+  // One element further. Flags stay.
+  void step_on(bool down) {
+    const i32 by = down ? -size() : size();
+    if (form_.reads_source()) e_.lea(rsi, at(rsi, by));
+    if (form_.has_destination()) e_.lea(rdi, at(rdi, by));
+    e_.lea(rcx, at(rcx, -1));
+  }
+  // In 32-bit code addresses begin anew at 4 GiB.
+  void finish() {
+    if (!bits64_ && form_.reads_source()) e_.mov32(rsi, rsi);
+    if (!bits64_ && form_.has_destination()) e_.mov32(rdi, rdi);
+    e_.mov(r15, rcx);
   }
 
   void slow_if(Condition c) { slow_.push_back(e_.jcc(c)); }
@@ -127,43 +176,42 @@ class Writer {
     slow_if(Condition::zero);
   }
 
-  // RAX and RDX have what to add to RSI and RDI. Flags are those of the instruction from then on.
+  // REP takes its time to start, least with bytes.
+  void move() {
+    e_.cmp_imm8(rcx, size() == 1 ? 1 : 8);
+    const Emitter::Far many = e_.jcc(Condition::above);
+    write_each(false);
+    const Emitter::Near done = e_.jmp_near();
+    e_.bind(many);
+    repeat();
+    e_.bind(done);
+  }
+
+  // The host's own. RAX and RDX have what to add to RSI and RDI.
   void repeat() {
     const bool source = form_.reads_source();
     if (source) e_.add(rsi, rax), e_.neg(rax);
     e_.add(rdi, rdx), e_.neg(rdx);
     if (!source) e_.load(rax, var(&state_.saved_rax));
-    // REP takes its time to start.
-    e_.cmp_imm8(rcx, 1);
-    const auto many = e_.jcc(Condition::not_zero);
-    instruction(false);
-    e_.mov_imm(rcx, 0);
-    const auto done = e_.jmp_near();
-    e_.bind(many);
-    instruction(true);
-    e_.bind(done);
+    if (size() == 2) e_.byte(0x66);
+    e_.byte(form_.compares() && !form_.while_equal ? 0xF2 : 0xF3);
+    if (size() == 8) e_.byte(0x48);
+    static constexpr u8 kOpcodes[] = {0xA4, 0xAA, 0xAC, 0xA6, 0xAE};
+    e_.byte(kOpcodes[static_cast<u8>(form_.op)] | (size() != 1));
     if (source) e_.lea(rsi, at(rsi, rax, 0), bits64_);
     e_.lea(rdi, at(rdi, rdx, 0), bits64_);
     e_.mov(r15, rcx);
   }
 
-  void instruction(bool repeated) {
-    if (form_.size_log2 == 1) e_.byte(0x66);
-    if (repeated) e_.byte(form_.compares() && !form_.while_equal ? 0xF2 : 0xF3);
-    if (form_.size_log2 == 3) e_.byte(0x48);
-    static constexpr u8 kOpcodes[] = {0xA4, 0xAA, 0xAC, 0xA6, 0xAE};
-    e_.byte(kOpcodes[static_cast<u8>(form_.op)] | (form_.size_log2 != 0));
-  }
-
-  // Of LODS only the last element stays.
-  void load_last() {
-    const u8 size = static_cast<u8>(1 << form_.size_log2);
-    e_.lea(r10, at(rsi, rcx, form_.size_log2));
+  // Of LODS only the last element stays: it is at the upper end, or the lower one, of RCX elements at RSI.
+  void load_last(bool down) {
     e_.mov(rdx, rax);
     e_.load(rax, var(&state_.saved_rax));
-    e_.op(size == 2 ? 0x66 : 0, size == 8, size == 1 ? 0x8A : 0x8B, rax, at(r10, rdx, 0, -size));
+    if (!down) e_.lea(rsi, at(rsi, rcx, form_.size_log2));
+    sized(kLoad, rax, at(rsi, rdx, 0, down ? 0 : -size()));
     e_.store(var(&state_.saved_rax), rax);
-    bits64_ ? e_.mov(rsi, r10) : e_.mov32(rsi, r10);
+    if (down) e_.lea(rsi, at(rsi, -size()));
+    if (!bits64_) e_.mov32(rsi, rsi);
     e_.mov_imm(r15, 0);
   }
 
