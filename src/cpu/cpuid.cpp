@@ -194,4 +194,9 @@ CpuidRegs Cpuid::query(u32 leaf, u32 subleaf, u32 apic_id, u64 xcr0, u64 xss, u6
   return {};
 }
 
+bool Cpuid::has_subleaves(u32 leaf) const {
+  const auto known = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.leaf == leaf; });
+  return known == entries_.end() || known->subleaf != kAnySubleaf;
+}
+
 }  // namespace trapline::cpu

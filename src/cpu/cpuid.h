@@ -93,6 +93,8 @@ class Cpuid {
   // The answer for one vCPU. `xcr0`, `cr4` colour leaves 0xD and 1 (OSXSAVE).
   CpuidRegs query(u32 leaf, u32 subleaf, u32 apic_id, u64 xcr0, u64 xss, u64 cr4) const;
 
+  bool has_subleaves(u32 leaf) const;  // may its answer depend on ECX?
+
   // Derived facts the CPU core checks: bits a guest may set. Reserved-bit checks use these.
   u64 cr4_allowed() const { return cr4_allowed_; }
   u64 efer_allowed() const { return efer_allowed_; }

@@ -73,6 +73,7 @@ class Lapic {
   // RDMSR/WRMSR 0x800..0x8ff, IA32_APIC_BASE, IA32_TSC_DEADLINE. False: #GP(0).
   bool msr_read(u32 index, u64* value);
   bool msr_write(u32 index, u64 value);
+  const u64& base() const { return s_.apic_base; }             // IA32_APIC_BASE
   bool enabled() const { return s_.apic_base & kBaseEnable; }  // by IA32_APIC_BASE: CPUID.1:EDX.APIC shows it
 
   u32 tpr() const;  // CR8 is bits 7:4

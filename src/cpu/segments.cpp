@@ -37,7 +37,7 @@ bool load_segment(Vcpu& cpu, Seg seg, u16 selector) {
   Segment loaded;
   if (!check_load(cpu, seg, selector, loaded)) return false;
   cpu.segment(seg) = loaded;
-  update_mode(cpu);
+  update_segment(cpu, seg);
   return true;
 }
 

@@ -85,6 +85,11 @@ void update_access(Vcpu& cpu) {
     cpu.need_read = cpu.need_write = perm::never;
 }
 
+void update_segment(Vcpu& cpu, Seg seg) {
+  const u8 number = static_cast<u8>(seg);
+  update_segment(cpu, cpu.seg[number], number <= static_cast<u8>(Seg::ds));
+}
+
 void update_mode(Vcpu& cpu) {
   cpu.mode = mode_of(cpu);
   cpu.linear_mask = cpu.mode == Mode::long64 ? ~u64{0} : 0xffffffff;

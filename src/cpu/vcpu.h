@@ -144,6 +144,8 @@ struct Vcpu : ArchState {
 // Recomputes everything derived from CR0, CR4, EFER, RFLAGS, CPL and the segment registers: mode, linear_base, flat_*,
 // need_*, linear_mask. To be called after any of them changed. Cheap.
 void update_mode(Vcpu& cpu);
+// The part of it that the content of one segment register decides; enough for all but CS.
+void update_segment(Vcpu& cpu, Seg seg);
 // The part of it that CPL, RFLAGS.AC, CR0.AM, CR4.SMAP and DR7 decide: need_*. Enough after STAC, CLAC, MOV DR7.
 void update_access(Vcpu& cpu);
 

@@ -1,7 +1,8 @@
 // What host code calls C++ for.
 #include "engine/hostcode/executor.h"
 
-#include "base/invariant.h"
+#include <algorithm>
+
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
 #include "engine/common/sensitive_counts.h"
@@ -29,10 +30,8 @@ Resume Executor::call(ExitStub& stub, bool vectors) {
       cpu::x87_unpark(cpu_);
       return {stub.resume, vectors};
     case ExitStub::Kind::semantic:
-      if (stub.by_thunk) return call_string(stub, vectors);
-      [[fallthrough]];
     case ExitStub::Kind::vector:
-      return call_out(stub, vectors);
+      return stub.by_thunk ? call_for_thunk(stub, vectors) : call_out(stub, vectors);
     case ExitStub::Kind::step:
       return leave(ExitReason::one);
     case ExitStub::Kind::pause:
@@ -50,13 +49,11 @@ Resume Executor::call(ExitStub& stub, bool vectors) {
   }
 }
 
-Resume Executor::call_string(ExitStub& stub, bool vectors) {
-  StringForm form;
-  const bool known = string_form(stub.called->insn, cpu_.in_long64(), &form);
-  INVARIANT(known, "a thunk for what is no string instruction at {:#x}", stub.rip);
-  const u64 from = cpu_.gpr[isa::rsi], to = cpu_.gpr[isa::rdi], count = cpu_.gpr[isa::rcx];
+Resume Executor::call_for_thunk(ExitStub& stub, bool vectors) {
+  ExecutorPolicy::Registers before;
+  std::copy_n(cpu_.gpr, before.size(), before.begin());
   const Resume resume = call_out(stub, vectors);
-  policy_.string_called(form, from, to, count);
+  policy_.called_for_thunk(stub, before, resume.target != 0);
   return resume;
 }
 

@@ -8,13 +8,13 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include <array>
 #include <optional>
 
 #include "engine/accelerator.h"
 #include "engine/hostcode/code_cache.h"
 #include "engine/hostcode/deadline_timer.h"
 #include "engine/hostcode/region.h"
-#include "engine/hostcode/string_form.h"
 #include "engine/hostcode/thunks.h"
 #include "engine/options.h"
 
@@ -33,8 +33,10 @@ class ExecutorPolicy {
   virtual bool follow_mode() = 0;
   // An access has found no way to memory. Where host code goes on; nothing: the instruction is the interpreter's.
   virtual std::optional<u64> miss(const ExitStub& stub) = 0;
-  // A string instruction that a thunk could not do has been called; the registers before it.
-  virtual void string_called(const StringForm& form, u64 from, u64 to, u64 count) = 0;
+  // What a thunk could not do has been called, with these general registers before it. `went_on`: and nothing came of
+  // it but its effect.
+  using Registers = std::array<u64, 16>;
+  virtual void called_for_thunk(const ExitStub& stub, const Registers& before, bool went_on) = 0;
 
  protected:
   ~ExecutorPolicy() = default;
@@ -84,7 +86,7 @@ class Executor {
   static Resume on_call(void* self, ExitStub* stub, u64 vectors_were_live);
   Resume call(ExitStub& stub, bool vectors);
   Resume call_out(ExitStub& stub, bool vectors);
-  Resume call_string(ExitStub& stub, bool vectors);
+  Resume call_for_thunk(ExitStub& stub, bool vectors);
   Resume indirect(ExitStub& stub);
 
   // fault_entry.cpp

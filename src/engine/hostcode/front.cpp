@@ -36,7 +36,7 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Context& context, const 
     p.treatment = Treatment::nothing;
     return true;
   }
-  if (!in_reach(p.insn, context)) return true;
+  if (!p.has_elements() && !in_reach(p.insn, context)) return true;
   if (p.vector.flags & engine::vector::flag::x87) {
     // With FDP updated on exceptions alone, and those masked, FDP is nothing to keep; elsewhere it is the operand's
     // address, if no segment base is part of that (lower.cpp).
@@ -44,7 +44,8 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Context& context, const 
                                (p.vector.flags & engine::vector::flag::fdp_on_exception_only) ||
                                p.vector.mem_bytes == 0 || (p.insn.mem.seg != Seg::fs && p.insn.mem.seg != Seg::gs);
     const auto unit = static_cast<cpu::Unit>(p.vector.unit);
-    const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store;
+    const bool plain = kind == VectorKind::reg || kind == VectorKind::load || kind == VectorKind::store ||
+                       (kind == VectorKind::mask_move && bytes_reachable(p.insn, context));
     // MOVQ2DQ and its kin use both register files.
     const bool unit_ready = unit == cpu::Unit::x87 || unit == cpu::Unit::mmx || (unit == cpu::Unit::sse && ready.sse);
     if (ready.x87 && pointers_kept && plain && unit_ready && !(p.vector.flags & engine::vector::flag::mxcsr))
@@ -66,15 +67,10 @@ bool Front::classify_vector(const cpu::Vcpu& cpu, const Context& context, const 
     default:
       return true;
   }
-  switch (kind) {
-    case VectorKind::gather:
-    case VectorKind::scatter:
-    case VectorKind::mask_move:
-    case VectorKind::compress:
-    case VectorKind::expand:
-      return true;
-    default:
-      break;
+  if (p.has_elements() && !elements_reachable(p, context)) return true;
+  if (kind == VectorKind::mask_move) {
+    if (bytes_reachable(p.insn, context)) p.treatment = Treatment::vector;
+    return true;
   }
   for (u8 i = 0; i < p.raw.insn.operand_count; i++)
     if (!stays_in_place(p.raw.op[i])) return true;
@@ -149,7 +145,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
   if (const cpu::Semantic s = cpu::find_fpu_semantic(i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = !keeps_x87_control(i.mnemonic);
+    p.last = !keeps_x87_control(i.mnemonic);
     // The upper eight registers are none of 32-bit code's.
     if (avx_zero && context.bits64 && as_it_is && ready.avx && p.raw.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
       become_vector(p, Treatment::vector, 0);
@@ -157,6 +153,8 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
       become_vector(p, Treatment::vector, 4);
     else if (as_it_is && ready.x87 && is_x87_state(i.mnemonic))
       become_vector(p, Treatment::x87, 0);
+    else if (as_it_is && !debug_.no_inline && ready.x87 && is_environment(i, context))
+      become_vector(p, Treatment::x87, 28);
     return;
   }
   if (classify_vector(cpu, context, ready, p)) {
@@ -168,7 +166,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     // A call that sets the pointers is the last to do so in its block: Block::x87 knows only of inline ones.
     const bool sets_pointers = p.treatment == Treatment::unit && p.vector.flags & engine::vector::flag::pointers;
     // FLDCW in line goes on only if all exceptions stay masked.
-    p.ends = (!keeps_x87_control(i.mnemonic) && p.treatment != Treatment::x87) || sets_pointers;
+    p.last = (!keeps_x87_control(i.mnemonic) && p.treatment != Treatment::x87) || sets_pointers;
     if (ready_to_call == Prepared::yes || *full) return;
   }
   p.treatment = Treatment::step;
@@ -184,7 +182,7 @@ bool Front::decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSi
 // The next instruction. False: the block ends before it.
 bool Front::add(const cpu::Vcpu& cpu, u64 at, std::span<const u8> bytes, isa::CodeSize size, const Context& context,
                 const Ready& ready, std::vector<TranslatedInsn>& out, bool* full) {
-  if (out.size() == debug_.max_block || (!out.empty() && out.back().ends)) return false;
+  if (out.size() == debug_.max_block || (!out.empty() && (out.back().ends || out.back().last))) return false;
   TranslatedInsn& p = out.emplace_back();
   if (isa::decode_often(bytes.data(), bytes.size(), size, cpu.vendor(), p.insn, p.raw) != isa::DecodeStatus::ok) {
     out.pop_back();  // crosses the page, or is no instruction

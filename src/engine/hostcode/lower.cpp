@@ -37,7 +37,10 @@ ExitStub& Lowering::called_site(const TranslatedInsn& p, ExitStub::Kind kind) {
 void Lowering::call_out(const TranslatedInsn& p, ExitStub::Kind kind) {
   ExitStub& s = called_site(p, kind);
   std::optional<Emitter::Near> over;
-  if (s.by_thunk = memory_.thunk(s, context_.bits64) != 0; s.by_thunk) {
+  StringForm form;
+  s.by_thunk = kind == ExitStub::Kind::semantic && string_form(p.insn, context_.bits64, &form) &&
+               memory_.thunk(s, context_.bits64) != 0;
+  if (s.by_thunk) {
     context_.bits64 ? e_.mov(rcx, r15) : e_.mov32(rcx, r15);
     over = e_.jrcxz();
   }
@@ -75,7 +78,13 @@ void Lowering::special(const TranslatedInsn& p) {
     case ZYDIS_MNEMONIC_ENTER:
       return enter(p);
     case ZYDIS_MNEMONIC_MOV:
+      if (p.insn.op[0].kind == Kind::seg) return read_descriptor(p);
       return p.insn.op[1].kind == Kind::seg ? move_selector(p) : move_offset(p);
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+      return read_descriptor(p);
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ:
       return push_flags(p);
@@ -100,6 +109,8 @@ void Lowering::special(const TranslatedInsn& p) {
       return read_tsc(p);
     case ZYDIS_MNEMONIC_XGETBV:
       return read_xcr0(p);
+    case ZYDIS_MNEMONIC_CPUID:
+      return identify(p);
     case ZYDIS_MNEMONIC_PAUSE:
       return pause(p);
     case ZYDIS_MNEMONIC_XLAT:
@@ -145,12 +156,22 @@ void Lowering::insn(const TranslatedInsn& p) {
     case Treatment::vector:
       if (is_mxcsr_load(p))
         load_mxcsr(p);
+      else if (p.treatment == Treatment::vector && p.has_elements())
+        each_element(p);
+      else if (p.treatment == Treatment::vector && p.vector_is(vector::Kind::mask_move))
+        masked_bytes(p);
       else if (!plain(p))
         step(p);
       break;
     case Treatment::x87:
       if (p.insn.mnemonic == ZYDIS_MNEMONIC_FLDCW)
         load_x87_control(p);
+      else if (p.insn.mnemonic == ZYDIS_MNEMONIC_FNSTENV)
+        store_environment(p);
+      else if (p.insn.mnemonic == ZYDIS_MNEMONIC_FLDENV)
+        load_environment(p);
+      else if (p.vector_is(vector::Kind::mask_move))
+        masked_bytes(p);
       else if (plain(p))
         note_x87(p);
       else
@@ -206,10 +227,12 @@ void Lowering::copy_store(ExitStub& s) {
 }
 
 void Lowering::call_site(ExitStub& s, const Place& place) {
-  u64 thunk = memory_.thunk(s, context_.bits64);
+  u64 thunk = s.kind == ExitStub::Kind::miss || s.by_thunk ? memory_.thunk(s, context_.bits64) : 0;
   if (s.kind == ExitStub::Kind::indirect && !s.asked) {
     c_.lea(rcx, at(r10, context_.tag));
     thunk = thunks_.indirect;
+  } else if (s.by_thunk && s.called->insn.mnemonic == ZYDIS_MNEMONIC_CPUID) {
+    thunk = thunks_.cpuid;
   } else if (s.kind == ExitStub::Kind::miss && thunk) {
     c_.lea(rcx, at(place.base, place.disp));
   }

@@ -14,6 +14,7 @@
 #include "engine/hostcode/reencode.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/string_form.h"
+#include "engine/vector/op.h"
 
 namespace trapline::engine::hostcode {
 
@@ -42,8 +43,11 @@ struct TranslatedInsn {
   Treatment treatment = Treatment::step;
   cpu::Semantic semantic = nullptr;
   VectorOp vector;
-  bool ends = false;
-  u16 at = 0;                  // from the block's start
+  bool ends = false;  // nobody goes on behind it
+  bool last = false;  // what comes behind it is another block's
+  u16 at = 0;         // from the block's start
+  bool vector_is(vector::Kind kind) const { return vector.kind == static_cast<u8>(kind); }
+  bool has_elements() const { return vector_is(vector::Kind::gather) || vector_is(vector::Kind::scatter); }
   SharedLookup memory, stack;  // the look-ups of its explicit operand and of the stack
 };
 
@@ -71,6 +75,7 @@ struct Thunks {
   u64 call = 0;      // r11: ExitStub*
   u64 load_vec = 0;  // r11: where to go on
   u64 gathered = 0;  // to state.hit, as if the look-up had found state.addend
+  u64 cpuid = 0;     // r11: ExitStub* of a CPUID
   u64 indirect =
       0;  // r11: ExitStub*, r10: the target, rcx: that plus the mode's tag; a call, if it is displaced nowhere
 };
@@ -169,6 +174,12 @@ class Lowering {
   void read_tsc(const TranslatedInsn& p);
   void segment_base(const TranslatedInsn& p);
   void read_xcr0(const TranslatedInsn& p);
+  void identify(const TranslatedInsn& p);
+  void each_element(const TranslatedInsn& p);
+  void masked_bytes(const TranslatedInsn& p);
+  void read_descriptor(const TranslatedInsn& p);
+  void store_environment(const TranslatedInsn& p);
+  void load_environment(const TranslatedInsn& p);
   void pause(const TranslatedInsn& p);
   void note_x87(const TranslatedInsn& p);
   void store_fdp(const TranslatedInsn& p);

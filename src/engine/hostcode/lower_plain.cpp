@@ -35,7 +35,8 @@ namespace {
 bool may_store_elsewhere(const TranslatedInsn& p) {
   if (p.insn.lock || p.insn.mnemonic == ZYDIS_MNEMONIC_XCHG) return false;
   if (p.treatment == Treatment::plain) return p.insn.mem.bytes <= 8;
-  return p.vector.align_mask == 0 && !(p.vector.flags & vector::flag::mxcsr);
+  // All bytes are put back: not those that a mask leaves to others.
+  return p.vector_is(vector::Kind::store) && p.vector.align_mask == 0 && !(p.vector.flags & vector::flag::mxcsr);
 }
 
 }  // namespace

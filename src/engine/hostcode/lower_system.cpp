@@ -28,6 +28,30 @@ void Lowering::move_selector(const TranslatedInsn& p) {
   if (to == r11) e_.store(gpr(guest), r11);
 }
 
+// LAR, LSL, VERR, VERW, and MOV to ES, DS, FS and GS: by thunk.
+void Lowering::read_descriptor(const TranslatedInsn& p) {
+  const ZydisMnemonic m = p.insn.mnemonic;
+  const u8 from = p.insn.op[m == ZYDIS_MNEMONIC_VERR || m == ZYDIS_MNEMONIC_VERW ? 0 : 1].reg;
+  ExitStub& s = called_site(p, ExitStub::Kind::semantic);
+  s.by_thunk = memory_.thunk(s, context_.bits64) != 0;
+  if (kHost[from] == kNone)
+    e_.movzx16(r10, gpr(from));
+  else
+    e_.op(0, false, 0x0FB7, r10, kHost[from]);  // MOVZX
+  jump_cold(s);
+  flush_islands();
+  s.hit = e_.pc();
+  if (m == ZYDIS_MNEMONIC_LAR || m == ZYDIS_MNEMONIC_LSL) {
+    const u8 to = p.insn.op[0].reg;
+    const bool narrow = p.insn.op[0].bytes == 2;
+    if (kHost[to] == kNone)
+      narrow ? e_.store16(gpr(to), r10) : e_.store(gpr(to), r10);
+    else
+      e_.op(narrow ? 0x66 : 0, false, 0x8B, kHost[to], r10);
+  }
+  s.resume = e_.pc();
+}
+
 // The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
 // breakpoint is armed, VM is never set here).
 void Lowering::push_flags(const TranslatedInsn& p) {
@@ -207,6 +231,15 @@ void Lowering::swap_gs() {
   e_.store(var(&gs.base), r11);
   e_.store(var(&gs.linear_base), r11);
   e_.store(var(&cpu_.msr.kernel_gs_base), r10);
+}
+
+// The answer to the same question before, which C++ keeps.
+void Lowering::identify(const TranslatedInsn& p) {
+  ExitStub& s = called_site(p, ExitStub::Kind::semantic);
+  s.by_thunk = true;
+  jump_cold(s);
+  flush_islands();
+  s.resume = e_.pc();
 }
 
 // XGETBV of index 0.

@@ -45,11 +45,11 @@ void Lowering::load_x87_control(const TranslatedInsn& p) {
   e_.fldcw(var(&state_.tmp));
 }
 
-// The last x87 instruction before the block may be left for good without a call.
+// The last x87 instruction before its pointers are stored to memory, or the block may be left for good without a call.
 bool Lowering::last_x87() const {
   for (std::size_t i = index_ + 1u; i < pieces_->size(); i++) {
     const TranslatedInsn& p = (*pieces_)[i];
-    if (p.treatment == Treatment::branch) return true;
+    if (p.treatment == Treatment::branch || p.insn.mnemonic == ZYDIS_MNEMONIC_FNSTENV) return true;
     if (p.treatment == Treatment::x87 && p.vector.flags & vector::flag::pointers) return false;
   }
   return true;

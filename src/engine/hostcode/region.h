@@ -14,6 +14,13 @@
 
 namespace trapline::engine::hostcode {
 
+// What CPUID has answered, and what of the vCPU's state that relies on.
+struct CpuidAnswer {
+  u32 leaf = 0, subleaf = 0, subleaf_mask = 0;  // 0: whatever ECX was
+  u32 eax = 0, ebx = 0, ecx = 0, edx = 0;
+  u64 cr4 = ~u64{0}, xcr0 = 0, xss = 0, apic_base = 0;  // at first, of no vCPU
+};
+
 struct State {
   u64 host_rsp = 0;
   u64 left = 0;  // kLeftBias + instructions of the budget; a block subtracts its own at its head
@@ -30,6 +37,19 @@ struct State {
   u64 scatter_to[2] = {}, scatter_bytes[2] = {};  // and where they belong
   u64 saved_rax = 0, saved_rdx = 0;               // of a thunk under way
   u16 saved_flags = 0;
+  u64 borrowed[5] = {};
+  u32 environment[7] = {}, new_environment[7] = {};  // of the host's x87 unit; the pointers of the latter stay 0
+  static constexpr u32 kCpuidAnswers = 16;
+  CpuidAnswer cpuid[kCpuidAnswers];
+  const u64* apic_base = nullptr;  // of who has filled them in
+  // Of a gather or scatter (lower_elements.cpp).
+  struct Elements {
+    alignas(64) u8 index[64] = {};
+    u8 data[64] = {};
+    u64 to[16] = {};  // of a scatter: host addresses
+    u64 active = 0;   // a bit for each element
+    u64 exist = 0;
+  } elements;
   u64 trap_pc = 0, trap_rsp = 0;  // where a signal came, and the guest's RSP then
   u64 resumed_pc = 0;             // where resume_by_hand() went last
   ResumeFrame resume;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <vector>
 
 #include "base/invariant.h"
 #include "engine/vector/features.h"
@@ -160,6 +161,55 @@ void find_displaced(Emitter& e, State& state, u64 call) {
   e.jmp_mem(at(r10, offsetof(Victim, entry)));
 }
 
+// CPUID: to the stub's `resume` with what C++ has answered before; else a call, and where somebody wants attention: it
+// serializes, and code that others have changed is not to run behind it.
+void answer_cpuid(Emitter& e, cpu::Vcpu& cpu, State& state, u64 call) {
+  using A = CpuidAnswer;
+  std::vector<Emitter::Far> slow;
+  const auto slow_if_not = [&](Condition c) { slow.push_back(e.jcc(opposite(c))); };
+  const auto compare = [&](u8 reg, bool wide, const Mem& m) {
+    e.op(0, wide, 0x3B, reg, m);
+    slow_if_not(Condition::zero);
+  };
+  e.store(var(&state.saved_rax), rax);
+  e.mov32(r10, rax);
+  save_flags(e, state.saved_flags);
+  e.load(rcx, var(&cpu.attention));
+  e.op(0, false, 0x83, 7, at(rcx), 1), e.byte(0);  // CMP
+  slow_if_not(Condition::zero);
+  static_assert(State::kCpuidAnswers == 16 && sizeof(A) == 64);
+  e.rorx32(rcx, r10, 28);  // leaves begin anew at 40000000 and 80000000
+  e.add(rcx, r10);
+  e.and_imm32(rcx, State::kCpuidAnswers - 1);
+  e.shl(rcx, 6);
+  e.lea(rax, var(&state.cpuid[0]));
+  e.add(rcx, rax);
+  compare(r10, false, at(rcx, offsetof(A, leaf)));
+  e.mov32(rax, r15);
+  e.op(0, false, 0x33, rax, at(rcx, offsetof(A, subleaf)));       // XOR
+  e.op(0, false, 0x85, rax, at(rcx, offsetof(A, subleaf_mask)));  // TEST
+  slow_if_not(Condition::zero);
+  e.load(rax, var(&cpu.cr4));
+  compare(rax, true, at(rcx, offsetof(A, cr4)));
+  e.load(rax, var(&cpu.xcr0));
+  compare(rax, true, at(rcx, offsetof(A, xcr0)));
+  e.load(rax, var(&cpu.msr.xss));
+  compare(rax, true, at(rcx, offsetof(A, xss)));
+  e.load(rax, var(&state.apic_base));
+  e.load(rax, at(rax));
+  compare(rax, true, at(rcx, offsetof(A, apic_base)));
+  restore_flags(e, state.saved_flags);
+  e.load32(rax, at(rcx, offsetof(A, eax)));
+  e.load32(rbx, at(rcx, offsetof(A, ebx)));
+  e.load32(r15, at(rcx, offsetof(A, ecx)));
+  e.load32(rdx, at(rcx, offsetof(A, edx)));
+  e.jmp_mem(at(r11, offsetof(ExitStub, resume)));
+  for (const Emitter::Far jump : slow) e.bind(jump);
+  restore_flags(e, state.saved_flags);
+  e.load(rax, var(&state.saved_rax));
+  e.jmp(call);
+}
+
 }  // namespace
 
 ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler handler, void* self,
@@ -209,6 +259,8 @@ ThunkAddresses emit_thunks(Emitter& e, cpu::Vcpu& cpu, State& state, CallHandler
   pop_saved(e);
   t.indirect = e.pc();
   find_displaced(e, state, t.call);
+  t.cpuid = e.pc();
+  answer_cpuid(e, cpu, state, t.call);
   return t;
 }
 

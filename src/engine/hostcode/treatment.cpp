@@ -3,6 +3,8 @@
 #include "cpu/fpu_state.h"
 #include "engine/interpret/build.h"
 #include "engine/interpret/complex.h"
+#include "engine/vector/features.h"
+#include "engine/vector/op.h"
 #include "isa/table.h"
 #include "isa/traits.h"
 
@@ -116,6 +118,19 @@ bool is_stack(const TranslatedInsn& p, const Context& c) {
   }
 }
 
+// The registers named are moved whole: those above 15 by AVX512VL.
+bool elements_reachable(const TranslatedInsn& p, const Context& c) {
+  const isa::MemOperand& m = p.insn.mem;
+  if (m.seg == Seg::fs || m.seg == Seg::gs || (!c.bits64 && m.seg == Seg::cs)) return false;
+  if ((p.vector.flags & vector::flag::evex) && !vector::host_has_avx512vl()) return false;
+  return m.address_bytes == 4 || (c.bits64 && m.address_bytes == 8);
+}
+
+bool bytes_reachable(const isa::Insn& i, const Context& c) {
+  if (i.mem.seg == Seg::fs || i.mem.seg == Seg::gs || (!c.bits64 && i.mem.seg == Seg::cs)) return false;
+  return i.address_bytes == 4 || (c.bits64 && i.address_bytes == 8);
+}
+
 // Of MXCSR: what differs between what a guest may set and what the host lets it is bits above 15 alone.
 bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const Ready& ready) {
   if (!reachable(i, c)) return false;
@@ -136,8 +151,13 @@ bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const 
 // Sensitive instructions whose effect is a few moves.
 bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
-  if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV)  // of a selector
-    return p.insn.op[1].kind == Kind::seg && p.insn.op[0].kind == Kind::gpr;
+  const isa::Operand &first = p.insn.op[0], &second = p.insn.op[1];
+  if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV) {  // of a selector
+    if (first.kind == Kind::gpr) return second.kind == Kind::seg;
+    const bool data =
+        first.kind == Kind::seg && (first.reg == u8(Seg::es) || (first.reg >= u8(Seg::ds) && first.reg <= u8(Seg::gs)));
+    return c.bits64 && data && second.kind == Kind::gpr;  // elsewhere it may change the mode
+  }
   if (!isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
   switch (p.insn.mnemonic) {
     case ZYDIS_MNEMONIC_CLI:
@@ -151,6 +171,14 @@ bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_POPFD:
       return !c.bits64;
+    case ZYDIS_MNEMONIC_CPUID:
+      return true;
+    case ZYDIS_MNEMONIC_LAR:
+    case ZYDIS_MNEMONIC_LSL:
+      return second.kind == Kind::gpr;
+    case ZYDIS_MNEMONIC_VERR:
+    case ZYDIS_MNEMONIC_VERW:
+      return first.kind == Kind::gpr;
     case ZYDIS_MNEMONIC_XGETBV:
       return ready.avx;  // so CR4.OSXSAVE is set
     case ZYDIS_MNEMONIC_RDTSC:
@@ -168,6 +196,11 @@ bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
 
 // With all exceptions masked, as where x87 code is in line, nothing can be pending for these.
 bool is_x87_state(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_EMMS || m == ZYDIS_MNEMONIC_FWAIT; }
+
+bool is_environment(const isa::Insn& i, const Context& c) {
+  return (i.mnemonic == ZYDIS_MNEMONIC_FNSTENV || i.mnemonic == ZYDIS_MNEMONIC_FLDENV) && i.mem.bytes == 28 &&
+         reachable(i, c);
+}
 
 bool is_direction(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_CLD || m == ZYDIS_MNEMONIC_STD; }
 
@@ -203,7 +236,8 @@ bool is_branch(TranslatedInsn& p, const Context& c) {
   }
 }
 
-// Behind one that does not, inlined x87 code cannot go on: it relies on the control word and on FIP.
+// Behind one that does not, inlined x87 code goes on in another block, whose head looks at the control word: it relies on
+// that and on FIP.
 bool keeps_x87_control(ZydisMnemonic m) { return !isa::traits(m).may_change(isa::change::x87_control); }
 
 // What follows a STAC sees memory with other rights: look-ups of this block are in the view that it was entered with.

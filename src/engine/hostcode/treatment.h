@@ -22,10 +22,15 @@ bool is_xlat(const isa::Insn& i, const Context& c);
 bool is_stack(const TranslatedInsn& p, const Context& c);
 // Loads and stores of MXCSR that are the host's own.
 bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const Ready& ready);
+// Gathers and scatters whose elements the look-up reaches, and MASKMOVs.
+bool elements_reachable(const TranslatedInsn& p, const Context& c);
+bool bytes_reachable(const isa::Insn& i, const Context& c);
 // Sensitive instructions whose effect is a few moves.
 bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready);
 // EMMS, FWAIT.
 bool is_x87_state(ZydisMnemonic m);
+// FNSTENV and FLDENV of 28 bytes.
+bool is_environment(const isa::Insn& i, const Context& c);
 bool is_direction(ZydisMnemonic m);
 // Near branches of the mode's full width; sets p.ends. The interpreter has the others.
 bool is_branch(TranslatedInsn& p, const Context& c);

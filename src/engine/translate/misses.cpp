@@ -123,19 +123,4 @@ bool Translator::reach_both(const ExitStub& stub, cpu::Seg seg, Gva linear) {
   return views_->has(now_.view, linear, true) && views_->has(now_.view, last, true);
 }
 
-// What is longer is no thunk's.
-void Translator::string_called(const StringForm& form, u64 from, u64 to, u64 count) {
-  if (!StringThunks::takes(form, count)) return;
-  if (form.reads_source()) fill_for_string(Gva{from & cpu_.linear_mask}, false);
-  if (form.has_destination()) fill_for_string(Gva{to & cpu_.linear_mask}, !form.compares());
-}
-
-// So that the thunk of a string instruction finds the page of this end the next time.
-void Translator::fill_for_string(Gva linear, bool write) {
-  const u32 need = write ? cpu_.need_write : cpu_.need_read;
-  if (!cpu::tlb_lookup(cpu_, linear, 1, need)) return;
-  views_->touch(now_.view, linear);
-  if (!views_->has(now_.view, linear, write)) fill(linear);
-}
-
 }  // namespace trapline::engine::translate

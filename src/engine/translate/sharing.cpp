@@ -163,6 +163,7 @@ class Sharing {
         return written(p);
       case Treatment::vector:
       case Treatment::x87:
+        if (p.treatment == Treatment::vector && p.has_elements()) return forget();
         if (has_memory(p)) explicit_access(p, p.vector.mem_bytes);
         return written(p);
       case Treatment::nothing:

@@ -22,7 +22,7 @@ void TableLowering::prepare(const Context& context, std::vector<TranslatedInsn>&
   if (!debug_.no_sharing) share_lookups(context, pieces);
 }
 
-void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call) {
+void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 kernel, u64 call) {
   for (unsigned i = 0; i < std::size(gather_); i++) {
     gather_[i] = out.pc();
     emit_gather(out, state_, ways_, static_cast<u8>(8 << i), false, call);
@@ -34,10 +34,15 @@ void TableLowering::emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call) {
     emit_scatter(out, state_, many);
   }
   strings_.emit(out, cpu, state_, ways_, call);
+  elements_.emit(out, state_, ways_, call);
+  descriptors_.emit(out, cpu, state_, kernel, call);
 }
 
 u64 TableLowering::thunk(const ExitStub& s, bool bits64) const {
   if (debug_.no_thunks) return 0;
+  if (s.kind == ExitStub::Kind::vector) return elements_.of(s.called->vector, s.mem.address_bytes);
+  if (s.kind == ExitStub::Kind::semantic)
+    if (const u64 thunk = descriptors_.of(s.called->insn)) return thunk;
   StringForm form;
   if (s.kind == ExitStub::Kind::semantic && string_form(s.called->insn, bits64, &form) && form.repeats)
     return strings_.of(form, bits64);

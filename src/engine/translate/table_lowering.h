@@ -2,6 +2,8 @@
 #pragma once
 
 #include "engine/hostcode/lower.h"
+#include "engine/translate/descriptors.h"
+#include "engine/translate/elements.h"
 #include "engine/translate/strings.h"
 
 namespace trapline::engine::translate {
@@ -21,14 +23,16 @@ class TableLowering final : public hostcode::MemoryLowering {
  public:
   TableLowering(State& state, const hostcode::HostWays& ways, const DebugOptions& debug)
       : state_{state}, ways_{ways}, debug_{debug} {}
-  // Emits its thunks at `out`'s place, for when `call` would call C++.
-  void emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 call);
+  // Emits its thunks at `out`'s place, for when `call` would call C++. `kernel`: the tables of the kernel's view.
+  void emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 kernel, u64 call);
   template <class Fn>
   void each_thunk(Fn fn) const {  // fn(address, name)
     for (const u64 thunk : gather_) fn(thunk, "gather");
     for (const u64 thunk : lead_away_) fn(thunk, "scatter");
     for (const u64 thunk : scatter_) fn(thunk, "scatter");
     strings_.each([&](u64 thunk) { fn(thunk, "string"); });
+    elements_.each([&](u64 thunk) { fn(thunk, "elements"); });
+    descriptors_.each([&](u64 thunk) { fn(thunk, "descriptor"); });
   }
 
   void prepare(const Context& context, std::vector<TranslatedInsn>& pieces) const override;
@@ -64,6 +68,8 @@ class TableLowering final : public hostcode::MemoryLowering {
   u64 lead_away_[4] = {}, scatter_[2] = {};
   static constexpr u8 kFewBytes = 16;
   StringThunks strings_;
+  ElementThunks elements_;
+  DescriptorThunks descriptors_;
 };
 
 }  // namespace trapline::engine::translate

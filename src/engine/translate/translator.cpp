@@ -40,7 +40,8 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   ExecutorPolicy& policy = *t;
   t->executor_.emplace(cpu, *t->region_, *t->cache_, t->views_->jumps(), t->views_->remapped, t->now_, policy, options);
   t->executor_->emit_thunks(t->emitter_);
-  t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->executor_->thunks().call);
+  t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->views_->base(View::kernel), t->executor_->thunks().call);
+  INVARIANT(!t->emitter_.overflowed(), "{} bytes of thunks", t->emitter_.size());
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
             t->emitter_.size());
   name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);

@@ -54,12 +54,19 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
 
   // misses.cpp
   std::optional<u64> miss(const ExitStub& stub) override;
-  void string_called(const StringForm& form, u64 from, u64 to, u64 count) override;
   bool gather(const ExitStub& stub, cpu::Seg seg, Gva linear);
   bool reach_both(const ExitStub& stub, cpu::Seg seg, Gva linear);
   bool fill(Gva linear);
   bool misfill(Gva linear, u64 addend, bool write);
-  void fill_for_string(Gva linear, bool write);
+
+  // thunk_calls.cpp
+  void called_for_thunk(const ExitStub& stub, const Registers& before, bool went_on) override;
+  void fill_descriptor(u16 selector);
+  void fill_string(const ExitStub& stub, const Registers& before);
+  void keep_cpuid(const Registers& before);
+  void fill_elements(const ExitStub& stub);
+  void fill_for_thunk(Gva linear, bool write);
+  void fill_for_system(Gva linear);
 
   // modes.cpp
   bool follow_mode() override;

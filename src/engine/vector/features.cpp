@@ -138,6 +138,7 @@ u64 guest_features(const cpu::Cpuid* policy) {
 
 bool host_has_avx() { return host_features() >> avx & 1; }
 bool host_has_avx512() { return host_features() >> avx512f & 1; }
+bool host_has_avx512vl() { return host_features() >> avx512vl & 1; }
 bool host_has_avx512bw() { return host_features() >> avx512bw & 1; }
 
 #define EVEX_SETS(SET, ...)                      \

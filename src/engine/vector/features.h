@@ -16,6 +16,7 @@ u64 required_features(ZydisISASet set);
 
 bool host_has_avx512();    // registers and opmasks enabled by the host's OS
 bool host_has_avx512bw();  // 64-bit opmasks
+bool host_has_avx512vl();  // vectors shorter than 64 bytes
 bool host_has_avx();
 
 }  // namespace trapline::engine::vector

@@ -51,6 +51,10 @@ class VectorUnit {
   // Runs it: checks, memory operand through the MMU (alignment #GP of legacy SSE, masked faults of AVX-512 and gathers,
   // #AC), thunk, write-back, #XM and #MF. Outcome next or fault. cpu.rip must be exact.
   static cpu::Outcome execute(cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op);
+  // Of a gather or scatter: the linear addresses of its elements, active or not. How many there are.
+  static constexpr unsigned kMostElements = 16;
+  static unsigned element_addresses(const cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op,
+                                    u64 (&out)[kMostElements]);
 
  private:
   struct Impl;

@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "cpu/lapic.h"
 #include "engine/registry.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
@@ -179,6 +180,44 @@ TEST_F(Inlined, PopfTakesWhatTheRingMayChange) {
   EXPECT_EQ(vm.reg(isa::rax), 0xed7u);
 }
 
+// Their upper halves are no part of the address.
+TEST(InlinedIn32Bits, VectorAndX87OperandsBy16BitAddresses) {
+  SKIP_UNLESS_OFFERED("translate");
+  InterpretVm vm{Start::flat32};
+  vm.cpu.cr0 |= cr0::ne;
+  vm.cpu.cr4 |= cr4::osfxsr;
+  vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+  vm.at<u64>(0x7000) = 0x1122334455667788;
+  vm.reg(isa::rbx) = 0x207000;
+  // fninit; movq xmm0, [bx]; fild qword [bx]; movq [bx + 8], xmm0; fistp qword [bx + 16]
+  EXPECT_EQ(vm.run({0xDB, 0xE3, 0x67, 0xF3, 0x0F, 0x7E, 0x07, 0x67, 0xDF, 0x2F, 0x67, 0x66, 0x0F, 0xD6, 0x47, 0x08,  //
+                    0x67, 0xDF, 0x7F, 0x10, 0xF4}),
+            Exit::halted);
+  x87_park(vm.cpu);
+  EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+  EXPECT_EQ(vm.at<u64>(0x7008), 0x1122334455667788u);
+  EXPECT_EQ(vm.at<u64>(0x7010), 0x1122334455667788u);
+}
+
+TEST(InlinedIn32Bits, UpperRegistersStay) {
+  SKIP_UNLESS_OFFERED("translate");
+  for (const bool all : {false, true}) {
+    InterpretVm vm{Start::flat32};
+    vm.cpu.cr4 |= cr4::osfxsr | cr4::osxsave;
+    vm.cpu.xcr0 = vm.cpuid.xcr0_allowed();
+    if ((vm.cpu.xcr0 & 6) != 6) GTEST_SKIP() << "no AVX";
+    vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});
+    for (auto& zmm : vm.cpu.vec.zmm) std::memset(zmm, 0x77, 32);
+    // vorps xmm1, xmm1, xmm1; vzeroupper or vzeroall; hlt
+    EXPECT_EQ(vm.run({0xC5, 0xF0, 0x56, 0xC9, 0xC5, all ? 0xFC : 0xF8, 0x77, 0xF4}), Exit::halted);
+    EXPECT_EQ(vm.vector(), -1);
+    EXPECT_EQ(vm.cpu.vec.zmm[7][0], all ? 0 : 0x77);
+    EXPECT_EQ(vm.cpu.vec.zmm[7][16], 0);
+    EXPECT_EQ(vm.cpu.vec.zmm[8][0], 0x77);
+    EXPECT_EQ(vm.cpu.vec.zmm[15][16], 0x77);
+  }
+}
+
 // Bit 17 is one that AMD's hosts have, and that no guest is offered.
 TEST(InlinedByVendor, ReservedBitsOfMxcsrAreRefused) {
   SKIP_UNLESS_OFFERED("translate");
@@ -215,6 +254,129 @@ TEST_F(Inlined, XgetbvOfWhatThereIs) {
   EXPECT_EQ(vm.vector(), 13);
 }
 
+// Descriptors of all sorts, in both rings, are asked about and loaded: as the interpreter does.
+struct Descriptors : Inlined {
+  static constexpr u64 kGdt = 0x6000;
+  InterpretVm reference{Start::long64};
+  void put(InterpretVm& to, unsigned index, u64 descriptor) { to.at<u64>(kGdt + index * 8) = descriptor; }
+  void compare(const std::vector<int>& code, u64 selector, u8 cpl) {
+    for (InterpretVm* one : {&reference, &vm}) {
+      u64 at = one->kCode;
+      for (const int b : code) one->at<u8>(at++) = static_cast<u8>(b);
+      one->at<u8>(at) = 0xF4;
+      one->cpu.cpl = cpl;
+      one->seg(Seg::cs).selector = static_cast<u16>(8 | cpl);
+      one->seg(Seg::cs).attr = static_cast<u16>((one->seg(Seg::cs).attr & ~0x60) | cpl << 5);
+      one->cpu.activity = Activity::running;
+      one->cpu.rip = one->kCode;
+      one->cpu.arith = 0x8301;
+      one->reg(isa::rsp) = one->kStack;
+      one->reg(isa::rax) = one->reg(isa::r10) = 0x5555'0000'0000 | selector;
+      one->reg(isa::rcx) = one->reg(isa::r11) = 0x1111'2222'3333'4444;
+      one->cpu.tr.base = one->kData + 0x1000, one->cpu.tr.limit = 0x67, one->cpu.tr.usable = true;
+      one->at<u64>(one->cpu.tr.base + 4) = one->kStack - 0x1000;  // HLT in ring 1 goes there
+      update_mode(one->cpu);
+      EXPECT_EQ(one->run(), Exit::halted);
+    }
+    const auto what = ::testing::Message() << std::hex << "selector " << selector << ", CPL " << int{cpl} << ", opcode "
+                                           << code[0] << ' ' << code[1] << ' ' << code[2];
+    EXPECT_EQ(vm.cpu.rip, reference.cpu.rip) << what;
+    EXPECT_EQ(vm.cpu.arith, reference.cpu.arith) << what;
+    for (unsigned r = 0; r < 16; r++) EXPECT_EQ(vm.reg(r), reference.reg(r)) << what << ", register " << r;
+    for (unsigned s = 0; s < 6; s++) EXPECT_EQ(vm.cpu.seg[s], reference.cpu.seg[s]) << what << ", segment " << s;
+    EXPECT_EQ(std::memcmp(&vm.at<u8>(kGdt), &reference.at<u8>(kGdt), 0x200), 0) << what << ": accessed bits";
+  }
+};
+
+TEST_F(Descriptors, OfAllSorts) {
+  constexpr u64 kFlat = 0x00cf'0000'0000'ffff;
+  std::vector<u64> gdt = {0, 0x00af'9b00'0000'ffff, 0x00cf'9300'0000'ffff};
+  for (const u64 access :
+       {0x93, 0x92, 0x91, 0xf3, 0xf2, 0xf1, 0xfb, 0xf9, 0xff, 0xfd, 0x9f, 0x73, 0xd3, 0xb3, 0xf7, 0x89, 0x82})
+    gdt.push_back(kFlat | access << 40);
+  gdt.push_back(0x1200'f312'3456'789a);  // a base, and a limit in bytes
+  gdt.push_back(0xf240'f3ab'cdef'1234);
+  for (InterpretVm* one : {&reference, &vm}) {
+    one->cpu.gdtr = {kGdt, static_cast<u16>(gdt.size() * 8 - 1)};
+    for (unsigned i = 0; i < gdt.size(); i++) put(*one, i, gdt[i]);
+    one->clock.instructions = false;
+  }
+  const std::vector<std::vector<int>> codes = {
+      {0x0F, 0x03, 0xC8},        // lsl ecx, eax
+      {0x66, 0x0F, 0x03, 0xC8},  // lsl cx, ax
+      {0x4D, 0x0F, 0x03, 0xDA},  // lsl r11, r10
+      {0x0F, 0x02, 0xC8},        // lar ecx, eax
+      {0x4D, 0x0F, 0x02, 0xDA},  // lar r11, r10
+      {0x0F, 0x00, 0xE0},        // verr ax
+      {0x41, 0x0F, 0x00, 0xEA},  // verw r10w
+      {0x8E, 0xD8, 0x90},        // mov ds, eax
+      {0x41, 0x8E, 0xC2},        // mov es, r10d
+      {0x8E, 0xE0, 0x90},        // mov fs, eax
+      {0x8E, 0xE8, 0x90},        // mov gs, eax
+  };
+  for (const std::vector<int>& code : codes)
+    for (const u8 cpl : {u8{0}, u8{1}})
+      for (u64 selector = 0; selector < gdt.size() * 8 + 8; selector += selector % 8 == 3 ? 5 : 1)
+        for (int time = 0; time < 3; time++) {
+          compare(code, selector, cpl);
+          ASSERT_FALSE(HasFailure());
+        }
+}
+
+// The entry is read each time, and the accessed bit is set.
+TEST_F(Descriptors, WhatChangesIsSeen) {
+  for (InterpretVm* one : {&reference, &vm}) {
+    one->cpu.gdtr = {kGdt, 0x1f};
+    put(*one, 1, 0x00af'9b00'0000'ffff);
+    one->clock.instructions = false;
+    put(*one, 3, 0x00cf'9300'0000'ffff);
+  }
+  for (const u64 descriptor :
+       {0x00cf'9300'0000'ffff, 0x00cf'9300'0000'fffe, 0x00cf'9200'1000'ffff, 0x00cf'1300'0000'ffff}) {
+    for (int time = 0; time < 2; time++) {
+      for (InterpretVm* one : {&reference, &vm}) put(*one, 3, descriptor);
+      compare({0x8E, 0xE0, 0x90}, 0x18, 0);
+      compare({0x0F, 0x03, 0xC8}, 0x18, 0);
+    }
+  }
+  for (InterpretVm* one : {&reference, &vm}) one->cpu.gdtr.limit = 0x1e;
+  compare({0x8E, 0xE0, 0x90}, 0x18, 0);
+}
+
+// Of the host's x87 unit, with the guest's pointers.
+TEST_F(Inlined, EnvironmentsOfTheX87Unit) {
+  InterpretVm reference{Start::long64};
+  for (InterpretVm* one : {&reference, &vm}) {
+    one->clock.instructions = false;
+    one->cpu.cr0 |= cr0::ne;
+    one->reg(isa::rdi) = one->kData;
+    for (const u16 control : {0x37f, 0x27f, 0x37e}) {
+      const u32 environment[7] = {
+          0xffff0000u | control, 0xffff3800, 0xffff1234, 0x11223344, 0xfabc0033, 0x55667788, 0xffff002b};
+      std::memcpy(&one->at<u8>(one->kData), environment, sizeof environment);
+      one->reg(isa::rsp) = one->kStack;
+      one->cpu.activity = Activity::running;
+      one->cpu.rip = one->kCode;
+      EXPECT_EQ(one->run({0xDB, 0xE3,              // fninit
+                          0xD9, 0xE8,              // fld1
+                          0xDD, 0x57, 0x70,        // fst qword [rdi + 0x70]
+                          0xD9, 0x77, 0x20,        // fnstenv [rdi + 0x20]
+                          0xD9, 0xE8,              // fld1
+                          0xD9, 0x27,              // fldenv [rdi]
+                          0xD9, 0x77, 0x40,        // fnstenv [rdi + 0x40]
+                          0xDB, 0xE3, 0xD9, 0xEB,  // fninit; fldpi
+                          0xD9, 0x77, 0x60, 0xF4}),
+                Exit::halted);
+      x87_park(one->cpu);
+      EXPECT_EQ(one->vector(), -1);
+    }
+  }
+  EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+  for (u64 at = 0; at < 0x80; at += 4)
+    EXPECT_EQ(vm.at<u32>(vm.kData + at), reference.at<u32>(reference.kData + at)) << std::hex << at;
+  EXPECT_EQ(vm.cpu.x87.fip, reference.cpu.x87.fip);
+}
+
 // The index of what has been found is in ECX, which has another place in the host.
 TEST_F(Inlined, StringComparisonsGiveAnIndex) {
   vm.reg(isa::rcx) = ~u64{0};
@@ -231,6 +393,45 @@ TEST_F(Inlined, StringComparisonsGiveAnIndex) {
   EXPECT_EQ(vm.vector(), -1);
   EXPECT_EQ(vm.reg(isa::rsi), 10u);
   EXPECT_EQ(vm.reg(isa::rcx), 16u) << "beyond the five that it was to look at";
+}
+
+// What it says is kept, but not over what it depends on.
+TEST_F(Inlined, CpuidByWhatHoldsNow) {
+  LapicInbox inbox;
+  LapicMirror mirror;
+  Lapic lapic{vm.cpu, inbox, mirror};
+  vm.cpu.lapic = &lapic;
+  const auto ask = [&](u32 leaf, u32 subleaf) {
+    vm.cpu.activity = Activity::running;
+    vm.cpu.rip = vm.kCode;
+    constexpr u64 kUpper = 0x1111'1111'0000'0000;
+    vm.reg(isa::rax) = kUpper | leaf, vm.reg(isa::rcx) = kUpper | subleaf;
+    vm.reg(isa::rbx) = vm.reg(isa::rdx) = kUpper;
+    EXPECT_EQ(vm.run({0xF9, 0x0F, 0xA2, 0x40, 0x0F, 0x92, 0xC6, 0xF4}), Exit::halted);  // stc; cpuid; setc sil; hlt
+    CpuidRegs r = vm.cpuid.query(leaf, subleaf, vm.cpu.index, vm.cpu.xcr0, vm.cpu.msr.xss, vm.cpu.cr4);
+    if (leaf == 1 && !lapic.enabled()) r.edx &= ~(1u << 9);
+    EXPECT_EQ(vm.reg(isa::rax), r.eax) << std::hex << leaf << '.' << subleaf;
+    EXPECT_EQ(vm.reg(isa::rbx), r.ebx) << std::hex << leaf << '.' << subleaf;
+    EXPECT_EQ(vm.reg(isa::rcx), r.ecx) << std::hex << leaf << '.' << subleaf;
+    EXPECT_EQ(vm.reg(isa::rdx), r.edx) << std::hex << leaf << '.' << subleaf;
+    EXPECT_EQ(vm.reg(isa::rsi) & 0xff, 1u) << "CF stays";
+  };
+  const auto ask_all = [&] {
+    for (int time = 0; time < 2; time++)
+      for (const u32 leaf : {0u, 1u, 4u, 7u, 0xbu, 0xdu, 0x15u, 0x40000000u, 0x80000001u, 0x8000001eu, 0x8000ffffu})
+        for (const u32 subleaf : {0u, 0u, 1u, 2u, 0xffff'ffffu}) ask(leaf, subleaf);
+  };
+  ask_all();
+  EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+  vm.cpu.cr4 |= cr4::osxsave;
+  ask_all();
+  vm.cpu.xcr0 = 3;
+  ask_all();
+  EXPECT_TRUE(lapic.msr_write(0x1b, 0xfee00100));
+  EXPECT_FALSE(lapic.enabled());
+  ask_all();
+  vm.cpu.lapic = nullptr;
+  vm.engine.reset();
 }
 
 // A store over the end of a page into code that has been translated: it is seen.
