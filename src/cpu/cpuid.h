@@ -64,11 +64,6 @@ inline constexpr FeatureBit kFeatureBits[] = {
 #undef FEATURE
 };
 
-// What a kernel at CPL 3 cannot use, or its hypervisor does not let it: Xen hides the same from PV guests.
-inline constexpr std::string_view kHiddenFromXenGuests =
-    "-smep,-smap,-pcid,-invpcid,-umip,-pse,-pse36,-pge,-mtrr,-x2apic,-tsc_deadline_timer,-apic,-arat,-pdpe1gb,-tsc_"
-    "adjust";
-
 // What the host's CPU says of itself; tests give their own.
 struct HostCpu {
   std::function<CpuidRegs(u32 leaf, u32 subleaf)> cpuid;
