@@ -42,6 +42,7 @@ struct ExitStub {
   bool ends = false;      // nothing of the block comes after it
   bool write = false;     // miss
   bool by_thunk = false;  // semantic: a string instruction that a thunk does as far as it can
+  bool in_r10 = false;    // miss: the place without its displacement, for the instruction that stores
   bool asked = false;     // indirect: because of attention, whatever the jump cache has
   Operand operand = Operand::explicit_;
   u8 size = 0;

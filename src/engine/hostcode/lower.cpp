@@ -215,10 +215,11 @@ void Lowering::head() {
 
 // For a store over the end of a page: the instruction once more, between the thunk that has led it elsewhere and the one
 // that puts its bytes in their two places.
-void Lowering::copy_store(ExitStub& s) {
+void Lowering::copy_store(ExitStub& s, const Place& place) {
   const u64 from = s.patch - block_->entry, back = s.patch + s.copy_bytes;
   s.patch = 0;
   s.hit = c_.pc();
+  if (s.in_r10) c_.lea(r10, at(place.base, rcx, 0));
   c_.append({e_.data() + from, s.copy_bytes});
   c_.put(0x4C, 0x8D, 0x1D);  // LEA R11, back
   c_.note(Fixup::Kind::hot, c_.size(), back - block_->entry);
@@ -239,7 +240,7 @@ void Lowering::call_site(ExitStub& s, const Place& place) {
   c_.mov_imm64(r11, reinterpret_cast<u64>(&s));
   c_.note(Fixup::Kind::site, c_.size() - 8, s.number);
   c_.jmp(thunk ? thunk : thunks_.call);
-  if (s.kind == ExitStub::Kind::miss && s.write && thunk) copy_store(s);
+  if (s.kind == ExitStub::Kind::miss && s.write && thunk) copy_store(s, place);
 }
 
 void Lowering::finish() {

@@ -123,7 +123,7 @@ class Lowering {
     u16 uncounted, before;
   };
 
-  void copy_store(ExitStub& s);
+  void copy_store(ExitStub& s, const Place& place);
   ExitStub& site(ExitStub::Kind kind, const TranslatedInsn* piece);
   void cold_target(const Cold& c);
   ExitStub& called_site(const TranslatedInsn& p, ExitStub::Kind kind);

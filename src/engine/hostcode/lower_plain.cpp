@@ -22,9 +22,10 @@ struct Lowering::Rewrite {
   Replaced replaced[4] = {};
   unsigned replaced_count = 0;
   ExitStub* store = nullptr;  // of an access that writes
+  bool in_r10 = false;        // its place without the displacement
   // Nothing but the instruction itself is between the look-up and what comes next.
   bool stands_alone() const {
-    return !count_in_rcx && replaced_count == 0 && (fields.mem.index == rcx || fields.mem.base == rcx);
+    return !count_in_rcx && replaced_count == 0 && (in_r10 || fields.mem.index == rcx || fields.mem.base == rcx);
   }
 };
 
@@ -37,6 +38,14 @@ bool may_store_elsewhere(const TranslatedInsn& p) {
   if (p.treatment == Treatment::plain) return p.insn.mem.bytes <= 8;
   // All bytes are put back: not those that a mask leaves to others.
   return p.vector_is(vector::Kind::store) && p.vector.align_mask == 0 && !(p.vector.flags & vector::flag::mxcsr);
+}
+
+// Reads its operand and writes it. Without an index register that is no instruction more (it would be taken apart), and
+// Intel's processors since Golden Cove hand on what the last one has stored without waiting for memory.
+bool updates_memory(const TranslatedInsn& p) {
+  if (p.treatment != Treatment::plain || p.insn.lock || p.insn.mnemonic == ZYDIS_MNEMONIC_XCHG) return false;
+  return std::any_of(p.insn.op.begin(), p.insn.op.begin() + p.insn.operand_count,
+                     [](const isa::Operand& o) { return o.kind == Kind::mem && o.read && o.written; });
 }
 
 }  // namespace
@@ -56,6 +65,15 @@ void Lowering::rewrite_memory(const TranslatedInsn& p, Rewrite& w) {
   w.fields.mem = memory_access(p, vector ? p.vector.mem_bytes : p.insn.mem.bytes, write);
   if (write) w.store = &sites_.back();
   islands(56);
+  Mem& m = w.fields.mem;
+  w.in_r10 = m.index != kNone && updates_memory(p);
+  if (w.in_r10) {
+    w.store->in_r10 = true;
+    e_.lea(r10, at(m.base, m.index, 0));
+    m = at(r10, m.disp);
+    if (!w.count_in_rcx) w.free[w.free_count++] = rcx;
+    return;
+  }
   unsigned wanted = w.count_in_rcx ? 2 : 0;
   for (u8 i = 0; i < d.insn.operand_count; i++)
     if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
@@ -190,9 +208,12 @@ bool Lowering::is_mxcsr_load(const TranslatedInsn& p) {
   return p.insn.mnemonic == ZYDIS_MNEMONIC_LDMXCSR || p.insn.mnemonic == ZYDIS_MNEMONIC_VLDMXCSR;
 }
 
-// Of what a guest may set: hosts may have more bits (AMD's MM, bit 17). The semantic raises the #GP.
+// Of what a guest may set: hosts may have more bits (AMD's MM, bit 17), and where they have not, refuse the others
+// themselves. The semantic raises the #GP.
 void Lowering::load_mxcsr(const TranslatedInsn& p) {
+  static const bool host_has_more = cpu::HostCpu::real().mxcsr_mask >> 16;
   const Mem m = memory_access(p, 4, false);
+  if (!host_has_more) return e_.ldmxcsr(m);
   e_.load32(r11, m);
   e_.store32(var(&state_.tmp), r11);
   islands(56);

@@ -6,6 +6,7 @@
 
 #include "cpu/lapic.h"
 #include "engine/registry.h"
+#include "engine/vector/vector_unit.h"
 #include "interpret_vm.h"
 #include "support/engines.h"
 #include "support/vendors.h"
@@ -221,6 +222,7 @@ TEST(InlinedIn32Bits, UpperRegistersStay) {
 // Bit 17 is one that AMD's hosts have, and that no guest is offered.
 TEST(InlinedByVendor, ReservedBitsOfMxcsrAreRefused) {
   SKIP_UNLESS_OFFERED("translate");
+  install_vector_signal_handler();  // the host may be the one who refuses
   for (const isa::Vendor vendor : trapline::test::kVendors)
     for (const u32 wrong : {1u << 16, 1u << 17, 1u << 31}) {
       InterpretVm vm{Start::long64};
