@@ -111,15 +111,17 @@ void Lowering::pop_flags(const TranslatedInsn& p) {
   move_rsp(size);
 }
 
-// CLD and STD.
+// CLD and STD. By a register, and not by RIP: so Intel's processors may hand on what the last one has stored without
+// waiting for memory.
 void Lowering::set_direction(bool down) {
   constexpr u32 kBit = 10;
-  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.lea(r10, var(&cpu_.sys_flags));
+  e_.load32(rcx, at(r10));
   e_.rorx32(rcx, rcx, kBit + 1);  // DF is bit 31
   e_.lea(rcx, at(rcx, rcx, 0), false);
   e_.rorx32(rcx, rcx, 32 - kBit);
   if (down) e_.lea(rcx, at(rcx, 1 << kBit));
-  e_.store32(var(&cpu_.sys_flags), rcx);
+  e_.store32(at(r10), rcx);
 }
 
 // CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an

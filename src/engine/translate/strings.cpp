@@ -40,7 +40,7 @@ class Writer {
     if (form_.op == StringOp::lods)
       load_last(false);
     else if (form_.compares())
-      size() == 1 && repeats_short_compares() ? repeat() : compare(false);
+      size() == 1 && repeats_short_compares() ? compare_bytes() : compare(false);
     else
       move();
     restore(!form_.compares());
@@ -181,6 +181,16 @@ class Writer {
     e_.cmp_imm8(rcx, size() == 1 ? 1 : 8);
     const Emitter::Far many = e_.jcc(Condition::above);
     write_each(false);
+    const Emitter::Near done = e_.jmp_near();
+    e_.bind(many);
+    repeat();
+    e_.bind(done);
+  }
+
+  void compare_bytes() {
+    e_.cmp_imm8(rcx, 8);
+    const Emitter::Far many = e_.jcc(Condition::above);
+    compare(false);
     const Emitter::Near done = e_.jmp_near();
     e_.bind(many);
     repeat();
