@@ -180,7 +180,9 @@ void IdeChannel::command(u8 value) {
 // ATA/ATAPI-6 8.16.
 void IdeChannel::identify() {
   std::array<u8, 512> id{};
-  const auto word = [&](unsigned n, u16 value) { id[2 * n] = static_cast<u8>(value), id[2 * n + 1] = value >> 8; };
+  const auto word = [&](unsigned n, u16 value) {
+    id[2 * n] = static_cast<u8>(value), id[2 * n + 1] = static_cast<u8>(value >> 8);
+  };
   word(0, 0x85c0);  // a CD drive, removable, packets of 12 bytes at once
   put_text(id, 10, 20, "TL00001");
   put_text(id, 23, 8, "1.0");
