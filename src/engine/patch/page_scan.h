@@ -11,7 +11,7 @@ namespace trapline::engine::patch {
 
 // What this host executes in ring 3 without a trap and with another result than the guest's CPU would have.
 struct HostLacks {
-  bool xcr0_same = false;   // XGETBV shows the guest's XCR0
+  bool xcr0_same = false;  // XGETBV shows the guest's XCR0
   bool cpuid_faults = false;
   bool aux_offered = true;  // RDTSCP or RDPID: the guest's programs may use them, and they show the host's CPU number
   isa::Vendor vendor = isa::Vendor::intel;
