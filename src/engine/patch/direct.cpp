@@ -176,7 +176,7 @@ ExitReason Direct::run() {
     const u64 inside = std::min(stop.inside - std::min(stop.inside, trap.ticks()), all);
     since = now;
     stay_.inside += inside;
-    handover_.learn(all - inside);
+    handover_.learn(inside, all - inside);
     // Who has lost the CPU to others for long would have lost it translating, too.
     constexpr u64 kMostBeside = 1'000'000;
     stay_.beside += std::min(all - inside, kMostBeside);

@@ -20,10 +20,12 @@ using cage::Cage;
 namespace {
 
 // Ticks that one side polls for the other: what waking it on another CPU costs, or twice that. Who polls no longer than
-// that loses at most as much again. (A mean of the turns was no guide: one idle guest made both sleep at every stop.)
-constexpr u64 kPoll = 400'000;
+// that loses at most as much again. (A mean of the turns alone was no guide: one idle guest made both sleep at every
+// stop.)
+constexpr u64 kStopPoll = 400'000;
 constexpr u32 kCagePolls = 250'000;
-constexpr u64 kMoved = 20'000;  // a poll of so long looks whether the core's thread has moved
+constexpr u64 kEarlyNs = 100'000;  // so much before the guest's timer a sleeper gets up: waking takes about as long
+constexpr u64 kMoved = 20'000;     // a poll of so long looks whether the core's thread has moved
 
 // Linux 5.16: sleeps on several words. linux/futex.h of Debian 12's kernel has it; older hosts answer ENOSYS.
 bool wait_for_either(std::atomic<u32>& a, u32 a_now, std::atomic<u32>* b, u32 b_now, u64 ns) {
@@ -54,10 +56,17 @@ u32 Handover::give(Cage& cage) {
 }
 
 void Handover::spin(Cage& cage) {
-  for (u64 left = kPoll; left > 0; left -= std::min(left, kMoved)) {
+  for (u64 left = limit_.ticks(); left > 0; left -= std::min(left, kMoved)) {
     if (channel::poll_for(std::min(left, kMoved), [&] { return cage.stopped() || wants_out(); })) return;
     place(cage);  // this thread may be where the cage is
   }
+}
+
+// Until the vCPU's timer, in nanoseconds; far away where there is none.
+u64 Handover::until_timer() const {
+  if (cpu_.timer_deadline == ~u64{0}) return ~u64{0};
+  const u64 now = cpu_.vm_tsc();
+  return cpu_.timer_deadline > now ? cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now) : 0;
 }
 
 void Handover::sleep(Cage& cage) {
@@ -66,11 +75,8 @@ void Handover::sleep(Cage& cage) {
   if (word) word->store(1);
   const u32 calls = cage.calls().load();
   if (calls == cage.turn() && !wants_out()) {
-    u64 ns = 1'000'000'000;
-    if (cpu_.timer_deadline != ~u64{0}) {
-      const u64 now = cpu_.vm_tsc();
-      ns = cpu_.timer_deadline > now ? std::min(ns, cpu_.clock->tsc_to_ns(cpu_.timer_deadline - now)) : 0;
-    }
+    const u64 early = apart_ ? kEarlyNs : 0, due = until_timer();
+    const u64 ns = std::min<u64>(due > early ? due - early : 0, 1'000'000'000);
     constexpr u64 kOften = 200'000;  // where nobody can wake us for the other word
     if (ns != 0 && !wait_for_either(cage.calls(), calls, word, 1, ns))
       channel::futex_wait(cage.calls(), calls, std::min(ns, kOften));
@@ -93,7 +99,7 @@ void Handover::stop_it(Cage& cage) {
     }
     if (now - start > kPatience) return cage.kill();
     // On one CPU it cannot stop while this thread polls.
-    if (channel::poll_for(apart_ ? kPoll : 0, [&] { return cage.stopped(); })) return;
+    if (channel::poll_for(apart_ ? kStopPoll : 0, [&] { return cage.stopped(); })) return;
     place(cage);
     cage.sleeps().store(1);
     if (const u32 calls = cage.calls().load(); calls == cage.turn())
@@ -108,6 +114,8 @@ void Handover::wait(Cage& cage) {
     if (cage.dead()) return;
     if (wants_out()) return stop_it(cage);
     sleep(cage);
+    if (apart_ && until_timer() <= kEarlyNs)
+      channel::poll_for(kStopPoll, [&] { return cage.stopped() || wants_out(); });
     if (!cage.stopped() && !wants_out() && cage.has_ended()) return;
   }
 }
@@ -130,7 +138,8 @@ void Handover::reconsider() {
   turns_ = 0;
 }
 
-void Handover::learn(u64 beside) {
+void Handover::learn(u64 inside, u64 beside) {
+  limit_.observe(inside);
   constexpr u64 kMost = 400'000;  // a thread that has lost its CPU for a while says little
   if (!spare_cpu_) return;
   u64& cost = cost_[apart_];

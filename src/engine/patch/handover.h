@@ -7,6 +7,7 @@
 
 #include "cage/cage.h"
 #include "cpu/vcpu.h"
+#include "engine/patch/poll_limit.h"
 
 namespace trapline::engine::patch {
 
@@ -21,12 +22,13 @@ class Handover {
   u32 give(cage::Cage& cage);
   // It has been given. Comes back when the cage has stopped (by itself, or kicked), or has ended.
   void wait(cage::Cage& cage);
-  // A turn has ended: the ticks since the one before that were not the guest's.
-  void learn(u64 beside);
+  // A turn has ended: the ticks since the one before that were the guest's, and those that were not.
+  void learn(u64 inside, u64 beside);
   bool apart() const { return apart_; }
 
  private:
   void spin(cage::Cage& cage);
+  u64 until_timer() const;
   void sleep(cage::Cage& cage);
   void stop_it(cage::Cage& cage);
   void place(cage::Cage& cage);
@@ -35,6 +37,7 @@ class Handover {
   cpu::Vcpu& cpu_;
   bool spare_cpu_;
   bool apart_;
+  PollLimit limit_{400'000, 4'000'000};
   u64 cost_[2] = {};  // of a stop, in ticks: beside, apart; 0: not known
   u32 turns_ = 0;     // since the last change of place
 };
