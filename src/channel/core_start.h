@@ -7,6 +7,8 @@ inline constexpr const char* kCoreCommand = "__core";  // trapline __core CHANNE
 
 // The core's exit status when it cannot even report: no address space for the channel.
 inline constexpr int kCannotStart = 126;
+// Ends of a core without a report: before there was a page for one, and by a fault within one.
+inline constexpr int kNoReportYet = 124, kReportFailed = 125;
 
 // What a terminal or a user sends to the whole process group is the monitor's to answer; the core ends when the monitor
 // says so. Stays over exec; async-signal-safe.

@@ -14,6 +14,7 @@
 #include "base/host_refused.h"
 #include "base/invariant.h"
 #include "base/trace.h"
+#include "channel/core_start.h"
 #include "channel/futex.h"
 #include "channel/trace_sink.h"
 #include "core/images.h"
@@ -48,8 +49,8 @@ void publish_stats() {
 
 // Plain copies only: may run in a signal handler.
 [[noreturn]] void publish(channel::EndKind kind, std::string_view text) {
-  if (!g_page) ::_exit(1);
-  if (t_claimed) ::_exit(1);  // the report itself went wrong
+  if (!g_page) ::_exit(channel::kNoReportYet);
+  if (t_claimed) ::_exit(channel::kReportFailed);
   if (g_page->report.claimed.exchange(1) != 0) sleep_for_good();
   t_claimed = true;
   publish_stats();

@@ -50,6 +50,10 @@ Conclusion of_status(int status) {
         ExitCode::host_refused,
         "cannot start the core process: the executable cannot be run again: mount /proc, and raise the limits of "
         "memory and open files (ulimit -v, -d, -n)");
+  if (WIFEXITED(status) && WEXITSTATUS(status) == channel::kNoReportYet)
+    return with(ExitCode::internal_error, "internal error: the core ended before it could report why");
+  if (WIFEXITED(status) && WEXITSTATUS(status) == channel::kReportFailed)
+    return with(ExitCode::internal_error, "internal error: the core ended by a fault while it reported another");
   return with(ExitCode::internal_error,
               fmt::format("internal error: the core ended without a report, status {}", WEXITSTATUS(status)));
 }
