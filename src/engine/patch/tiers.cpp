@@ -78,9 +78,11 @@ void Tiers::ran(u64 root, const Stay& stay) {
   sum.calls += stay.calls, sum.faults += stay.faults;
   s.fetches += stay.fetches;
   learn(stay);
-  // Hot code that lives in the kernel. (How much of its time new code would take, if translated, nobody knows yet.)
+  // Hot code that lives in the kernel, where stops are dear for what lies between. (How much of its time new code would
+  // take, if translated, nobody knows yet.)
   const u64 stops = sum.calls + sum.faults;
-  if (!s.is_new && stops >= kManyStops && sum.inside < stops * kShortTurn) return demote(root);
+  const bool brief = sum.inside < stops * kShortTurn && sum.inside < 2 * sum.beside;
+  if (!s.is_new && stops >= kManyStops && brief) return demote(root);
   if (sum.inside + sum.beside < kWindow) return;
   const u64 gain = sum.inside * kSlowdown;
   if (gain > sum.beside && !std::exchange(s.paid, true)) patience_ = std::max(patience_ / 2, kLeastPatience);

@@ -95,6 +95,12 @@ TEST_F(TiersTest, ProgramsThatLiveInTheKernelLoseItSoon) {
   EXPECT_FALSE(tiers.direct(kRoot));
 }
 
+TEST_F(TiersTest, ShortTurnsBetweenCheapStopsKeepIt) {
+  translate(kRoot, 11'000'000, 0);
+  for (int i = 0; i < 1500; i++) tiers.ran(kRoot, {.inside = 23'000, .beside = 8'000, .calls = 1});
+  EXPECT_TRUE(tiers.direct(kRoot));
+}
+
 TEST_F(TiersTest, DearOnesDemoteAndEachSetbackLastsLonger) {
   translate(kRoot, 1'200'000);
   u64 rest[2];
