@@ -8,6 +8,7 @@ namespace trapline::engine::interpret {
 namespace {
 
 // BT m, r: the bit string starts at the operand and extends both ways (SDM Vol. 1 3.1.1.9, "Bit(BitBase, BitOffset)").
+// BT m, imm: the offset is cut to the operand (SDM Vol. 2A BT).
 template <class F>
 Outcome bit_string(Vcpu& cpu, const Insn& insn) {
   return by_width(insn.op[0].bytes, [&](auto zero) {
@@ -15,7 +16,8 @@ Outcome bit_string(Vcpu& cpu, const Insn& insn) {
     if constexpr (sizeof(T) == 1) {
       return cpu.raise_ud();
     } else {
-      const T bit = low<T>(cpu, insn.op[1].reg & 15);
+      const bool imm = insn.op[1].kind == Operand::Kind::imm;
+      const T bit = imm ? static_cast<T>(insn.imm & (sizeof(T) * 8 - 1)) : low<T>(cpu, insn.op[1].reg & 15);
       constexpr unsigned log_bits = sizeof(T) == 2 ? 4 : sizeof(T) == 4 ? 5 : 6;
       const i64 step =
           (static_cast<i64>(static_cast<std::make_signed_t<T>>(bit)) >> log_bits) * static_cast<i64>(sizeof(T));

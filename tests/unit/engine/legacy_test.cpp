@@ -87,6 +87,23 @@ TEST_P(Legacy, TheUpperEightRegistersAreLeftAlone) {
   EXPECT_EQ(vector_word(8), 0x5555'5555'5555'5555u);
 }
 
+// An immediate offset is cut to the operand, where the look-up does not reach it either.
+TEST_P(Legacy, BitTestsByANumberInACodeSegment) {
+  vm.reg(rdi) = vm.kData;
+  vm.reg(rax) = 3;  // no operand of these
+  vm.at<u64>(vm.kData) = u64{1} << 10;
+  EXPECT_EQ(start({0x2e, 0x0f, 0xba, 0x27, 0x6a, 0x0f, 0x92, 0xc1, 0xf4}), -1);  // bt dword cs:[edi], 106; setc cl
+  EXPECT_EQ(vm.reg(rcx) & 0xff, 1u);
+  EXPECT_EQ(start({0x2e, 0x0f, 0xba, 0x27, 0x69, 0x0f, 0x92, 0xc1, 0xf4}), -1);
+  EXPECT_EQ(vm.reg(rcx) & 0xff, 0u);
+  vm.seg(Seg::gs).base = vm.kData, vm.seg(Seg::gs).limit = 0xfff;
+  update_mode(vm.cpu);
+  tlb_flush_all(vm.cpu);
+  vm.reg(rdi) = 0;
+  EXPECT_EQ(start({0x65, 0x0f, 0xba, 0x2f, 0x45, 0xf4}), -1);  // bts dword gs:[edi], 69
+  EXPECT_EQ(vm.at<u64>(vm.kData), u64{1} << 10 | u64{1} << 5);
+}
+
 // VEX.W selects RAX and RDX in 64-bit code alone.
 TEST_P(Legacy, LengthsOfStringComparisonsHave32Bits) {
   if (!vm.cpuid.has("avx")) GTEST_SKIP() << "the host lacks AVX";
