@@ -7,5 +7,7 @@ template <class... Fn>
 struct Overloaded : Fn... {
   using Fn::operator()...;
 };
+template <class... Fn>
+Overloaded(Fn...) -> Overloaded<Fn...>;  // clang 14 does not deduce it for aggregates
 
 }  // namespace trapline
