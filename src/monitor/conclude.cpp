@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "base/read_once.h"
 #include "channel/core_start.h"
 
 namespace trapline::monitor {
@@ -22,7 +23,7 @@ struct LastWords {
 LastWords read_report(const channel::Report& report) {
   LastWords w;
   w.kind = static_cast<channel::EndKind>(report.kind.load(std::memory_order_acquire));
-  const u32 length = std::min(report.length, channel::kReportBytes);
+  const u32 length = std::min(read_once(report.length), channel::kReportBytes);
   w.text.assign(report.text, length);
   return w;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/read_once.h"
 #include "channel/futex.h"
 
 namespace trapline::monitor::gdb {
@@ -77,7 +78,7 @@ std::optional<Stop> CoreTarget::take_stop() {
   const u32 reporter = mailbox().reporter.load(std::memory_order_acquire);
   if (reporter == 0 || reporter > vcpus_) return stop;
   stop.vcpu = reporter - 1;
-  const u32 report = mailbox().report, kind = mailbox().report_kind;
+  const u32 report = read_once(mailbox().report), kind = read_once(mailbox().report_kind);
   if (report <= static_cast<u32>(channel::DebugReport::crash)) stop.report = static_cast<channel::DebugReport>(report);
   if (kind <= static_cast<u32>(channel::StopKind::access)) stop.kind = static_cast<channel::StopKind>(kind);
   stop.address = mailbox().report_address;
@@ -126,7 +127,7 @@ std::size_t CoreTarget::read_memory(u32 vcpu, u64 address, std::span<u8> out) {
   while (done < out.size()) {
     const u32 length = static_cast<u32>(std::min<std::size_t>(out.size() - done, DebugMailbox::kDataBytes));
     if (!perform(DebugCommand::read_memory, vcpu, address + done, length)) break;
-    const u32 n = std::min(mailbox().result, length);
+    const u32 n = std::min(read_once(mailbox().result), length);
     std::memcpy(out.data() + done, mailbox().data, n);
     done += n;
     if (n < length) break;
@@ -141,7 +142,7 @@ std::size_t CoreTarget::write_memory(u32 vcpu, u64 address, std::span<const u8> 
     const u32 length = static_cast<u32>(std::min<std::size_t>(in.size() - done, DebugMailbox::kDataBytes));
     std::memcpy(mailbox().data, in.data() + done, length);
     if (!perform(DebugCommand::write_memory, vcpu, address + done, length)) break;
-    const u32 n = std::min(mailbox().result, length);
+    const u32 n = std::min(read_once(mailbox().result), length);
     done += n;
     if (n < length) break;
   }

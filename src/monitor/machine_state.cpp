@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/read_once.h"
 #include "base/trace.h"
 #include "base/write.h"
 #include "channel/futex.h"
@@ -124,7 +125,7 @@ class Server {
     if (think_ < kSoon ? !patience_.wait(came) : !came()) sleep();
     if (turn() == static_cast<u32>(Turn::closed)) return false;
     // What the guest did in between, without the time it took anybody to wake up. A lying core only costs polling.
-    think_ = think_ - think_ / 8 + std::min(pages_.request.think, 4 * kSoon) / 8;
+    think_ = think_ - think_ / 8 + std::min(read_once(pages_.request.think), 4 * kSoon) / 8;
     return true;
   }
 

@@ -7,7 +7,9 @@
 #include <random>
 
 #include "base/benign_race.h"
+#include "channel/futex.h"
 #include "monitor/conclude.h"
+#include "monitor/gdb_core.h"
 #include "monitor/stats.h"
 #include "service_threads.h"
 
@@ -112,6 +114,36 @@ TEST(HostileCore, NeitherCrashesNorHoldsUpTheMonitor) {
     for (const char byte : c.text) EXPECT_TRUE(byte == '\n' || (byte >= ' ' && byte <= '~'));
     stats_text({m.channel.vcpu(0).stats}, 1.0);
   }
+}
+
+// How much it says to have read or written changes between the look and the use. Without read_once() it fails where the
+// compiler reads twice: clang, and GCC without optimization.
+TEST(HostileCore, TheDebuggersMailboxIsReadOnce) {
+  auto channel = channel::Channel::create(2);
+  ASSERT_TRUE(channel);
+  channel::DebugMailbox& m = channel->vm().debug;
+  declare_races_benign(&m, sizeof m, "a core that writes while it is read");
+  gdb::CoreTarget target{
+      {.paused = [] {}, .nudge = [] {}, .end = [] {}, .failed = [](ExitCode, const std::string&) {}}};
+  target.attach(*channel, true);
+  std::atomic<bool> over{false};
+  std::thread core{[&] {
+    m.paused.store(~u64{0});
+    for (u32 turn = 0; !over; turn++) {
+      for (int i = 0; i < 64; i++) *static_cast<volatile u32*>(&m.result) = (turn + static_cast<u32>(i)) % 2 ? ~0u : 0;
+      m.done.store(m.epoch.load());
+      m.event.fetch_add(1);
+      channel::futex_wake(m.event, 64);
+    }
+  }};
+  std::vector<u8> memory(300);
+  for (int i = 0; i < 3000; i++) {
+    ASSERT_LE(target.read_memory(0, 0x1000, memory), memory.size());
+    ASSERT_LE(target.write_memory(0, 0x1000, memory), memory.size());
+  }
+  target.detach();
+  over = true;
+  core.join();
 }
 
 }  // namespace
