@@ -23,6 +23,8 @@ struct Key {
   bool operator==(const Key&) const = default;
 };
 
+struct Placement;
+
 struct Block {
   Key key;
   View view = View::kernel;
@@ -36,6 +38,9 @@ struct Block {
   u64 first_site = 0, sites = 0;  // numbers
   bool movable = false;           // by these:
   std::span<const Fixup> fixups, cold_fixups;
+  const Block* made_as = nullptr;  // whose fixups these are: a copy's
+  u64 moved_by = 0;                // since they were made: add it to the addresses that they name
+  Placement* placement = nullptr;
   const std::atomic<u32>* generation = nullptr;
   u32 generation_seen = 0;
   const std::atomic<u32>* generation2 = nullptr;  // of the second page
@@ -62,7 +67,7 @@ struct Block {
     bool all;    // FOP, FDP and FDS too: the host sets them without an exception
     u8 segment;  // of its memory operand; its code stores FDP itself
   };
-  std::span<const Pointer> x87;
+  std::span<Pointer> x87;
   bool uses_x87 = false;
 };
 

@@ -38,6 +38,8 @@ class BlockTable {
     used_ = 0;
   }
 
+  u64 slots() const { return slots_.size(); }
+
  private:
   static constexpr u64 kLeast = 1 << 14;
   struct Slot {
@@ -52,12 +54,15 @@ class BlockTable {
     while (slots_[i & mask()].block) i++;
     slots_[i & mask()] = {block.key.linear, &block, false};
   }
+  // Or only sheds what was erased, where that is most of it.
   void grow() {
-    std::pmr::vector<Slot> old(slots_.size() * 2, slots_.get_allocator());
+    u64 alive = 0;
+    for (const Slot& s : slots_) alive += s.block != nullptr;
+    std::pmr::vector<Slot> old(alive * 4 > slots_.size() ? slots_.size() * 2 : slots_.size(), slots_.get_allocator());
     old.swap(slots_);
-    used_ = 1;
+    used_ = alive + 1;
     for (const Slot& s : old)
-      if (s.block) used_++, place(*s.block);
+      if (s.block) place(*s.block);
   }
   std::pmr::vector<Slot> slots_;
   u64 used_ = 0;  // and erased

@@ -21,6 +21,8 @@ void CodeCache::clear() {
   stale_.clear();
   by_frame_.clear();
   by_origin_.clear();
+  families_.clear();
+  placements_.clear();
   stable_pages_.clear();
   stable_regions_.clear();
   huge_stable_ = false;
@@ -34,13 +36,14 @@ void CodeCache::clear() {
 u64 CodeCache::records() const {
   constexpr u64 kNode = 64;  // of a hash map, with its bucket
   return all_.size() * (sizeof(Block) + kNode) + sites_.size() * sizeof(ExitStub) + called_.size() * sizeof(Called) +
-         kept_ + by_frame_.size() * (sizeof(Frame) + kNode);
+         kept_ + by_frame_.size() * (sizeof(Frame) + kNode) +
+         placements_.size() * (sizeof(Placement) + sizeof(Family) + kNode);
 }
 
 // -- Finding
 Block* CodeCache::find(Gva linear, Gpa gpa, u32 mode) const {
   Block* const block = blocks_.find(Key{linear, gpa, mode});
-  return block ? block : crossing(linear, gpa, mode);
+  return block ? used(block, jumps_.turns()) : crossing(linear, gpa, mode);
 }
 
 // The one whose first instruction crosses into the next page, if that is mapped as it was too.
@@ -99,7 +102,10 @@ void CodeCache::admit(Block& block) {
   INVARIANT(block.end - block.entry >= kRedirection, "the block of {} has no room for a jump", block.key.linear);
   INVARIANT(&block == &all_.back() && (all_.size() == 1 || all_[all_.size() - 2].end <= block.entry),
             "the block of {} is out of order", block.key.linear);
-  if (block.movable && !block.crosses()) by_origin_[Origin{block.key.gpa, block.key.mode}] = &block;
+  if (block.movable && !block.crosses()) {
+    by_origin_[Origin{block.key.gpa, block.key.mode}] = &block;
+    join_placement(block);
+  }
   blocks_.insert(block);
   Frame& frame = by_frame_[block.key.gpa.frame()];
   if (frame.blocks.empty()) frame.checked = block.generation_seen;
@@ -116,6 +122,7 @@ void CodeCache::admit(Block& block) {
   }
   while (Block* old = stale_.find(block.key)) {
     redirect(old->entry, block.entry);
+    if (block.placement) block.placement->fixed = true;
     stale_.erase(*old);
   }
   name_code(block.entry, block.end - block.entry, block.key.linear.raw, cpu_.index);
@@ -155,6 +162,7 @@ bool CodeCache::may_link(const Block& from, const Block& to) const {
 void CodeCache::link(ExitStub& site, Block& target) {
   INVARIANT(site.kind == ExitStub::Kind::link && site.block, "what is to be linked at {:#x} is no link", site.rip);
   if (!may_link(*site.block, target)) return;
+  if (site.block->placement != target.placement) note_link(site, target);
   region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }
 

@@ -21,6 +21,7 @@
 #include "engine/hostcode/block.h"
 #include "engine/hostcode/block_table.h"
 #include "engine/hostcode/jump_cache.h"
+#include "engine/hostcode/placement.h"
 #include "engine/hostcode/region.h"
 
 namespace trapline::engine::hostcode {
@@ -36,6 +37,11 @@ struct Remapped {
 
 class CodeCache {
  public:
+  // Of a field of code that names a linear address.
+  struct FieldValue {
+    u64 value;
+    u8 bytes;
+  };
   // `links`: blocks may be linked.
   CodeCache(cpu::Vcpu& cpu, Region& region, JumpCache& jumps, bool links)
       : cpu_{cpu}, region_{region}, jumps_{jumps}, links_{links} {}
@@ -63,11 +69,14 @@ class CodeCache {
   bool mark(Block& block);
   void admit(Block& block);
   static bool movable_to(Gva linear);
+  // Before a movable block for `linear` is added: may take other translations of its frame along to that page, of
+  // another place where they have not been used for long.
+  void settle(Gva linear, Gpa gpa, u32 mode, const MemoryLowering& memory);
   enum class Moved : u8 { no, yes, full };  // full: the region is
   Moved move(const Block& from, Gva linear, const MemoryLowering& memory, Emitter& hot_copy, Emitter& cold_copy);
   // A copy that stays until clear().
   template <class T>
-  std::span<const T> keep(std::span<const T> what) {
+  std::span<T> keep(std::span<const T> what) {
     if (what.empty()) return {};
     T* to = static_cast<T*>(memory_.allocate(what.size_bytes(), alignof(T)));
     std::memcpy(static_cast<void*>(to), what.data(), what.size_bytes());
@@ -109,6 +118,16 @@ class CodeCache {
     u32 checked = 0;  // the generation at which all blocks were looked at
   };
   Block* crossing(Gva linear, Gpa gpa, u32 mode) const;
+  static Block* used(Block* block, u64 turn) {
+    if (block && block->placement) block->placement->used = turn;
+    return block;
+  }
+  void join_placement(Block& block);
+  void note_link(const ExitStub& stub, const Block& target);
+  bool take_along(Placement& all, Gva page, const MemoryLowering& memory);
+  void give_address(Block& block, u64 by, const MemoryLowering& memory);
+  void give_field(u64 place, const Fixup& fixup, u64 moved_by, const MemoryLowering& memory);
+  static FieldValue value_of(const Fixup& fixup, Gva linear, const MemoryLowering& memory);
   void redirect(u64 from, u64 to);
   void note_stable(Block& block, Gva page);
   void invalidate(Block& block);
@@ -126,6 +145,8 @@ class CodeCache {
   BlockTable blocks_{&nodes_}, stale_{&nodes_};
   std::pmr::unordered_map<Origin, Block*, OriginHash> by_origin_{&nodes_};  // movable ones
   std::pmr::unordered_map<u64, Frame> by_frame_{&nodes_};
+  std::pmr::unordered_map<Origin, Family, OriginHash> families_{&nodes_};  // by their frame's first byte
+  std::pmr::deque<Placement> placements_{&nodes_};
   std::pmr::unordered_map<Gva, Blocks, PageHash> stable_pages_{&nodes_};
   std::pmr::unordered_map<u64, std::pmr::vector<Gva>> stable_regions_{&nodes_};  // those pages, by region of 2 MiB
   bool huge_stable_ = false;                                                     // one of them is part of a larger page

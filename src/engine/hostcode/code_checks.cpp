@@ -11,6 +11,7 @@ namespace trapline::engine::hostcode {
 // Its entry becomes a jump to where the translator is asked anew: so nothing that leads here need be found.
 void CodeCache::invalidate(Block& block) {
   block.stale = true;
+  if (block.placement) block.placement->fixed = true;
   redirect(block.entry, block.stale_stub);
   blocks_.erase(block);
   stale_.insert(block);

@@ -56,6 +56,7 @@ struct Fixup {
   u8 size = 0;
   u32 at;
   u64 value;
+  bool names_linear() const { return kind >= Kind::linear; }
 };
 
 class Emitter {

@@ -87,6 +87,7 @@ void JumpCache::forget_all() {
 }
 
 void JumpCache::forget_unstable() {
+  turns_++;
   for (unsigned v = 0; v < kViews; v++) {
     for (const u32 i : unstable_[v]) table(v)[i] = empty(i);
     unstable_[v].clear();

@@ -56,6 +56,7 @@ class JumpCache {
   void forget(View v, Gva linear, u64 entry);  // if it leads there
   void forget_all();
   void forget_unstable();
+  u64 turns() const { return turns_; }  // how often that was
   void forget_unstable_to(Gva page);  // and to what reaches into that page
 
  private:
@@ -69,6 +70,7 @@ class JumpCache {
   std::array<std::array<Victim, kVictims>, kViews> victims_;
   std::bitset<kVictims> victim_[kViews];  // slots that are not empty
   static constexpr u64 kCodePages = 4096;
+  u64 turns_ = 0;
   std::bitset<kCodePages> unstable_pages_;  // hashed: pages with entries among the unstable ones
 };
 

@@ -1,5 +1,6 @@
 // The same code at another linear address: programs and libraries are loaded at a place of their own in every process.
-// Its translation is copied, and the fields that Fixup names are made new.
+// Its translation is copied, or taken along if it is not used where it is, and the fields that Fixup names are made new.
+#include <algorithm>
 #include <cstring>
 
 #include "engine/hostcode/code_cache.h"
@@ -29,6 +30,7 @@ class Part {
   void set(u32 at, T v) {
     bytes_.patch(at, &v, sizeof v);
   }
+  void name(u32 at, const CodeCache::FieldValue& v) { bytes_.patch(at, &v.value, v.bytes); }
   // disp32 from here to `target`, at the end of its instruction
   void reach(u32 at, u64 target) { set(at, static_cast<u32>(target - (now_ + at + 4))); }
 
@@ -36,11 +38,6 @@ class Part {
   u64 old_, now_;
   Emitter& bytes_;
 };
-
-bool names_linear(Fixup::Kind k) {
-  return k == Fixup::Kind::linear || k == Fixup::Kind::look_up || k == Fixup::Kind::look_up_w ||
-         k == Fixup::Kind::jump || k == Fixup::Kind::jump_entry;
-}
 
 }  // namespace
 
@@ -51,8 +48,10 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
                                  Emitter& cold_copy) {
   if (!from.movable || from.stale) return Moved::no;
   const u64 by = linear - from.key.linear;
+  const u64 moved_by = from.moved_by + by;
+  const Block& made = from.made_as ? *from.made_as : from;
   for (const Fixup& f : from.fixups)
-    if (names_linear(f.kind) && !(movable_to(Gva{f.value}) && movable_to(Gva{f.value + by}))) return Moved::no;
+    if (f.names_linear() && !(movable_to(Gva{f.value}) && movable_to(Gva{f.value + moved_by}))) return Moved::no;
   Block& block = all_.emplace_back();
   block.key = {linear, from.key.gpa, from.key.mode};
   block.view = from.view;
@@ -65,6 +64,10 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
   for (Block::Pointer& p : x87) p.rip += by;
   block.x87 = keep<Block::Pointer>(x87);
   block.uses_x87 = from.uses_x87;
+  block.movable = true;
+  block.fixups = from.fixups, block.cold_fixups = from.cold_fixups;
+  block.made_as = &made;
+  block.moved_by = moved_by;
   if (!mark(block)) {
     all_.pop_back();
     return Moved::no;
@@ -89,7 +92,7 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
   const auto fix = [&](Part& part, const Fixup& f) {
     switch (f.kind) {
       case Kind::outside:
-        if (f.value - from.entry < from.end - from.entry) break;  // within itself
+        if (f.value - made.entry < made.end - made.entry) break;  // within itself
         part.set(f.at, static_cast<u32>(part.get<u32>(f.at) - part.moved()));
         break;
       case Kind::cold:
@@ -99,19 +102,10 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
         part.reach(f.at, hot.now() + f.value);
         break;
       case Kind::site:
-        part.set(f.at, reinterpret_cast<u64>(&sites_[f.value - from.first_site + block.first_site]));
+        part.set(f.at, reinterpret_cast<u64>(&sites_[f.value - made.first_site + block.first_site]));
         break;
-      case Kind::linear:
-        part.set(f.at, f.value + by);
-        break;
-      case Kind::look_up:
-      case Kind::look_up_w:
-        part.set(f.at, memory.constant(f, Gva{f.value + by}));
-        break;
-      case Kind::jump:
-      case Kind::jump_entry:
-        part.set(f.at, JumpCache::offset(Gva{f.value + by}) + (f.kind == Kind::jump_entry ? 8 : 0));
-        break;
+      default:
+        part.name(f.at, value_of(f, Gva{f.value + moved_by}, memory));
     }
   };
   for (const Fixup& f : from.fixups) fix(hot, f);

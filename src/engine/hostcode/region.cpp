@@ -104,6 +104,12 @@ void Region::patch32(u64 address, u32 value) {
   std::memcpy(write_ + (address - exec_), &value, 4);
 }
 
+u32 Region::read32(u64 address) const {
+  u32 value;
+  std::memcpy(&value, write_ + (address - exec_), 4);
+  return value;
+}
+
 void Region::patch(u64 address, std::span<const u8> code) {
   changed_ = true;
   std::memcpy(write_ + (address - exec_), code.data(), code.size());

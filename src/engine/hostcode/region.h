@@ -80,6 +80,7 @@ class Region {
   u64 next_cold() const { return exec_ + bytes_ / 2 + used_cold_; }
   bool add(std::span<const u8> code, std::span<const u8> cold);  // there; false: full
   void patch32(u64 address, u32 value);
+  u32 read32(u64 address) const;
   void patch(u64 address, std::span<const u8> code);
   // After changes of code that may have been executed: makes this thread see them (SDM Vol. 3A 8.1.3: they came by
   // another linear address).

@@ -44,8 +44,11 @@ bool Translator::make_block(Vcpu& cpu, u32 key, Gva linear, Gpa gpa, const Profi
   const cpu::TlbEntry* page = cpu::fetch_lookup(cpu, linear);
   Context context;
   if (!page || !context_for(mode, linear, page->global, &context)) return false;
-  if (context.movable)
+  if (context.movable) {
+    cache_->settle(linear, gpa, mode, *memory_lowering_);
+    if (cache_->find(Key{linear, gpa, mode})) return true;
     if (const CodeCache::Moved moved = move_known(gpa, mode, linear); moved != CodeCache::Moved::no) return true;
+  }
   Source source;
   source.key = {linear, gpa, mode};
   if (!read(source, context)) return false;

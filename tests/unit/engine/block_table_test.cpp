@@ -62,5 +62,18 @@ TEST_F(BlockTableTest, GrowsAndForgetsAtRandomLikeAMap) {
   EXPECT_EQ(table.find({Gva{model.begin()->first}, Gpa{model.begin()->first ^ 0x100000}, 2}), nullptr);
 }
 
+TEST_F(BlockTableTest, ComingAndGoingDoesNotGrowIt) {
+  for (u64 i = 0; i < 1000; i++) add(i * 16, i, 2);
+  const u64 before = table.slots();
+  Block& one = add(0x100000, 0, 2);
+  for (u64 i = 1; i < 200000; i++) {
+    table.erase(one);
+    one.key.linear = Gva{0x100000 + i * 0x1000};
+    table.insert(one);
+  }
+  EXPECT_EQ(table.slots(), before);
+  EXPECT_EQ(table.find(one.key), &one);
+}
+
 }  // namespace
 }  // namespace trapline::engine::hostcode

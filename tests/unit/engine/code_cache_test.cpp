@@ -303,5 +303,157 @@ TEST_F(MoveTest, WhatCannotBeMovedIsNot) {
   EXPECT_EQ(cache->find(Gva{kThere}, Gpa{kCode}, kMode), nullptr);
 }
 
+// Processes of one program: each has the code at a page of its own.
+struct PlacementTest : MoveTest {
+  u64 next_process = kUser;
+  void switch_address_space() { jumps->forget_unstable(); }
+  // As the translator does for the first instruction of a page that has run elsewhere.
+  Block& start_at(u64 linear, u64 offset = 0) {
+    cache->settle(Gva{linear + offset}, Gpa{kCode + offset}, kMode, memory);
+    if (Block* there = cache->find(Gva{linear + offset}, Gpa{kCode + offset}, kMode)) return *there;
+    const Block* known = cache->movable(Gpa{kCode + offset}, kMode);
+    EXPECT_TRUE(known && move(*known, linear + offset) == CodeCache::Moved::yes);
+    return *cache->find(Gva{linear + offset}, Gpa{kCode + offset}, kMode);
+  }
+  Block& start_process() {
+    switch_address_space();
+    return start_at(next_process += 0x10000000);
+  }
+  Block& make_movable(u64 offset) {
+    Block& b = begin(kUser + offset, kCode + offset);
+    b.movable = true;
+    hot->mov_imm64(rax, kUser + 0x77);
+    hot->note(Fixup::Kind::linear, hot->size() - 8, kUser + 0x77);
+    hot->mov_imm64(rcx, memory.constant({Fixup::Kind::look_up, 4, 0, 0}, Gva{kUser + 0x88}));
+    hot->note(Fixup::Kind::look_up, hot->size() - 8, kUser + 0x88, 4);
+    hot->load(rdx, {.disp = JumpCache::offset(Gva{kUser + 0x99})});
+    hot->note(Fixup::Kind::jump, hot->size() - 4, kUser + 0x99);
+    ExitStub& s = jump(b);
+    s.rip = kUser + offset + 2;
+    cold->mov_imm64(rax, kUser + 0x55);
+    cold->note(Fixup::Kind::linear, cold->size() - 8, kUser + 0x55);
+    const Block::Pointer x87[] = {{.rip = kUser + offset + 2, .index = 0, .fop = 1, .all = true, .segment = 3}};
+    b.x87 = cache->keep(std::span<const Block::Pointer>{x87});
+    admit(b);
+    return b;
+  }
+  void expect_at(const Block& b, u64 page, u64 offset) {
+    EXPECT_EQ(b.key.linear, Gva{page + offset});
+    EXPECT_EQ(emitted<u64>(b.entry + 2), page + 0x77);
+    EXPECT_EQ(emitted<u64>(b.entry + 12), (page + 0x88) * 2 + 4);
+    EXPECT_EQ(emitted<i32>(b.entry + 20 + 4), JumpCache::offset(Gva{page + 0x99}));
+    EXPECT_EQ(cache->sites()[b.first_site].rip, page + offset + 2);
+    EXPECT_EQ(cache->sites()[b.first_site].block, &b);
+    EXPECT_EQ(emitted<u64>(b.cold + 2), reinterpret_cast<u64>(&cache->sites()[b.first_site]));
+    EXPECT_EQ(emitted<u64>(b.cold + 12), page + 0x55);
+    EXPECT_EQ(b.x87[0].rip, page + offset + 2);
+  }
+};
+
+TEST_F(PlacementTest, ProcessesThatEndLeaveTheirCodeToTheNext) {
+  make_movable(0);
+  make_movable(0x40);
+  const u64 at_first = region->used();
+  for (unsigned i = 0; i < 100; i++) {
+    const Block& first = start_process();
+    expect_at(first, next_process, 0);
+    expect_at(start_at(next_process, 0x40), next_process, 0x40);
+  }
+  EXPECT_LE(region->used(), at_first * Family::kFew) << "a copy for each";
+  EXPECT_EQ(cache->find(Gva{kUser}, Gpa{kCode}, kMode), nullptr) << "the first has ended long ago";
+}
+
+TEST_F(PlacementTest, AllBlocksOfThePageComeAlongWithTheirLinks) {
+  Block& a = make_movable(0);
+  Block& b = make_movable(0x40);
+  cache->link(cache->sites()[a.first_site], b);
+  while (a.key.linear.page() == Gva{kUser}) start_process();
+  expect_at(a, next_process, 0);
+  expect_at(b, next_process, 0x40);
+  EXPECT_EQ(cache->find(Gva{next_process + 0x40}, Gpa{kCode + 0x40}, kMode), &b);
+  EXPECT_EQ(leads_to(cache->sites()[a.first_site].patch), b.entry);
+}
+
+TEST_F(PlacementTest, WhatStaysIsNoLongerLinkedWithWhatGoes) {
+  Block& a = make_movable(0);
+  const Made stays = make(kUser + 0x80, kCode + 0x80);
+  ASSERT_TRUE(links(stays, {a, cache->sites()[a.first_site]}));
+  ASSERT_TRUE(links({a, cache->sites()[a.first_site]}, stays));
+  jumps->put(View::kernel, Gva{kUser}, 1, a.entry, false);
+  while (a.key.linear.page() == Gva{kUser}) start_process();
+  EXPECT_EQ(leads_to(cache->sites()[a.first_site].patch), a.cold);
+  EXPECT_TRUE(stays.block.stale);
+  EXPECT_EQ(redirected(stays.block), stays.block.stale_stub);
+  EXPECT_EQ(jumps->find(View::kernel, Gva{kUser}, 1), 0u);
+}
+
+TEST_F(PlacementTest, TheJumpCacheForgetsTheOldAddressAtOnce) {
+  Block& a = make_movable(0);
+  for (unsigned i = 0; i < Family::kFew - 1; i++) start_process();
+  switch_address_space();
+  jumps->put(View::kernel, Gva{kUser}, 1, a.entry, false);  // by a link from another page, say
+  start_at(next_process += 0x10000000);
+  ASSERT_NE(a.key.linear.page(), Gva{kUser});
+  EXPECT_EQ(jumps->find(View::kernel, Gva{kUser}, 1), 0u);
+}
+
+TEST_F(PlacementTest, ProcessesThatTakeTurnsKeepTheirs) {
+  make_movable(0);
+  constexpr unsigned kProcesses = 10;
+  const auto round = [&] {
+    for (u64 i = 0; i < kProcesses; i++) {
+      switch_address_space();
+      expect_at(start_at(kUser + i * 0x10000000), kUser + i * 0x10000000, 0);
+    }
+  };
+  for (unsigned i = 0; i < 4; i++) round();
+  std::vector<Block*> all;
+  for (u64 i = 0; i < kProcesses; i++) all.push_back(cache->find(Gva{kUser + i * 0x10000000}, Gpa{kCode}, kMode));
+  const u64 used = region->used();
+  for (unsigned i = 0; i < 4; i++) round();
+  EXPECT_EQ(region->used(), used);
+  for (u64 i = 0; i < kProcesses; i++)
+    EXPECT_EQ(cache->find(Gva{kUser + i * 0x10000000}, Gpa{kCode}, kMode), all[i]) << i;
+}
+
+TEST_F(PlacementTest, OneAddressSpaceMayHaveItTwice) {
+  make_movable(0);
+  for (u64 i = 0; i < 2 * Family::kFew; i++) start_at(kUser + i * 0x10000000);
+  for (u64 i = 0; i < 2 * Family::kFew; i++)
+    EXPECT_NE(cache->find(Gva{kUser + i * 0x10000000}, Gpa{kCode}, kMode), nullptr) << i;
+}
+
+TEST_F(PlacementTest, StaleOnesStayWhereTheyAre) {
+  Block& a = make_movable(0);
+  vm.at<u8>(kCode) = 0x90;
+  vm.code.written(kCode / kPageSize, 0, 1);
+  cache->check_code();
+  ASSERT_TRUE(a.stale);
+  make_movable(0x40);
+  for (unsigned i = 0; i < 3 * Family::kFew; i++) {
+    switch_address_space();
+    start_at(next_process += 0x10000000, 0x40);
+  }
+  EXPECT_EQ(a.key.linear, Gva{kUser});
+  EXPECT_EQ(redirected(a), a.stale_stub);
+}
+
+TEST_F(PlacementTest, NothingGoesWhereItsConstantsWouldBeShort) {
+  Block& a = make_movable(0);
+  for (unsigned i = 0; i < Family::kFew - 1; i++) start_process();
+  switch_address_space();
+  cache->settle(Gva{0x400000}, Gpa{kCode}, kMode, memory);
+  expect_at(a, kUser, 0);
+}
+
+// What is moved from a copy whose original is elsewhere by now.
+TEST_F(PlacementTest, ACopyIsCopiedLikeTheFirst) {
+  make_movable(0);
+  Block& copy = start_at(kThere);
+  expect_at(copy, kThere, 0);
+  ASSERT_EQ(cache->movable(Gpa{kCode}, kMode), &copy);
+  expect_at(start_at(kThere + 0x5000000), kThere + 0x5000000, 0);
+}
+
 }  // namespace
 }  // namespace trapline::engine::hostcode
