@@ -72,7 +72,7 @@ bool Direct::takes() {
 
 void Direct::left_user() {
   if (translated_.since == 0) return;
-  tiers_.translated(translated_.root, __rdtsc() - translated_.since, decoded() - translated_.decoded);
+  tiers_.translated(translated_.root, __rdtsc() - translated_.since, decoded() - translated_.decoded, cpu_.cpl != 3);
   translated_.since = 0;
 }
 

@@ -31,11 +31,12 @@ Tiers::Space& Tiers::at(u64 root) {
   return s;
 }
 
-void Tiers::translated(u64 root, u64 ticks, u64 decoded) {
+void Tiers::translated(u64 root, u64 ticks, u64 decoded, bool left) {
   Space& s = at(root);
   if (s.direct) return;
   s.translated += ticks;
   s.decoded += decoded;
+  s.entries += left;
   const u64 least = s.needed ? s.needed : costs_.promote_after;
   if (s.translated < least) return;
   // Of a compiler's first milliseconds nearly all is decoding, and so will the next be: no cage is dearer.
@@ -45,11 +46,18 @@ void Tiers::translated(u64 root, u64 ticks, u64 decoded) {
     if (fresh < kMuch && s.translated < dearer(costs_.promote_hot, 8)) return;
   }
   s.is_new = fresh >= kMuch;
+  // Who enters the kernel all the time would pay for it what a cage saves. Whether that changes is seen in the next
+  // stretch.
+  const u64 saved = s.is_new ? s.translated / 10 * 9 : s.translated / (kSlowdown + 1) * kSlowdown;
+  if (s.entries * stop_ > saved) {
+    s.translated = s.decoded = s.entries = 0;
+    return;
+  }
   TRACE(cages, "address space {:#x} runs directly: {} ticks translated, {} % of them new code", root, s.translated,
         fresh);
   s.direct = true;
   s.paid = false;
-  s.translated = s.decoded = 0;
+  s.translated = s.decoded = s.entries = 0;
   s.stay = {};
   patience_ = std::min(patience_ + patience_ / 4, kMostPatience);
   promotions++;
@@ -98,7 +106,7 @@ void Tiers::demote(u64 root) {
   Space& s = at(root);
   s.direct = s.is_new = false;
   s.loss = s.fetches = 0;
-  s.translated = s.decoded = 0;
+  s.translated = s.decoded = s.entries = 0;
   s.needed = costs_.rest << std::min(s.setbacks++, kMostSetbacks);
   demotions++;
   TRACE(cages, "address space {:#x} is translated again: {} ticks inside, {} beside", root, s.stay.inside,

@@ -30,7 +30,8 @@ class Tiers {
     return current_.root == root ? current_.space->direct : known(root);
   }
   // User code of `root` has run translated for so many ticks, in which `decoded` instructions were decoded or translated.
-  void translated(u64 root, u64 ticks, u64 decoded);
+  // `left`: then the kernel was entered.
+  void translated(u64 root, u64 ticks, u64 decoded, bool left);
   struct Stay {
     u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
     u64 calls = 0, faults = 0, fetches = 0;  // system calls and traps; page faults, and those of code
@@ -50,6 +51,7 @@ class Tiers {
     bool is_new = false;  // much of its code is
     u64 translated = 0;   // since the last decision
     u64 decoded = 0;      // likewise
+    u64 entries = 0;      // likewise: of the kernel
     u64 needed = 0;       // of that, for the next promotion; 0: costs_.promote_after
     Stay stay;            // since the last look
     u64 fetches = 0;      // as long as it is direct

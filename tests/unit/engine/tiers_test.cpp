@@ -20,7 +20,7 @@ struct TiersTest : testing::Test {
   Tiers tiers{kCosts, false};
   // Stretches of translated code, `ticks` in all; `fresh` instructions of each are new.
   void translate(u64 root, u64 ticks, u64 fresh = 50) {
-    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, 100'000, fresh);
+    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(root, 100'000, fresh, true);
   }
 };
 
@@ -41,9 +41,25 @@ TEST_F(TiersTest, CodeThatIsTranslatedAlreadyWaitsLonger) {
 }
 
 TEST_F(TiersTest, TimeOfAnotherAddressSpaceDoesNotCount) {
-  for (int i = 0; i < 18; i++) tiers.translated(i % 2 ? kRoot : kOther, 100'000, 1000);
+  for (int i = 0; i < 18; i++) tiers.translated(i % 2 ? kRoot : kOther, 100'000, 1000, true);
   EXPECT_FALSE(tiers.direct(kRoot));
   EXPECT_FALSE(tiers.direct(kOther));
+}
+
+TEST_F(TiersTest, WhoEntersTheKernelAllTheTimeStaysTranslated) {
+  const auto enter_every = [&](u64 ticks, u64 in_all) {
+    for (u64 done = 0; done < in_all; done += ticks) tiers.translated(kRoot, ticks, 0, true);
+  };
+  enter_every(10'000, 500'000'000);
+  EXPECT_FALSE(tiers.direct(kRoot)) << "a stop takes four times as long";
+  EXPECT_EQ(tiers.promotions, 0u);
+  enter_every(200'000, 25'000'000);
+  EXPECT_TRUE(tiers.direct(kRoot)) << "it is another program by now";
+}
+
+TEST_F(TiersTest, AStretchThatGoesOnIsNoEntry) {
+  for (u64 done = 0; done < 20'000'000; done += 10'000) tiers.translated(kRoot, 10'000, 0, false);
+  EXPECT_TRUE(tiers.direct(kRoot));
 }
 
 TEST_F(TiersTest, HotCodeThatOnlyFaultsLosesItSoon) {
@@ -140,9 +156,12 @@ TEST_F(TiersTest, DearStopsMakeAllWait) {
   translate(kRoot, 1'200'000);
   for (int i = 0; i < 5000; i++) tiers.ran(kRoot, {.inside = 5'000'000, .beside = 10 * kCosts.stop, .faults = 1});
   ASSERT_TRUE(tiers.direct(kRoot));
-  translate(kOther, 5'000'000);
+  const auto compute = [&](u64 ticks) {
+    for (u64 done = 0; done < ticks; done += 100'000) tiers.translated(kOther, 100'000, 50, false);
+  };
+  compute(5'000'000);
   EXPECT_FALSE(tiers.direct(kOther));
-  translate(kOther, 10'000'000);
+  compute(10'000'000);
   EXPECT_TRUE(tiers.direct(kOther));
 }
 
