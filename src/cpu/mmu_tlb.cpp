@@ -253,7 +253,7 @@ void tlb_flush_page(Vcpu& cpu, Gva linear) {
 }
 
 void tlb_page_fault(Vcpu& cpu, Gva linear) {
-  if (cpu.tlb_mirror) cpu.tlb_mirror->flushed_page(linear);
+  if (cpu.tlb_mirror) cpu.tlb_mirror->faulted_page(linear);
   TlbState::Half& half = state(cpu).half_of(linear);
   half.data.flush_page(linear);
   half.fetch.flush_page(linear);

@@ -78,17 +78,30 @@ void Warrants::flushed_all_contexts() {
 // Whatever its PCID: the TLB drops them all.
 void Warrants::flushed_page(Gva linear) {
   pages_.erase(linear.page());
-  for (unsigned i = 0; i < std::size(kLarge); i++)
-    if (sizes_ >> i & 1) end_fragments(linear, kLarge[i]);
+  end_large(linear, [](const Warrant&) { return true; });
   inner_->flushed_page(linear);
 }
 
-void Warrants::end_fragments(Gva linear, u8 page_shift) {
-  const u64 within = (u64{1} << page_shift) - 1;
-  const Gva first{linear.raw & ~within}, last{linear.raw | within};
-  for (auto page = pages_.lower_bound(first); page != pages_.end() && page->first <= last;) {
-    std::erase_if(page->second, [&](const Warrant& w) { return w.page_shift == page_shift; });
-    page = page->second.empty() ? pages_.erase(page) : std::next(page);
+// Entries of other PCIDs live on, and are filled from again when that is current.
+void Warrants::faulted_page(Gva linear) {
+  const auto ends = [&](const Warrant& w) { return current(w); };
+  if (const auto page = pages_.find(linear.page()); page != pages_.end()) std::erase_if(page->second, ends);
+  end_large(linear, ends);
+  inner_->faulted_page(linear);
+}
+
+// Those of large pages that hold `linear`, if `ends` says so.
+template <class F>
+void Warrants::end_large(Gva linear, F&& ends) {
+  for (unsigned i = 0; i < std::size(kLarge); i++) {
+    const u8 page_shift = kLarge[i];
+    if (!(sizes_ >> i & 1)) continue;
+    const u64 within = (u64{1} << page_shift) - 1;
+    const Gva first{linear.raw & ~within}, last{linear.raw | within};
+    for (auto page = pages_.lower_bound(first); page != pages_.end() && page->first <= last;) {
+      std::erase_if(page->second, [&](const Warrant& w) { return w.page_shift == page_shift && ends(w); });
+      page = page->second.empty() ? pages_.erase(page) : std::next(page);
+    }
   }
 }
 
@@ -100,7 +113,7 @@ const char* Warrants::objection(const Reach& reach) const {
   if (page == pages_.end()) return "no walk since the last flush has led there";
   bool flushed = false, frame = false, allowed = false;
   for (const Warrant& w : page->second) {
-    if ((!w.global && w.pcid != pcid()) || w.gpa != gpa) continue;
+    if (!current(w) || w.gpa != gpa) continue;
     flushed |= !alive(w);
     if (!alive(w)) continue;
     frame = true;

@@ -31,6 +31,7 @@ class Warrants final : public cpu::TlbMirror {
   void flushed_all() override;
   void flushed_nonglobal() override;
   void flushed_page(Gva linear) override;
+  void faulted_page(Gva linear) override;
   void switched() override;
   void flushed_context(u16 pcid) override;
   void flushed_all_contexts() override;
@@ -54,7 +55,9 @@ class Warrants final : public cpu::TlbMirror {
 
   bool alive(const Warrant& w) const;
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
-  void end_fragments(Gva linear, u8 page_shift);
+  bool current(const Warrant& w) const { return w.global || w.pcid == pcid(); }
+  template <class F>
+  void end_large(Gva linear, F&& ends);
   std::string describe(const Reach& reach, const char* objection) const;
 
   cpu::Vcpu& cpu_;

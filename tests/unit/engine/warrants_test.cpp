@@ -155,5 +155,21 @@ TEST_F(WarrantsTest, WhatIsNewIsCheckedAtOnceAndAllOfItAfterAFlush) {
   EXPECT_THAT(report, HasSubstr("flushed since"));
 }
 
+// The TLB keeps what other address spaces have of that page, and their tables are filled from it again.
+TEST_F(WarrantsTest, APageFaultEndsThoseOfItsPcid) {
+  cpu.cr4 |= cpu::cr4::pcide;
+  cpu.cr3 = 3;
+  walked(kUser, 0x5000, kUserPage);
+  cpu.cr3 = 4;
+  walked(kUser, 0x6000, kUserPage);
+  warrants->faulted_page(Gva{kUser});
+  EXPECT_FALSE(may(kUser, 0x6000, perm::user_read));
+  cpu.cr3 = 3;
+  EXPECT_TRUE(may(kUser, 0x5000, perm::user_read));
+  EXPECT_FALSE(may(kUser, 0x6000, perm::user_read)) << "another's";
+  warrants->flushed_page(Gva{kUser});
+  EXPECT_FALSE(may(kUser, 0x5000, perm::user_read)) << "INVLPG ends them all";
+}
+
 }  // namespace
 }  // namespace trapline::engine::verify
