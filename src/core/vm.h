@@ -19,7 +19,7 @@
 #include "cpu/lapic.h"
 #include "cpu/para.h"
 #include "cpu/vcpu.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/registry.h"
 
 namespace trapline::core {

@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "engine/common/host_space.h"
 #include "engine/engine.h"
+#include "engine/host_space.h"
 #include "engine/options.h"
 
 namespace trapline::engine {

@@ -10,7 +10,7 @@
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/options.h"
 #include "engine/registry.h"
 #include "engine/vector/vector_unit.h"

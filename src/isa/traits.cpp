@@ -50,4 +50,14 @@ static_assert(each_once());
 
 const Traits& traits(ZydisMnemonic mnemonic) { return kTraits[kRowOf[mnemonic]]; }
 
+bool block_goes_on(const Insn& insn) {
+  const BlockAfter after = traits(insn.mnemonic).block;
+  if (after != BlockAfter::by_operands) return after == BlockAfter::goes_on;
+  // MOV. In 64-bit mode only FS and GS matter to addressing, and handlers read their bases each time. SS brings a
+  // shadow.
+  using Kind = Operand::Kind;
+  return insn.op[1].kind == Kind::seg ||
+         (insn.op[0].kind == Kind::seg && insn.code_size == CodeSize::bits64 && insn.op[0].reg != u8(Seg::ss));
+}
+
 }  // namespace trapline::isa

@@ -5,7 +5,7 @@
 
 #include <Zydis/Zydis.h>
 
-#include "base/types.h"
+#include "isa/insn.h"
 
 namespace trapline::isa {
 
@@ -70,5 +70,9 @@ struct Traits {
 };
 
 const Traits& traits(ZydisMnemonic mnemonic);
+
+// Of an instruction with a semantic: it changes neither mode nor flow nor what interrupts may come, so that a block goes
+// on behind it.
+bool block_goes_on(const Insn& insn);
 
 }  // namespace trapline::isa

@@ -11,7 +11,7 @@
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
 #include "cpu/mmu.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/registry.h"
 
 namespace trapline::test {

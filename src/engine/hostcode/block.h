@@ -6,11 +6,13 @@
 #include <vector>
 
 #include "base/addr.h"
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 #include "engine/hostcode/exit_stub.h"
 #include "engine/hostcode/view.h"
 
 namespace trapline::engine::hostcode {
+
+using namespace emit;
 
 inline constexpr Gpa kOnePage{~u64{0}};  // in place of a second page
 

@@ -3,7 +3,7 @@
 #include "cpu/fpu.h"
 #include "engine/common/executed_scan.h"
 #include "engine/hostcode/treatment.h"
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 #include "engine/vector/op.h"
 #include "isa/decode_memo.h"
 #include "isa/traits.h"
@@ -19,8 +19,8 @@ bool stays_in_place(const ZydisDecodedOperand& op) {
   if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || op.encoding != ZYDIS_OPERAND_ENCODING_NONE) return true;
   const ZydisRegisterClass of = ZydisRegisterGetClass(op.reg.value);
   if (of == ZYDIS_REGCLASS_XMM || of == ZYDIS_REGCLASS_FLAGS) return true;
-  if (!vector::is_gpr(op)) return false;
-  const u8 number = vector::gpr_number(op.reg.value);
+  if (!is_gpr(op)) return false;
+  const u8 number = gpr_number(op.reg.value);
   const bool written = op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
   return number == isa::rcx ? written : !written && (number == isa::rax || number == isa::rdx);
 }
@@ -105,7 +105,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::semantic;
     p.semantic = s;
     p.ends = ends_block(i);
-    if (!debug_.no_inline && is_inlined(p, context, ready) && interpret::offered(cpu, i))
+    if (!debug_.no_inline && is_inlined(p, context, ready) && semantics::offered(cpu, i))
       p.treatment = Treatment::special, p.ends = false;
     return;
   }
@@ -136,10 +136,10 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.treatment = Treatment::special;
     return;
   }
-  if (const cpu::Semantic s = interpret::find_complex(cpu, i)) {
+  if (const cpu::Semantic s = semantics::find_complex(cpu, i)) {
     p.treatment = Treatment::semantic;
     p.semantic = s;
-    p.ends = interpret::find_complex_branch(i) != nullptr;
+    p.ends = semantics::find_complex_branch(i) != nullptr;
     return;
   }
   if (const cpu::Semantic s = cpu::find_fpu_semantic(i)) {
@@ -175,7 +175,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
 
 bool Front::decodes(const cpu::Vcpu& cpu, std::span<const u8> bytes, isa::CodeSize size) {
   isa::Insn insn;
-  vector::Decoded raw;
+  Decoded raw;
   return isa::decode(bytes.data(), bytes.size(), size, cpu.vendor(), insn, raw) == isa::DecodeStatus::ok;
 }
 

@@ -9,7 +9,7 @@
 #include <iterator>
 #include <map>
 
-#include "engine/vector/encode.h"
+#include "engine/emit/rebuild.h"
 
 namespace trapline::engine::hostcode {
 
@@ -138,8 +138,8 @@ void host_lines(const Names& names, const Block& block, u64 from, u64 to, std::s
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     char text[192] = "(no instruction)";
     u64 length = 1;
-    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&vector::decoder_for(8), reinterpret_cast<const void*>(from), to - from,
-                                            &insn, op))) {
+    if (ZYAN_SUCCESS(
+            ZydisDecoderDecodeFull(&decoder_for(8), reinterpret_cast<const void*>(from), to - from, &insn, op))) {
       ZydisFormatterFormatInstruction(&formatter, &insn, op, insn.operand_count_visible, text, sizeof text, from,
                                       nullptr);
       length = insn.length;

@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "engine/emit/reencode.h"
 #include "engine/hostcode/block.h"
 #include "engine/hostcode/host.h"
 #include "engine/hostcode/memory_lowering.h"
-#include "engine/hostcode/reencode.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/string_form.h"
 #include "engine/vector/op.h"
@@ -39,7 +39,7 @@ enum class Treatment : u8 {
 struct TranslatedInsn {
   TranslatedInsn() {}  // `raw` is large, and written anyway
   isa::Insn insn;
-  vector::Decoded raw;
+  Decoded raw;
   Treatment treatment = Treatment::step;
   cpu::Semantic semantic = nullptr;
   VectorOp vector;
@@ -100,9 +100,9 @@ class Lowering {
   bool block(Block& block, const Context& context, const std::vector<TranslatedInsn>& pieces, u32 island_margin);
 
   // -- For MemoryLowering
-  struct Cold {  // a jump (32-bit displacement at `at`) to the code behind the block: a call, or a tail
+  struct Cold {  // a jump to the code behind the block: a call, or a tail
     static constexpr u32 kNoTail = ~u32{0};
-    u32 at = 0;
+    Emitter::Far jump = {};
     ExitStub* site = nullptr;
     Place place = {};  // of a load
     u32 tail = kNoTail;
@@ -125,7 +125,9 @@ class Lowering {
 
   void copy_store(ExitStub& s, const Place& place);
   ExitStub& site(ExitStub::Kind kind, const TranslatedInsn* piece);
-  void cold_target(const Cold& c);
+  void to_cold(Emitter::Far jump, const Cold& c);
+  void from_cold(Emitter::Far jump, u64 to);
+  void link_from(Emitter::Far jump, ExitStub& s);
   ExitStub& called_site(const TranslatedInsn& p, ExitStub::Kind kind);
   void jump_cold(ExitStub& s);
   void flush_islands();
@@ -136,7 +138,7 @@ class Lowering {
   bool plain(const TranslatedInsn& p);
   void rewrite_memory(const TranslatedInsn& p, Rewrite& w);
   void rewrite_lea(const TranslatedInsn& p, Rewrite& w);
-  bool rewrite_registers(const vector::Decoded& d, Rewrite& w);
+  bool rewrite_registers(const Decoded& d, Rewrite& w);
   bool stand_in(Rewrite& w, u8 guest, bool high8, bool written, u8* host);
   void write_back(const Rewrite& w);
   void bring_vectors();

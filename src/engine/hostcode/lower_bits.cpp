@@ -17,9 +17,9 @@ Mem Lowering::linear_access(const TranslatedInsn& p, u64 start, unsigned size, b
 
 void Lowering::xlat(const TranslatedInsn& p) {
   const u64 start = e_.pc();
-  e_.op(0, false, 0x0FB6, r10, rax);  // MOVZX R10D, AL
+  e_.movzx8(r10, rax);
   e_.lea(r10, at(r10, rbx, 0), context_.bits64);
-  e_.op(0, false, 0x8A, rax, linear_access(p, start, 1, false));
+  e_.load_sized(1, rax, linear_access(p, start, 1, false));
 }
 
 // BT, BTS, BTR, BTC m, r: the number counts from the operand's first bit, by its sign up or down.
@@ -28,10 +28,7 @@ void Lowering::bit_string(const TranslatedInsn& p) {
   const unsigned bits = static_cast<unsigned>(std::countr_zero(size * 8));
   const u8 number = p.insn.op[1].reg;
   const u8 host = kHost[number];
-  const auto sign_extended = [&](u8 to) {  // MOVSX, MOVSXD, MOV
-    const unsigned opcode = size == 2 ? 0x0FBF : size == 4 ? 0x63 : 0x8B;
-    host == kNone ? e_.op(0, true, opcode, to, gpr(number)) : e_.op(0, true, opcode, to, host);
-  };
+  const auto sign_extended = [&](u8 to) { host == kNone ? e_.movsx(size, to, gpr(number)) : e_.movsx(size, to, host); };
   const u64 start = e_.pc();
   const Place place = place_of(p);
   if (place.base == kNone)
@@ -44,25 +41,24 @@ void Lowering::bit_string(const TranslatedInsn& p) {
   e_.lea(r10, at(r10, rcx, static_cast<u8>(bits - 3)), context_.bits64 && p.insn.mem.address_bytes == 8);
   const bool write = p.insn.mnemonic != ZYDIS_MNEMONIC_BT;
   const Mem m = linear_access(p, start, size, write);
-  const unsigned prefix = size == 2 ? 0x66 : 0;
-  // The opcodes with a register as the number; of a register operand only its low bits count.
-  const unsigned opcode = p.insn.mnemonic == ZYDIS_MNEMONIC_BT    ? 0x0FA3
-                          : p.insn.mnemonic == ZYDIS_MNEMONIC_BTS ? 0x0FAB
-                          : p.insn.mnemonic == ZYDIS_MNEMONIC_BTR ? 0x0FB3
-                                                                  : 0x0FBB;
+  // Of the number for a register operand only the low bits count.
+  const BitTest test = p.insn.mnemonic == ZYDIS_MNEMONIC_BT    ? BitTest::bt
+                       : p.insn.mnemonic == ZYDIS_MNEMONIC_BTS ? BitTest::bts
+                       : p.insn.mnemonic == ZYDIS_MNEMONIC_BTR ? BitTest::btr
+                                                               : BitTest::btc;
   e_.lea(r10, m);
   sign_extended(rcx);
   if (p.insn.lock) {
     e_.mov_imm(r11, 64 - bits);
     e_.shlx(rcx, rcx, r11);
     e_.shrx(rcx, rcx, r11);
-    e_.byte(0xF0);
-    e_.op(prefix, size == 8, opcode, rcx, at(r10));
+    e_.lock();
+    e_.bit_test(test, size, at(r10), rcx);
     return;
   }
-  e_.op(prefix, size == 8, 0x8B, r11, at(r10));
-  e_.op(prefix, size == 8, opcode, rcx, r11);
-  if (write) e_.op(prefix, size == 8, 0x89, r11, at(r10));
+  e_.load_sized(size, r11, at(r10));
+  e_.bit_test(test, size, r11, rcx);
+  if (write) e_.store_sized(size, at(r10), r11);
 }
 
 }  // namespace trapline::engine::hostcode

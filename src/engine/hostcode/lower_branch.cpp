@@ -38,6 +38,12 @@ bool Lowering::linkable(u64 target) const {
   return page == context_.page2 && !may_cross;
 }
 
+// A jump that leads into C++ until it is linked.
+void Lowering::link_from(Emitter::Far jump, ExitStub& s) {
+  s.patch = e_.address_of(jump.at);
+  to_cold(jump, {.site = &s});
+}
+
 // `uncounted`: instructions of the block that will not retire, given back to the budget.
 void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   target &= mask();
@@ -53,9 +59,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
     ExitStub& s = site(ExitStub::Kind::link, nullptr);
     s.rip = target;
     s.before = counted;
-    e_.byte(0xE9);
-    s.patch = e_.pc();
-    return cold_target({.site = &s});
+    return link_from(e_.jmp_far(), s);
   }
   ExitStub& s = site(ExitStub::Kind::indirect, nullptr);
   s.before = counted;
@@ -135,14 +139,14 @@ void Lowering::jump_or_call(const TranslatedInsn& p) {
     return exit_to(next_of(p) + i.imm, block_->key.linear.raw + p.at, 0, static_cast<u16>(index_ + 1));
   }
   if (i.op[0].kind == Kind::mem) {
-    e_.op(0, size == 8, 0x8B, r10, memory_access(p, size, false));
+    e_.load_sized(size, r10, memory_access(p, size, false));
     if (call) e_.store(var(&state_.tmp), r10);
   }
   if (call) push_return(p);
   if (i.op[0].kind == Kind::mem) {
     if (call) e_.load(r10, var(&state_.tmp));
   } else if (kHost[i.op[0].reg] != kNone) {
-    size == 8 ? e_.mov(r10, kHost[i.op[0].reg]) : e_.mov32(r10, kHost[i.op[0].reg]);
+    e_.mov(r10, kHost[i.op[0].reg], size == 8);
   } else {
     e_.load(r10, gpr(i.op[0].reg));
   }
@@ -152,7 +156,7 @@ void Lowering::jump_or_call(const TranslatedInsn& p) {
 void Lowering::ret(const TranslatedInsn& p) {
   const u8 size = stack_bytes();
   ended_ = true;
-  e_.op(0, size == 8, 0x8B, r10, stack_access(p, false, size));
+  e_.load_sized(size, r10, stack_access(p, false, size));
   move_rsp(size);
   jump_indirect(static_cast<i8>(size), p);
 }
@@ -202,9 +206,7 @@ void Lowering::jcc(const TranslatedInsn& p) {
   ExitStub& s = site(ExitStub::Kind::link, nullptr);
   s.rip = target & mask();
   s.before = after;
-  e_.put(0x0F, 0x80 | static_cast<u8>(condition));
-  s.patch = e_.pc();
-  cold_target({.site = &s});
+  link_from(e_.jcc(condition), s);
 }
 
 void Lowering::branch(const TranslatedInsn& p) {

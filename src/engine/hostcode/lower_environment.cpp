@@ -16,7 +16,7 @@ void Lowering::store_environment(const TranslatedInsn& p) {
   const Mem m = memory_access(p, sizeof state_.environment, true);
   islands(56);
   e_.lea(r11, m);
-  e_.op(0, false, 0xD9, 6, var(&state_.environment));  // FNSTENV
+  e_.fnstenv(var(&state_.environment));
   const auto to = [](i32 number) { return at(r11, number * 4); };
   for (i32 i = 0; i < 3; i++) {
     islands(56);
@@ -81,7 +81,7 @@ void Lowering::load_environment(const TranslatedInsn& p) {
   e_.store(var(&x.fdp), rcx);
   islands(56);
   word(24, x.fds);
-  e_.op(0, false, 0xD9, 4, var(&state_.new_environment));  // FLDENV
+  e_.fldenv(var(&state_.new_environment));
 }
 
 }  // namespace trapline::engine::hostcode

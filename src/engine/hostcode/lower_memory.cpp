@@ -6,21 +6,18 @@ using cpu::Seg;
 
 // -- Ways to code that is seldom run. It stands behind the block; JRCXZ reaches 127 bytes, so islands of jumps are put
 // in between.
-void Lowering::cold_target(const Cold& c) {
+void Lowering::to_cold(Emitter::Far jump, const Cold& c) {
   cold_.push_back(c);
-  cold_.back().at = e_.size();
-  e_.imm32(0);
+  cold_.back().jump = jump;
 }
 
-void Lowering::jump_cold(ExitStub& s) {
-  e_.byte(0xE9);
-  cold_target({.site = &s});
-}
+void Lowering::jump_cold(ExitStub& s) { to_cold(e_.jmp_far(), {.site = &s}); }
 
-void Lowering::jump_hot(u64 to) {
-  c_.byte(0xE9);
-  c_.note(Fixup::Kind::hot, c_.size(), to - block_->entry);
-  c_.imm32(to - (c_.pc() + 4));
+void Lowering::jump_hot(u64 to) { from_cold(c_.jmp_far(), to); }
+
+void Lowering::from_cold(Emitter::Far jump, u64 to) {
+  c_.note(Fixup::Kind::hot, jump.at, to - block_->entry);
+  c_.bind(jump, to);
 }
 
 void Lowering::jump_cold_if_rcx_0(const Cold& c) { pending_.push_back({c, e_.jrcxz()}); }
@@ -29,8 +26,7 @@ void Lowering::flush_islands() {
   for (const auto& [cold, jump] : pending_) {
     if (!e_.reaches(jump)) failed_ = true;
     e_.bind(jump);
-    e_.byte(0xE9);
-    cold_target(cold);
+    to_cold(e_.jmp_far(), cold);
   }
   pending_.clear();
 }

@@ -58,7 +58,7 @@ void Lowering::high_byte(u8 to, u8 from) {
 
 // The memory operand; leaves as many registers free as the others need.
 void Lowering::rewrite_memory(const TranslatedInsn& p, Rewrite& w) {
-  const vector::Decoded& d = p.raw;
+  const Decoded& d = p.raw;
   bool write = false;
   for (unsigned i = 0; i < p.insn.operand_count; i++) write |= p.insn.op[i].kind == Kind::mem && p.insn.op[i].written;
   const bool vector = p.treatment == Treatment::vector || p.treatment == Treatment::x87;
@@ -76,8 +76,8 @@ void Lowering::rewrite_memory(const TranslatedInsn& p, Rewrite& w) {
   }
   unsigned wanted = w.count_in_rcx ? 2 : 0;
   for (u8 i = 0; i < d.insn.operand_count; i++)
-    if (vector::is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
-        (kHost[vector::gpr_number(d.op[i].reg.value)] == kNone || vector::is_high8(d.op[i].reg.value)))
+    if (is_gpr(d.op[i]) && d.op[i].encoding != ZYDIS_OPERAND_ENCODING_NONE &&
+        (kHost[gpr_number(d.op[i].reg.value)] == kNone || is_high8(d.op[i].reg.value)))
       wanted++;
   if (wanted <= 1) return;
   e_.lea(r10, w.fields.mem);
@@ -130,19 +130,19 @@ bool Lowering::stand_in(Rewrite& w, u8 guest, bool high8, bool written, u8* host
   return true;
 }
 
-bool Lowering::rewrite_registers(const vector::Decoded& d, Rewrite& w) {
+bool Lowering::rewrite_registers(const Decoded& d, Rewrite& w) {
   Fields& f = w.fields;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     const ZydisDecodedOperand& op = d.op[i];
-    if (!vector::is_gpr(op)) continue;
+    if (!is_gpr(op)) continue;
     u8* field = op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG  ? &f.reg
                 : op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM ? &f.rm
                 : op.encoding == ZYDIS_OPERAND_ENCODING_NDSNDD   ? &f.vvvv
                 : op.encoding == ZYDIS_OPERAND_ENCODING_OPCODE   ? &f.opcode_reg
                                                                  : nullptr;
     if (!field) continue;
-    const u8 guest = vector::gpr_number(op.reg.value);
-    const bool high8 = vector::is_high8(op.reg.value);
+    const u8 guest = gpr_number(op.reg.value);
+    const bool high8 = is_high8(op.reg.value);
     if (kHost[guest] != kNone && !high8) {
       *field = kHost[guest];
       if (op.size == 8 && *field >= rsp && *field <= rdi) f.force_rex = true;
@@ -161,7 +161,7 @@ void Lowering::write_back(const Rewrite& w) {
     if (r.high8) {
       const u8 whole = kHost[r.guest];
       e_.rorx(whole, whole, 8);
-      e_.op(0, false, 0x88, r.host, whole, true);
+      e_.mov8(whole, r.host);
       e_.rorx(whole, whole, 56);
     } else {
       e_.store(gpr(r.guest), r.host);
@@ -171,12 +171,11 @@ void Lowering::write_back(const Rewrite& w) {
 
 // An instruction that stays itself. False: it needs more registers than there are.
 bool Lowering::plain(const TranslatedInsn& p) {
-  const vector::Decoded& d = p.raw;
+  const Decoded& d = p.raw;
   Rewrite w{.fields = guest_fields(d)};
   const bool lea = p.insn.mnemonic == ZYDIS_MNEMONIC_LEA;
   for (u8 i = 0; i < d.insn.operand_count; i++)
-    if (vector::is_gpr(d.op[i]) && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
-        vector::gpr_number(d.op[i].reg.value) == isa::rcx)
+    if (is_gpr(d.op[i]) && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_NONE && gpr_number(d.op[i].reg.value) == isa::rcx)
       w.count_in_rcx = true;
   if (w.fields.memory && !lea) {
     rewrite_memory(p, w);
@@ -190,7 +189,8 @@ bool Lowering::plain(const TranslatedInsn& p) {
   const unsigned opcode = d.insn.opcode;
   if (d.insn.machine_mode != ZYDIS_MACHINE_MODE_LONG_64 && d.insn.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
       opcode >= 0x40 && opcode <= 0x4F) {
-    e_.op(p.insn.operand_bytes == 2 ? 0x66 : 0, false, 0xFF, opcode >= 0x48, w.fields.opcode_reg);  // INC, DEC r
+    opcode < 0x48 ? e_.inc_sized(p.insn.operand_bytes, w.fields.opcode_reg)
+                  : e_.dec_sized(p.insn.operand_bytes, w.fields.opcode_reg);
   } else {
     const u64 start = e_.pc();
     reencode(d, p.insn.bytes.data(), w.fields, e_);

@@ -10,7 +10,7 @@ void Lowering::push(const TranslatedInsn& p) {
   const isa::Operand& op = p.insn.op[0];
   const u8 size = p.insn.operand_bytes;
   if (op.kind == Kind::mem) {
-    e_.op(0, size == 8, 0x8B, r11, memory_access(p, size, false));
+    e_.load_sized(size, r11, memory_access(p, size, false));
     e_.store(var(&state_.tmp), r11);
   }
   const Mem top = stack_access(p, true, size);
@@ -22,7 +22,7 @@ void Lowering::push(const TranslatedInsn& p) {
       e_.load(r11, var(&state_.tmp));
     else
       value = host_or_load(op.reg, r11);
-    e_.op(size == 2 ? 0x66 : 0, size == 8, 0x89, value, top);
+    e_.store_sized(size, top, value);
   }
   move_rsp(-size);
 }
@@ -30,26 +30,25 @@ void Lowering::push(const TranslatedInsn& p) {
 void Lowering::pop(const TranslatedInsn& p) {
   if (p.insn.op[0].kind == Kind::mem) return pop_to_memory(p);
   const u8 size = p.insn.operand_bytes;
-  const unsigned prefix = size == 2 ? 0x66 : 0;
   const u8 guest = p.insn.op[0].reg;
   const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
-  e_.op(prefix, size == 8, 0x8B, to, stack_access(p, false, size));
+  e_.load_sized(size, to, stack_access(p, false, size));
   if (guest == isa::rsp) return;
-  if (to == r11) e_.op(prefix, size != 2, 0x89, r11, gpr(guest));
+  if (to == r11) e_.store_sized(size == 2 ? 2 : 8, gpr(guest), r11);
   move_rsp(size);
 }
 
 // An address by RSP is that behind the pop (SDM Vol. 2B POP).
 void Lowering::pop_to_memory(const TranslatedInsn& p) {
   const u8 size = stack_bytes();
-  e_.op(0, size == 8, 0x8B, r11, stack_access(p, false, size));
+  e_.load_sized(size, r11, stack_access(p, false, size));
   e_.store(var(&state_.tmp), r11);
   islands(56);
   popped_ = p.insn.mem.base == isa::rsp ? size : 0;
   const Mem to = memory_access(p, size, true);
   popped_ = 0;
   e_.load(r11, var(&state_.tmp));
-  e_.op(0, size == 8, 0x89, r11, to);
+  e_.store_sized(size, to, r11);
   move_rsp(size);
 }
 
@@ -60,9 +59,9 @@ void Lowering::leave(const TranslatedInsn& p) {
   s.mem = {.seg = Seg::ss, .base = isa::rbp, .address_bytes = size, .bytes = size};
   Place place{.base = rbp};
   if (!context_.bits64) e_.lea(r10, at(rbp), false), place.base = r10;
-  e_.op(0, size == 8, 0x8B, r11, reach(place, size, false, p.stack, s));
+  e_.load_sized(size, r11, reach(place, size, false, p.stack, s));
   e_.lea(rsp, at(rbp, size), context_.bits64);
-  e_.op(0, size == 8, 0x8B, rbp, r11);
+  e_.mov(rbp, r11, size == 8);
 }
 
 // Level 0 pushes the frame pointer, level 1 the new one behind it. The new top must be writable as if it were pushed to
@@ -77,9 +76,9 @@ void Lowering::enter(const TranslatedInsn& p) {
   const Mem frame = below_rsp_access(p, -pushed, static_cast<unsigned>(pushed), p.stack);
   Mem upper = frame;
   upper.disp += pushed - size;
-  e_.op(0, size == 8, 0x89, rbp, upper);
+  e_.store_sized(size, upper, rbp);
   e_.lea(rbp, at(rsp, -size), context_.bits64);
-  if (pushed > size) e_.op(0, size == 8, 0x89, rbp, frame);
+  if (pushed > size) e_.store_sized(size, frame, rbp);
   e_.lea(rsp, at(rsp, top), context_.bits64);
 }
 

@@ -19,28 +19,24 @@ Mem Lowering::string_access(const TranslatedInsn& p, u8 guest, unsigned size, bo
 
 void Lowering::string_once(const TranslatedInsn& p, const StringForm& f) {
   const unsigned size = 1u << f.size_log2;
-  const auto sized = [&](unsigned opcode, u8 reg, const Mem& m) {
-    e_.op(size == 2 ? 0x66 : 0, size == 8, opcode | (size != 1), reg, m);
-  };
-  constexpr unsigned kLoad = 0x8A, kStore = 0x88, kCompare = 0x3A;
   switch (f.op) {
     case StringOp::movs:
     case StringOp::cmps: {
-      sized(kLoad, r11, string_access(p, isa::rsi, size, false));
+      e_.load_sized(size, r11, string_access(p, isa::rsi, size, false));
       e_.store(var(&state_.tmp), r11);
       const Mem m = string_access(p, isa::rdi, size, !f.compares());
       e_.load(r11, var(&state_.tmp));
-      sized(f.compares() ? kCompare : kStore, r11, m);
+      f.compares() ? e_.cmp_sized(size, r11, m) : e_.store_sized(size, m, r11);
       break;
     }
     case StringOp::stos:
-      sized(kStore, rax, string_access(p, isa::rdi, size, true));
+      e_.store_sized(size, string_access(p, isa::rdi, size, true), rax);
       break;
     case StringOp::lods:
-      sized(kLoad, rax, string_access(p, isa::rsi, size, false));
+      e_.load_sized(size, rax, string_access(p, isa::rsi, size, false));
       break;
     case StringOp::scas:
-      sized(kCompare, rax, string_access(p, isa::rdi, size, false));
+      e_.cmp_sized(size, rax, string_access(p, isa::rdi, size, false));
       break;
   }
   islands(56);

@@ -11,7 +11,7 @@ void Lowering::move_offset(const TranslatedInsn& p) {
   const bool store = p.insn.op[0].kind == Kind::mem;
   const unsigned size = p.insn.mem.bytes;
   const Mem m = memory_access(p, size, store);
-  e_.op(size == 2 ? 0x66 : 0, size == 8, (store ? 0x88 : 0x8A) + (size != 1), rax, m);
+  store ? e_.store_sized(size, m, rax) : e_.load_sized(size, rax, m);
 }
 
 // MOV of a selector to a register.
@@ -19,8 +19,8 @@ void Lowering::move_selector(const TranslatedInsn& p) {
   const u8 guest = p.insn.op[0].reg;
   if (p.insn.op[0].bytes == 2) {
     const u8 half = kHost[guest] == kNone ? u8{r11} : kHost[guest];
-    e_.op(0x66, false, 0x8B, half, var(&cpu_.seg[p.insn.op[1].reg].selector));
-    if (half == r11) e_.op(0x66, false, 0x89, r11, gpr(guest));
+    e_.load_sized(2, half, var(&cpu_.seg[p.insn.op[1].reg].selector));
+    if (half == r11) e_.store16(gpr(guest), r11);
     return;
   }
   const u8 to = kHost[guest] == kNone ? u8{r11} : kHost[guest];
@@ -37,7 +37,7 @@ void Lowering::read_descriptor(const TranslatedInsn& p) {
   if (kHost[from] == kNone)
     e_.movzx16(r10, gpr(from));
   else
-    e_.op(0, false, 0x0FB7, r10, kHost[from]);  // MOVZX
+    e_.movzx16(r10, kHost[from]);
   jump_cold(s);
   flush_islands();
   s.hit = e_.pc();
@@ -47,102 +47,9 @@ void Lowering::read_descriptor(const TranslatedInsn& p) {
     if (kHost[to] == kNone)
       narrow ? e_.store16(gpr(to), r10) : e_.store(gpr(to), r10);
     else
-      e_.op(narrow ? 0x66 : 0, false, 0x8B, kHost[to], r10);
+      narrow ? e_.mov16(kHost[to], r10) : e_.mov32(kHost[to], r10);
   }
   s.resume = e_.pc();
-}
-
-// The image of RFLAGS: LAHF and SETO give the arithmetic ones, sys_flags has the others (RF is kept out while no
-// breakpoint is armed, VM is never set here).
-void Lowering::push_flags(const TranslatedInsn& p) {
-  e_.mov(r11, rax);
-  e_.lahf_seto();
-  e_.put(0x0F, 0xB6, 0xCC);      // MOVZX ECX, AH
-  e_.put(0x0F, 0xB6, 0xC0);      // MOVZX EAX, AL
-  e_.rorx32(rax, rax, 32 - 11);  // OF
-  e_.lea(rcx, at(rcx, rax, 0));
-  e_.load32(rax, var(&cpu_.sys_flags));
-  e_.lea(rcx, at(rcx, rax, 0));
-  e_.store(var(&state_.tmp), rcx);
-  e_.mov(rax, r11);
-  const u8 size = stack_bytes();
-  const Mem top = stack_access(p, true, size);
-  e_.load(r11, var(&state_.tmp));
-  e_.op(0, size == 8, 0x89, r11, top);
-  move_rsp(-size);
-}
-
-// POPF of an image that leaves TF, IF, IOPL and AC as they are, as nearly all do; the semantic has the others. What is
-// not the ring's to change is left alone, so that too many are taken for changes. RF is of no matter (push_flags).
-void Lowering::pop_flags(const TranslatedInsn& p) {
-  namespace flag = cpu::flag;
-  const u8 size = stack_bytes();
-  e_.op(0, size == 8, 0x8B, r11, stack_access(p, false, size));
-  e_.store(var(&state_.tmp), r11);
-  islands(56);
-  // Until it is known who goes on the arithmetic flags must stay: by PEXT, NOT and LEA.
-  e_.mov_imm(r10, flag::tf | flag::if_ | flag::iopl | flag::ac);
-  e_.pext(r11, r11, r10);
-  e_.load32(rcx, var(&cpu_.sys_flags));
-  e_.pext(rcx, rcx, r10);
-  e_.complement(rcx);
-  e_.lea(rcx, at(rcx, r11, 0, 1));
-  ExitStub& s = called_site(p, ExitStub::Kind::semantic);
-  s.ends = true;  // it may have changed how memory is seen
-  const auto same = e_.jrcxz();
-  jump_cold(s);
-  e_.bind(same);
-  constexpr u32 kOpen = flag::df | flag::nt | flag::id;
-  e_.load32(r11, var(&state_.tmp));
-  e_.load32(rcx, var(&cpu_.sys_flags));
-  e_.mov32(r10, r11);
-  e_.and_imm32(r10, kOpen);
-  e_.and_imm32(rcx, ~kOpen);
-  e_.lea(rcx, at(rcx, r10, 0), false);
-  e_.store32(var(&cpu_.sys_flags), rcx);
-  islands(56);
-  e_.mov(rcx, rax);
-  e_.rorx32(rax, r11, 32 - 8);  // AH: the low byte
-  e_.rorx32(r11, r11, 11);
-  e_.and_imm32(r11, 1);  // OF
-  e_.op(0, false, 0x8A, rax, r11, true);
-  e_.put(0x04, 0x7F, 0x9E);  // ADD AL, 7F: OF; SAHF: the others
-  e_.mov(rax, rcx);
-  move_rsp(size);
-}
-
-// CLD and STD. By a register, and not by RIP: so Intel's processors may hand on what the last one has stored without
-// waiting for memory.
-void Lowering::set_direction(bool down) {
-  constexpr u32 kBit = 10;
-  e_.lea(r10, var(&cpu_.sys_flags));
-  e_.load32(rcx, at(r10));
-  e_.rorx32(rcx, rcx, kBit + 1);  // DF is bit 31
-  e_.lea(rcx, at(rcx, rcx, 0), false);
-  e_.rorx32(rcx, rcx, 32 - kBit);
-  if (down) e_.lea(rcx, at(rcx, 1 << kBit));
-  e_.store32(at(r10), rcx);
-}
-
-// CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an
-// interrupt waiting the semantic does it all.
-void Lowering::set_interrupts(const TranslatedInsn& p) {
-  const bool set = p.insn.mnemonic == ZYDIS_MNEMONIC_STI;
-  ExitStub* s = nullptr;
-  if (set) {
-    s = &called_site(p, ExitStub::Kind::semantic);
-    e_.movzx8(rcx, var(&cpu_.interrupt_waiting));
-    const auto none = e_.jrcxz();
-    jump_cold(*s);
-    e_.bind(none);
-  }
-  e_.load32(rcx, var(&cpu_.sys_flags));
-  e_.rorx32(rcx, rcx, 10);  // IF is bit 31
-  e_.lea(rcx, at(rcx, rcx, 0), false);
-  e_.rorx32(rcx, rcx, 32 - 9);
-  if (set) e_.lea(rcx, at(rcx, 0x200));
-  e_.store32(var(&cpu_.sys_flags), rcx);
-  if (s) s->resume = e_.pc();
 }
 
 // Itself; after many, C++ steps aside for a vCPU that may wait for this host CPU.
@@ -173,9 +80,9 @@ void Lowering::read_tsc(const TranslatedInsn& p) {
   }
   if (p.insn.mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
     e_.load32(r15, var(&cpu_.msr.tsc_aux));
-    e_.put(0x0F, 0xAE, 0xE8);  // LFENCE: it waits for what is before it
+    e_.lfence();  // it waits for what is before it
   }
-  e_.put(0x0F, 0x31);  // RDTSC
+  e_.rdtsc();
   e_.rorx(rdx, rdx, 32);
   e_.lea(rax, at(rax, rdx, 0));
   e_.load(rcx, var(&cpu_.clock));

@@ -3,9 +3,11 @@
 
 #include <vector>
 
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 
 namespace trapline::engine::hostcode {
+
+using namespace emit;
 
 class Lowering;
 struct Context;

@@ -7,7 +7,7 @@
 
 #include "base/growing_memory.h"
 #include "base/types.h"
-#include "engine/common/host_space.h"
+#include "engine/host_space.h"
 #include "engine/hostcode/jump_cache.h"
 #include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/resume.h"

@@ -1,103 +1,13 @@
 #include "engine/hostcode/thunks.h"
 
 #include <cstddef>
-#include <optional>
 #include <vector>
 
-#include "base/invariant.h"
-#include "engine/vector/features.h"
+#include "engine/hostcode/vector_thunks.h"
 
 namespace trapline::engine::hostcode {
 
 namespace {
-
-// (V)MOVUPS between a vector register, as wide as the host has it, and its place in cpu.vec.
-void vector_move(Emitter& e, bool store, u8 reg, const Mem& m) {
-  const unsigned opcode = store ? 0x11 : 0x10;
-  if (vector::host_has_avx512()) {
-    e.put(0x62, (reg & 8 ? 0 : 0x80) | 0x60 | (reg & 16 ? 0 : 0x10) | 1, 0x7C, 0x48, opcode);
-    e.modrm(reg, m);
-  } else if (vector::host_has_avx()) {
-    e.put(0xC5, (reg & 8 ? 0 : 0x80) | 0x7C, opcode);
-    e.modrm(reg, m);
-  } else {
-    if (reg & 8) e.byte(0x44);
-    e.put(0x0F, opcode);
-    e.modrm(reg, m);
-  }
-}
-
-void mask_move(Emitter& e, bool store, u8 reg, const Mem& m) {
-  if (vector::host_has_avx512bw())
-    e.put(0xC4, 0xE1, 0xF8, store ? 0x91 : 0x90);  // KMOVQ
-  else
-    e.put(0xC5, 0xF8, store ? 0x91 : 0x90);  // KMOVW
-  e.modrm(reg, m);
-}
-
-void vzeroupper(Emitter& e) { e.put(0xC5, 0xF8, 0x77); }
-
-void upper_registers_and_masks(Emitter& e, cpu::Vcpu& cpu, bool store) {
-  if (!vector::host_has_avx512()) return;
-  for (u8 i = 16; i < 32; i++) vector_move(e, store, i, var(&cpu.vec.zmm[i]));
-  for (u8 i = 0; i < 8; i++) mask_move(e, store, i, var(&cpu.vec.k[i]));
-}
-
-// Stores leave the registers' upper parts clean if they are.
-void save_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
-  for (u8 i = 0; i < 16; i++) vector_move(e, true, i, var(&cpu.vec.zmm[i]));
-  upper_registers_and_masks(e, cpu, true);
-  e.stmxcsr(var(&cpu.vec.mxcsr));
-  e.ldmxcsr(var(&state.host_mxcsr));
-  e.store_imm32(var(&state.vec_live), 0, true);
-  if (vector::host_has_avx()) vzeroupper(e);  // C++ may use SSE
-}
-
-// RCX = 0 if ZMM0 to ZMM15 are 0 in cpu.vec above their XMM parts. Leaves the flags alone, and dirty uppers.
-void test_uppers(Emitter& e, cpu::Vcpu& cpu) {
-  const unsigned w = vector::host_has_avx512() ? 0xFC : 0xF8;  // VEX.256 or VEX.128
-  e.put(0xC5, 0xF8, 0x57, 0xC0);                               // VXORPS XMM0, XMM0, XMM0
-  const auto gather = [&](const u8* from) {
-    e.put(0xC5, w, 0x56);  // VORPS (X or Y)MM0, (X or Y)MM0, m
-    e.modrm(0, var(from));
-  };
-  for (u8 i = 0; i < 16; i++) {
-    gather(&cpu.vec.zmm[i][16]);
-    if (vector::host_has_avx512()) gather(&cpu.vec.zmm[i][32]);
-  }
-  if (vector::host_has_avx512()) {
-    e.put(0xC4, 0xE3, 0x7D, 0x19, 0xC1, 1);  // VEXTRACTF128 XMM1, YMM0, 1
-    e.put(0xC5, 0xF8, 0x56, 0xC1);           // VORPS XMM0, XMM0, XMM1
-  }
-  e.put(0xC5, 0xF9, 0x6D, 0xC8);        // VPUNPCKHQDQ XMM1, XMM0, XMM0
-  e.put(0xC5, 0xF8, 0x56, 0xC1);        // VORPS XMM0, XMM0, XMM1
-  e.put(0xC4, 0xE1, 0xF9, 0x7E, 0xC1);  // VMOVQ RCX, XMM0
-}
-
-// Where the guest's uppers are clean, the host's must become so again, not filled with zeros: between dirty uppers and
-// legacy SSE instructions lie some 300 cycles (Intel Optimization Reference Manual, "Mixing Intel AVX and Intel SSE").
-void load_vectors(Emitter& e, cpu::Vcpu& cpu, State& state) {
-  std::optional<Emitter::Far> done;
-  if (vector::host_has_avx()) {
-    test_uppers(e, cpu);
-    vzeroupper(e);
-    const auto clean = e.jrcxz();
-    const auto dirty = e.jmp_far();
-    e.bind(clean);
-    for (u8 i = 0; i < 16; i++) {
-      if (i & 8) e.byte(0x44);
-      e.put(0x0F, 0x10);  // MOVUPS
-      e.modrm(i, var(&cpu.vec.zmm[i]));
-    }
-    done = e.jmp_far();
-    e.bind(dirty);
-  }
-  for (u8 i = 0; i < 16; i++) vector_move(e, false, i, var(&cpu.vec.zmm[i]));
-  if (done) e.bind(*done);
-  upper_registers_and_masks(e, cpu, false);
-  e.ldmxcsr(var(&cpu.vec.mxcsr));
-  e.store_imm32(var(&state.vec_live), 1, true);
-}
 
 template <class Fn>
 void each_register(cpu::Vcpu& cpu, Fn fn) {
@@ -137,7 +47,7 @@ void find_displaced(Emitter& e, State& state, u64 call) {
   e.store(var(&state.t0), r10);
   e.store(var(&state.tmp), r11);
   e.mov_imm(r10, 0);
-  e.op(0xF2, true, 0x0F38F1, r10, rcx);  // CRC32
+  e.crc32(r10, rcx);
   static_assert(JumpCache::kVictims == 256);
   e.movzx8(r10, r10);
   e.load(r11, var(&state.victims));
@@ -167,15 +77,15 @@ void answer_cpuid(Emitter& e, cpu::Vcpu& cpu, State& state, u64 call) {
   using A = CpuidAnswer;
   std::vector<Emitter::Far> slow;
   const auto slow_if_not = [&](Condition c) { slow.push_back(e.jcc(opposite(c))); };
-  const auto compare = [&](u8 reg, bool wide, const Mem& m) {
-    e.op(0, wide, 0x3B, reg, m);
+  const auto compare = [&](u8 reg, const Mem& m) {
+    e.cmp(reg, m);
     slow_if_not(Condition::zero);
   };
   e.store(var(&state.saved_rax), rax);
   e.mov32(r10, rax);
   save_flags(e, state.saved_flags);
   e.load(rcx, var(&cpu.attention));
-  e.op(0, false, 0x83, 7, at(rcx), 1), e.byte(0);  // CMP
+  e.cmp32_imm8(at(rcx), 0);
   slow_if_not(Condition::zero);
   static_assert(State::kCpuidAnswers == 16 && sizeof(A) == 64);
   e.rorx32(rcx, r10, 28);  // leaves begin anew at 40000000 and 80000000
@@ -184,20 +94,21 @@ void answer_cpuid(Emitter& e, cpu::Vcpu& cpu, State& state, u64 call) {
   e.shl(rcx, 6);
   e.lea(rax, var(&state.cpuid[0]));
   e.add(rcx, rax);
-  compare(r10, false, at(rcx, offsetof(A, leaf)));
+  e.cmp32(r10, at(rcx, offsetof(A, leaf)));
+  slow_if_not(Condition::zero);
   e.mov32(rax, r15);
-  e.op(0, false, 0x33, rax, at(rcx, offsetof(A, subleaf)));       // XOR
-  e.op(0, false, 0x85, rax, at(rcx, offsetof(A, subleaf_mask)));  // TEST
+  e.exclusive_or32(rax, at(rcx, offsetof(A, subleaf)));
+  e.test32(at(rcx, offsetof(A, subleaf_mask)), rax);
   slow_if_not(Condition::zero);
   e.load(rax, var(&cpu.cr4));
-  compare(rax, true, at(rcx, offsetof(A, cr4)));
+  compare(rax, at(rcx, offsetof(A, cr4)));
   e.load(rax, var(&cpu.xcr0));
-  compare(rax, true, at(rcx, offsetof(A, xcr0)));
+  compare(rax, at(rcx, offsetof(A, xcr0)));
   e.load(rax, var(&cpu.msr.xss));
-  compare(rax, true, at(rcx, offsetof(A, xss)));
+  compare(rax, at(rcx, offsetof(A, xss)));
   e.load(rax, var(&state.apic_base));
   e.load(rax, at(rax));
-  compare(rax, true, at(rcx, offsetof(A, apic_base)));
+  compare(rax, at(rcx, offsetof(A, apic_base)));
   restore_flags(e, state.saved_flags);
   e.load32(rax, at(rcx, offsetof(A, eax)));
   e.load32(rbx, at(rcx, offsetof(A, ebx)));

@@ -2,7 +2,7 @@
 // registers between the host's and cpu.vec.
 #pragma once
 
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::hostcode {
@@ -28,7 +28,7 @@ inline void save_flags(Emitter& e, const u16& to) {
 }
 inline void restore_flags(Emitter& e, const u16& from) {
   e.movzx16(rax, var(&from));
-  e.put(0x04, 0x7F, 0x9E);  // ADD AL, 7F: OF; SAHF: the others
+  e.add7f_sahf();
 }
 
 // Emits all of them at `out`'s place. `trap_site`: what the handler is called with for `trap`.

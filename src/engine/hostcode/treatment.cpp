@@ -1,8 +1,7 @@
 #include "engine/hostcode/treatment.h"
 
 #include "cpu/fpu_state.h"
-#include "engine/interpret/build.h"
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 #include "engine/vector/features.h"
 #include "engine/vector/op.h"
 #include "isa/table.h"
@@ -52,22 +51,12 @@ bool canonical_branch(u64 from, const isa::Insn& i, const Context& c) {
 
 }  // namespace
 
-// Does the instruction table let it run as it is? What the table does not know is innocuous.
-bool copied(const isa::Insn& i, bool ring0) {
-  const isa::Row* row = isa::classify(i);
-  return !row || (ring0 ? row->ring0 : row->ring3).translate == isa::Lowering::copied;
-}
-
 bool in_reach(const isa::Insn& i, const Context& c) { return !has_memory(i) || reachable(i, c); }
-
-bool is_sensitive(const isa::Insn& i, isa::Ring ring) {
-  return isa::class_of(isa::classify(i), ring) != isa::Class::innocuous;
-}
 
 bool is_plain(const cpu::Vcpu& cpu, const TranslatedInsn& p, const Context& c) {
   const isa::Insn& i = p.insn;
   if (!isa::traits(i.mnemonic).has(isa::trait::host_same) || !only_plain_operands(i)) return false;
-  if (!interpret::offered(cpu, i)) return false;
+  if (!semantics::offered(cpu, i)) return false;
   const auto& raw = p.raw.insn;
   if (raw.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && raw.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
       (raw.opcode == 0x82 || (raw.opcode >= 0xA0 && raw.opcode <= 0xA3)))
@@ -148,52 +137,6 @@ bool is_mxcsr(const cpu::Vcpu& cpu, const isa::Insn& i, const Context& c, const 
   }
 }
 
-// Sensitive instructions whose effect is a few moves.
-bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
-  if (p.insn.mnemonic == ZYDIS_MNEMONIC_PAUSE) return !c.counted;
-  const isa::Operand &first = p.insn.op[0], &second = p.insn.op[1];
-  if (p.insn.mnemonic == ZYDIS_MNEMONIC_MOV) {  // of a selector
-    if (first.kind == Kind::gpr) return second.kind == Kind::seg;
-    const bool data =
-        first.kind == Kind::seg && (first.reg == u8(Seg::es) || (first.reg >= u8(Seg::ds) && first.reg <= u8(Seg::gs)));
-    return c.bits64 && data && second.kind == Kind::gpr;  // elsewhere it may change the mode
-  }
-  if (!isa::traits(p.insn.mnemonic).has(isa::trait::inlined)) return false;
-  switch (p.insn.mnemonic) {
-    case ZYDIS_MNEMONIC_CLI:
-    case ZYDIS_MNEMONIC_STI:
-      return c.ring0;
-    case ZYDIS_MNEMONIC_SWAPGS:
-      return c.ring0 && c.bits64;
-    case ZYDIS_MNEMONIC_PUSHFQ:
-    case ZYDIS_MNEMONIC_POPFQ:
-      return p.insn.operand_bytes == 8;
-    case ZYDIS_MNEMONIC_PUSHFD:
-    case ZYDIS_MNEMONIC_POPFD:
-      return !c.bits64;
-    case ZYDIS_MNEMONIC_CPUID:
-      return true;
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-      return second.kind == Kind::gpr;
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-      return first.kind == Kind::gpr;
-    case ZYDIS_MNEMONIC_XGETBV:
-      return ready.avx;  // so CR4.OSXSAVE is set
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-      return !c.counted;  // else time is what has retired
-    case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_RDGSBASE:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE:
-      return c.bits64 && c.fsgsbase;
-    default:
-      return false;
-  }
-}
-
 // With all exceptions masked, as where x87 code is in line, nothing can be pending for these.
 bool is_x87_state(ZydisMnemonic m) { return m == ZYDIS_MNEMONIC_EMMS || m == ZYDIS_MNEMONIC_FWAIT; }
 
@@ -239,14 +182,6 @@ bool is_branch(TranslatedInsn& p, const Context& c) {
 // Behind one that does not, inlined x87 code goes on in another block, whose head looks at the control word: it relies on
 // that and on FIP.
 bool keeps_x87_control(ZydisMnemonic m) { return !isa::traits(m).may_change(isa::change::x87_control); }
-
-// What follows a STAC sees memory with other rights: look-ups of this block are in the view that it was entered with.
-bool ends_block(const isa::Insn& i) {
-  // A port access changes nothing that a block is made for. What it makes wait (an interrupt, a budget) call_out sees.
-  if (i.mnemonic == ZYDIS_MNEMONIC_IN || i.mnemonic == ZYDIS_MNEMONIC_OUT) return false;
-  return !interpret::block_goes_on(i) ||
-         (i.mnemonic != ZYDIS_MNEMONIC_MOV && isa::traits(i.mnemonic).may_change(isa::change::access));
-}
 
 bool is_nothing(const TranslatedInsn& p) { return isa::traits(p.insn.mnemonic).has(isa::trait::no_effect); }
 

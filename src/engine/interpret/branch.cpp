@@ -3,6 +3,7 @@
 
 #include "engine/interpret/chain.h"
 #include "engine/interpret/shapes.h"
+#include "engine/semantics/complex.h"
 
 namespace trapline::engine::interpret {
 
@@ -228,45 +229,6 @@ Handler choose_call_rel(bool cross) {
 }
 
 }  // namespace
-
-int condition_of(ZydisMnemonic mnemonic) {
-  switch (mnemonic) {
-    case ZYDIS_MNEMONIC_JO:
-      return 0;
-    case ZYDIS_MNEMONIC_JNO:
-      return 1;
-    case ZYDIS_MNEMONIC_JB:
-      return 2;
-    case ZYDIS_MNEMONIC_JNB:
-      return 3;
-    case ZYDIS_MNEMONIC_JZ:
-      return 4;
-    case ZYDIS_MNEMONIC_JNZ:
-      return 5;
-    case ZYDIS_MNEMONIC_JBE:
-      return 6;
-    case ZYDIS_MNEMONIC_JNBE:
-      return 7;
-    case ZYDIS_MNEMONIC_JS:
-      return 8;
-    case ZYDIS_MNEMONIC_JNS:
-      return 9;
-    case ZYDIS_MNEMONIC_JP:
-      return 10;
-    case ZYDIS_MNEMONIC_JNP:
-      return 11;
-    case ZYDIS_MNEMONIC_JL:
-      return 12;
-    case ZYDIS_MNEMONIC_JNL:
-      return 13;
-    case ZYDIS_MNEMONIC_JLE:
-      return 14;
-    case ZYDIS_MNEMONIC_JNLE:
-      return 15;
-    default:
-      return -1;
-  }
-}
 
 Handler choose_branch(const Insn& insn, u32 key, bool cross) {
   const unsigned native = (key & key::size_mask) == 2 ? 8 : 4;

@@ -1,12 +1,9 @@
-// Near control flow: what build.cpp asks of branch.cpp and complex_branch.cpp.
+// Near control flow: what build.cpp asks of branch.cpp.
 #pragma once
 
 #include "engine/interpret/op.h"
 
 namespace trapline::engine::interpret {
-
-// The condition code of a Jcc, or -1.
-int condition_of(ZydisMnemonic mnemonic);
 
 // Handlers for flat code segments and native widths; null: use find_complex. `cross`: a target or the next instruction
 // is on another page than the block.

@@ -11,8 +11,8 @@
 #include "engine/common/executed_scan.h"
 #include "engine/common/sensitive_counts.h"
 #include "engine/interpret/branch.h"
-#include "engine/interpret/complex.h"
 #include "engine/interpret/shapes.h"
+#include "engine/semantics/complex.h"
 #include "isa/decode_memo.h"
 #include "isa/traits.h"
 
@@ -74,15 +74,6 @@ Handler choose_plain(const Insn& insn, const Form& form, u32 key) {
 }
 
 }  // namespace
-
-bool block_goes_on(const Insn& insn) {
-  const isa::BlockAfter after = isa::traits(insn.mnemonic).block;
-  if (after != isa::BlockAfter::by_operands) return after == isa::BlockAfter::goes_on;
-  // MOV. In 64-bit mode only FS and GS matter to addressing, and handlers read their bases each time. SS brings a
-  // shadow.
-  return insn.op[1].kind == Kind::seg ||
-         (insn.op[0].kind == Kind::seg && insn.code_size == isa::CodeSize::bits64 && insn.op[0].reg != u8(Seg::ss));
-}
 
 Op& Builder::append(Handler fn, const Insn& insn) {
   Op op;
@@ -204,7 +195,7 @@ void Builder::try_fuse(const Source& source, const Insn& jcc, bool cross) {
 Builder::Step Builder::add(Vcpu& cpu, const Source& source, const Insn& insn) {
   mnemonic_ = static_cast<u16>(insn.mnemonic);
   if (isa::never_offered(*form_)) return add_failing(insn, undefined);
-  if (const cpu::Semantic s = cpu::find_semantic(insn)) return add_semantic(insn, s, !block_goes_on(insn));
+  if (const cpu::Semantic s = cpu::find_semantic(insn)) return add_semantic(insn, s, !isa::block_goes_on(insn));
   const u64 next = at_ + insn.length;
   const u64 target = next + insn.imm;
   const bool cross = crosses_page(source, next) || crosses_page(source, target) || (source.key & key::single);

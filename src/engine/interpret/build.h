@@ -79,9 +79,6 @@ class Builder {
 // Ties a block to the present bytes and generations. False: the bytes are no longer those it was made from.
 bool seal(Vcpu& cpu, DecodedBlock& block);
 
-// Semantics after which a block goes on: they change neither mode nor flow nor what interrupts may come.
-bool block_goes_on(const Insn& insn);
-
 // Handlers that only build.cpp and call.cpp know (call.cpp).
 const Op* run_semantic(Vcpu& cpu, const Op* op);        // ends the block
 const Op* run_inner_semantic(Vcpu& cpu, const Op* op);  // the block goes on

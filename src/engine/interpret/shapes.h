@@ -4,9 +4,11 @@
 #include <optional>
 
 #include "engine/interpret/address.h"
-#include "engine/interpret/flags.h"
+#include "engine/semantics/flags.h"
 
 namespace trapline::engine::interpret {
+
+using namespace semantics;
 
 enum class Shape : u8 { reg_reg, reg_imm, reg_mem, mem_reg, mem_imm };
 

@@ -3,6 +3,10 @@
 
 namespace trapline::engine::interpret {
 
+namespace {
+
+// ROL and ROR of a register by an immediate other than 1: OF is undefined. Intel's processors leave it alone there and
+// compute one in the other forms; AMD's compute one in all. Asked of the host's own instruction, once.
 bool immediate_rotate_keeps_overflow() {
   static const bool kept = [] {
     // 1 rotated left by 2 is 4: an OF that is computed from it is 0, whether by CF and the highest bit or otherwise.
@@ -13,6 +17,19 @@ bool immediate_rotate_keeps_overflow() {
   }();
   return kept;
 }
+
+template <class Rotate>
+struct ByImmediate : Rotate {
+  template <class T>
+  static T apply(u16& f, T a, T b) {
+    const u16 old = f;
+    a = Rotate::template apply<T>(f, a, b);
+    if ((static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31)) != 1) f = static_cast<u16>((f & ~1) | (old & 1));
+    return a;
+  }
+};
+
+}  // namespace
 
 Handler choose_shift(const Insn& insn, const Form& form) {
   const bool imm = form.shape == Shape::reg_imm && immediate_rotate_keeps_overflow();

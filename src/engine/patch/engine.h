@@ -4,8 +4,8 @@
 #include <memory>
 #include <string>
 
-#include "engine/common/host_space.h"
 #include "engine/engine.h"
+#include "engine/host_space.h"
 #include "engine/options.h"
 #include "engine/translate/engine.h"
 

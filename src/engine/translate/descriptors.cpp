@@ -2,10 +2,9 @@
 
 #include <cstddef>
 #include <optional>
-#include <vector>
 
 #include "engine/hostcode/exit_stub.h"
-#include "engine/hostcode/thunks.h"
+#include "engine/translate/thunk_parts.h"
 
 namespace trapline::engine::translate {
 
@@ -21,7 +20,8 @@ constexpr unsigned kDplShift = 13;
 
 class Writer {
  public:
-  Writer(Emitter& e, cpu::Vcpu& cpu, State& state, u64 tables) : e_{e}, cpu_{cpu}, state_{state}, tables_{tables} {}
+  Writer(Emitter& e, cpu::Vcpu& cpu, State& state, u64 tables)
+      : e_{e}, cpu_{cpu}, state_{state}, parts_{e, state}, tables_{tables} {}
 
   void query_lar(u64 call) {
     begin();
@@ -91,16 +91,13 @@ class Writer {
   }
 
  private:
-  void slow_if(Condition c) { slow_.push_back(e_.jcc(c)); }
+  void slow_if(Condition c) { parts_.slow_if(c); }
 
   // RAX: the upper half of the descriptor. RDX: all of it.
   void begin() {
-    constexpr u8 kUp = 16, kDown = 28;  // of an address, for its page's number
     constexpr u32 kLocal = 4;
-    e_.store(var(&state_.saved_rax), rax);
-    e_.store(var(&state_.saved_rdx), rdx);
+    parts_.save();
     e_.store(var(&state_.borrowed[0]), rbx);
-    save_flags(e_, state_.saved_flags);
     e_.mov32(rdx, r10);
     e_.and_imm32(rdx, kLocal);
     slow_if(Condition::not_zero);
@@ -114,18 +111,8 @@ class Writer {
     e_.movzx16(rcx, var(&cpu_.gdtr.limit));
     e_.cmp(rax, rcx);
     slow_if(Condition::above);
-    e_.op(0, true, 0x03, rdx, var(&cpu_.gdtr.base));  // ADD
-    e_.mov(rax, rdx);
-    e_.shl(rax, kUp);
-    e_.mov(rcx, rax);  // a look-up finds the entry of the canonical address
-    e_.sar(rcx, kUp);
-    e_.cmp(rcx, rdx);
-    slow_if(Condition::not_zero);
-    e_.shr(rax, kDown);
-    e_.lea(rcx, at(rdx, 7));
-    e_.shl(rcx, kUp);
-    e_.shr(rcx, kDown);
-    e_.add(rax, rcx);
+    e_.add(rdx, var(&cpu_.gdtr.base));
+    parts_.sum_pages(rax, rcx, rdx, at(rdx, 7), true);
     e_.mov_imm64(rcx, tables_);
     e_.load(rax, at(rcx, rax, 3));
     e_.test(rax, rax);
@@ -179,12 +166,10 @@ class Writer {
     e_.bind(bytes);
   }
 
-  void usable(bool yes) { e_.op(0, false, 0xC6, 0, var(&segment_->usable), 1), e_.byte(yes); }
+  void usable(bool yes) { e_.store_imm8(var(&segment_->usable), yes); }
 
   void restore() {
-    restore_flags(e_, state_.saved_flags);
-    e_.load(rax, var(&state_.saved_rax));
-    e_.load(rdx, var(&state_.saved_rdx));
+    parts_.restore();
     e_.load(rbx, var(&state_.borrowed[0]));
   }
   void leave() {
@@ -193,23 +178,23 @@ class Writer {
   }
   void end(u64 call) {
     leave();
-    for (const Emitter::Far jump : slow_) e_.bind(jump);
+    parts_.bind_slow();
     restore();
     e_.jmp(call);
   }
   void end_with_zero(u64 call) {
     constexpr u16 kZero = cpu::flag::zf << 8;  // as LAHF leaves it in AX
-    e_.op(0x66, false, 0x81, 1, var(&state_.saved_flags), 2), e_.put(kZero & 255, kZero >> 8);  // OR
+    e_.or_imm16(var(&state_.saved_flags), kZero);
     end(call);
   }
 
   Emitter& e_;
   cpu::Vcpu& cpu_;
   State& state_;
+  ThunkParts parts_;
   const u64 tables_;
   cpu::Segment* segment_ = nullptr;
   std::optional<Emitter::Far> null_;
-  std::vector<Emitter::Far> slow_;
 };
 
 }  // namespace

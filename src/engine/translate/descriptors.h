@@ -6,7 +6,7 @@
 #pragma once
 
 #include "cpu/vcpu.h"
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 #include "engine/hostcode/region.h"
 
 namespace trapline::engine::translate {
@@ -15,7 +15,7 @@ class DescriptorThunks {
  public:
   // Emits them at `out`'s place. `tables`: of the kernel's view, whose rights the reads of descriptor tables have in all
   // rings. `call`: the thunk that calls C++.
-  void emit(hostcode::Emitter& out, cpu::Vcpu& cpu, hostcode::State& state, u64 tables, u64 call);
+  void emit(emit::Emitter& out, cpu::Vcpu& cpu, hostcode::State& state, u64 tables, u64 call);
   // 0: there is none for it.
   u64 of(const isa::Insn& insn) const;
   template <class Fn>

@@ -6,7 +6,7 @@
 // there, or, with nothing changed but RCX, as a call.
 #pragma once
 
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 #include "engine/hostcode/host.h"
 #include "engine/hostcode/region.h"
 #include "engine/vector/vector_unit.h"
@@ -16,7 +16,7 @@ namespace trapline::engine::translate {
 class ElementThunks {
  public:
   // Emits them at `out`'s place. `call`: the thunk that calls C++.
-  void emit(hostcode::Emitter& out, hostcode::State& state, const hostcode::HostWays& ways, u64 call);
+  void emit(emit::Emitter& out, hostcode::State& state, const hostcode::HostWays& ways, u64 call);
   // 0: `op` is neither a gather nor a scatter. `address_bytes`: 8, or 4, where addresses wrap at 4 GiB.
   u64 of(const VectorOp& op, u8 address_bytes) const;
   template <class Fn>
@@ -29,8 +29,7 @@ class ElementThunks {
     bool scatter, wide_index, wide_element, wide_address;
     unsigned number() const { return scatter * 8u + wide_index * 4u + wide_element * 2u + wide_address; }
   };
-  static void emit_one(hostcode::Emitter& out, hostcode::State& state, const hostcode::HostWays& ways, Form form,
-                       u64 call);
+  static void emit_one(emit::Emitter& out, hostcode::State& state, const hostcode::HostWays& ways, Form form, u64 call);
   u64 at_[16] = {};
 };
 

@@ -1,9 +1,9 @@
 #include "engine/translate/gather.h"
 
 #include <cstddef>
-#include <vector>
 
-#include "engine/hostcode/thunks.h"
+#include "engine/hostcode/exit_stub.h"
+#include "engine/translate/thunk_parts.h"
 
 namespace trapline::engine::translate {
 
@@ -29,12 +29,10 @@ void note_scatter(Emitter& e, State& state, u8 bytes) {
 
 // Up to `bytes` at RCX over the end of a page: a copy of both sides, which is as much aligned.
 void emit_gather(Emitter& e, State& state, const HostWays& ways, u8 bytes, bool store, u64 call) {
-  std::vector<Emitter::Far> slow;
-  const auto slow_if = [&](Condition c) { slow.push_back(e.jcc(c)); };
-  e.store(var(&state.saved_rax), rax);
-  e.store(var(&state.saved_rdx), rdx);
+  ThunkParts parts{e, state};
+  const auto slow_if = [&](Condition c) { parts.slow_if(c); };
+  parts.save();
   e.store(var(&state.t0), r10);
-  save_flags(e, state.saved_flags);
   e.mov(r10, rcx);
   // Does it cross, and are both ends canonical?
   e.movzx8(rcx, at(r11, offsetof(ExitStub, size)));
@@ -55,9 +53,9 @@ void emit_gather(Emitter& e, State& state, const HostWays& ways, u8 bytes, bool 
   e.shl(rax, 16);  // it has the last byte's address, whose page's number is one more
   e.shr(rax, 28);
   e.shl(rax, 4);
-  // ADD. The write table's place is counted from that of the tables where GS has that.
-  if (!store || ways.gs_base) e.op(0, true, 0x03, rax, var(&state.tables));
-  if (store) e.op(0, true, 0x03, rax, var(&state.write_table));
+  // The write table's place is counted from that of the tables where GS has that.
+  if (!store || ways.gs_base) e.add(rax, var(&state.tables));
+  if (store) e.add(rax, var(&state.write_table));
   e.load(rcx, at(rax));
   e.load(rax, at(rax, -16));
   for (const u8 addend : {rax, rcx}) {
@@ -84,14 +82,12 @@ void emit_gather(Emitter& e, State& state, const HostWays& ways, u8 bytes, bool 
   e.lea(rcx, at(rcx, rdx, 0));
   if (store) note_scatter(e, state, bytes);
   const auto restore = [&] {
-    restore_flags(e, state.saved_flags);
-    e.load(rax, var(&state.saved_rax));
-    e.load(rdx, var(&state.saved_rdx));
+    parts.restore();
     e.load(r10, var(&state.t0));
   };
   restore();
   e.jmp_mem(at(r11, offsetof(ExitStub, hit)));
-  for (const Emitter::Far jump : slow) e.bind(jump);
+  parts.bind_slow();
   restore();
   e.jmp(call);
 }
@@ -105,12 +101,12 @@ void emit_scatter(Emitter& e, State& state, bool many) {
     e.load(rdi, var(&state.scatter_to[page]));
     e.load(rcx, var(&state.scatter_bytes[page]));
     if (many) {
-      e.put(0xF3, 0xA4);  // REP MOVSB
+      e.rep(StringInsn::movs, 1);
       continue;
     }
     const u64 next = e.pc();
     e.movzx8(r10, at(rsi));
-    e.op(0, false, 0x88, r10, at(rdi));
+    e.store_sized(1, at(rdi), r10);
     e.lea(rsi, at(rsi, 1));
     e.lea(rdi, at(rdi, 1));
     e.lea(rcx, at(rcx, -1));

@@ -118,7 +118,7 @@ class Sharing {
     }
     for (u8 n = 0; n < p.raw.insn.operand_count; n++) {
       const ZydisDecodedOperand& op = p.raw.op[n];
-      if (vector::is_gpr(op) && op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) fresh(vector::gpr_number(op.reg.value));
+      if (emit::is_gpr(op) && op.actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) fresh(emit::gpr_number(op.reg.value));
     }
   }
 

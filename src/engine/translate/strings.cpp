@@ -3,11 +3,10 @@
 #include <cpuid.h>
 
 #include <cstddef>
-#include <vector>
 
 #include "engine/hostcode/block.h"
 #include "engine/hostcode/region.h"
-#include "engine/hostcode/thunks.h"
+#include "engine/translate/thunk_parts.h"
 
 namespace trapline::engine::translate {
 
@@ -27,10 +26,10 @@ bool repeats_short_compares() {
 class Writer {
  public:
   Writer(Emitter& e, cpu::Vcpu& cpu, State& state, const HostWays& ways, StringForm form, bool bits64)
-      : e_{e}, cpu_{cpu}, state_{state}, ways_{ways}, form_{form}, bits64_{bits64} {}
+      : e_{e}, cpu_{cpu}, state_{state}, ways_{ways}, form_{form}, bits64_{bits64}, parts_{e, state} {}
 
   void write(u64 call) {
-    save();
+    parts_.save();
     e_.cmp_imm32(rcx, StringThunks::kMostBytes >> form_.size_log2);
     slow_if(Condition::above);
     e_.test_imm32(var(&cpu_.sys_flags), cpu::flag::df);
@@ -43,27 +42,22 @@ class Writer {
       size() == 1 && repeats_short_compares() ? compare_bytes() : compare(false);
     else
       move();
-    restore(!form_.compares());
+    parts_.restore(!form_.compares());
     leave();
     e_.bind(down);
     write_down();
-    for (const Emitter::Far jump : slow_) e_.bind(jump);
-    restore(true);
+    parts_.bind_slow();
+    parts_.restore();
     e_.jmp(call);
   }
 
  private:
   u8 size() const { return static_cast<u8>(1 << form_.size_log2); }
-  void sized(unsigned opcode, u8 reg, const Mem& m) {
-    e_.op(size() == 2 ? 0x66 : 0, size() == 8, opcode | (size() != 1), reg, m);
-  }
-  static constexpr unsigned kLoad = 0x8A, kStore = 0x88, kCompare = 0x3A;
 
   // With DF set, which a REP of the host's takes its time for. The look-ups are by the lowest address; where they fail,
   // all is as it was.
   void write_down() {
-    std::vector<Emitter::Far> forward;
-    std::swap(forward, slow_);
+    const std::size_t forward = parts_.slow_count();
     const auto both = [&](auto move) {
       if (form_.reads_source()) move(rsi);
       if (form_.has_destination()) move(rdi);
@@ -80,11 +74,10 @@ class Writer {
       highest();
       form_.compares() ? compare(true) : write_each(true);
     }
-    restore(!form_.compares());
+    parts_.restore(!form_.compares());
     leave();
-    for (const Emitter::Far jump : slow_) e_.bind(jump);
+    parts_.bind_slow(forward);
     highest();
-    slow_ = forward;
   }
 
   // MOVS or STOS.
@@ -92,8 +85,8 @@ class Writer {
     const bool source = form_.reads_source();
     if (!source) e_.load(rax, var(&state_.saved_rax));
     const u64 next = e_.pc();
-    if (source) sized(kLoad, r10, at(rsi, rax, 0));
-    sized(kStore, source ? r10 : rax, at(rdi, rdx, 0));
+    if (source) e_.load_sized(size(), r10, at(rsi, rax, 0));
+    e_.store_sized(size(), at(rdi, rdx, 0), source ? r10 : rax);
     step_on(down);
     const auto done = e_.jrcxz();
     e_.jmp(next);
@@ -107,12 +100,11 @@ class Writer {
     const bool source = form_.reads_source();
     if (!source) e_.load(rax, var(&state_.saved_rax));
     const u64 next = e_.pc();
-    if (source) sized(kLoad, r10, at(rsi, rax, 0));
-    sized(kCompare, source ? r10 : rax, at(rdi, rdx, 0));
+    if (source) e_.load_sized(size(), r10, at(rsi, rax, 0));
+    e_.cmp_sized(size(), source ? r10 : rax, at(rdi, rdx, 0));
     step_on(down);
     const auto done = e_.jrcxz();
-    const Emitter::Far again = e_.jcc(form_.while_equal ? Condition::zero : Condition::not_zero);
-    e_.patch32(again.at, static_cast<u32>(next - e_.pc()));
+    e_.bind(e_.jcc(form_.while_equal ? Condition::zero : Condition::not_zero), next);
     e_.bind(done);
     finish();
   }
@@ -131,40 +123,17 @@ class Writer {
     e_.mov(r15, rcx);
   }
 
-  void slow_if(Condition c) { slow_.push_back(e_.jcc(c)); }
-
-  void save() {
-    e_.store(var(&state_.saved_rax), rax);
-    e_.store(var(&state_.saved_rdx), rdx);
-    save_flags(e_, state_.saved_flags);
-  }
-  void restore(bool flags) {
-    if (flags) restore_flags(e_, state_.saved_flags);
-    e_.load(rax, var(&state_.saved_rax));
-    e_.load(rdx, var(&state_.saved_rdx));
-  }
+  void slow_if(Condition c) { parts_.slow_if(c); }
   void leave() { e_.jmp_mem(at(r11, offsetof(ExitStub, resume))); }
 
   // `to`: what to add to `first` for the host's address of its RCX elements, which lie in one page.
   void look_up(u8 to, u8 first, bool write) {
-    constexpr u8 kUp = 16, kDown = 28;
-    e_.mov(to, first);
-    e_.shl(to, kUp);
-    if (bits64_) {  // a look-up finds the entry of the canonical address
-      e_.mov(r10, to);
-      e_.sar(r10, kUp);
-      e_.cmp(r10, first);
-      slow_if(Condition::not_zero);
-    } else {  // what the mode does not see must be 0
+    if (!bits64_) {  // what the mode does not see must be 0
       e_.mov32(r10, first);
       e_.cmp(r10, first);
       slow_if(Condition::not_zero);
     }
-    e_.shr(to, kDown);
-    e_.lea(r10, at(first, rcx, form_.size_log2, -1));
-    e_.shl(r10, kUp);
-    e_.shr(r10, kDown);
-    e_.add(to, r10);
+    parts_.sum_pages(to, r10, first, at(first, rcx, form_.size_log2, -1), bits64_);
     Mem slot = at(kNone, to, 3);
     if (write || !ways_.gs_base) {
       e_.load(r10, var(write ? &state_.write_table : &state_.tables));
@@ -203,11 +172,9 @@ class Writer {
     if (source) e_.add(rsi, rax), e_.neg(rax);
     e_.add(rdi, rdx), e_.neg(rdx);
     if (!source) e_.load(rax, var(&state_.saved_rax));
-    if (size() == 2) e_.byte(0x66);
-    e_.byte(form_.compares() && !form_.while_equal ? 0xF2 : 0xF3);
-    if (size() == 8) e_.byte(0x48);
-    static constexpr u8 kOpcodes[] = {0xA4, 0xAA, 0xAC, 0xA6, 0xAE};
-    e_.byte(kOpcodes[static_cast<u8>(form_.op)] | (size() != 1));
+    static constexpr StringInsn kInsns[] = {StringInsn::movs, StringInsn::stos, StringInsn::lods, StringInsn::cmps,
+                                            StringInsn::scas};
+    e_.rep(kInsns[static_cast<u8>(form_.op)], size(), !form_.compares() || form_.while_equal);
     if (source) e_.lea(rsi, at(rsi, rax, 0), bits64_);
     e_.lea(rdi, at(rdi, rdx, 0), bits64_);
     e_.mov(r15, rcx);
@@ -218,7 +185,7 @@ class Writer {
     e_.mov(rdx, rax);
     e_.load(rax, var(&state_.saved_rax));
     if (!down) e_.lea(rsi, at(rsi, rcx, form_.size_log2));
-    sized(kLoad, rax, at(rsi, rdx, 0, down ? 0 : -size()));
+    e_.load_sized(size(), rax, at(rsi, rdx, 0, down ? 0 : -size()));
     e_.store(var(&state_.saved_rax), rax);
     if (down) e_.lea(rsi, at(rsi, -size()));
     if (!bits64_) e_.mov32(rsi, rsi);
@@ -231,7 +198,7 @@ class Writer {
   const HostWays ways_;
   StringForm form_;
   bool bits64_;
-  std::vector<Emitter::Far> slow_;
+  ThunkParts parts_;
 };
 
 }  // namespace

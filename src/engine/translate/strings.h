@@ -1,6 +1,6 @@
 // REP string instructions of translated code: pieces of host code that do the ordinary case, a few elements that lie
 // in one page of RAM each, by the host's own instruction. All else, and what is longer than a call costs, is C++'s
-// (interpret/string.cpp).
+// (semantics/string.cpp).
 //
 // They are entered by a jump, with the guest's registers in place, R11 = ExitStub* and RCX = the count, which is not 0;
 // they go on at its `resume`, or, with nothing changed but R10 and RCX, as a call. The host's DF is always 0: what runs
@@ -8,14 +8,14 @@
 #pragma once
 
 #include "cpu/vcpu.h"
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 #include "engine/hostcode/host.h"
 #include "engine/hostcode/region.h"
 #include "engine/hostcode/string_form.h"
 
 namespace trapline::engine::translate {
 
-using hostcode::Emitter;
+using emit::Emitter;
 using hostcode::State;
 using hostcode::StringForm;
 

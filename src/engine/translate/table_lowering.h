@@ -8,12 +8,12 @@
 
 namespace trapline::engine::translate {
 
+using emit::Emitter;
+using emit::Fixup;
+using emit::Mem;
 using hostcode::Context;
-using hostcode::Emitter;
 using hostcode::ExitStub;
-using hostcode::Fixup;
 using hostcode::Lowering;
-using hostcode::Mem;
 using hostcode::Place;
 using hostcode::SharedLookup;
 using hostcode::State;

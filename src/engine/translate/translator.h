@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "engine/accelerator.h"
-#include "engine/common/host_space.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
+#include "engine/host_space.h"
 #include "engine/hostcode/code_cache.h"
 #include "engine/hostcode/executor.h"
 #include "engine/hostcode/front.h"

@@ -2,11 +2,13 @@
 // masked, alignment, MXCSR and x87 duties. Intel SDM Vol. 2A sections 2.4 ff (exception types).
 #pragma once
 
-#include "engine/vector/encode.h"
+#include "engine/emit/rebuild.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"
 
 namespace trapline::engine::vector {
+
+using namespace emit;
 
 // Is it computation on x87, MMX, SSE, AVX or mask registers (or one of their scalar companions: CRC32, MOVNTI)?
 bool is_vector(const Decoded& d);

@@ -12,7 +12,7 @@
 
 #include "base/invariant.h"
 #include "engine/common/signal_hook.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/vector/op.h"
 #include "engine/vector/vector_unit.h"
 

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "cpu/vcpu.h"
+#include "engine/emit/vector_forms.h"
 #include "engine/vector/features.h"
 
 namespace trapline::engine::vector {
@@ -13,17 +14,17 @@ using cpu::Vcpu;
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"  // Vcpu has atomics; every compiler in use lays it out plainly
-constexpr u32 kGprOffset = offsetof(Vcpu, gpr);
-constexpr u32 kArithOffset = offsetof(Vcpu, arith);
-constexpr u32 kVectorOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, zmm);
-constexpr u32 kMaskOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, k);
+constexpr i32 kGprOffset = offsetof(Vcpu, gpr);
+constexpr i32 kArithOffset = offsetof(Vcpu, arith);
+constexpr i32 kVectorOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, zmm);
+constexpr i32 kMaskOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, k);
 #pragma GCC diagnostic pop
 
-// ModRM for [rdi + disp32].
-void put_rdi_operand(Code& out, unsigned reg, u32 disp) {
-  out.byte(0x80 | (reg & 7) << 3 | 7);
-  out.disp32(disp);
-}
+// What of the vCPU is at [rdi + offset].
+Mem gpr_at(u8 number, bool high8 = false) { return at(rdi, kGprOffset + number * 8 + high8); }
+Mem vector_at(u8 number) { return at(rdi, kVectorOffset + number * 64); }
+Mem mask_at(u8 number) { return at(rdi, kMaskOffset + number * 8); }
+Mem arith_at() { return at(rdi, kArithOffset); }
 
 struct Use {
   bool read = false, written = false;
@@ -111,67 +112,52 @@ bool collect(const Decoded& d, Uses& u) {
   return true;
 }
 
-// (V)MOVUPS between a register and cpu.vec, in the shortest form that reaches both.
-void put_vector_move(Code& out, bool store, u8 reg, u8 log2_bytes, bool legacy) {
-  const unsigned opcode = store ? 0x11 : 0x10;
-  if (legacy) {
-    if (reg & 8) out.byte(0x44);
-    out.put(0x0F, opcode);
-  } else if (reg < 16 && log2_bytes < 6) {
-    out.put(0xC5, (reg & 8 ? 0 : 0x80) | 0x78 | (log2_bytes == 5 ? 4 : 0), opcode);
-  } else {
-    out.put(0x62, (reg & 8 ? 0 : 0x80) | 0x60 | (reg & 16 ? 0 : 0x10) | 1, 0x7C, (log2_bytes - 4u) << 5 | 8, opcode);
-  }
-  put_rdi_operand(out, reg, kVectorOffset + reg * 64u);
+constexpr Width width_by(u8 log2_bytes) { return static_cast<Width>(log2_bytes - 4); }
+
+void load_vector(Emitter& out, u8 reg, u8 log2_bytes, bool legacy) {
+  legacy ? movups(out, reg, vector_at(reg)) : vmovups(out, width_by(log2_bytes), reg, vector_at(reg));
+}
+void store_vector(Emitter& out, u8 reg, u8 log2_bytes, bool legacy) {
+  legacy ? movups(out, vector_at(reg), reg) : vmovups(out, width_by(log2_bytes), vector_at(reg), reg);
 }
 
-void put_mask_move(Code& out, bool store, u8 k) {
-  const unsigned opcode = store ? 0x91 : 0x90;
-  if (host_has_avx512bw())
-    out.put(0xC4, 0xE1, 0xF8, opcode);  // KMOVQ
-  else
-    out.put(0xC5, 0xF8, opcode);  // KMOVW
-  put_rdi_operand(out, k, kMaskOffset + k * 8u);
-}
+void load_mask(Emitter& out, u8 k) { host_has_avx512bw() ? kmovq(out, k, mask_at(k)) : kmovw(out, k, mask_at(k)); }
+void store_mask(Emitter& out, u8 k) { host_has_avx512bw() ? kmovq(out, mask_at(k), k) : kmovw(out, mask_at(k), k); }
 
-void put_inputs(const Uses& u, bool legacy, Code& out) {
+void load_inputs(const Uses& u, bool legacy, Emitter& out) {
   if (u.flags_read || u.flags_written) {
-    out.put(0x0F, 0xB7);  // movzx eax, word [arith]
-    put_rdi_operand(out, 0, kArithOffset);
-    out.put(0x04, 0x7F, 0x9E);  // add al, 0x7f: OF; sahf: the others
+    out.movzx16(rax, arith_at());
+    out.add7f_sahf();
   }
   for (u8 i = 0; i < 3; i++) {
     if (!u.gpr[i].read) continue;
     if (u.high8[i])
-      out.put(0x0F, 0xB6);
+      out.movzx8(i, gpr_at(u.guest_gpr[i], true));
     else
-      out.put(0x48, 0x8B);
-    put_rdi_operand(out, i, kGprOffset + u.guest_gpr[i] * 8u + u.high8[i]);
+      out.load(i, gpr_at(u.guest_gpr[i]));
   }
   for (u8 i = 0; i < 32; i++)
-    if (u.vector[i].read) put_vector_move(out, false, i, u.vector[i].kind, legacy);
+    if (u.vector[i].read) load_vector(out, i, u.vector[i].kind, legacy);
   for (u8 i = 0; i < 8; i++)
-    if (u.mask[i].read) put_mask_move(out, false, i);
+    if (u.mask[i].read) load_mask(out, i);
 }
 
-void put_outputs(const Uses& u, bool legacy, Code& out) {
+void store_outputs(const Uses& u, bool legacy, Emitter& out) {
   // VEX and EVEX results are zero up to the widest register that exists.
   const u8 widest = legacy ? 4 : host_has_avx512() ? 6 : 5;
   for (u8 i = 0; i < 32; i++)
-    if (u.vector[i].written) put_vector_move(out, true, i, widest, legacy);
+    if (u.vector[i].written) store_vector(out, i, widest, legacy);
   for (u8 i = 0; i < 8; i++)
-    if (u.mask[i].written) put_mask_move(out, true, i);
-  for (u8 i = 0; i < 3; i++) {
-    if (!u.gpr[i].written) continue;
-    out.put(0x48, 0x89);
-    put_rdi_operand(out, i, kGprOffset + u.guest_gpr[i] * 8u);
-  }
+    if (u.mask[i].written) store_mask(out, i);
+  for (u8 i = 0; i < 3; i++)
+    if (u.gpr[i].written) out.store(gpr_at(u.guest_gpr[i]), i);
   if (u.flags_written) {
-    out.put(0x9F, 0x0F, 0x90, 0xC0, 0x66, 0x89);  // lahf; seto al; mov [arith], ax
-    put_rdi_operand(out, 0, kArithOffset);
+    out.lahf_seto();
+    out.store16(arith_at(), rax);
   }
-  if (!legacy) out.put(0xC5, 0xF8, 0x77);  // vzeroupper
-  out.put(0x31, 0xC0, 0xC3);
+  if (!legacy) vzeroupper(out);
+  out.exclusive_or(rax, rax);
+  out.ret();
 }
 
 bool writes_at_rdi(ZydisMnemonic m) {
@@ -180,16 +166,16 @@ bool writes_at_rdi(ZydisMnemonic m) {
 
 }  // namespace
 
-bool build_thunk(const Decoded& d, const u8* source, Code& out) {
+bool build_thunk(const Decoded& d, const u8* source, Emitter& out) {
   Uses u;
   if (!collect(d, u)) return false;
   const bool legacy = d.insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-  put_inputs(u, legacy, out);
+  load_inputs(u, legacy, out);
   const bool at_rdi = writes_at_rdi(d.insn.mnemonic);
-  if (at_rdi) out.put(0x49, 0x89, 0xF8, 0x48, 0x89, 0xF7);  // mov r8, rdi; mov rdi, rsi
+  if (at_rdi) out.mov(r8, rdi), out.mov(rdi, rsi);
   if (!rebuild(d, source, out)) return false;
-  if (at_rdi) out.put(0x4C, 0x89, 0xC7);  // mov rdi, r8
-  put_outputs(u, legacy, out);
+  if (at_rdi) out.mov(rdi, r8);
+  store_outputs(u, legacy, out);
   return !out.overflowed();
 }
 

@@ -14,6 +14,7 @@ struct VectorUnit::Impl {
   explicit Impl(CodeArena& a) : arena{a} {}
 
   CodeArena& arena;
+  emit::Emitter workbench;
   std::unordered_map<std::string, const u8*> thunks;  // by their bytes
   const cpu::Cpuid* policy = nullptr;                 // whose features `allowed` holds
   bool policy_known = false;
@@ -28,7 +29,7 @@ struct VectorUnit::Impl {
     return allowed;
   }
 
-  const u8* thunk_for(const vector::Code& code) {
+  const u8* thunk_for(const emit::Emitter& code) {
     std::string key{reinterpret_cast<const char*>(code.data()), code.size()};
     if (const auto it = thunks.find(key); it != thunks.end()) return it->second;
     const u8* placed = arena.add({code.data(), code.size()});
@@ -42,8 +43,8 @@ VectorUnit::~VectorUnit() = default;
 void VectorUnit::forget_all() { impl_->thunks.clear(); }
 
 Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, VectorOp& out) {
-  vector::Decoded d;
-  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&vector::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(),
+  emit::Decoded d;
+  if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&emit::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(),
                                            insn.length, &d.insn, d.op)))
     return Prepared::not_vector;
   return prepare(cpu, insn, d, out);
@@ -70,7 +71,8 @@ Prepared VectorUnit::prepare(const cpu::Vcpu& cpu, const isa::Insn& insn, const 
     default:
       break;
   }
-  Code code;
+  Emitter& code = impl_->workbench;
+  code.begin(0);
   if (!build_thunk(d, insn.bytes.data(), code)) return Prepared::undefined;
   out.thunk = impl_->thunk_for(code);
   return out.thunk ? Prepared::yes : Prepared::arena_full;

@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "cpu/vcpu.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "isa/raw.h"
 
 namespace trapline::engine {

@@ -11,8 +11,8 @@
 #include <memory>
 
 #include "engine/accelerator.h"
+#include "engine/emit/code_arena.h"
 #include "engine/engine.h"
-#include "engine/hostcode/code_arena.h"
 #include "engine/verify/journal.h"
 #include "engine/verify/registers.h"
 #include "engine/verify/warrants.h"

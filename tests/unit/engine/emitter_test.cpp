@@ -1,35 +1,14 @@
 // What the emitter writes is what a decoder reads.
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 
-#include <Zydis/Zydis.h>
 #include <gtest/gtest.h>
 
-#include <memory>
-#include <string>
+#include "unit/engine/emitted.h"
 
-namespace trapline::engine::hostcode {
+namespace trapline::engine::emit {
 namespace {
 
-constexpr u64 kPlace = 0x10000000;
-
-struct EmitterTest : testing::Test {
-  std::unique_ptr<Emitter> owner = std::make_unique<Emitter>();
-  Emitter& e = *owner;
-  void SetUp() override { e.begin(kPlace); }
-
-  // One line per instruction, targets as addresses relative to the start.
-  std::string listing() const {
-    std::string text;
-    for (u32 at = 0; at < e.size();) {
-      ZydisDisassembledInstruction insn;
-      if (!ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, at, e.data() + at, e.size() - at, &insn)))
-        return text + "?";
-      text += std::string{insn.text} + "\n";
-      at += insn.info.length;
-    }
-    return text;
-  }
-};
+struct EmitterTest : EmittedTest {};
 
 TEST_F(EmitterTest, MovesAreTheShortestThatKeepTheFlags) {
   e.mov_imm(rax, 0);
@@ -92,6 +71,47 @@ TEST_F(EmitterTest, NamedFormsAreWhatTheirNamesSay) {
             "call rax\n");
 }
 
+TEST_F(EmitterTest, SizesSelectTheForm) {
+  for (const unsigned bytes : {1u, 2u, 4u, 8u}) e.load_sized(bytes, rsi, at(rax)), e.store_sized(bytes, at(r9), rax);
+  e.cmp_sized(1, rdi, at(rax)), e.cmp_sized(8, rdi, at(rax)), e.inc_sized(2, rax), e.dec_sized(8, r9);
+  for (const unsigned bytes : {2u, 4u, 8u}) e.movsx(bytes, rcx, r9), e.movsx(bytes, rcx, at(rax));
+  e.rep(StringInsn::movs, 1), e.rep(StringInsn::stos, 2), e.rep(StringInsn::scas, 8, false), e.rep(StringInsn::cmps, 4);
+  EXPECT_EQ(listing(),
+            "mov sil, [rax]\nmov [r9], al\nmov si, [rax]\nmov [r9], ax\nmov esi, [rax]\nmov [r9], eax\n"
+            "mov rsi, [rax]\nmov [r9], rax\ncmp dil, [rax]\ncmp rdi, [rax]\ninc ax\ndec r9\n"
+            "movsx rcx, r9w\nmovsx rcx, word ptr [rax]\nmovsxd rcx, r9d\nmovsxd rcx, dword ptr [rax]\n"
+            "mov rcx, r9\nmov rcx, [rax]\nrep movsb\nrep stosw\nrepne scasq\nrepe cmpsd\n");
+}
+
+TEST_F(EmitterTest, BytesOfTheUpperRegistersAreNotThoseOfAhAndItsKin) {
+  e.mov8(rax, r11), e.mov8(rbp, rax), e.mov8(rbx, rcx), e.movzx8(rax, rax), e.movzx_ah(rcx), e.mov16(rdi, r10);
+  EXPECT_EQ(listing(), "mov al, r11b\nmov bpl, al\nmov bl, cl\nmovzx eax, al\nmovzx ecx, ah\nmov di, r10w\n");
+}
+
+TEST_F(EmitterTest, FormsOfOneUserEach) {
+  e.store_imm8(at(rax), 1), e.or_imm16(at(rax), 0x4000), e.add(rdx, at(rax)), e.and_mem(rax, at(r9));
+  e.exclusive_or32(rax, at(rcx)), e.test32(at(rcx), rax), e.cmp32_imm8(at(rcx), 0), e.cmp(rax, at(rcx));
+  e.lock(), e.bit_test(BitTest::bts, 4, at(r10), rcx), e.bit_test(BitTest::bt, 2, r11, rcx);
+  e.tzcnt(rdx, rax), e.blsr(rax, r9), e.crc32(r10, rcx), e.rdtsc(), e.lfence(), e.hlt(), e.lahf_seto(), e.add7f_sahf();
+  EXPECT_EQ(listing(),
+            "mov byte ptr [rax], 0x01\nor word ptr [rax], 0x4000\nadd rdx, [rax]\nand rax, [r9]\n"
+            "xor eax, [rcx]\ntest [rcx], eax\ncmp dword ptr [rcx], 0x00\ncmp rax, [rcx]\n"
+            "lock bts [r10], ecx\nbt r11w, cx\n"
+            "tzcnt rdx, rax\nblsr rax, r9\ncrc32 r10, rcx\nrdtsc\nlfence\nhlt\nlahf\nseto al\nadd al, 0x7F\nsahf\n");
+}
+
+TEST_F(EmitterTest, WhatIsTakenBackLeavesNoFixup) {
+  std::vector<Fixup> fixups;
+  e.begin(kPlace, &fixups);
+  e.jmp(kPlace + 0x1000);
+  const u32 kept = e.size();
+  e.jmp(kPlace + 0x2000);
+  e.rewind(kept);
+  EXPECT_EQ(e.size(), kept);
+  ASSERT_EQ(fixups.size(), 1u);
+  EXPECT_EQ(fixups[0].value, kPlace + 0x1000);
+}
+
 TEST_F(EmitterTest, WhatDoesNotFitIsSaidAndNotWritten) {
   for (u32 i = 0; i < Emitter::kCapacity; i++) e.byte(0x90);
   EXPECT_FALSE(e.overflowed());
@@ -112,4 +132,4 @@ TEST_F(EmitterTest, FixupsNameWhatLeadsOut) {
 }
 
 }  // namespace
-}  // namespace trapline::engine::hostcode
+}  // namespace trapline::engine::emit

@@ -3,7 +3,7 @@
 
 #include "cpu/fpu.h"
 #include "cpu/semantics.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/hostcode/front.h"
 #include "engine/interpret/build.h"
 #include "isa/table.h"

@@ -11,7 +11,7 @@
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
 #include "cpu/mmu.h"
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 #include "engine/interpret/interpreter.h"
 
 namespace trapline::engine::test {

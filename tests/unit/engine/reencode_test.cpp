@@ -1,11 +1,11 @@
 // 32-bit code encoded again for the host's 64-bit mode: what was ignored there must not count here.
-#include "engine/hostcode/reencode.h"
+#include "engine/emit/reencode.h"
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-namespace trapline::engine::hostcode::test {
+namespace trapline::engine::emit::test {
 namespace {
 
 using Bytes = std::vector<u8>;
@@ -33,8 +33,7 @@ Rewritten rewrite(Bytes bytes) {
   r.done = reencode(raw, bytes.data(), f, out);
   r.bytes.assign(out.data(), out.data() + out.size());
   if (!r.done) return r;
-  EXPECT_TRUE(
-      ZYAN_SUCCESS(ZydisDecoderDecodeFull(&vector::decoder_for(8), r.bytes.data(), r.bytes.size(), &r.insn, r.op)));
+  EXPECT_TRUE(ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder_for(8), r.bytes.data(), r.bytes.size(), &r.insn, r.op)));
   return r;
 }
 
@@ -65,4 +64,4 @@ TEST(Reencode, ARegisterInTheImmediateHasThreeBits) {
 }
 
 }  // namespace
-}  // namespace trapline::engine::hostcode::test
+}  // namespace trapline::engine::emit::test

@@ -1,4 +1,4 @@
-#include "engine/hostcode/code_arena.h"
+#include "engine/emit/code_arena.h"
 
 #include <gtest/gtest.h>
 

@@ -10,7 +10,7 @@
 
 #include "cpu/fpu.h"
 #include "cpu/fpu_state.h"
-#include "engine/vector/encode.h"
+#include "engine/emit/rebuild.h"
 #include "engine/vector/op.h"
 #include "support/vendors.h"
 #include "unit/cpu/bare_vm.h"
@@ -101,9 +101,9 @@ std::string compare(Stage& stage, Values& values, const std::vector<u8>& bytes, 
     // Reserved forms and sets that are never offered; all others must run.
     static const std::set<ZydisISAExt> kNever = {ZYDIS_ISA_EXT_AMD3DNOW, ZYDIS_ISA_EXT_XOP, ZYDIS_ISA_EXT_FMA4,
                                                  ZYDIS_ISA_EXT_SSE4A};
-    vector::Decoded d;
-    ZydisDecoderDecodeFull(&vector::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(), insn.length,
-                           &d.insn, d.op);
+    emit::Decoded d;
+    ZydisDecoderDecodeFull(&emit::decoder_for(static_cast<u8>(insn.code_size)), insn.bytes.data(), insn.length, &d.insn,
+                           d.op);
     const u64 needed = vector::required_features(d.insn.meta.isa_set);
     if (kNever.contains(d.insn.meta.isa_ext) || (vector::host_features() & needed) != needed) return {};
     stage.undefined.insert(insn.mnemonic);

@@ -1,8 +1,8 @@
-#include "engine/vector/encode.h"
+#include "engine/emit/rebuild.h"
 
-#include "engine/hostcode/reencode.h"
+#include "engine/emit/reencode.h"
 
-namespace trapline::engine::vector {
+namespace trapline::engine::emit {
 
 namespace {
 
@@ -47,33 +47,34 @@ bool same_instruction(const Decoded& d, const u8* bytes, std::size_t size) {
 }
 
 // The unit's form: memory at [rsi], general registers by field.
-hostcode::Fields unit_fields(const Decoded& d) {
-  hostcode::Fields f = hostcode::guest_fields(d);
+Fields unit_fields(const Decoded& d) {
+  Fields f = guest_fields(d);
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     if (!is_gpr(d.op[i])) continue;
     if (d.op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) f.reg = kRegField;
     if (d.op[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) f.rm = kRmField;
   }
-  if (f.memory) f.mem = hostcode::at(hostcode::rsi);
+  if (f.memory) f.mem = at(rsi);
   return f;
 }
 
 // Outside 64-bit mode W is ignored where it would select a 64-bit general register, and an opcode bit elsewhere: the
-// second try. True: `wide` and `attempt` are the one whose result means the same.
-bool try_both(const Decoded& d, const u8* source, bool* wide, hostcode::Emitter& attempt) {
-  const hostcode::Fields fields = unit_fields(d);
+// second try. Appends the one whose result means the same, and says its W.
+std::optional<bool> try_both(const Decoded& d, const u8* source, Emitter& out) {
+  const Fields fields = unit_fields(d);
+  const u32 start = out.size();
   for (const bool w : {w_bit(d), false}) {
-    attempt.begin(0);
-    hostcode::reencode_with(d, source, fields, w, attempt);
-    *wide = w;
-    if (same_instruction(d, attempt.data(), attempt.size())) return true;
+    reencode_with(d, source, fields, w, out);
+    if (!out.overflowed() && same_instruction(d, out.data() + start, out.size() - start)) return w;
+    out.rewind(start);
   }
-  return false;
+  return std::nullopt;
 }
 
 // Large, and used for a moment.
-hostcode::Emitter& workbench() {
-  static thread_local hostcode::Emitter emitter;
+Emitter& workbench() {
+  static thread_local Emitter emitter;
+  emitter.begin(0);
   return emitter;
 }
 
@@ -126,16 +127,9 @@ u8 immediate_mask(const Decoded& d) {
 
 std::optional<bool> w_in_64_bit_mode(const Decoded& d, const u8* source) {
   if (d.insn.machine_mode == ZYDIS_MACHINE_MODE_LONG_64) return w_bit(d);
-  bool wide;
-  return try_both(d, source, &wide, workbench()) ? std::optional{wide} : std::nullopt;
+  return try_both(d, source, workbench());
 }
 
-bool rebuild(const Decoded& d, const u8* source, Code& out) {
-  bool wide;
-  hostcode::Emitter& attempt = workbench();
-  if (!try_both(d, source, &wide, attempt)) return false;
-  for (u32 i = 0; i < attempt.size(); i++) out.byte(attempt.data()[i]);
-  return true;
-}
+bool rebuild(const Decoded& d, const u8* source, Emitter& out) { return try_both(d, source, out).has_value(); }
 
-}  // namespace trapline::engine::vector
+}  // namespace trapline::engine::emit

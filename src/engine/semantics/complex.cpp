@@ -1,8 +1,8 @@
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
 #include "isa/traits.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 bool offered(const Vcpu& cpu, const Insn& insn) {
   const char* feature = isa::traits(insn.mnemonic).feature;
@@ -17,4 +17,4 @@ cpu::Semantic find_complex(const Vcpu& cpu, const Insn& insn) {
   return nullptr;
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -1,9 +1,9 @@
 // Bit tests whose offset may reach beyond the operand, double shifts, BMI1 and BMI2.
 #include <bit>
 
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -233,4 +233,4 @@ cpu::Semantic find_complex_bits(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -1,7 +1,7 @@
 // Memory instructions of no great frequency: XLAT, MOVBE, MOVNTI, MOVDIRI, MOVDIR64B.
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -69,4 +69,4 @@ cpu::Semantic find_complex_memory(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -1,4 +1,4 @@
-#include "engine/common/host_space.h"
+#include "engine/host_space.h"
 
 #include <sys/mman.h>
 #include <unistd.h>

@@ -6,9 +6,9 @@
 
 #include "cpu/mmu.h"
 #include "cpu/semantics.h"
-#include "engine/interpret/flags.h"
+#include "engine/semantics/flags.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 using cpu::Outcome;
 using cpu::Seg;
@@ -29,6 +29,9 @@ cpu::Semantic find_complex_stack(const Insn& insn);       // odd PUSH and POP, P
 cpu::Semantic find_complex_branch(const Insn& insn);      // near branches of 16 bits or in segmented code
 cpu::Semantic find_complex_memory(const Insn& insn);      // XLAT, MOVBE, MOVNTI, MOVDIR
 cpu::Semantic find_string(const Insn& insn);              // MOVS STOS LODS CMPS SCAS
+
+// The condition code of a Jcc, or -1.
+int condition_of(ZydisMnemonic mnemonic);
 
 inline u64 offset_of(const Vcpu& cpu, const Insn& insn) {
   return cpu::effective_address(cpu, insn.mem, cpu.rip + insn.length);
@@ -97,4 +100,4 @@ inline Outcome by_width(unsigned bytes, Fn fn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -3,12 +3,12 @@
 // kept.
 #pragma once
 
-#include <array>
 #include <optional>
 
+#include "engine/emit/emitter.h"
 #include "isa/raw.h"
 
-namespace trapline::engine::vector {
+namespace trapline::engine::emit {
 
 using Decoded = isa::Raw;
 
@@ -19,33 +19,13 @@ bool is_high8(ZydisRegister r);
 // The guest's register number (of AH: that of AX); Zydis' ids of 8-bit registers have AH..BH in between.
 u8 gpr_number(ZydisRegister r);
 
-// Instruction text grows by at most a prefix or two; the wrapper adds loads and stores of some 11 bytes each.
-class Code {
- public:
-  void byte(unsigned b) {
-    if (size_ < bytes_.size()) bytes_[size_] = static_cast<u8>(b);
-    size_++;
-  }
-  template <class... B>
-  void put(B... b) {
-    (byte(static_cast<unsigned>(b)), ...);
-  }
-  void disp32(u32 v) { put(v & 255, v >> 8 & 255, v >> 16 & 255, v >> 24); }
-  bool overflowed() const { return size_ > bytes_.size(); }
-  const u8* data() const { return bytes_.data(); }
-  std::size_t size() const { return size_; }
-
- private:
-  std::array<u8, 256> bytes_{};
-  std::size_t size_ = 0;
-};
-
 // Registers of the host that stand for the guest's by field.
 inline constexpr u8 kRegField = 0, kRmField = 1;  // RAX, RCX
 
 // Appends the instruction. `source` are the guest's bytes that `d` was decoded from. False: this cannot be expressed (a
-// bug in the rebuild or a decoder's misreading, found by decoding the result again): treat it as undefined.
-bool rebuild(const Decoded& d, const u8* source, Code& out);
+// bug in the rebuild or a decoder's misreading, found by decoding the result again): treat it as undefined; nothing was
+// appended.
+bool rebuild(const Decoded& d, const u8* source, Emitter& out);
 
 // What W must be for the host's 64-bit mode: outside of it VEX.W and EVEX.W are ignored where they would select a 64-bit
 // general register, and are an opcode bit elsewhere (SDM Vol. 2A 2.3.5.1). Nothing: there is no such instruction.
@@ -58,4 +38,4 @@ u8 immediate_mask(const Decoded& d);
 // 4 or 8.
 const ZydisDecoder& decoder_for(u8 code_bytes);
 
-}  // namespace trapline::engine::vector
+}  // namespace trapline::engine::emit

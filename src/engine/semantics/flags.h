@@ -6,7 +6,7 @@
 
 #include "base/types.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 #define TRAPLINE_SAVE_FLAGS "\n\tlahf\n\tseto %%al"
 // AL holds OF in bit 0: adding 0x7f overflows exactly when it is set. SAHF sets the others.
@@ -97,21 +97,6 @@ TRAPLINE_SHIFT(Ror, TRAPLINE_LOAD_FLAGS, "ror")
 TRAPLINE_SHIFT(Rcl, TRAPLINE_LOAD_FLAGS, "rcl")
 TRAPLINE_SHIFT(Rcr, TRAPLINE_LOAD_FLAGS, "rcr")
 
-// ROL and ROR of a register by an immediate other than 1: OF is undefined. Intel's processors leave it alone there and
-// compute one in the other forms; AMD's compute one in all. Asked of the host's own instruction, once.
-bool immediate_rotate_keeps_overflow();
-
-template <class Rotate>
-struct ByImmediate : Rotate {
-  template <class T>
-  static T apply(u16& f, T a, T b) {
-    const u16 old = f;
-    a = Rotate::template apply<T>(f, a, b);
-    if ((static_cast<u8>(b) & (sizeof(T) == 8 ? 63 : 31)) != 1) f = static_cast<u16>((f & ~1) | (old & 1));
-    return a;
-  }
-};
-
 // Operations that leave some flags alone (or undefined): the old ones go in first.
 #define TRAPLINE_KEEPING_ALU(Name, text, does_write)                                                                \
   struct Name : Operation {                                                                                         \
@@ -156,4 +141,4 @@ struct Cmov : Operation {
   }
 };
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

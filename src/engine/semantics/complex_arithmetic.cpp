@@ -1,8 +1,8 @@
 // MUL and IMUL with one operand, DIV and IDIV, the decimal instructions, CRC32, ADCX and ADOX.
 
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -231,4 +231,4 @@ cpu::Semantic find_complex_arithmetic(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

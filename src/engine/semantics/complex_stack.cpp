@@ -1,7 +1,7 @@
 // Stack instructions in every width: PUSH and POP that stack.cpp leaves, PUSHA, POPA, ENTER, LEAVE. Intel SDM Vol. 2.
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -127,4 +127,4 @@ cpu::Semantic find_complex_stack(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

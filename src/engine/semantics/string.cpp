@@ -6,9 +6,9 @@
 
 #include "cpu/code_map.h"
 #include "cpu/debug_port.h"
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -376,4 +376,4 @@ cpu::Semantic find_string(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -1,7 +1,7 @@
 // XCHG with memory (always locked), XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B.
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -157,4 +157,4 @@ cpu::Semantic find_complex_exchange(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics

@@ -1,9 +1,7 @@
 // Prefix, REX, VEX and EVEX layouts: Intel SDM Vol. 2A sections 2.1, 2.2, 2.3, 2.7.
-#include "engine/hostcode/reencode.h"
+#include "engine/emit/reencode.h"
 
-namespace trapline::engine::hostcode {
-
-using vector::Decoded;
+namespace trapline::engine::emit {
 
 namespace {
 
@@ -66,7 +64,7 @@ unsigned immediate_bytes(const Decoded& d) { return (d.insn.raw.imm[0].size + d.
 bool has_opcode_register(const Decoded& d) {
   for (u8 i = 0; i < d.insn.operand_count; i++)
     if (d.op[i].type == ZYDIS_OPERAND_TYPE_REGISTER && d.op[i].encoding == ZYDIS_OPERAND_ENCODING_OPCODE &&
-        vector::is_gpr(d.op[i]))
+        is_gpr(d.op[i]))
       return true;
   return false;
 }
@@ -78,7 +76,7 @@ Fields guest_fields(const Decoded& d) {
   f.memory = has_modrm(d) && d.insn.raw.modrm.mod != 3;
   for (u8 i = 0; i < d.insn.operand_count; i++) {
     const ZydisDecodedOperand& op = d.op[i];
-    if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || vector::is_gpr(op)) continue;
+    if (op.type != ZYDIS_OPERAND_TYPE_REGISTER || is_gpr(op)) continue;
     const u8 id = static_cast<u8>(ZydisRegisterGetId(op.reg.value));
     if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) f.reg = id;
     if (op.encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) f.rm = id;
@@ -108,7 +106,7 @@ void reencode_with(const Decoded& d, const u8* source, const Fields& f, bool wid
       out.modrm(f.reg, f.rm);
     }
   }
-  for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i] & vector::immediate_mask(d));
+  for (unsigned i = d.insn.length - tail; i < d.insn.length; i++) out.byte(source[i] & immediate_mask(d));
 }
 
 bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out) {
@@ -118,7 +116,7 @@ bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out)
       return true;
     case ZYDIS_INSTRUCTION_ENCODING_VEX:
     case ZYDIS_INSTRUCTION_ENCODING_EVEX: {
-      const std::optional<bool> wide = vector::w_in_64_bit_mode(d, source);
+      const std::optional<bool> wide = w_in_64_bit_mode(d, source);
       if (wide) reencode_with(d, source, f, *wide, out);
       return wide.has_value();
     }
@@ -127,4 +125,4 @@ bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out)
   }
 }
 
-}  // namespace trapline::engine::hostcode
+}  // namespace trapline::engine::emit

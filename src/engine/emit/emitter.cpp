@@ -1,12 +1,12 @@
-#include "engine/hostcode/emitter.h"
+#include "engine/emit/emitter.h"
 
-namespace trapline::engine::hostcode {
+namespace trapline::engine::emit {
 
 void Emitter::modrm(u8 reg, const Mem& m, unsigned trailing) {
   const unsigned r = (reg & 7u) << 3;
   if (m.absolute) {
     byte(r | 5);
-    note(Fixup::Kind::outside, size_, m.absolute);
+    note(Fixup::Kind::outside, size(), m.absolute);
     imm32(m.absolute - (pc() + 4 + trailing));
     return;
   }
@@ -52,17 +52,42 @@ void Emitter::op(unsigned prefix, bool wide, u32 opcode, u8 reg, u8 rm, bool rex
   modrm(reg, rm);
 }
 
-void Emitter::vex(u8 map, u8 pp, bool wide, u8 vvvv, u8 opcode, u8 reg, const Mem& m, unsigned trailing) {
+// `rex`: the bits R, X and B.
+void Emitter::vex_prefix(const VexOp& op, u8 vvvv, unsigned rex) {
+  const unsigned tail = (~vvvv & 15u) << 3 | (op.length ? 4u : 0u) | static_cast<u8>(op.prefix);
+  if (op.map == VexOp::Map::m0f && !op.wide && !(rex & 3))
+    put(0xC5, (rex & 4 ? 0u : 0x80u) | tail, op.opcode);
+  else
+    put(0xC4, (~rex & 7u) << 5 | static_cast<u8>(op.map), (op.wide ? 0x80u : 0u) | tail, op.opcode);
+}
+
+void Emitter::vex(const VexOp& op, u8 vvvv, u8 reg, const Mem& m, unsigned trailing) {
   if (m.gs) byte(0x65);
-  const unsigned bits = rex_bits(reg, m);
-  put(0xC4, (~bits & 7) << 5 | map, (wide ? 0x80 : 0) | (~vvvv & 15) << 3 | pp, opcode);
+  vex_prefix(op, vvvv, rex_bits(reg, m));
   modrm(reg, m, trailing);
 }
 
-void Emitter::vex(u8 map, u8 pp, bool wide, u8 vvvv, u8 opcode, u8 reg, u8 rm) {
-  const unsigned bits = rex_bits(reg, rm);
-  put(0xC4, (~bits & 7) << 5 | map, (wide ? 0x80 : 0) | (~vvvv & 15) << 3 | pp, opcode);
+void Emitter::vex(const VexOp& op, u8 vvvv, u8 reg, u8 rm) {
+  vex_prefix(op, vvvv, rex_bits(reg, rm));
   modrm(reg, rm);
+}
+
+void Emitter::evex(const VexOp& op, u8 reg, const Mem& m) {
+  constexpr unsigned kNoVvvv = 15 << 3, kNoVvvv4 = 8;
+  if (m.gs) byte(0x65);
+  put(0x62, (~rex_bits(reg, m) & 7u) << 5 | (reg & 16 ? 0u : 0x10u) | static_cast<u8>(op.map),
+      (op.wide ? 0x80u : 0u) | kNoVvvv | 4u | static_cast<u8>(op.prefix), unsigned{op.length} << 5 | kNoVvvv4,
+      op.opcode);
+  Mem unscaled = m;
+  unscaled.no_disp8 = true;
+  modrm(reg, unscaled);
+}
+
+void Emitter::rep(StringInsn insn, unsigned bytes, bool while_equal) {
+  if (bytes == 2) byte(0x66);
+  byte(while_equal ? 0xF3 : 0xF2);
+  if (bytes == 8) byte(0x48);
+  byte(static_cast<u8>(insn) | unsigned{bytes != 1});
 }
 
 void Emitter::mov_imm(u8 to, u64 v) {
@@ -83,4 +108,4 @@ void Emitter::mov_imm64(u8 to, u64 v) {
   imm64(v);
 }
 
-}  // namespace trapline::engine::hostcode
+}  // namespace trapline::engine::emit

@@ -2,10 +2,10 @@
 // operand replaced. Prefixes that matter, lengths, opmasks, rounding and immediates are kept.
 #pragma once
 
-#include "engine/hostcode/emitter.h"
-#include "engine/vector/encode.h"
+#include "engine/emit/emitter.h"
+#include "engine/emit/rebuild.h"
 
-namespace trapline::engine::hostcode {
+namespace trapline::engine::emit {
 
 // What takes the place of each field. `reg`, `rm` and `vvvv` are host register numbers in the file of the operand
 // (general ones mapped, vector ones as they are).
@@ -18,11 +18,11 @@ struct Fields {
 };
 
 // The fields as the guest has them.
-Fields guest_fields(const vector::Decoded& d);
-bool has_opcode_register(const vector::Decoded& d);
+Fields guest_fields(const Decoded& d);
+bool has_opcode_register(const Decoded& d);
 // With W as it is to be in the host's code.
-void reencode_with(const vector::Decoded& d, const u8* source, const Fields& f, bool wide, Emitter& out);
+void reencode_with(const Decoded& d, const u8* source, const Fields& f, bool wide, Emitter& out);
 // False: has no host form (legacy-only opcodes); nothing was emitted.
-bool reencode(const vector::Decoded& d, const u8* source, const Fields& f, Emitter& out);
+bool reencode(const Decoded& d, const u8* source, const Fields& f, Emitter& out);
 
-}  // namespace trapline::engine::hostcode
+}  // namespace trapline::engine::emit

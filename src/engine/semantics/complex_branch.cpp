@@ -1,9 +1,8 @@
 // Near branches with 16-bit operands or in segments with a base or a limit: targets are truncated and checked at the
 // branch.
-#include "engine/interpret/branch.h"
-#include "engine/interpret/complex.h"
+#include "engine/semantics/complex.h"
 
-namespace trapline::engine::interpret {
+namespace trapline::engine::semantics {
 
 namespace {
 
@@ -131,6 +130,45 @@ Outcome jcxz(Vcpu& cpu, const Insn& insn) {
 
 }  // namespace
 
+int condition_of(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_JO:
+      return 0;
+    case ZYDIS_MNEMONIC_JNO:
+      return 1;
+    case ZYDIS_MNEMONIC_JB:
+      return 2;
+    case ZYDIS_MNEMONIC_JNB:
+      return 3;
+    case ZYDIS_MNEMONIC_JZ:
+      return 4;
+    case ZYDIS_MNEMONIC_JNZ:
+      return 5;
+    case ZYDIS_MNEMONIC_JBE:
+      return 6;
+    case ZYDIS_MNEMONIC_JNBE:
+      return 7;
+    case ZYDIS_MNEMONIC_JS:
+      return 8;
+    case ZYDIS_MNEMONIC_JNS:
+      return 9;
+    case ZYDIS_MNEMONIC_JP:
+      return 10;
+    case ZYDIS_MNEMONIC_JNP:
+      return 11;
+    case ZYDIS_MNEMONIC_JL:
+      return 12;
+    case ZYDIS_MNEMONIC_JNL:
+      return 13;
+    case ZYDIS_MNEMONIC_JLE:
+      return 14;
+    case ZYDIS_MNEMONIC_JNLE:
+      return 15;
+    default:
+      return -1;
+  }
+}
+
 cpu::Semantic find_complex_branch(const Insn& insn) {
   if (condition_of(insn.mnemonic) >= 0) return jcc;
   switch (insn.mnemonic) {
@@ -153,4 +191,4 @@ cpu::Semantic find_complex_branch(const Insn& insn) {
   }
 }
 
-}  // namespace trapline::engine::interpret
+}  // namespace trapline::engine::semantics
