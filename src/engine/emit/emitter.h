@@ -117,6 +117,7 @@ class Emitter : public CodeBuffer {
   void movsx(unsigned bytes, u8 to, const Source& from) {
     op(0, true, bytes == 2 ? 0x0FBF : bytes == 4 ? 0x63 : 0x8B, to, from);
   }
+  void write_gs_base(u8 from) { op(0xF3, true, 0x0FAE, 3, from); }
   void pext(u8 to, u8 from, const Mem& mask) { vex(kPext, from, to, mask); }
   void pext(u8 to, u8 from, u8 mask) { vex(kPext, from, to, mask); }
   void rorx(u8 to, u8 from, u8 count) { vex(rorx_op(true), 0, to, from), byte(count); }

@@ -32,7 +32,8 @@ struct Block {
   View view = View::kernel;
   bool stable = false;  // lies on a global page of the upper half
   bool stale = false;
-  u16 count = 0;  // instructions
+  u32 turned = 0;  // the mode behind its STAC or CLAC
+  u16 count = 0;   // instructions
   u16 bytes = 0;
   u64 entry = 0, end = 0;      // host code
   u64 cold = 0, cold_end = 0;  // its code that is seldom run, elsewhere

@@ -151,8 +151,8 @@ void CodeCache::redirect(u64 from, u64 to) {
 // May code of `from` go on in `to` without a look at the mapping? They were made for the same mode and rights, and
 // either all pages of `to` are pages of `from`, which were those frames when `from` was entered, or they lie on stable
 // pages: check_page() watches over their frames, rights and G bits.
-bool CodeCache::may_link(const Block& from, const Block& to) const {
-  if (!links_ || from.stale || to.stale || from.key.mode != to.key.mode) return false;
+bool CodeCache::may_link(const Block& from, u32 mode, const Block& to) const {
+  if (!links_ || from.stale || to.stale || mode != to.key.mode) return false;
   if (from.stable && to.stable) return true;
   const Gva page = to.key.linear.page();
   if (from.frame_of(page) != to.key.gpa.page()) return false;
@@ -161,7 +161,7 @@ bool CodeCache::may_link(const Block& from, const Block& to) const {
 
 void CodeCache::link(ExitStub& site, Block& target) {
   INVARIANT(site.kind == ExitStub::Kind::link && site.block, "what is to be linked at {:#x} is no link", site.rip);
-  if (!may_link(*site.block, target)) return;
+  if (!may_link(*site.block, site.turned ? site.block->turned : site.block->key.mode, target)) return;
   if (site.block->placement != target.placement) note_link(site, target);
   region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }

@@ -90,7 +90,8 @@ class CodeCache {
 
   // -- Linking
   void link(ExitStub& stub, Block& target);  // if may_link
-  bool may_link(const Block& from, const Block& to) const;
+  // `mode`: in which `from` is left.
+  bool may_link(const Block& from, u32 mode, const Block& to) const;
 
   // -- Checking
   bool code_changed() const { return cpu_.code->epoch() != epoch_; }

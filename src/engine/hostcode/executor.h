@@ -15,17 +15,11 @@
 #include "engine/hostcode/code_cache.h"
 #include "engine/hostcode/deadline_timer.h"
 #include "engine/hostcode/region.h"
+#include "engine/hostcode/running_mode.h"
 #include "engine/hostcode/thunks.h"
 #include "engine/options.h"
 
 namespace trapline::engine::hostcode {
-
-// What the vCPU's mode is to blocks, jump cache and memory.
-struct RunningMode {
-  u32 mode = 0;
-  u8 tag = JumpCache::kTags;  // kTags: no block has this mode
-  View view = View::kernel;
-};
 
 class ExecutorPolicy {
  public:

@@ -44,6 +44,7 @@ struct ExitStub {
   bool by_thunk = false;  // semantic: a string instruction that a thunk does as far as it can
   bool in_r10 = false;    // miss: the place without its displacement, for the instruction that stores
   bool asked = false;     // indirect: because of attention, whatever the jump cache has
+  bool turned = false;    // link: in the mode of Block::turned
   Operand operand = Operand::explicit_;
   u8 size = 0;
   i8 undo_rsp = 0;  // indirect: what the branch has added to RSP

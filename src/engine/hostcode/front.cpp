@@ -106,7 +106,7 @@ void Front::classify(const cpu::Vcpu& cpu, const Context& context, const Ready& 
     p.semantic = s;
     p.ends = ends_block(i);
     if (!debug_.no_inline && is_inlined(p, context, ready) && semantics::offered(cpu, i))
-      p.treatment = Treatment::special, p.ends = false;
+      p.treatment = Treatment::special, p.ends = turns(p, context);
     return;
   }
   if (is_nothing(p)) {

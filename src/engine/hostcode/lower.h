@@ -13,6 +13,7 @@
 #include "engine/hostcode/host.h"
 #include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/region.h"
+#include "engine/hostcode/running_mode.h"
 #include "engine/hostcode/string_form.h"
 #include "engine/vector/op.h"
 
@@ -59,6 +60,8 @@ struct Context {
   Gva page2 = kNoPage;  // into which its first instruction crosses
   static constexpr Gva kNoPage{~u64{0}};
   u8 tag = 0;  // of its mode, in the jump cache
+  View view = View::kernel;
+  RunningMode turned;  // what STAC or CLAC leads to; with kTags as its tag, they are C++'s
   bool ring0 = false;
   bool fsgsbase = true;  // CR4's
   bool counted = true;
@@ -171,6 +174,7 @@ class Lowering {
   Mem string_access(const TranslatedInsn& p, u8 guest, unsigned size, bool write);
   void string_once(const TranslatedInsn& p, const StringForm& form);
   void set_interrupts(const TranslatedInsn& p);
+  void set_access(const TranslatedInsn& p);
   void set_direction(bool down);
   void swap_gs();
   void read_tsc(const TranslatedInsn& p);
@@ -201,7 +205,7 @@ class Lowering {
   bool linkable(u64 target) const;
   void push_return(const TranslatedInsn& p);
   void move_rsp(i32 by);
-  void exit_to(u64 target, u64 from, u16 uncounted, u16 before);
+  void exit_to(u64 target, u64 from, u16 uncounted, u16 before, bool turned = false);
   void jump_indirect(i8 undo_rsp, const TranslatedInsn& p);
   void poll(u64 target, u16 before);
   void look_at_attention(ExitStub& s);

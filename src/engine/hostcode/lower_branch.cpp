@@ -45,7 +45,7 @@ void Lowering::link_from(Emitter::Far jump, ExitStub& s) {
 }
 
 // `uncounted`: instructions of the block that will not retire, given back to the budget.
-void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
+void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before, bool turned) {
   target &= mask();
   if (uncounted && context_.counted) {
     e_.load(r10, var(&state_.left));
@@ -59,6 +59,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
     ExitStub& s = site(ExitStub::Kind::link, nullptr);
     s.rip = target;
     s.before = counted;
+    s.turned = turned;
     return link_from(e_.jmp_far(), s);
   }
   ExitStub& s = site(ExitStub::Kind::indirect, nullptr);
@@ -68,7 +69,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before) {
   Mem slot = memory_.jump_slot(e_, {.disp = JumpCache::offset(Gva{target})}, r11);
   e_.load(rcx, slot);
   e_.note(F::jump, e_.size() - 4, target);
-  e_.lea(rcx, at(rcx, r10, 0, context_.tag));
+  e_.lea(rcx, at(rcx, r10, 0, turned ? context_.turned.tag : context_.tag));
   const auto known = e_.jrcxz();
   jump_cold(s);
   e_.bind(known);

@@ -1,5 +1,7 @@
 // RFLAGS beside the arithmetic ones: PUSHF, POPF, CLI, STI, CLD, STD.
+#include "cpu/mmu.h"
 #include "engine/hostcode/lower.h"
+#include "engine/hostcode/treatment.h"
 
 namespace trapline::engine::hostcode {
 
@@ -73,6 +75,37 @@ void Lowering::set_direction(bool down) {
   e_.rorx32(rcx, rcx, 32 - kBit);
   if (down) e_.lea(rcx, at(rcx, 1 << kBit));
   e_.store32(at(r10), rcx);
+}
+
+// STAC and CLAC at CPL 0 under SMAP. What follows sees memory with other rights: it is a block of another mode.
+void Lowering::set_access(const TranslatedInsn& p) {
+  namespace perm = cpu::perm;
+  if (!turns(p, context_)) return;
+  const bool set = p.insn.mnemonic == ZYDIS_MNEMONIC_STAC;
+  islands(112);
+  if (!set) {  // AC is 1, or there is no SMAP
+    ExitStub& s = called_site(p, ExitStub::Kind::semantic);
+    s.ends = true;
+    e_.mov_imm(r10, cpu::cr4::smap);
+    e_.load32(rcx, var(&cpu_.cr4));
+    e_.pext(rcx, rcx, r10);
+    e_.mov_imm(r10, cpu::flag::ac);
+    e_.load32(r11, var(&cpu_.sys_flags));
+    e_.pext(r11, r11, r10);
+    e_.lea(rcx, at(rcx, r11, 0, -2));
+    const auto both = e_.jrcxz();
+    jump_cold(s);
+    e_.bind(both);
+  }
+  e_.load32(rcx, var(&cpu_.sys_flags));
+  e_.lea(rcx, at(rcx, set ? i32{cpu::flag::ac} : -i32{cpu::flag::ac}), false);
+  e_.store32(var(&cpu_.sys_flags), rcx);
+  e_.store_imm32(var(&cpu_.need_read), set ? perm::kernel_ac_read : perm::kernel_read, false);
+  e_.store_imm32(var(&cpu_.need_write), set ? perm::kernel_ac_write : perm::kernel_write, false);
+  islands(120);
+  memory_.turn(e_, context_.turned);
+  ended_ = true;
+  exit_to(next_of(p), block_->key.linear.raw + p.at, 0, static_cast<u16>(index_ + 1), true);
 }
 
 // CLI and STI at CPL 0. The shadow of STI is kept by there being no look at events before the next instruction; with an

@@ -32,6 +32,9 @@ void Lowering::special(const TranslatedInsn& p) {
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
       return set_interrupts(p);
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC:
+      return set_access(p);
     case ZYDIS_MNEMONIC_CLD:
     case ZYDIS_MNEMONIC_STD:
       return set_direction(p.insn.mnemonic == ZYDIS_MNEMONIC_STD);

@@ -13,6 +13,7 @@ class Lowering;
 struct Context;
 struct TranslatedInsn;
 struct ExitStub;
+struct RunningMode;
 
 // A guest address in emitted code: base + disp, or a constant (in R10 as the base, or, without a base, in disp).
 struct Place {
@@ -54,6 +55,8 @@ class MemoryLowering {
   virtual void tail(Lowering& to, u32 number) = 0;
   // The operand `slot` of the jump cache, counted from its end. May emit; clobbers slot.index and `free`.
   virtual Mem jump_slot(Emitter& e, Mem slot, u8 free) const = 0;
+  // From here on memory is reached as in this mode, and it is the one that runs. Clobbers RCX.
+  virtual void turn(Emitter& e, const RunningMode& to) const = 0;
   // A thunk that may do, before C++ does, what `stub` calls it for: a failed access, given the address in RCX, or a
   // string instruction with REP, given the count there. 0: none.
   virtual u64 thunk(const ExitStub& stub, bool bits64) const = 0;

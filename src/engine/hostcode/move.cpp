@@ -55,6 +55,7 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
   Block& block = all_.emplace_back();
   block.key = {linear, from.key.gpa, from.key.mode};
   block.view = from.view;
+  block.turned = from.turned;
   block.count = from.count;
   block.bytes = from.bytes;
   block.generation = from.generation;

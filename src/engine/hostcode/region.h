@@ -11,6 +11,7 @@
 #include "engine/hostcode/jump_cache.h"
 #include "engine/hostcode/memory_lowering.h"
 #include "engine/hostcode/resume.h"
+#include "engine/hostcode/running_mode.h"
 
 namespace trapline::engine::hostcode {
 
@@ -57,8 +58,9 @@ struct State {
   u64 page_bits = 0, jump_bits = 0;
   const Victim* victims = nullptr;  // of the current view
   u64 tables = 0;                   // base of the current view's
-  u64 write_table = 0;              // from what GS has, or from 0 where GS has nothing
-  u64 last_page = 0;                // of the look-up under way, where there is no PEXT
+  RunningMode now;
+  u64 write_table = 0;  // from what GS has, or from 0 where GS has nothing
+  u64 last_page = 0;    // of the look-up under way, where there is no PEXT
   u32 host_mxcsr = 0x1f80;
   u64 shared[SharedLookup::kSlots] = {};  // what shared look-ups have found
 };

@@ -27,6 +27,8 @@ bool elements_reachable(const TranslatedInsn& p, const Context& c);
 bool bytes_reachable(const isa::Insn& i, const Context& c);
 // Sensitive instructions whose effect is a few moves.
 bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready);
+// An inlined STAC or CLAC behind which memory is seen with other rights.
+bool turns(const TranslatedInsn& p, const Context& c);
 // EMMS, FWAIT.
 bool is_x87_state(ZydisMnemonic m);
 // FNSTENV and FLDENV of 28 bytes.

@@ -32,6 +32,10 @@ bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
       return c.ring0;
+    case ZYDIS_MNEMONIC_STAC:  // in the view of the kernel under SMAP AC is 0
+      return c.ring0 && c.view == View::kernel && c.turned.tag < JumpCache::kTags;
+    case ZYDIS_MNEMONIC_CLAC:
+      return c.ring0 && c.turned.tag < JumpCache::kTags;
     case ZYDIS_MNEMONIC_SWAPGS:
       return c.ring0 && c.bits64;
     case ZYDIS_MNEMONIC_PUSHFQ:
@@ -61,6 +65,11 @@ bool is_inlined(const TranslatedInsn& p, const Context& c, const Ready& ready) {
     default:
       return false;
   }
+}
+
+bool turns(const TranslatedInsn& p, const Context& c) {
+  const ZydisMnemonic m = p.insn.mnemonic;
+  return m == ZYDIS_MNEMONIC_STAC || (m == ZYDIS_MNEMONIC_CLAC && c.view == View::kernel_ac);
 }
 
 // What follows a STAC sees memory with other rights: look-ups of this block are in the view that it was entered with.

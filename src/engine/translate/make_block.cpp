@@ -75,7 +75,15 @@ bool Translator::context_for(u32 mode, Gva linear, bool global, Context* out) {
   context.counted = options_.count_instructions;
   context.stable = linear.raw >> 63 && global;
   context.movable = context.bits64 && CodeCache::movable_to(linear) && !options_.debug.no_moving;
-  return tag_for(mode, &context.tag);
+  context.view = static_cast<View>(mode >> kViewShift & 3);
+  if (!tag_for(mode, &context.tag)) return false;
+  // Where AC is 1, CLAC still looks whether SMAP is there.
+  const bool turns = context.ring0 && (context.view == View::kernel || cpu_.cr4 & cpu::cr4::smap);
+  if (!turns) return true;
+  RunningMode& turned = context.turned;
+  turned.view = context.view == View::kernel ? View::kernel_ac : View::kernel;
+  turned.mode = (mode & ~(u32{3} << kViewShift)) | static_cast<u32>(turned.view) << kViewShift;
+  return tag_for(turned.mode, &turned.tag);
 }
 
 // Programs are loaded anywhere: where the same code has been translated for another place, it is only moved.
@@ -133,6 +141,7 @@ bool Translator::collect(const Source& source, const Context& context, const Pro
 void Translator::describe(Block& block, const Source& source, const Context& context, View view) {
   block.key = source.key;
   block.view = view;
+  block.turned = context.turned.mode;
   block.stable = context.stable;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);

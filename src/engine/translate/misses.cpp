@@ -30,7 +30,7 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
   const cpu::Access access = stub.write ? cpu::Access::write : cpu::Access::read;
   if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, stub.size, access, linear)) return {};
   // An entry of another view's rights would stay there (STAC in the middle of a block): --verify would not see it.
-  const View view = now_.view;
+  const View view = now().view;
   INVARIANT(view == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view),
             static_cast<int>(view_of(cpu_)));
   INVARIANT(region_->state().tables == views_->base(view), "code ran with the tables of another view than {}",
@@ -58,9 +58,9 @@ bool Translator::fill(Gva linear) {
   if (e.addend == 0) return false;  // means "no entry" in the tables
   const bool read = e.perm & cpu_.need_read, write = e.perm & cpu_.need_write;
   if (!misfill(linear, e.addend, write))
-    views_->fill(now_.view, linear, e.gpa, e.addend, e.global, e.page_shift, read, write);
-  if (executor_->block_by_block()) filled_.push_back({now_.view, linear});
-  if (executor_->block_by_block() && write) writable_.push_back({now_.view, linear});
+    views_->fill(now().view, linear, e.gpa, e.addend, e.global, e.page_shift, read, write);
+  if (executor_->block_by_block()) filled_.push_back({now().view, linear});
+  if (executor_->block_by_block() && write) writable_.push_back({now().view, linear});
   return true;
 }
 
@@ -71,7 +71,7 @@ bool Translator::misfill(Gva linear, u64 addend, bool write) {
   if (wrong.how != Miscompile::How::reach && wrong.how != Miscompile::How::stale) return false;
   for (unsigned v = 0; v < kViews; v++) {
     const View view = static_cast<View>(v);
-    if (view != now_.view && wrong.how == Miscompile::How::stale) continue;
+    if (view != now().view && wrong.how == Miscompile::How::stale) continue;
     views_->touch(view, linear);
     views_->plant(view, linear, addend, write || wrong.how == Miscompile::How::reach);
     filled_.push_back({view, linear});
@@ -93,8 +93,8 @@ bool Translator::gather(const ExitStub& stub, cpu::Seg seg, Gva linear) {
   }
   // So that the thunk finds them the next time.
   for (const Gva page : {linear, second}) {
-    views_->touch(now_.view, page);
-    if (!views_->has(now_.view, page, false)) fill(page);
+    views_->touch(now().view, page);
+    if (!views_->has(now().view, page, false)) fill(page);
   }
   State& s = region_->state();
   u8* to = s.gathered + (linear.raw & 63);
@@ -117,10 +117,10 @@ bool Translator::reach_both(const ExitStub& stub, cpu::Seg seg, Gva linear) {
   }
   for (const Gva at : {linear, last}) {
     if (!reachable(at)) return false;
-    views_->touch(now_.view, at);
-    if (!views_->has(now_.view, at, true)) fill(at);
+    views_->touch(now().view, at);
+    if (!views_->has(now().view, at, true)) fill(at);
   }
-  return views_->has(now_.view, linear, true) && views_->has(now_.view, last, true);
+  return views_->has(now().view, linear, true) && views_->has(now().view, last, true);
 }
 
 }  // namespace trapline::engine::translate

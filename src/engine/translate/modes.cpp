@@ -57,38 +57,38 @@ RunningMode Translator::mode_of(u32 key) const {
 
 // Before anything is looked up in, or put into, the view's jump cache.
 void Translator::set_mode(const RunningMode& mode) {
-  now_.view = mode.view;
-  if (mode.mode == now_.mode && now_.tag < JumpCache::kTags) return;
-  now_.mode = mode.mode;
-  now_.tag = tag_of(mode.mode);
+  now().view = mode.view;
+  if (mode.mode == now().mode && now().tag < JumpCache::kTags) return;
+  now().mode = mode.mode;
+  now().tag = tag_of(mode.mode);
 }
 
 bool Translator::follow_mode() {
-  const bool was_user = now_.view == View::user;
+  const bool was_user = now().view == View::user;
   if (!turn()) return false;
   if (!user_gate_) return true;
-  if (was_user && now_.view != View::user) user_gate_->left_user();
-  return now_.view != View::user || !user_gate_->wants_user();
+  if (was_user && now().view != View::user) user_gate_->left_user();
+  return now().view != View::user || !user_gate_->wants_user();
 }
 
 // Mode and view are those of cpu_ from now on, and so is what translated code reaches memory by. False: such code is not
 // translated.
 bool Translator::turn() {
-  Turn& t = turns_[cpu_.cpl == 3];
+  Turn& t = turns_[cpu_.cpl == 3 ? 2 : (cpu_.need_read & cpu::perm::kernel_ac_read) != 0];
   if (!cpu_.in_long64() || t.made.tag == JumpCache::kTags || t.cpl != cpu_.cpl || t.need_read != cpu_.need_read ||
       t.need_write != cpu_.need_write || t.cr0 != cpu_.cr0 || t.cr4 != cpu_.cr4 || t.xcr0 != cpu_.xcr0 ||
       (cpu_.debugger && cpu_.debugger->any())) {
     const u32 key = mode_key(cpu_);
     if (!translatable(cpu_, key)) return false;
-    const View before = now_.view;
+    const View before = now().view;
     set_mode(mode_of(key));
-    if (now_.view != before) set_view(now_.view);
-    if (cpu_.in_long64()) t = {cpu_.cr0, cpu_.cr4, cpu_.xcr0, cpu_.need_read, cpu_.need_write, cpu_.cpl, now_};
+    if (now().view != before) set_view(now().view);
+    if (cpu_.in_long64()) t = {cpu_.cr0, cpu_.cr4, cpu_.xcr0, cpu_.need_read, cpu_.need_write, cpu_.cpl, now()};
     return true;
   }
-  const View before = now_.view;
-  now_ = t.made;
-  if (now_.view != before) set_view(now_.view);
+  const View before = now().view;
+  now() = t.made;
+  if (now().view != before) set_view(now().view);
   return true;
 }
 

@@ -54,6 +54,20 @@ u64 TableLowering::constant(const Fixup& f, Gva linear) const {
   return Views::slot_offset(linear, f.size, f.kind == Fixup::Kind::look_up_w);
 }
 
+// As Translator::set_view and set_mode do.
+void TableLowering::turn(Emitter& e, const hostcode::RunningMode& to) const {
+  e.store_imm32(var(&state_.now.mode), to.mode, false);
+  e.store_imm8(var(&state_.now.tag), to.tag);
+  e.store_imm8(var(&state_.now.view), static_cast<u8>(to.view));
+  e.mov_imm(rcx, reinterpret_cast<u64>(views_.jumps().victims(to.view)));
+  e.store(var(&state_.victims), rcx);
+  e.mov_imm(rcx, views_.base(to.view));
+  e.store(var(&state_.tables), rcx);
+  if (ways_.gs_base) return e.write_gs_base(rcx);
+  e.mov_imm(rcx, views_.base(to.view) + Views::kWriteTable);
+  e.store(var(&state_.write_table), rcx);
+}
+
 Mem TableLowering::reached(const Place& p) const {
   return p.base == kNone ? at(rcx, p.disp) : at(p.base, rcx, 0, p.disp);
 }

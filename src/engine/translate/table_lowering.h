@@ -5,6 +5,7 @@
 #include "engine/translate/descriptors.h"
 #include "engine/translate/elements.h"
 #include "engine/translate/strings.h"
+#include "engine/translate/views.h"
 
 namespace trapline::engine::translate {
 
@@ -21,8 +22,8 @@ using hostcode::TranslatedInsn;
 
 class TableLowering final : public hostcode::MemoryLowering {
  public:
-  TableLowering(State& state, const hostcode::HostWays& ways, const DebugOptions& debug)
-      : state_{state}, ways_{ways}, debug_{debug} {}
+  TableLowering(State& state, const Views& views, const hostcode::HostWays& ways, const DebugOptions& debug)
+      : state_{state}, views_{views}, ways_{ways}, debug_{debug} {}
   // Emits its thunks at `out`'s place, for when `call` would call C++. `kernel`: the tables of the kernel's view.
   void emit_thunks(Emitter& out, cpu::Vcpu& cpu, u64 kernel, u64 call);
   template <class Fn>
@@ -42,6 +43,7 @@ class TableLowering final : public hostcode::MemoryLowering {
   Mem reached(const Place& place) const override;
   void tail(Lowering& to, u32 number) override;
   Mem jump_slot(Emitter& e, Mem slot, u8 free) const override;
+  void turn(Emitter& e, const hostcode::RunningMode& to) const override;
   u64 thunk(const ExitStub& stub, bool bits64) const override;
   u64 put_back(const ExitStub& stub) const override { return scatter_[stub.size > kFewBytes]; }
   u64 constant(const Fixup& fixup, Gva linear) const override;
@@ -59,6 +61,7 @@ class TableLowering final : public hostcode::MemoryLowering {
   void look_up_constant(Emitter& e, const Place& place, unsigned size, bool write);
 
   State& state_;
+  const Views& views_;
   const hostcode::HostWays ways_;
   const DebugOptions debug_;
   std::vector<Retry> retries_;

@@ -76,10 +76,10 @@ void Translator::fill_elements(const ExitStub& stub) {
 }
 
 void Translator::fill_for_thunk(Gva linear, bool write) {
-  views_->touch(now_.view, linear);
+  views_->touch(now().view, linear);
   const u32 need = write ? cpu_.need_write : cpu_.need_read;
   if (!cpu::tlb_lookup(cpu_, linear, 1, need)) return;
-  if (!views_->has(now_.view, linear, write)) fill(linear);
+  if (!views_->has(now().view, linear, write)) fill(linear);
 }
 
 // The same of a descriptor, which is read with the kernel's rights whatever the ring.

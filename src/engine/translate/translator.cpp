@@ -34,11 +34,12 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   s.jump_bits = JumpCache::kMask;
   s.write_table = Views::kWriteTable;
   t->emitter_.begin(t->region_->next());
-  t->memory_lowering_.emplace(s, t->ways_, options.debug);
+  t->memory_lowering_.emplace(s, *t->views_, t->ways_, options.debug);
   t->front_.emplace(t->vector_, *t->memory_lowering_, options.debug, options.traps);
   t->cache_.emplace(cpu, *t->region_, t->views_->jumps(), !options.debug.no_links);
   ExecutorPolicy& policy = *t;
-  t->executor_.emplace(cpu, *t->region_, *t->cache_, t->views_->jumps(), t->views_->remapped, t->now_, policy, options);
+  t->executor_.emplace(cpu, *t->region_, *t->cache_, t->views_->jumps(), t->views_->remapped, t->now(), policy,
+                       options);
   t->executor_->emit_thunks(t->emitter_);
   t->memory_lowering_->emit_thunks(t->emitter_, cpu, t->views_->base(View::kernel), t->executor_->thunks().call);
   INVARIANT(!t->emitter_.overflowed(), "{} bytes of thunks", t->emitter_.size());
@@ -64,7 +65,7 @@ ExitReason Translator::run(Vcpu& cpu, u32 key, u64 limit) {
   if (!translatable(cpu, key)) return ExitReason::nothing;
   executor_->heed_changes();
   set_mode(mode_of(key));
-  set_view(now_.view);
+  set_view(now().view);
   return executor_->run(limit);
 }
 
@@ -72,7 +73,7 @@ void Translator::flush() {
   cache_->clear();
   modes_.clear();
   for (Turn& t : turns_) t.made.tag = JumpCache::kTags;
-  now_.tag = JumpCache::kTags;
+  now().tag = JumpCache::kTags;
   region_->reset(executor_->code_start());
   executor_->forget_entered();
 }

@@ -77,6 +77,7 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
   void set_mode(const RunningMode& mode);
   void set_view(View view);
+  RunningMode& now() const { return region_->state().now; }
 
   // make_block.cpp
   struct Source;
@@ -115,16 +116,15 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
   std::vector<Page> writable_;  // block by block: the pages in write tables
   std::vector<Page> filled_;    // and all that have been filled since each_reach() was called
   u64 dumped_ = 0;              // bytes, by dump()
-  RunningMode now_;
-  std::vector<u32> modes_;  // those that have blocks; a mode's tag is its index
-  // 64-bit modes of late, by ring 3 or not: what mode_of() looks at, and what it made of that.
+  std::vector<u32> modes_;      // those that have blocks; a mode's tag is its index
+  // 64-bit modes of late, of ring 3, and of others by whether user pages are in reach: what mode_of() looks at, and what it made of that.
   struct Turn {
     u64 cr0, cr4, xcr0;
     u32 need_read, need_write;
     u8 cpl;
     RunningMode made;
   };
-  Turn turns_[2] = {};
+  Turn turns_[3] = {};
 };
 
 }  // namespace trapline::engine::translate

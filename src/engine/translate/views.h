@@ -55,6 +55,7 @@ class Views final : public cpu::TlbMirror {
 
   u64 base(View v) const { return base_[static_cast<u8>(v)]; }  // what GS holds
   JumpCache& jumps() { return *jumps_; }
+  const JumpCache& jumps() const { return *jumps_; }
 
   // Before a look-up at `linear` is repeated, or given up: counts what it has made the tables grow by, and gives all
   // back (every entry is lost) when that is too much.

@@ -25,6 +25,7 @@ struct Constants final : MemoryLowering {
   Mem reached(const Place&) const override { return {}; }
   void tail(Lowering&, u32) override {}
   Mem jump_slot(Emitter&, Mem slot, u8) const override { return slot; }
+  void turn(Emitter&, const RunningMode&) const override {}
   u64 thunk(const ExitStub&, bool) const override { return 0; }
   u64 put_back(const ExitStub&) const override { return 0; }
   u64 constant(const Fixup& f, Gva linear) const override { return linear.raw * 2 + f.size; }
@@ -176,7 +177,7 @@ TEST_F(CodeCacheTest, WhatIsOverwrittenLeadsToItsStubAndThenToTheNewBlock) {
   EXPECT_EQ(redirected(b.block), b.block.stale_stub);
   EXPECT_EQ(cache->find(Gva{kUser + 0x40}, Gpa{kCode + 0x40}, kMode), nullptr);
   EXPECT_EQ(cache->find(Gva{kUser}, Gpa{kCode}, kMode), &a.block) << "its bytes are the same";
-  EXPECT_FALSE(cache->may_link(a.block, b.block)) << "stale";
+  EXPECT_FALSE(cache->may_link(a.block, kMode, b.block)) << "stale";
   const Made again = make(kUser + 0x40, kCode + 0x40);
   EXPECT_EQ(redirected(b.block), again.block.entry) << "who leads to the old one finds the new one";
 }

@@ -362,5 +362,74 @@ TEST_F(Inlined, AStoreOverTheEndOfAPageIntoCode) {
   EXPECT_EQ(vm.at<u16>(kFunction - 2), 0x5544u);
 }
 
+// A page that is the user's, under SMAP.
+struct Smap : Inlined {
+  static constexpr u64 kUserPage = 0x400000;
+  void SetUp() override {
+    Inlined::SetUp();
+    if (IsSkipped()) return;
+    for (const u64 table : {u64{0}, u64{0x1000}}) vm.at<u64>(vm.kTables + table) |= 4;
+    vm.at<u64>(vm.kTables + 0x2000 + 2 * 8) |= 4;
+    vm.at<u64>(vm.kTables + 0x3000) |= 4;
+    vm.at<u64>(kUserPage) = 7;
+    vm.cpu.cr4 |= cr4::smap;
+    update_access(vm.cpu);
+    tlb_flush_all(vm.cpu);
+    vm.reg(isa::rsi) = kUserPage;
+    vm.reg(isa::rdx) = vm.cpu.cr4;
+  }
+};
+
+TEST_F(Smap, UserPagesAreInReachBetweenStacAndClacOnly) {
+  // mov ecx, 100; l: stac; mov rax, [rsi]; add rbx, rax; clac; clac; dec ecx; jnz l; mov rdx, [rsi]; hlt
+  const auto exit = vm.run({0xB9, 100,  0,    0,    0,    0x0F, 0x01, 0xCB, 0x48, 0x8B, 0x06, 0x48, 0x01, 0xC3,
+                            0x0F, 0x01, 0xCA, 0x0F, 0x01, 0xCA, 0xFF, 0xC9, 0x75, 0xED, 0x48, 0x8B, 0x16, 0xF4});
+  EXPECT_EQ(exit, Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rbx), 700u);
+  EXPECT_EQ(vm.vector(), 14) << "behind the loop";
+  EXPECT_GT(vm.cpu.count.blocks_translated, 1u);
+  EXPECT_EQ(vm.cpu.sys_flags & flag::ac, 0u);
+}
+
+TEST_F(Smap, TheWritesOfBothViewsAreSeen) {
+  // mov ecx, 50; l: stac; add qword [rsi], 1; clac; add qword [rdi], 1; dec ecx; jnz l; hlt
+  vm.reg(isa::rdi) = vm.kData;
+  EXPECT_EQ(vm.run({0xB9, 50,   0,    0,    0,    0x0F, 0x01, 0xCB, 0x48, 0x83, 0x06, 0x01,
+                    0x0F, 0x01, 0xCA, 0x48, 0x83, 0x07, 0x01, 0xFF, 0xC9, 0x75, 0xEE, 0xF4}),
+            Exit::halted);
+  EXPECT_EQ(vm.at<u64>(kUserPage), 57u);
+  EXPECT_EQ(vm.at<u64>(vm.kData), 50u);
+}
+
+TEST_F(Smap, TheFlagsOfOthersStay) {
+  // stc; stac; clac; setc bl; pushfq; pop r8; hlt
+  EXPECT_EQ(vm.run({0xF9, 0x0F, 0x01, 0xCB, 0x0F, 0x01, 0xCA, 0x0F, 0x92, 0xC3, 0x9C, 0x41, 0x58, 0xF4}), Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rbx) & 0xff, 1u);
+  EXPECT_EQ(vm.reg(isa::r8) & flag::ac, 0u);
+}
+
+TEST_F(Smap, TheImageOfTheFlagsHasAc) {
+  // stac; pushfq; pop r8; clac; hlt
+  EXPECT_EQ(vm.run({0x0F, 0x01, 0xCB, 0x9C, 0x41, 0x58, 0x0F, 0x01, 0xCA, 0xF4}), Exit::halted);
+  EXPECT_NE(vm.reg(isa::r8) & flag::ac, 0u);
+}
+
+TEST_F(Smap, WithoutItClacTakesNothingAway) {
+  vm.reg(isa::rdx) &= ~u64{cr4::smap};
+  // stac; mov cr4, rdx; clac; mov rax, [rsi]; pushfq; pop r8; hlt
+  EXPECT_EQ(vm.run({0x0F, 0x01, 0xCB, 0x0F, 0x22, 0xE2, 0x0F, 0x01, 0xCA, 0x48, 0x8B, 0x06, 0x9C, 0x41, 0x58, 0xF4}),
+            Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rax), 7u);
+  EXPECT_EQ(vm.reg(isa::r8) & flag::ac, 0u);
+}
+
+TEST_F(Smap, WhoHasNoneReachesThemAlways) {
+  vm.cpu.cr4 &= ~u64{cr4::smap};
+  update_access(vm.cpu);
+  // stac; clac; mov rbx, [rsi]; hlt
+  EXPECT_EQ(vm.run({0x0F, 0x01, 0xCB, 0x0F, 0x01, 0xCA, 0x48, 0x8B, 0x1E, 0xF4}), Exit::halted);
+  EXPECT_EQ(vm.reg(isa::rbx), 7u);
+}
+
 }  // namespace
 }  // namespace trapline::engine::test

@@ -24,6 +24,7 @@ struct NoMemory final : hostcode::MemoryLowering {
   hostcode::Mem reached(const hostcode::Place&) const override { return {}; }
   void tail(hostcode::Lowering&, u32) override {}
   hostcode::Mem jump_slot(hostcode::Emitter&, hostcode::Mem slot, u8) const override { return slot; }
+  void turn(hostcode::Emitter&, const hostcode::RunningMode&) const override {}
   u64 thunk(const hostcode::ExitStub&, bool) const override { return 0; }
   u64 put_back(const hostcode::ExitStub&) const override { return 0; }
   u64 constant(const hostcode::Fixup&, Gva) const override { return 0; }
@@ -76,6 +77,7 @@ TEST_P(TranslateColumn, SaysWhatTheTranslatorDoes) {
   context.bits64 = example.size == isa::CodeSize::bits64;
   context.ring0 = GetParam().ring == isa::Ring::ring0;
   context.counted = false;
+  context.turned.tag = 0;
   std::vector<hostcode::TranslatedInsn> insns;
   bool full = false;
   (void)front.collect(cpu, example.bytes.data(), example.length, example.size, context, {true, true, true, true}, insns,
