@@ -78,7 +78,7 @@ int VmCommands::run() {
 int VmCommands::list() const {
   const auto registry = monitor::Registry::open();
   if (!registry) {
-    say(registry.error());
+    say(registry.error().text());
     return static_cast<int>(ExitCode::bad_input);
   }
   const auto vms = registry->all();
@@ -103,9 +103,9 @@ int VmCommands::end() const {
   const char* command = stop_->parsed() ? "stop" : "kill";
   if (name_.empty()) return failed(ExitCode::usage, fmt::format("{0}: no VM: name one: trapline {0} NAME", command));
   const auto registry = monitor::Registry::open();
-  if (!registry) return failed(ExitCode::bad_input, registry.error());
+  if (!registry) return failed(ExitCode::bad_input, registry.error().text());
   const auto vm = registry->find(name_);
-  if (!vm) return failed(ExitCode::bad_input, fmt::format("{} {}", command, vm.error()));
+  if (!vm) return failed(ExitCode::bad_input, fmt::format("{} {}", command, vm.error().text()));
   if (stop_->parsed()) {
     ::kill(vm->pid, SIGTERM);
     if (ends_within(*registry, *vm, timeout_)) return 0;
@@ -125,10 +125,10 @@ int VmCommands::balloon() const {
   const auto bytes = size_.empty() || size_ == "0" ? std::optional<u64>{0} : parse_size(size_);
   if (!bytes) return failed(ExitCode::usage, fmt::format("{} {}: give a size like 256M, or 0", name_, size_));
   const auto registry = monitor::Registry::open();
-  if (!registry) return failed(ExitCode::bad_input, registry.error());
-  if (const auto vm = registry->find(name_); !vm) return failed(ExitCode::bad_input, vm.error());
+  if (!registry) return failed(ExitCode::bad_input, registry.error().text());
+  if (const auto vm = registry->find(name_); !vm) return failed(ExitCode::bad_input, vm.error().text());
   const auto answer = monitor::ask_vm(*registry, name_, size_.empty() ? "balloon" : fmt::format("balloon {}", *bytes));
-  if (!answer) return failed(ExitCode::bad_input, answer.error());
+  if (!answer) return failed(ExitCode::bad_input, answer.error().text());
   unsigned long long target = 0, actual = 0;
   if (std::sscanf(answer->c_str(), "ok %llu %llu", &target, &actual) != 2)
     return failed(ExitCode::bad_input, name_ + ": " + *answer);

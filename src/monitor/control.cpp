@@ -83,16 +83,19 @@ void ControlSocket::serve_client(const Fd& client) {
   (void)::send(client.get(), answer.data(), answer.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-Result<std::string, std::string> ask_vm(const Registry& registry, const std::string& name, const std::string& request) {
+Result<std::string, VmError> ask_vm(const Registry& registry, const std::string& name, const std::string& request) {
+  using Reason = VmError::Reason;
+  const auto wrong = [&](Reason reason, int error = 0) {
+    return Err{VmError{VmError::About::vm, reason, name, error}};
+  };
   const Fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)}, none;
   const sockaddr_un at = address_of(registry.folder(), Registry::control_name(name));
   if (!socket || ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0)
-    return Err{fmt::format("{}: it takes no requests: {}", name, std::strerror(errno))};
+    return wrong(Reason::takes_no_requests, errno);
   const std::string line = request + "\n";
-  if (::send(socket.get(), line.data(), line.size(), MSG_NOSIGNAL) < 0)
-    return Err{fmt::format("{}: it took no request: {}", name, std::strerror(errno))};
+  if (::send(socket.get(), line.data(), line.size(), MSG_NOSIGNAL) < 0) return wrong(Reason::took_no_request, errno);
   std::string answer = read_line(socket.get(), none.get(), kAnswersPatience);
-  if (answer.empty()) return Err{fmt::format("{}: it does not answer", name)};
+  if (answer.empty()) return wrong(Reason::no_answer);
   return answer;
 }
 

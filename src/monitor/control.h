@@ -35,6 +35,6 @@ class ControlSocket {
 };
 
 // What the VM answers. Error: one line.
-Result<std::string, std::string> ask_vm(const Registry& registry, const std::string& name, const std::string& request);
+Result<std::string, VmError> ask_vm(const Registry& registry, const std::string& name, const std::string& request);
 
 }  // namespace trapline::monitor

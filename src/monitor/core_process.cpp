@@ -15,8 +15,8 @@
 
 namespace trapline::monitor {
 
-Result<void, std::string> CoreProcess::start(const channel::Channel& channel, const std::vector<int>& descriptors,
-                                             bool visible) {
+Result<void, VmError> CoreProcess::start(const channel::Channel& channel, const std::vector<int>& descriptors,
+                                         bool visible) {
   std::string words[] = {"trapline", channel::kCoreCommand, std::to_string(channel.fd()),
                          std::to_string(channel.vcpus()), "0"};
   char* argv[] = {words[0].data(), words[1].data(), words[2].data(), words[3].data(), words[4].data(), nullptr};
@@ -36,10 +36,7 @@ Result<void, std::string> CoreProcess::start(const channel::Channel& channel, co
   const int error = errno;
   lifeline_ = Fd{lifeline[1]};
   if (piped) ::close(lifeline[0]);
-  if (pid < 0)
-    return Err{fmt::format(
-        "cannot start the core process: {}: raise the limits of processes and open files (ulimit -u, ulimit -n)",
-        std::strerror(error))};
+  if (pid < 0) return Err{VmError{VmError::About::core, VmError::Reason::no_process, {}, error}};
   std::lock_guard guard{mutex_};
   pid_ = pid;
   return {};

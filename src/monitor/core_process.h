@@ -21,7 +21,7 @@ class CoreProcess {
 
   // -- By the thread that starts it, which must live on: the core dies with that thread.
   // `descriptors` stay open in the core, by the same numbers. `visible`: in the host's namespaces, where perf finds it.
-  Result<void, std::string> start(const channel::Channel& channel, const std::vector<int>& descriptors, bool visible);
+  Result<void, VmError> start(const channel::Channel& channel, const std::vector<int>& descriptors, bool visible);
   bool reap();  // true once it is gone; never blocks
   void kill_and_wait();
   void

@@ -1,5 +1,4 @@
-// The files a VM is made of: opened and looked at by the monitor, read by the core. An error is one line that names
-// file and remedy.
+// The files a VM is made of: opened and looked at by the monitor, read by the core.
 #pragma once
 
 #include <string>
@@ -7,6 +6,7 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "monitor/vm_error.h"
 
 namespace trapline::monitor {
 
@@ -27,7 +27,7 @@ class Fd {
 };
 
 // Opens an image for the core: a regular, non-empty, readable file. A pipe or device is read to its end into memory
-// first. `what`: "--initrd", ... More than `most` bytes are refused.
-Result<Fd, std::string> open_image(const std::string& path, const char* what, u64 most);
+// first. `about`: whose it is. More than `most` bytes are refused.
+Result<Fd, VmError> open_image(const std::string& path, VmError::About about, u64 most);
 
 }  // namespace trapline::monitor

@@ -47,13 +47,13 @@ bool send_all(int fd, std::string_view bytes) {
 
 }  // namespace
 
-Result<Fd, std::string> listen_on_loopback(u16 port) {
+Result<Fd, VmError> listen_on_loopback(u16 port) {
   Fd fd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   const int on = 1;
   const sockaddr_in address = loopback(port);
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
       ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 || ::listen(fd.get(), 1) != 0)
-    return Err{fmt::format("--gdb {}: {}: choose another port", port, std::strerror(errno))};
+    return Err{VmError{VmError::About::gdb, VmError::Reason::address_taken, std::to_string(port), errno}};
   return fd;
 }
 
@@ -73,7 +73,7 @@ void remove_stale(const sockaddr_un& address) {
 
 }  // namespace
 
-Result<Fd, std::string> listen_on_path(const std::string& path) {
+Result<Fd, VmError> listen_on_path(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, path.data(), std::min(path.size(), sizeof address.sun_path - 1));
@@ -84,8 +84,7 @@ Result<Fd, std::string> listen_on_path(const std::string& path) {
   const int error = errno;
   ::umask(before);
   if (!bound || ::listen(fd.get(), 1) != 0)
-    return Err{fmt::format("--gdb {}: {}: {}", path, std::strerror(bound ? errno : error),
-                           error == EADDRINUSE ? "remove it, or choose another path" : "choose another path")};
+    return Err{VmError{VmError::About::gdb, VmError::Reason::path_taken, path, bound ? errno : error}};
   if (::lstat(path.c_str(), &g_made) == 0) g_path = path;
   return fd;
 }

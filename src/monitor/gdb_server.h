@@ -19,8 +19,8 @@ namespace trapline::monitor::gdb {
 
 // A listening socket on 127.0.0.1, or of that path, which only this user may connect to (mode 600). Error: one line for
 // the user.
-Result<Fd, std::string> listen_on_loopback(u16 port);
-Result<Fd, std::string> listen_on_path(const std::string& path);
+Result<Fd, VmError> listen_on_loopback(u16 port);
+Result<Fd, VmError> listen_on_path(const std::string& path);
 // Removes the socket's name again, if it is still ours. Any thread; also when nothing listens.
 void forget_path();
 

@@ -13,14 +13,20 @@
 
 namespace trapline::monitor {
 
-Result<CodeLines, std::string> CodeLines::create(u64 frames) {
+Result<CodeLines, VmError> CodeLines::create(u64 frames) {
   CodeLines lines;
   lines.fd_ = Fd{::memfd_create("code-lines", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
   const u64 bytes = frames * sizeof(u64);
   void* at = MAP_FAILED;
   if (lines.fd_ && ::ftruncate(lines.fd_.get(), static_cast<off_t>(bytes)) == 0)
     at = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, lines.fd_.get(), 0);
-  if (at == MAP_FAILED) return Err{fmt::format("the map of code: no shared memory: {}", std::strerror(errno))};
+  if (at == MAP_FAILED)
+    return Err{VmError{VmError::About::channel,
+                       VmError::Reason::no_shared_memory,
+                       {},
+                       errno,
+                       bytes,
+                       "the map of code: no shared memory"}};
   ::fcntl(lines.fd_.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
   lines.words_ = static_cast<const std::atomic<u64>*>(at);
   lines.frames_ = frames;

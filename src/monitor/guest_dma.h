@@ -14,7 +14,7 @@ namespace trapline::monitor {
 // The words of code_writes.h as the monitor has them: read-only.
 class CodeLines {
  public:
-  static Result<CodeLines, std::string> create(u64 frames);
+  static Result<CodeLines, VmError> create(u64 frames);
   CodeLines() = default;
   CodeLines(CodeLines&& o) noexcept;
   CodeLines& operator=(CodeLines&& o) noexcept;

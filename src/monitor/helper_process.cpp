@@ -88,7 +88,7 @@ std::optional<std::string> find_program(const std::string& name) {
   return std::nullopt;
 }
 
-Result<HelperProcess, std::string> start_helper(const HelperStart& start) {
+Result<HelperProcess, int> start_helper(const HelperStart& start) {
   std::vector<std::string> words = start.arguments, environment = start.environment;
   words.insert(words.begin(), start.program);
   if (start.activated) {
@@ -105,13 +105,13 @@ Result<HelperProcess, std::string> start_helper(const HelperStart& start) {
     if (listen_pid) write_number(listen_pid, static_cast<unsigned>(::getpid()));
     become(start, argv.data(), envp.data());
   }
-  if (pid < 0) return Err{std::string{std::strerror(errno)}};
+  if (pid < 0) return Err{errno};
   return HelperProcess{pid};
 }
 
-Result<HelperWords, std::string> HelperWords::create() {
+Result<HelperWords, int> HelperWords::create() {
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return Err{std::string{std::strerror(errno)}};
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return Err{errno};
   HelperWords words;
   words.ours_ = Fd{ends[0]};
   words.theirs_ = Fd{ends[1]};

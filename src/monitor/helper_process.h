@@ -47,14 +47,14 @@ struct HelperStart {
 
 // Where a program is: in $PATH, or where distributions have it. Nothing: it is not installed.
 std::optional<std::string> find_program(const std::string& name);
-// By the thread that lives as long as the process. Error: errno's text.
-Result<HelperProcess, std::string> start_helper(const HelperStart& start);
+// By the thread that lives as long as the process. Error: errno.
+Result<HelperProcess, int> start_helper(const HelperStart& start);
 
 // What a helper says on its standard output and error, read without waiting; its end is not blocked by what nobody
 // reads.
 class HelperWords {
  public:
-  static Result<HelperWords, std::string> create();
+  static Result<HelperWords, int> create();  // error: errno
   int theirs() const { return theirs_.get(); }
   void started() { theirs_ = Fd{}; }  // our copy of its end is of no more use
   // The last line that it has said, or nothing. Once.

@@ -1,12 +1,10 @@
 #include "monitor/images.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 
 #include "monitor/perf_map.h"
 #include "monitor/scan_report.h"
@@ -16,93 +14,90 @@ namespace trapline::monitor {
 
 namespace {
 
-Result<Fd, std::string> open_trace_file(const machine::Config& config) {
+using About = VmError::About;
+using Reason = VmError::Reason;
+
+Result<Fd, VmError> open_trace_file(const machine::Config& config) {
   if (config.trace_mask == 0 && !config.dump_guest && !config.dump_host) return Fd{};
   if (config.trace_file.empty()) return Fd{::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)};
   Fd fd{::open(config.trace_file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644)};
-  if (!fd)
-    return Err{
-        fmt::format("--trace-file {}: {}: name a file that can be written", config.trace_file, std::strerror(errno))};
+  if (!fd) return Err{VmError{About::trace_file, Reason::cannot_write, config.trace_file, errno}};
   return fd;
 }
 
 constexpr u64 kLargestImage = 256 * GiB;  // as the largest guest
 constexpr u64 kLargestMap = 256 * MiB;    // Linux's have some 10 MiB
 
-// Opens into `slot` unless `path` is empty; otherwise the message.
-std::string open_into(Fd& slot, const std::string& path, const char* what, u64 most = kLargestImage) {
+using Opened = Result<void, VmError>;
+
+// Opens into `slot` unless `path` is empty.
+Opened open_into(Fd& slot, const std::string& path, About about, u64 most = kLargestImage) {
   if (path.empty()) return {};
-  auto fd = open_image(path, what, most);
-  if (!fd) return fd.error();
+  auto fd = open_image(path, about, most);
+  if (!fd) return Err{fd.error()};
   slot = std::move(*fd);
   return {};
 }
 
-// What is wrong with the firmware, or nothing.
-std::string open_firmware(Images& images, const machine::Config& config) {
+Opened open_firmware(Images& images, const machine::Config& config) {
   constexpr u64 kBlock = 64 * KiB, kLargest = 8 * MiB;
-  if (std::string wrong = open_into(images.kernel, config.firmware, "--firmware"); !wrong.empty()) return wrong;
+  if (auto opened = open_into(images.kernel, config.firmware, About::firmware); !opened) return opened;
   struct stat st {};
   ::fstat(images.kernel.get(), &st);
   images.rom = static_cast<u64>(st.st_size);
   if (images.rom % kBlock != 0 || images.rom > kLargest)
-    return fmt::format(
-        "--firmware {}: {} bytes: a PC's ROM has a multiple of 64 KiB, {} MiB at most: name a BIOS image",
-        config.firmware, images.rom, kLargest / MiB);
+    return Err{VmError{About::firmware, Reason::not_a_rom, config.firmware, 0, images.rom}};
   return {};
 }
 
 // An option ROM: 55 AA, then its length in units of 512 bytes (PCI Firmware 3.0, 5.2).
-std::string read_vga_bios(std::vector<u8>& bytes, const std::string& path) {
+Opened read_vga_bios(std::vector<u8>& bytes, const std::string& path) {
   constexpr u64 kLargest = 64 * KiB;
   Fd fd;
-  if (std::string wrong = open_into(fd, path, "--console vga: its BIOS", kLargest); !wrong.empty())
-    return wrong + ": install the Debian package seabios";
+  if (auto opened = open_into(fd, path, About::vga_bios, kLargest); !opened) return opened;
   bytes.resize(kLargest);
   const ssize_t n = ::pread(fd.get(), bytes.data(), bytes.size(), 0);
   bytes.resize(n < 0 ? 0 : static_cast<std::size_t>(n));
   if (bytes.size() < 512 || bytes[0] != 0x55 || bytes[1] != 0xaa || bytes[2] * std::size_t{512} > bytes.size())
-    return fmt::format("--console vga: {}: is no option ROM: install the Debian package seabios", path);
+    return Err{VmError{About::vga_bios, Reason::no_option_rom, path}};
   return {};
 }
 
 }  // namespace
 
-Result<Images, std::string> Images::open(const machine::Config& config) {
+Result<Images, VmError> Images::open(const machine::Config& config) {
   Images images;
-  std::string wrong;
+  Opened opened;
   if (!config.firmware.empty())
-    wrong = open_firmware(images, config);
+    opened = open_firmware(images, config);
   else if (config.kernel_fd >= 0)
     images.kernel = Fd{::fcntl(config.kernel_fd, F_DUPFD_CLOEXEC, 3)};
   else
-    wrong = open_into(images.kernel, config.kernel, "kernel");
+    opened = open_into(images.kernel, config.kernel, About::kernel);
   if (config.initrd_fd >= 0)
     images.initrd = Fd{::fcntl(config.initrd_fd, F_DUPFD_CLOEXEC, 3)};
-  else if (wrong.empty())
-    wrong = open_into(images.initrd, config.initrd, "--initrd");
-  if (wrong.empty() && config.display()) wrong = read_vga_bios(images.vga_bios, config.vga_bios);
-  if (wrong.empty()) wrong = open_into(images.system_map, config.system_map, "--system-map", kLargestMap);
+  else if (opened)
+    opened = open_into(images.initrd, config.initrd, About::initrd);
+  if (opened && config.display()) opened = read_vga_bios(images.vga_bios, config.vga_bios);
+  if (opened) opened = open_into(images.system_map, config.system_map, About::system_map, kLargestMap);
   for (const auto& m : config.modules) {
     images.modules.emplace_back();
-    if (wrong.empty()) wrong = open_into(images.modules.back(), m.path, "--module");
+    if (opened) opened = open_into(images.modules.back(), m.path, About::module);
   }
-  if (!wrong.empty()) return Err{wrong};
+  if (!opened) return Err{opened.error()};
   auto trace = open_trace_file(config);
   if (!trace) return Err{trace.error()};
   images.trace = std::move(*trace);
   if (!config.scan_report.empty()) {
     images.scan_report = open_scan_report(config.scan_report);
-    if (!images.scan_report)
-      return Err{fmt::format("--scan-report {}: {}: name a file that can be written", config.scan_report,
-                             std::strerror(errno))};
+    if (!images.scan_report) return Err{VmError{About::scan_report, Reason::cannot_write, config.scan_report, errno}};
     images.executed = create_executed_log();
-    if (!images.executed) return Err{fmt::format("--scan-report: no memory for its log: {}", std::strerror(errno))};
+    if (!images.executed) return Err{VmError{About::scan_report, Reason::no_log, {}, errno}};
   }
   if (config.counts_fd >= 0) images.counts = Fd{::fcntl(config.counts_fd, F_DUPFD_CLOEXEC, 3)};
   if (config.perf_map) {
     images.names = PerfMap::create_log();
-    if (!images.names) return Err{fmt::format("--perf-map: no memory for its log: {}", std::strerror(errno))};
+    if (!images.names) return Err{VmError{About::perf_map, Reason::no_log, {}, errno}};
   }
   return images;
 }

@@ -20,7 +20,7 @@ struct Images {
   u64 rom = 0;               // bytes of firmware, which then is in `kernel`
   std::vector<u8> vga_bios;  // of a display
 
-  static Result<Images, std::string> open(const machine::Config& config);
+  static Result<Images, VmError> open(const machine::Config& config);
   std::vector<int> inherited() const;  // what the core gets
   // Without ram_fd, which changes with every start.
   channel::Launch launch(const machine::Config& config) const;

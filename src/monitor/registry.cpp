@@ -19,6 +19,9 @@ namespace trapline::monitor {
 
 namespace {
 
+using About = VmError::About;
+using Reason = VmError::Reason;
+
 constexpr std::size_t kLongestName = 64, kLongestEntry = 8192;
 
 std::string place() {
@@ -60,16 +63,16 @@ bool Registry::is_name(const std::string& name) {
          std::all_of(name.begin(), name.end(), good);
 }
 
-Result<Registry, std::string> Registry::open() {
+Result<Registry, VmError> Registry::open() {
   const std::string path = place();
   ::mkdir(path.c_str(), 0700);
   Registry r;
   r.folder_ = Fd{::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)};
   struct stat st {};
   if (!r.folder_ || ::fstat(r.folder_.get(), &st) != 0)
-    return Err{fmt::format("{}: {}: set XDG_RUNTIME_DIR to a folder of yours", path, std::strerror(errno))};
+    return Err{VmError{About::names, Reason::cannot_open, path, errno}};
   if (st.st_uid != ::geteuid() || (st.st_mode & 022) != 0)
-    return Err{fmt::format("{}: others may write to it: set XDG_RUNTIME_DIR to a folder of yours", path)};
+    return Err{VmError{About::names, Reason::writable_by_others, path}};
   return r;
 }
 
@@ -89,7 +92,7 @@ Fd Registry::try_enter(RunningVm& vm, const std::string& name, bool& taken) cons
   return fd;
 }
 
-Result<Fd, std::string> Registry::enter(RunningVm& vm, const std::string& stem) const {
+Result<Fd, VmError> Registry::enter(RunningVm& vm, const std::string& stem) const {
   vm.pid = ::getpid();
   vm.started = ::time(nullptr);
   std::replace(vm.what.begin(), vm.what.end(), '\n', ' ');
@@ -98,17 +101,17 @@ Result<Fd, std::string> Registry::enter(RunningVm& vm, const std::string& stem) 
   if (!vm.name.empty()) {
     for (int tries = 0; tries < 3; tries++)
       if (Fd fd = try_enter(vm, std::string{vm.name}, taken); fd || taken) {
-        if (taken) return Err{fmt::format("--name {}: it runs already: give another name", vm.name)};
+        if (taken) return Err{VmError{About::name, Reason::taken, vm.name}};
         return fd;
       }
-    return Err{fmt::format("--name {}: {}", vm.name, std::strerror(errno))};
+    return Err{VmError{About::name, Reason::cannot_open, vm.name, errno}};
   }
   constexpr int kMost = 10'000;
   if (stem != kStem)
     if (Fd fd = try_enter(vm, stem, taken); fd) return fd;
   for (int number = 1; number < kMost; number++)
     if (Fd fd = try_enter(vm, fmt::format("{}{}", stem, number), taken); fd) return fd;
-  return Err{std::string{"no name for this VM: give one: --name NAME"}};
+  return Err{VmError{About::name, Reason::no_name_left}};
 }
 
 void Registry::leave(const std::string& name) const { ::unlinkat(folder_.get(), name.c_str(), 0); }
@@ -139,13 +142,13 @@ std::vector<RunningVm> Registry::all() const {
   return found;
 }
 
-Result<RunningVm, std::string> Registry::find(const std::string& name) const {
+Result<RunningVm, VmError> Registry::find(const std::string& name) const {
   std::string names;
   for (RunningVm& vm : all()) {
     if (vm.name == name) return std::move(vm);
     names += (names.empty() ? "" : ", ") + vm.name;
   }
-  return Err{fmt::format("{}: no such VM: {}", name, names.empty() ? "none runs" : "there are " + names)};
+  return Err{VmError{About::vm, Reason::no_such_vm, name, 0, 0, names}};
 }
 
 }  // namespace trapline::monitor

@@ -24,15 +24,14 @@ struct RunningVm {
 class Registry {
  public:
   static constexpr const char* kStem = "vm";
-  // Errors are one line.
-  static Result<Registry, std::string> open();
+  static Result<Registry, VmError> open();
 
   // Enters this process for as long as the returned descriptor is open. Empty name: the first of STEM1, STEM2, ... that
   // is free (of an image's own name, STEM comes first), which `vm.name` then is. A name that is taken is an error.
-  Result<Fd, std::string> enter(RunningVm& vm, const std::string& stem = kStem) const;
+  Result<Fd, VmError> enter(RunningVm& vm, const std::string& stem = kStem) const;
   void leave(const std::string& name) const;
   std::vector<RunningVm> all() const;  // by name
-  Result<RunningVm, std::string> find(const std::string& name) const;
+  Result<RunningVm, VmError> find(const std::string& name) const;
 
   // The socket of a detached VM's console, in folder().
   static std::string console_name(const std::string& name) { return "." + name + ".console"; }

@@ -1,7 +1,6 @@
 #include "monitor/share_process.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -26,30 +25,18 @@ namespace {
 constexpr u64 kLongestPoll = 100'000;     // ticks: some 30 us
 constexpr u64 kLookAgainNs = 50'000'000;  // is it still there?
 
-Result<Fd, std::string> make_link(ShareLink*& link) {
+using About = VmError::About;
+using Reason = VmError::Reason;
+
+Result<Fd, VmError> make_link(ShareLink*& link) {
   Fd fd{::memfd_create("share", MFD_CLOEXEC | MFD_ALLOW_SEALING)};
   void* at = MAP_FAILED;
   if (fd && ::ftruncate(fd.get(), sizeof(ShareLink)) == 0)
     at = ::mmap(nullptr, sizeof(ShareLink), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (at == MAP_FAILED)
-    return Err{fmt::format("--share: no shared memory: {}: raise the limits of open files and memory (ulimit -n, -v)",
-                           std::strerror(errno))};
+  if (at == MAP_FAILED) return Err{VmError{About::share, Reason::no_shared_memory, {}, errno}};
   ::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);  // an access is never past the end
   link = new (at) ShareLink;
   return fd;
-}
-
-const char* remedy(int error) {
-  switch (error) {
-    case ENOENT:
-      return "check the path";
-    case ENOTDIR:
-      return "name a directory";
-    case EACCES:
-      return "make it readable for this user";
-    default:
-      return "give another folder";
-  }
 }
 
 }  // namespace
@@ -63,10 +50,10 @@ ShareProcess::~ShareProcess() {
   if (link_) ::munmap(link_, sizeof(ShareLink));
 }
 
-Result<void, std::string> ShareProcess::start(const std::string& folder, bool readonly) {
+Result<void, VmError> ShareProcess::start(const std::string& folder, bool readonly) {
   // Readable, not just reachable: a user without a right to look into it is told now.
   const Fd directory{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (!directory) return Err{fmt::format("--share {}: {}: {}", folder, std::strerror(errno), remedy(errno))};
+  if (!directory) return Err{VmError{About::share, Reason::cannot_open, folder, errno}};
   auto memory = make_link(link_);
   if (!memory) return Err{memory.error()};
   std::string words[] = {"trapline", channel::kShareCommand, std::to_string(memory->get()),
@@ -81,22 +68,19 @@ Result<void, std::string> ShareProcess::start(const std::string& folder, bool re
   const int error = errno;
   lifeline_ = Fd{lifeline[1]};
   if (piped) ::close(lifeline[0]);
-  if (pid < 0)
-    return Err{fmt::format(
-        "--share {}: cannot start its process: {}: raise the limits of processes and open files (ulimit -u, -n)",
-        folder, std::strerror(error))};
+  if (pid < 0) return Err{VmError{About::share, Reason::no_process, folder, error}};
   pid_ = pid;
   folder_ = folder;
   return {};
 }
 
-Result<void, std::string> ShareProcess::await_ready() {
+Result<void, VmError> ShareProcess::await_ready() {
   while (link_->turn.load(std::memory_order_acquire) == ShareTurn::starting)
-    if (!wait()) return Err{fmt::format("--share {}: its process ended before it was ready", folder_)};
+    if (!wait()) return Err{VmError{About::share, Reason::ended_early, folder_}};
   if (link_->turn == ShareTurn::refused) {
     char why[sizeof link_->why];
     std::memcpy(why, link_->why, sizeof why);
-    return Err{std::string{why, ::strnlen(why, sizeof why)}};
+    return Err{VmError{About::share, Reason::gave_up, folder_, 0, 0, std::string{why, ::strnlen(why, sizeof why)}}};
   }
   patience_ = channel::Patience{channel::usable_cpus() > 1 ? kLongestPoll : 0};
   return {};

@@ -20,10 +20,10 @@ class ShareProcess final : public devices::virtio::MessageServer {
   ~ShareProcess() override;
   ShareProcess(const ShareProcess&) = delete;
 
-  // By a thread that lives as long as the process shall. An error is one line that names the folder and the remedy.
-  Result<void, std::string> start(const std::string& folder, bool readonly);
-  // Once the process is closed in. Before the first request. Errors as above.
-  Result<void, std::string> await_ready();
+  // By a thread that lives as long as the process shall.
+  Result<void, VmError> start(const std::string& folder, bool readonly);
+  // Once the process is closed in. Before the first request.
+  Result<void, VmError> await_ready();
 
   // -- By one thread at a time. Nothing of a reply is believed; it is cut short once let_go() has been called.
   std::span<u8> room() override { return {link_->request, channel::kShareMessage}; }

@@ -10,12 +10,6 @@ namespace trapline::monitor {
 
 namespace {
 
-using Kind = VmError::Kind;
-
-Err<VmError> failed(Kind kind, std::string value, std::string why) {
-  return {VmError{kind, std::move(value), std::move(why)}};
-}
-
 // For the list of VMs: what is booted.
 std::string what_runs(const machine::Config& c) {
   if (!c.what.empty()) return c.what;
@@ -29,7 +23,7 @@ std::string what_runs(const machine::Config& c) {
 // Up to a machine that can be powered on.
 Result<void, VmError> VmRun::open() {
   auto images = Images::open(config_);
-  if (!images) return failed(Kind::image, config_.firmware.empty() ? config_.kernel : config_.firmware, images.error());
+  if (!images) return Err{images.error()};
   images_ = std::move(*images);
   if (auto listening = open_debugger(); !listening) return listening;
   std::vector<OpenDisk> disks;
@@ -51,7 +45,7 @@ Result<void, VmError> VmRun::open_debugger() {
   const bool path = !config_.gdb_socket.empty();
   const std::string where = path ? config_.gdb_socket : fmt::format("localhost:{}", config_.gdb_port);
   auto listener = path ? gdb::listen_on_path(config_.gdb_socket) : gdb::listen_on_loopback(config_.gdb_port);
-  if (!listener) return failed(Kind::debugger, where, listener.error());
+  if (!listener) return Err{listener.error()};
   gdb_listener_ = std::move(*listener);
   if (config_.gdb_wait) complain(fmt::format("waiting for a debugger: target remote {}", where));
   return {};
@@ -60,12 +54,12 @@ Result<void, VmError> VmRun::open_debugger() {
 Result<void, VmError> VmRun::open_storage(std::vector<OpenDisk>* disks, BoardParts* board) {
   for (const machine::DiskConfig& disk : config_.disks) {
     auto opened = open_disk(disk);
-    if (!opened) return failed(Kind::disk, disk.path, opened.error());
+    if (!opened) return Err{opened.error()};
     disks->push_back(std::move(*opened));
   }
   if (config_.cdrom.empty()) return {};
   auto opened = CdFile::open(config_.cdrom);
-  if (!opened) return failed(Kind::cdrom, config_.cdrom, opened.error());
+  if (!opened) return Err{opened.error()};
   board->cd = std::move(*opened);
   return {};
 }
@@ -73,7 +67,7 @@ Result<void, VmError> VmRun::open_storage(std::vector<OpenDisk>* disks, BoardPar
 Result<void, VmError> VmRun::open_networks(std::vector<OpenNetwork>* networks) {
   for (const machine::NetConfig& network : config_.networks) {
     auto opened = open_network(network);
-    if (!opened) return failed(Kind::network, network.path, opened.error());
+    if (!opened) return Err{opened.error()};
     networks->push_back(std::move(*opened));
   }
   return {};
@@ -81,9 +75,9 @@ Result<void, VmError> VmRun::open_networks(std::vector<OpenNetwork>* networks) {
 
 // A VM without a name of its own does without, where there is no place for names.
 Result<void, VmError> VmRun::enter_registry() {
-  const auto without = [this](const std::string& why) -> Result<void, VmError> {
+  const auto without = [this](const VmError& why) -> Result<void, VmError> {
     if (config_.name.empty()) return {};
-    return failed(Kind::name, config_.name, why);
+    return Err{why};
   };
   auto registry = Registry::open();
   if (!registry) return without(registry.error());
@@ -100,22 +94,20 @@ Result<void, VmError> VmRun::enter_registry() {
 Result<void, VmError> VmRun::start_attachments() {
   for (const machine::Share& share : config_.shares) {
     attachments_.shares.push_back(std::make_unique<ShareProcess>());
-    if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started)
-      return failed(Kind::share, share.path, started.error());
+    if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started) return started;
   }
   attachments_.complain = [this](const std::string& text) { complain(text); };
   if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
   if (config_.vsock.cid == 0) return {};
   auto vsock = VsockSockets::create(config_.vsock);
-  if (!vsock) return failed(Kind::vsock, config_.vsock.path, vsock.error());
+  if (!vsock) return Err{vsock.error()};
   attachments_.vsock = std::move(*vsock);
   return {};
 }
 
 Result<void, VmError> VmRun::shares_ready() {
-  for (std::size_t i = 0; i < attachments_.shares.size(); i++)
-    if (auto ready = attachments_.shares[i]->await_ready(); !ready)
-      return failed(Kind::share, config_.shares[i].path, ready.error());
+  for (const auto& share : attachments_.shares)
+    if (auto ready = share->await_ready(); !ready) return ready;
   return {};
 }
 

@@ -12,9 +12,8 @@ namespace trapline::monitor {
 
 namespace {
 
-using Kind = VmError::Kind;
-
-constexpr const char* kRaiseLimits = ": raise the limits of open files, file size and memory (ulimit -n, -f, -v)";
+using About = VmError::About;
+using Reason = VmError::Reason;
 
 struct Memory {
   Fd ram;
@@ -31,10 +30,12 @@ Result<Memory, std::string> make_memory(const machine::Config& config) {
   return Memory{Fd{*small}, {}};
 }
 
-Err<VmError> no_channel(const std::string& why) { return {VmError{Kind::channel, {}, why + kRaiseLimits}}; }
+Err<VmError> no_channel(const std::string& why) {
+  return {VmError{About::channel, Reason::no_shared_memory, {}, 0, 0, why}};
+}
 
-Err<VmError> no_memory(u64 bytes, const std::string& why) {
-  return {VmError{Kind::memory, std::to_string(bytes), why}};
+Err<VmError> no_memory(Reason reason, u64 bytes, const std::string& why) {
+  return {VmError{About::memory, reason, {}, 0, bytes, why}};
 }
 
 }  // namespace
@@ -44,9 +45,7 @@ Result<void, VmError> VmRun::power_on() {
   auto channel = channel::Channel::create(config_.cpus);
   if (!channel) return no_channel(channel.error());
   auto memory = make_memory(config_);
-  if (!memory)
-    return no_memory(config_.memory,
-                     memory.error() + ": give a smaller --memory, or raise the limit of open files (ulimit -n)");
+  if (!memory) return no_memory(Reason::no_guest_memory, config_.memory, memory.error());
   auto device_memory = DeviceMemory::create("devices");
   if (!device_memory) return no_channel(device_memory.error());
   CodeLines code_lines;
@@ -54,8 +53,7 @@ Result<void, VmError> VmRun::power_on() {
   if (!launch) return Err{launch.error()};
   const auto bytes = channel::pack(*launch);
   if (bytes.size() > channel::kLaunchBytes)
-    return Err{VmError{Kind::append, std::to_string(bytes.size()),
-                       "--append and module arguments are too long: shorten them"}};
+    return Err{VmError{About::launch, Reason::launch_too_long, {}, 0, bytes.size()}};
   std::memcpy(channel->launch(), bytes.data(), bytes.size());
   channel::VmPage& page = channel->vm();
   page.launch_length = static_cast<u32>(bytes.size());
@@ -63,7 +61,7 @@ Result<void, VmError> VmRun::power_on() {
   m.attach(std::move(*channel), std::move(*device_memory));
   if (m.uses_ram) {
     auto own = GuestMemory::map(memory->ram.get(), config_.memory, {0, config_.display()});
-    if (!own) return no_memory(config_.memory, own.error() + ": give a smaller --memory");
+    if (!own) return no_memory(Reason::no_mapping, config_.memory, own.error());
     m.virtio.dma().attach(std::move(*own), std::move(code_lines), page.code_writes);
   }
   if (gdb_) gdb_->core_starting(m.channel);
@@ -81,7 +79,7 @@ Result<channel::Launch, VmError> VmRun::launch_for(int ram_fd, int code_fd, int 
   launch.devices_fd = devices_fd;
   if (!m.uses_ram) return launch;
   auto made = CodeLines::create(GuestMemory::frames_of(config_.memory, images_.rom != 0));
-  if (!made) return no_channel(made.error());
+  if (!made) return Err{made.error()};
   *code_lines = std::move(*made);
   launch.code_fd = code_lines->fd();
   return launch;
@@ -93,8 +91,7 @@ Result<void, VmError> VmRun::start_core(const channel::Launch& launch) {
   descriptors.push_back(launch.devices_fd);
   for (const int fd : {launch.code_fd, launch.code_memory_fd})
     if (fd >= 0) descriptors.push_back(fd);
-  if (auto started = core_.start(machine_->channel, descriptors, config_.perf_map); !started)
-    return Err{VmError{Kind::core, {}, started.error()}};
+  if (auto started = core_.start(machine_->channel, descriptors, config_.perf_map); !started) return started;
   if (!images_.names) return {};
   complain_if(perf_map_.begin(images_.names.get(), core_.pid()));
   if (perf_map_.open()) complain(fmt::format("--perf-map: {}: perf record -p {}", perf_map_.path(), core_.pid()));

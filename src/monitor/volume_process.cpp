@@ -118,12 +118,12 @@ Result<VolumeFiles, std::string> read_volume(const machine::DiskConfig& disk, co
   const Fd file{::open(disk.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
   if (!file) return wrong(fmt::format("{}: name an image that can be read", std::strerror(errno)));
   const auto format = format_of(disk, file.get());
-  if (!format) return wrong(format.error());
+  if (!format) return wrong(format.error().reason_text());
   if (*format == machine::DiskFormat::raw) return read_from(disk.path, file, {}, wish);
   machine::DiskConfig reading = disk;
   reading.read_only = true, reading.snapshot = reading.discard = false;
   const auto server = serve_qcow2(reading);
-  if (!server) return wrong(server.error());
+  if (!server) return wrong(server.error().reason_text());
   return read_from(disk.path, server->socket, server->info.bytes, wish);
 }
 

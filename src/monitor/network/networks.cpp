@@ -21,6 +21,8 @@ namespace trapline::monitor {
 namespace {
 
 using machine::NetConfig;
+using About = VmError::About;
+using Reason = VmError::Reason;
 
 constexpr const char* kNetCommand = "__net";  // slirp/slirp_process.h
 
@@ -29,10 +31,10 @@ struct UserNetwork {
   HelperProcess process;
 };
 
-Result<UserNetwork, std::string> start_user_network(const NetConfig& config) {
+Result<UserNetwork, VmError> start_user_network(const NetConfig& config) {
   int ends[2];
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-    return Err{fmt::format("--net user: {}: raise the limit of open files (ulimit -n)", std::strerror(errno))};
+    return Err{VmError{About::net_user, Reason::no_descriptor, {}, errno}};
   Fd ours{ends[0]}, theirs{ends[1]};
   std::vector<std::string> words{"trapline", kNetCommand, std::to_string(theirs.get()), config.restricted ? "1" : "0",
                                  std::to_string(config.mtu)};
@@ -54,7 +56,7 @@ Result<UserNetwork, std::string> start_user_network(const NetConfig& config) {
     ::execve(reinterpret_cast<const char*>(::getauxval(AT_EXECFN)), argv.data(), no_environment);
     ::_exit(127);
   }
-  if (pid < 0) return Err{fmt::format("--net user: no process: {}: raise its limit (ulimit -u)", std::strerror(errno))};
+  if (pid < 0) return Err{VmError{About::net_user, Reason::no_process, {}, errno}};
   return UserNetwork{std::move(ours), HelperProcess{pid}};
 }
 
@@ -81,14 +83,15 @@ void add_forward(const std::string& word, std::vector<std::string>& arguments) {
 
 // The guest has the addresses that it has under `user`. The answer to the first frame says that passt is at work; the
 // guest gets it, and does not mind.
-Result<OpenNetwork, std::string> start_passt(const NetConfig& config) {
-  const auto wrong = [](const std::string& why) { return Err{"--net passt: " + why}; };
+Result<OpenNetwork, VmError> start_passt(const NetConfig& config) {
+  const auto wrong = [](Reason reason, int error = 0, std::string said = {}) {
+    return Err{VmError{About::net_passt, reason, {}, error, 0, std::move(said)}};
+  };
   const auto program = find_program("passt");
-  if (!program) return wrong("it is not installed: install the package passt, or use --net user");
+  if (!program) return wrong(Reason::not_installed);
   int ends[2];
   auto words = HelperWords::create();
-  if (!words || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
-    return wrong("no descriptor: raise the limit of open files (ulimit -n)");
+  if (!words || ::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return wrong(Reason::no_descriptor);
   Fd ours{ends[0]}, theirs{ends[1]};
   HelperStart start{.program = *program,
                     .arguments = {"--foreground", "--quiet", "--fd", "3", "--address", "10.0.2.15", "--netmask",
@@ -97,7 +100,7 @@ Result<OpenNetwork, std::string> start_passt(const NetConfig& config) {
                     .output = words->theirs()};
   for (const std::string& word : config.forwards) add_forward(word, start.arguments);
   auto process = start_helper(start);
-  if (!process) return wrong(process.error() + ": raise the limit of processes (ulimit -u)");
+  if (!process) return wrong(Reason::no_process, process.error());
   words->started();
   theirs = Fd{};
   const auto question = arp_request(config.mac);
@@ -108,7 +111,7 @@ Result<OpenNetwork, std::string> start_passt(const NetConfig& config) {
       ::poll(&answered, 1, kPatienceMs) <= 0 || ::recv(ours.get(), &byte, 1, MSG_PEEK) != 1) {
     process->await_end(std::chrono::milliseconds{500});
     const std::string last = words->last_line();
-    return wrong(last.empty() ? "it has ended or says nothing: try `passt --foreground`, or use --net user" : last);
+    return last.empty() ? wrong(Reason::silent) : wrong(Reason::gave_up, 0, last);
   }
   OpenNetwork network;
   network.link = std::make_unique<StreamLink>(std::move(ours));
@@ -119,42 +122,44 @@ Result<OpenNetwork, std::string> start_passt(const NetConfig& config) {
   return network;
 }
 
-// The process's first line.
-std::string await_ready(int socket) {
+// By the process's first line.
+Result<void, VmError> await_ready(int socket) {
   constexpr int kPatienceMs = 10'000;
   std::string line;
   for (char c = 0; line.size() < 1000; line += c) {
     pollfd ready{socket, POLLIN, 0};
     if (::poll(&ready, 1, kPatienceMs) <= 0 || ::read(socket, &c, 1) != 1)
-      return "its process has ended or says nothing: see whether libslirp0 is installed";
+      return Err{VmError{About::net_user, Reason::silent}};
     if (c == '\n') break;
   }
-  return line == "ok" ? std::string{} : line;
+  if (line == "ok") return {};
+  return Err{VmError{About::net_user, Reason::gave_up, {}, 0, 0, line}};
 }
 
-Result<Fd, std::string> connect_to(const std::string& path) {
-  const auto wrong = [&](const std::string& why) { return Err{fmt::format("--net socket,path={}: {}", path, why)}; };
+Result<Fd, VmError> connect_to(const std::string& path) {
+  const auto wrong = [&](Reason reason, int error, u64 most = 0) {
+    return Err{VmError{About::net_socket, reason, path, error, most}};
+  };
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return wrong("a socket's path has 107 bytes at most");
+  if (path.size() >= sizeof address.sun_path) return wrong(Reason::path_too_long, 0, sizeof address.sun_path - 1);
   std::memcpy(address.sun_path, path.data(), path.size());
   Fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
   if (!socket || ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
-    return wrong(fmt::format("{}: start what listens there (passt --socket {}) first", std::strerror(errno), path));
+    return wrong(Reason::nobody_listens, errno);
   return socket;
 }
 
 }  // namespace
 
-Result<OpenNetwork, std::string> open_network(const NetConfig& config) {
+Result<OpenNetwork, VmError> open_network(const NetConfig& config) {
   OpenNetwork network;
   network.settings = {config.mac, static_cast<u16>(config.mtu)};
   switch (config.kind) {
     case NetConfig::Kind::user: {
       auto user = start_user_network(config);
       if (!user) return Err{user.error()};
-      if (const std::string wrong = await_ready(user->socket.get()); !wrong.empty())
-        return Err{fmt::format("--net user: {}", wrong)};
+      if (auto ready = await_ready(user->socket.get()); !ready) return Err{ready.error()};
       network.link = std::make_unique<StreamLink>(std::move(user->socket));
       network.process = std::move(user->process);
       return network;
@@ -174,7 +179,7 @@ Result<OpenNetwork, std::string> open_network(const NetConfig& config) {
       return network;
     }
   }
-  return Err{std::string{"--net: no such network"}};
+  __builtin_unreachable();
 }
 
 }  // namespace trapline::monitor

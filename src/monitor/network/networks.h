@@ -20,6 +20,6 @@ struct OpenNetwork {
 };
 
 // By the thread that lives as long as the network. Error: one line that names the option and the remedy.
-Result<OpenNetwork, std::string> open_network(const machine::NetConfig& config);
+Result<OpenNetwork, VmError> open_network(const machine::NetConfig& config);
 
 }  // namespace trapline::monitor

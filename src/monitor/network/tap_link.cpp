@@ -33,19 +33,18 @@ void TapLink::receive(const Deliver& deliver, const std::function<void()>& close
   }
 }
 
-Result<Fd, std::string> open_tap(const std::string& interface) {
-  const auto wrong = [&](const std::string& why) {
-    return Err{fmt::format("--net tap,ifname={}: {}", interface, why)};
+Result<Fd, VmError> open_tap(const std::string& interface) {
+  using Reason = VmError::Reason;
+  const auto wrong = [&](Reason reason, int error = 0) {
+    return Err{VmError{VmError::About::net_tap, reason, interface, error}};
   };
   Fd tap{::open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK)};
-  if (!tap) return wrong(fmt::format("/dev/net/tun: {}: use --net user", std::strerror(errno)));
+  if (!tap) return wrong(Reason::no_tun, errno);
   ifreq request{};
-  if (interface.size() >= sizeof request.ifr_name) return wrong("no interface has so long a name");
+  if (interface.size() >= sizeof request.ifr_name) return wrong(Reason::no_such_interface);
   std::memcpy(request.ifr_name, interface.data(), interface.size());
   request.ifr_flags = IFF_TAP | IFF_NO_PI;
-  if (::ioctl(tap.get(), TUNSETIFF, &request) != 0)
-    return wrong(
-        fmt::format("{}: make it for this user: ip tuntap add {} mode tap user NAME", std::strerror(errno), interface));
+  if (::ioctl(tap.get(), TUNSETIFF, &request) != 0) return wrong(Reason::interface_refused, errno);
   return tap;
 }
 

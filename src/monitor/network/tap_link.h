@@ -19,6 +19,6 @@ class TapLink final : public NetLink {
 };
 
 // The interface must be there and belong to this user (ip tuntap add mode tap user NAME). Error: one line.
-Result<Fd, std::string> open_tap(const std::string& interface);
+Result<Fd, VmError> open_tap(const std::string& interface);
 
 }  // namespace trapline::monitor

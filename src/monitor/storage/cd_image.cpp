@@ -10,9 +10,9 @@
 
 namespace trapline::monitor {
 
-Result<std::unique_ptr<CdFile>, std::string> CdFile::open(const std::string& path) {
+Result<std::unique_ptr<CdFile>, VmError> CdFile::open(const std::string& path) {
   constexpr u64 kLargest = 256 * GiB;
-  auto fd = open_image(path, "--cdrom", kLargest);
+  auto fd = open_image(path, VmError::About::cdrom, kLargest);
   if (!fd) return Err{fd.error()};
   struct stat st {};
   ::fstat(fd->get(), &st);

@@ -15,7 +15,7 @@ namespace trapline::monitor {
 class CdFile final : public devices::CdImage {
  public:
   // Error: one line that names the option and the remedy.
-  static Result<std::unique_ptr<CdFile>, std::string> open(const std::string& path);
+  static Result<std::unique_ptr<CdFile>, VmError> open(const std::string& path);
   static std::vector<int> calls();  // system calls that read() makes
 
   u32 blocks() const override { return blocks_; }

@@ -38,22 +38,28 @@ bool has_magic(int fd) {
   return ::pread(fd, magic.data(), magic.size(), 0) == 4 && std::memcmp(magic.data(), kMagic, 4) == 0;
 }
 
+using About = VmError::About;
+using Reason = VmError::Reason;
+
+Err<VmError> wrong(Reason reason, int error = 0, std::string said = {}) {
+  return {VmError{About::disk, reason, {}, error, 0, std::move(said)}};
+}
+
 struct Below {
   std::string file, format;
 };
 
 // What the image lies on: nothing for most.
-Result<Below, std::string> below(const std::string& image) {
+Result<Below, VmError> below(const std::string& image) {
   Fd fd{::open(image.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
   std::string header(kHeader, '\0');
   const ssize_t n = fd ? ::pread(fd.get(), header.data(), header.size(), 0) : -1;
-  if (n < 0) return Err{fmt::format("{}: {}", image, std::strerror(errno))};
+  if (n < 0) return wrong(Reason::chain_unreadable, errno, image);
   header.resize(static_cast<std::size_t>(n));
   const u64 at = get<u64>(header, 8);
   const u32 length = get<u32>(header, 16);
   if (!header.starts_with(std::string_view{kMagic, 4}) || at == 0) return Below{};
-  if (length > 1023 || at > kHeader - 1023)
-    return Err{fmt::format("{}: its header means nothing: see qemu-img check", image)};
+  if (length > 1023 || at > kHeader - 1023) return wrong(Reason::bad_header, 0, image);
   Below result;
   result.file = header.substr(at, length);
   const u32 first = get<u32>(header, 4) >= 3 ? get<u32>(header, 100) : 72;
@@ -78,13 +84,11 @@ struct Ends {
 };
 
 // A listening socket and the first connection to it; its name is gone on return.
-Result<Ends, std::string> make_socket() {
+Result<Ends, VmError> make_socket() {
   const char* temporary = ::getenv("TMPDIR");
   std::string folder = std::string{temporary && *temporary ? temporary : "/tmp"} + "/trapline-XXXXXX";
-  const auto wrong = [&] {
-    return Err{fmt::format("no socket in {}: {}: name a folder by TMPDIR", folder_of(folder), std::strerror(errno))};
-  };
-  if (!::mkdtemp(folder.data())) return wrong();
+  const auto none = [&] { return wrong(Reason::no_socket, errno, folder_of(folder)); };
+  if (!::mkdtemp(folder.data())) return none();
   const std::string path = folder + "/s";
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -98,32 +102,30 @@ Result<Ends, std::string> make_socket() {
   ::unlink(path.c_str());
   ::rmdir(folder.c_str());
   errno = error;
-  if (!made) return wrong();
+  if (!made) return none();
   return ends;
 }
 
-std::string explained(const std::string& words, const std::string& why) {
-  if (words.find("lock") != std::string::npos || words.find("another process") != std::string::npos) return kInUse;
-  return fmt::format("qemu-nbd: {}: see qemu-img info and qemu-img check", words.empty() ? why : words);
+Err<VmError> explained(const std::string& words, const std::string& why) {
+  if (words.find("lock") != std::string::npos || words.find("another process") != std::string::npos)
+    return wrong(Reason::in_use);
+  return wrong(Reason::qemu_nbd_failed, 0, words.empty() ? why : words);
 }
 
 }  // namespace
 
-Result<DiskFormat, std::string> format_of(const machine::DiskConfig& config, int fd) {
+Result<DiskFormat, VmError> format_of(const machine::DiskConfig& config, int fd) {
   if (config.format == DiskFormat::raw) return DiskFormat::raw;
   const bool looks = has_magic(fd), named = config.path.ends_with(".qcow2") || config.path.ends_with(".qcow");
   if (config.format == DiskFormat::qcow2)
-    return looks ? Result<DiskFormat, std::string>{DiskFormat::qcow2}
-                 : Err{std::string{"not qcow2: give format=raw, or name another image"}};
+    return looks ? Result<DiskFormat, VmError>{DiskFormat::qcow2} : wrong(Reason::not_qcow2);
   if (looks && named) return DiskFormat::qcow2;
-  if (looks)
-    return Err{
-        std::string{"this looks like qcow2: say format=qcow2, or format=raw if the guest is to see it as it is"}};
-  if (named) return Err{std::string{"named like qcow2, and is not: say format=raw, or name another image"}};
+  if (looks) return wrong(Reason::looks_like_qcow2);
+  if (named) return wrong(Reason::named_like_qcow2);
   return DiskFormat::raw;
 }
 
-Result<std::vector<std::string>, std::string> backing_files(const std::string& image) {
+Result<std::vector<std::string>, VmError> backing_files(const std::string& image) {
   constexpr std::size_t kMost = 64;
   std::vector<std::string> files;
   for (std::string at = image; files.size() < kMost;) {
@@ -131,30 +133,29 @@ Result<std::vector<std::string>, std::string> backing_files(const std::string& i
     if (!next) return Err{next.error()};
     if (next->file.empty()) return files;
     if (next->format.empty())
-      return Err{
-          fmt::format("{} does not say the format of {}, on which it lies: qemu-img rebase -u -F FORMAT -b {} {}", at,
-                      next->file, next->file, at)};
+      return wrong(Reason::chain_format_unknown, 0,
+                   fmt::format("{} does not say the format of {}, on which it lies: qemu-img rebase -u -F FORMAT -b "
+                               "{} {}",
+                               at, next->file, next->file, at));
     const std::string path = resolved(next->file[0] == '/' ? next->file : folder_of(at) + next->file);
-    if (path.empty()) return Err{fmt::format("{} lies on {}: {}", at, next->file, std::strerror(errno))};
+    if (path.empty()) return wrong(Reason::chain_broken, errno, fmt::format("{} lies on {}", at, next->file));
     files.push_back(path);
     if (next->format != "qcow2") return files;
     at = path;
   }
-  return Err{std::string{"it lies on itself, or on too many images: qemu-img info --backing-chain"}};
+  return wrong(Reason::chain_endless);
 }
 
-Result<NbdServer, std::string> serve_qcow2(const machine::DiskConfig& config) {
+Result<NbdServer, VmError> serve_qcow2(const machine::DiskConfig& config) {
   const auto program = find_program("qemu-nbd");
-  if (!program)
-    return Err{
-        std::string{"qcow2 needs qemu-nbd: install the package qemu-utils, or make it raw (qemu-img convert -O raw)"}};
+  if (!program) return wrong(Reason::no_qemu_nbd);
   const std::string image = resolved(config.path);  // absolute: "nbd:" at its front would mean something
   const auto files = backing_files(image);
   if (!files) return Err{files.error()};
   auto ends = make_socket();
   auto words = HelperWords::create();
   if (!ends) return Err{ends.error()};
-  if (!words) return Err{words.error() + ": raise the limit of open files (ulimit -n)"};
+  if (!words) return wrong(Reason::no_descriptor, words.error());
   HelperStart start{.program = *program,
                     .arguments = {"--format=qcow2", "--cache=writeback", "--shared=1",
                                   config.discard ? "--discard=unmap" : "--discard=ignore"},
@@ -167,19 +168,17 @@ Result<NbdServer, std::string> serve_qcow2(const machine::DiskConfig& config) {
   if (const char* temporary = ::getenv("TMPDIR")) start.environment.push_back(std::string{"TMPDIR="} + temporary);
   start.arguments.push_back(image);
   auto process = start_helper(start);
-  if (!process) return Err{fmt::format("qemu-nbd: {}: raise the limit of processes (ulimit -u)", process.error())};
+  if (!process) return wrong(Reason::no_process, process.error());
   words->started();
   ends->listener = Fd{};
   auto info = nbd::shake_hands(ends->connection.get());
   if (!info) {
     process->await_end(std::chrono::milliseconds{500});  // its last words
-    return Err{explained(words->last_line(), info.error())};
+    return explained(words->last_line(), info.error());
   }
   if (!info->flushes || !info->fua || (!config.read_only && (info->read_only || !info->zeroes || !info->trims)))
-    return Err{
-        std::string{"qemu-nbd does not offer what a disk needs: see whether qemu-utils is that of your distribution"}};
-  if (info->bytes < 512)
-    return Err{std::string{"smaller than a sector of 512 bytes: make it larger (qemu-img resize)"}};
+    return wrong(Reason::qemu_nbd_lacks);
+  if (info->bytes < 512) return wrong(Reason::too_small_inside);
   return NbdServer{config.path, std::move(*process), std::move(*words), std::move(ends->connection), *info};
 }
 

@@ -14,15 +14,13 @@ namespace trapline::monitor {
 
 // The format of an open image. A guest can write any header to its raw disk: a file is qcow2 without being called that
 // only if both its first bytes and its name say so. Error: what is unclear, and the remedy.
-Result<machine::DiskFormat, std::string> format_of(const machine::DiskConfig& config, int fd);
+Result<machine::DiskFormat, VmError> format_of(const machine::DiskConfig& config, int fd);
 
 // The files that an image needs for reading: those below it. Each must say the format of the next, or it would be guessed.
 // Error: what is wrong, and the remedy.
-Result<std::vector<std::string>, std::string> backing_files(const std::string& image);
+Result<std::vector<std::string>, VmError> backing_files(const std::string& image);
 
 // Error: what is wrong, and the remedy.
-Result<NbdServer, std::string> serve_qcow2(const machine::DiskConfig& config);
-
-inline constexpr const char* kInUse = "in use by another VM: give readonly or snapshot, or end that one";
+Result<NbdServer, VmError> serve_qcow2(const machine::DiskConfig& config);
 
 }  // namespace trapline::monitor

@@ -102,13 +102,16 @@ int RawFile::zero(const DiskJob& job) {
 
 namespace {
 
-using Wrong = std::function<Err<std::string>(const std::string&)>;
+using About = VmError::About;
+using Reason = VmError::Reason;
 
-Result<OpenDisk, std::string> open_raw(Fd fd, const machine::DiskConfig& config, const Wrong& wrong) {
+Err<VmError> wrong(Reason reason, int error = 0) { return {VmError{About::disk, reason, {}, error}}; }
+
+Result<OpenDisk, VmError> open_raw(Fd fd, const machine::DiskConfig& config) {
   const bool writes = !config.read_only && !config.snapshot;
   const off_t end = ::lseek(fd.get(), 0, SEEK_END);
-  if (end < 512) return wrong("smaller than a sector of 512 bytes: make it larger (truncate -s)");
-  if (!lock(fd.get(), !writes)) return wrong(kInUse);
+  if (end < 512) return wrong(Reason::too_small);
+  if (!lock(fd.get(), !writes)) return wrong(Reason::in_use);
   OpenDisk disk;
   disk.facts.bytes = static_cast<u64>(end) / 512 * 512;
   if (!config.snapshot) {
@@ -116,41 +119,46 @@ Result<OpenDisk, std::string> open_raw(Fd fd, const machine::DiskConfig& config,
     return disk;
   }
   auto snapshot = SnapshotFile::create(std::move(fd), disk.facts.bytes);
-  if (!snapshot) return wrong(snapshot.error());
+  if (!snapshot) return Err{snapshot.error()};
   disk.image = std::move(*snapshot);
   return disk;
 }
 
-Result<OpenDisk, std::string> open_qcow2(const machine::DiskConfig& config, const Wrong& wrong) {
+Result<OpenDisk, VmError> open_qcow2(const machine::DiskConfig& config) {
   auto server = serve_qcow2(config);
-  if (!server) return wrong(server.error());
+  if (!server) return Err{server.error()};
   OpenDisk disk;
   disk.facts.bytes = server->info.bytes / 512 * 512;
   disk.server = std::make_unique<NbdServer>(std::move(*server));
   return disk;
 }
 
-}  // namespace
-
-Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config) {
-  const Wrong wrong = [&](const std::string& why) { return Err{fmt::format("--disk {}: {}", config.path, why)}; };
+// Whose path it is, the caller says.
+Result<OpenDisk, VmError> open_any(const machine::DiskConfig& config) {
   const bool writes = !config.read_only && !config.snapshot;
   Fd fd{::open(config.path.c_str(), (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY)};
-  if (!fd && writes && (errno == EACCES || errno == EROFS))
-    return wrong(fmt::format("{}: give readonly or snapshot, or a file that can be written", std::strerror(errno)));
-  if (!fd) return wrong(fmt::format("{}: name an image", std::strerror(errno)));
+  if (!fd && writes && (errno == EACCES || errno == EROFS)) return wrong(Reason::not_writable, errno);
+  if (!fd) return wrong(Reason::cannot_open, errno);
   struct stat st {};
-  if (::fstat(fd.get(), &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)))
-    return wrong("neither a file nor a block device: name an image");
+  if (::fstat(fd.get(), &st) != 0 || (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))) return wrong(Reason::no_disk);
   const auto format = format_of(config, fd.get());
-  if (!format) return wrong(format.error());
-  auto disk =
-      *format == machine::DiskFormat::qcow2 ? open_qcow2(config, wrong) : open_raw(std::move(fd), config, wrong);
+  if (!format) return Err{format.error()};
+  auto disk = *format == machine::DiskFormat::qcow2 ? open_qcow2(config) : open_raw(std::move(fd), config);
   if (!disk) return disk;
   disk->facts.read_only = config.read_only;
   disk->facts.discards = config.discard && !config.read_only;
   disk->facts.serial = config.serial;
   return disk;
+}
+
+}  // namespace
+
+Result<OpenDisk, VmError> open_disk(const machine::DiskConfig& config) {
+  auto disk = open_any(config);
+  if (disk) return disk;
+  VmError error = disk.error();
+  error.value = config.path;
+  return Err{std::move(error)};
 }
 
 }  // namespace trapline::monitor

@@ -41,6 +41,6 @@ struct OpenDisk {
   devices::virtio::Disk::Facts facts;
 };
 // By the thread that lives as long as the disk. Error: one line that names file and remedy.
-Result<OpenDisk, std::string> open_disk(const machine::DiskConfig& config);
+Result<OpenDisk, VmError> open_disk(const machine::DiskConfig& config);
 
 }  // namespace trapline::monitor

@@ -45,10 +45,10 @@ std::vector<iovec> part(const std::vector<iovec>& data, u64 skip, u64 bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<SnapshotFile>, std::string> SnapshotFile::create(Fd base, u64 bytes) {
+Result<std::unique_ptr<SnapshotFile>, VmError> SnapshotFile::create(Fd base, u64 bytes) {
   Fd changes = unnamed_file();
   if (!changes || ::ftruncate(changes.get(), static_cast<off_t>((bytes + kCluster - 1) / kCluster * kCluster)) != 0)
-    return Err{fmt::format("snapshot: no temporary file: {}: name a folder by TMPDIR", std::strerror(errno))};
+    return Err{VmError{VmError::About::disk, VmError::Reason::no_temporary, {}, errno}};
   return std::unique_ptr<SnapshotFile>{new SnapshotFile{std::move(base), std::move(changes), bytes}};
 }
 

@@ -14,7 +14,7 @@ namespace trapline::monitor {
 class SnapshotFile final : public Image {
  public:
   // Error: what is wrong, and the remedy.
-  static Result<std::unique_ptr<SnapshotFile>, std::string> create(Fd base, u64 bytes);
+  static Result<std::unique_ptr<SnapshotFile>, VmError> create(Fd base, u64 bytes);
   int perform(const devices::virtio::DiskJob& job) override;
 
  private:

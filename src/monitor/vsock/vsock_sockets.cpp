@@ -41,14 +41,17 @@ bool is_stale(const sockaddr_un& address) {
 
 }  // namespace
 
-Result<std::unique_ptr<VsockSockets>, std::string> VsockSockets::create(const machine::VsockConfig& config) {
-  const auto wrong = [&](const std::string& why) { return Err{fmt::format("--vsock path={}: {}", config.path, why)}; };
+Result<std::unique_ptr<VsockSockets>, VmError> VsockSockets::create(const machine::VsockConfig& config) {
+  using Reason = VmError::Reason;
+  const auto wrong = [&](Reason reason, int error = 0, u64 most = 0) {
+    return Err{VmError{VmError::About::vsock, reason, config.path, error, most}};
+  };
   sockaddr_un address{};
-  if (!fill_address(config.path + "_4294967295", address)) return wrong("a socket's path has 96 bytes at most here");
+  if (!fill_address(config.path + "_4294967295", address)) return wrong(Reason::path_too_long, 0, 96);
   fill_address(config.path, address);
   Fd listener{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
   Fd wake{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  if (!listener || !wake) return wrong("no descriptor: raise the limit of open files (ulimit -n)");
+  if (!listener || !wake) return wrong(Reason::no_descriptor);
   const auto bind = [&] {
     const mode_t before = ::umask(0077);
     const int result = ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
@@ -60,7 +63,7 @@ Result<std::unique_ptr<VsockSockets>, std::string> VsockSockets::create(const ma
     ::unlink(config.path.c_str());
     bound = bind();
   }
-  if (!bound) return wrong(fmt::format("{}: name a socket that is not there yet", std::strerror(errno)));
+  if (!bound) return wrong(Reason::cannot_bind, errno);
   ::listen(listener.get(), 64);
   return std::unique_ptr<VsockSockets>{new VsockSockets{config, std::move(listener), std::move(wake)}};
 }

@@ -32,7 +32,7 @@ class VsockSockets final : public devices::virtio::VsockPeer {
   static constexpr std::size_t kMostConnections = 1024;
 
   // Listens. Error: one line that names the option and the remedy.
-  static Result<std::unique_ptr<VsockSockets>, std::string> create(const machine::VsockConfig& config);
+  static Result<std::unique_ptr<VsockSockets>, VmError> create(const machine::VsockConfig& config);
   ~VsockSockets() override;
 
   void attach(Send send) { send_ = std::move(send); }
