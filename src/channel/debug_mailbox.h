@@ -16,7 +16,7 @@
 #include <atomic>
 #include <type_traits>
 
-#include "base/types.h"
+#include "base/addr.h"
 #include "channel/arch_state.h"
 
 namespace trapline::channel {
@@ -46,8 +46,8 @@ enum class DebugReport : u32 { none = 0, breakpoint, step, watchpoint, crash };
 // Breakpoints and watchpoints. Written by the monitor, copied by the core.
 enum class StopKind : u32 { execute = 0, write, read, access };
 struct DebugStop {
-  u64 address = 0;  // linear
-  u32 length = 0;   // watchpoints: bytes
+  Gva address;
+  u32 length = 0;  // watchpoints: bytes
   StopKind kind = StopKind::execute;
 };
 

@@ -3,12 +3,12 @@
 
 #include <atomic>
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::channel {
 
 struct ExecutedInsn {
-  u64 gva = 0;  // linear address of its first byte
+  Gva gva;      // of its first byte
   u16 row = 0;  // isa::RowId
   u8 length = 0, bits = 0, cpl = 0;
   u8 bytes[15] = {};

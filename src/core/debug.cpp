@@ -20,7 +20,7 @@ constexpr int kEveryone = 1 << 20;
 u64 bit_of(const VcpuUnit& unit) { return u64{1} << unit.cpu.index; }
 u64 all_bits(std::size_t vcpus) { return vcpus >= 64 ? ~u64{0} : (u64{1} << vcpus) - 1; }
 
-bool overlap(u64 a, u64 a_bytes, u64 b, u64 b_bytes) { return a - b < b_bytes || b - a < a_bytes; }
+bool overlap(Gva a, u64 a_bytes, Gva b, u64 b_bytes) { return a - b < b_bytes || b - a < a_bytes; }
 
 bool watches(const channel::DebugStop& stop, bool write) {
   return stop.kind == channel::StopKind::access ||
@@ -98,7 +98,7 @@ bool Debugger::report(VcpuUnit& unit, channel::DebugReport what) {
     mailbox_.report = static_cast<u32>(what);
     if (const auto& hit = state_of(unit).hit; hit && what == channel::DebugReport::watchpoint) {
       mailbox_.report_kind = static_cast<u32>(hit->kind);
-      mailbox_.report_address = hit->address;
+      mailbox_.report_address = hit->address.raw;
     }
   }
   mailbox_.stop.store(1);
@@ -237,17 +237,16 @@ void Debugger::load_stops() {
 
 // -- What engines and MMU ask
 bool Debugger::breakpoint_at(Gva linear) const {
-  return std::binary_search(breakpoints_.begin(), breakpoints_.end(), linear.raw);
+  return std::binary_search(breakpoints_.begin(), breakpoints_.end(), linear);
 }
 
 bool Debugger::breakpoint_at_offset(u64 page_offset) const {
-  return std::any_of(breakpoints_.begin(), breakpoints_.end(),
-                     [&](u64 a) { return (a & (kPageSize - 1)) == page_offset; });
+  return std::any_of(breakpoints_.begin(), breakpoints_.end(), [&](Gva at) { return at.page_offset() == page_offset; });
 }
 
 bool Debugger::accessed(cpu::Vcpu& cpu, Gva linear, u64 bytes, bool write) {
   for (const channel::DebugStop& w : watchpoints_) {
-    if (!watches(w, write) || !overlap(linear.raw, bytes, w.address, w.length)) continue;
+    if (!watches(w, write) || !overlap(linear, bytes, w.address, w.length)) continue;
     PerVcpu& me = state_[cpu.index];
     me.hit = w;
     me.hit_retired = cpu.retired;

@@ -66,7 +66,7 @@ class Debugger final : public cpu::DebugPort {
   Vm& vm_;
   channel::DebugMailbox& mailbox_;
   std::vector<PerVcpu> state_;
-  std::vector<u64> breakpoints_;  // sorted
+  std::vector<Gva> breakpoints_;  // sorted
   std::vector<channel::DebugStop> watchpoints_;
 };
 

@@ -85,7 +85,7 @@ void Stub::publish_points() {
                           : p.type == '3' ? StopKind::read
                           : p.type == '4' ? StopKind::access
                                           : StopKind::execute;
-    stops.push_back({p.address, static_cast<u32>(p.length), kind});
+    stops.push_back({Gva{p.address}, static_cast<u32>(p.length), kind});
   }
   target_.set_stops(stops);
 }

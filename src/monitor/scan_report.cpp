@@ -56,7 +56,7 @@ class Maker {
 
   void add(const ExecutedInsn& e) {
     scan::Item item;
-    item.address = e.gva;
+    item.address = e.gva.raw;
     item.row = &isa::row(static_cast<isa::RowId>(e.row));
     item.ring = e.cpl == 3 ? isa::Ring::ring3 : isa::Ring::ring0;
     item.cls = isa::class_of(item.row, item.ring);

@@ -25,7 +25,7 @@ void log_executed(const cpu::Vcpu& cpu, Gva gva, const isa::Insn& insn) {
   const isa::Row* row = isa::classify(insn);
   if (!row) return;
   ExecutedInsn entry;
-  entry.gva = gva.raw;
+  entry.gva = gva;
   entry.row = static_cast<u16>(row->id);
   entry.length = insn.length;
   entry.bits = static_cast<u8>(static_cast<u8>(insn.code_size) * 8);

@@ -298,7 +298,7 @@ namespace trapline::engine {
 
 unsigned VectorUnit::element_addresses(const cpu::Vcpu& cpu, const isa::Insn& insn, const VectorOp& op,
                                        u64 (&out)[kMostElements]) {
-  const u64 offset = vector::effective(cpu, insn), base = cpu.seg[static_cast<u8>(insn.mem.seg)].linear_base;
+  const u64 offset = vector::effective(cpu, insn), base = cpu.segment(insn.mem.seg).linear_base;
   for (unsigned i = 0; i < op.count; i++)
     out[i] = (base + vector::element_offset(insn, op, offset, cpu.vec.zmm[insn.mem.index & 31], i)) & cpu.linear_mask;
   return op.count;

@@ -39,7 +39,7 @@ bool Domain::install_gdt(cpu::Vcpu& cpu, u32 vcpu, const Mfn* frames, u32 entrie
 Status Domain::set_gdt(cpu::Vcpu& cpu, u64 list, u64 entries) {
   if (entries > FIRST_RESERVED_GDT_ENTRY) return fail(XEN_EINVAL);
   Mfn frames[kGdtGuestPages] = {};
-  if (!copy_from(cpu, list, frames, (entries + 511) / 512 * sizeof(Mfn))) return fail(XEN_EFAULT);
+  if (!copy_from(cpu, Gva{list}, frames, (entries + 511) / 512 * sizeof(Mfn))) return fail(XEN_EFAULT);
   const Locked locked{*this, cpu};
   return install_gdt(cpu, cpu.index, frames, static_cast<u32>(entries)) ? 0 : fail(XEN_EINVAL);
 }
@@ -57,7 +57,7 @@ void Domain::release_ldt(cpu::Vcpu& cpu) {
 // The caller holds lock_. All pages are looked at now; Xen waits for their first use.
 Status Domain::set_ldt(cpu::Vcpu& cpu, u64 base, u64 entries) {
   VcpuState& v = state(cpu);
-  if (entries > kMostLdtEntries || (base & (kPageSize - 1)) || (entries != 0 && !guest_range(base, entries * 8)))
+  if (entries > kMostLdtEntries || (base & (kPageSize - 1)) || (entries != 0 && !guest_range(Gva{base}, entries * 8)))
     return fail(XEN_EINVAL);
   release_ldt(cpu);
   v.ldt_base = v.ldt_entries = 0;

@@ -195,7 +195,7 @@ bool Domain::port_allowed(cpu::Vcpu& cpu, const isa::Insn& insn) {
   bool open = true;
   for (u32 p = port; open && p < port + bytes; p++) {
     u8 bits;
-    open = get(cpu, v.io_bitmap + p / 8, bits) && !(bits >> p % 8 & 1);
+    open = get(cpu, Gva{v.io_bitmap + p / 8}, bits) && !(bits >> p % 8 & 1);
   }
   v.kernel = kernel, v.in_hypercall = nested;
   set_roots(cpu, v);

@@ -134,7 +134,7 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   cpu.sys_flags = (cpu.sys_flags & ~kClearedOnEntry) | flag::if_;
   update_after_load(cpu);
   const bool nested = std::exchange(v.in_hypercall, true);
-  const bool written = copy_to(cpu, bottom, frame, n * 8, cpu::Seg::ss);
+  const bool written = copy_to(cpu, Gva{bottom}, frame, n * 8, cpu::Seg::ss);
   v.in_hypercall = nested;
   if (!written) crash(cpu, fmt::format("{} finds no kernel stack at {:#x}", b.name(cpu), bottom));
   cpu.gpr[isa::rsp] = bottom;
@@ -233,7 +233,7 @@ Outcome Domain::iret(cpu::Vcpu& cpu) {
   v.returned = true;
   iret_context frame;
   v.in_hypercall = true;
-  const bool read = get(cpu, cpu.gpr[isa::rsp], frame);
+  const bool read = get(cpu, Gva{cpu.gpr[isa::rsp]}, frame);
   v.in_hypercall = false;
   if (!read) crash(cpu, fmt::format("the iret hypercall finds no frame at {:#x}", cpu.gpr[isa::rsp]));
   const bool to_program = (frame.cs & 3) == 3;

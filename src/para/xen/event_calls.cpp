@@ -17,9 +17,9 @@ constexpr u32 kMostPolled = 128;
 template <class Op, class Run>
 Status with(cpu::Vcpu& cpu, u64 argument, bool answers, Run run) {
   Op op;
-  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
   const Status status = run(op);
-  if (status == 0 && answers && !put(cpu, argument, op)) return fail(XEN_EFAULT);
+  if (status == 0 && answers && !put(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
   return status;
 }
 
@@ -65,7 +65,7 @@ Status Domain::event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case EVTCHNOP_init_control: {
       // FIFO ports are not there; what would be wrong with them is told first, as by Xen.
       evtchn_init_control op;
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       if (op.vcpu >= vcpus()) return fail(XEN_ENOENT);
       if (op.offset > kPageSize - sizeof(evtchn_fifo_control_block) || op.offset % 8 || !frames_.owned(op.control_gfn))
         return fail(XEN_EINVAL);
@@ -111,7 +111,7 @@ Status Domain::sched_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case SCHEDOP_shutdown:
     case SCHEDOP_shutdown_code: {
       sched_shutdown_t op;
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       return shutdown(cpu, op.reason);
     }
     case SCHEDOP_remote_shutdown:
@@ -144,7 +144,7 @@ bool Domain::poll_satisfied(cpu::Vcpu& cpu) {
 
 Status Domain::poll(cpu::Vcpu& cpu, u64 argument) {
   sched_poll_t op;
-  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
   if (op.nr_ports > kMostPolled) return fail(XEN_EINVAL);
   VcpuState& v = state(cpu);
   u64 list;
@@ -152,7 +152,7 @@ Status Domain::poll(cpu::Vcpu& cpu, u64 argument) {
   v.polled.clear();
   for (u32 i = 0; i < op.nr_ports; i++) {
     Port port;
-    if (!get(cpu, list + i * sizeof port, port)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{list + i * sizeof port}, port)) return fail(XEN_EFAULT);
     if (port == 0 || port >= EventChannels::kPorts) return fail(XEN_EINVAL);
     v.polled.push_back(port);
   }

@@ -29,9 +29,9 @@ template <class Op, class Each>
 Status for_all(cpu::Vcpu& cpu, u64 argument, u64 count, Each each) {
   for (u64 i = 0; i < count; i++) {
     Op op;
-    if (!get(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{argument + i * sizeof op}, op)) return fail(XEN_EFAULT);
     op.status = each(op);
-    if (!put(cpu, argument + i * sizeof op, op)) return fail(XEN_EFAULT);
+    if (!put(cpu, Gva{argument + i * sizeof op}, op)) return fail(XEN_EFAULT);
   }
   return 0;
 }
@@ -69,7 +69,7 @@ i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to_do
 
 // The level-1 entry that an operation names: by the linear address that it maps, or by its own machine address.
 bool Domain::named_entry(cpu::Vcpu& cpu, u64 address, bool is_entry, Mfn* table, unsigned* index) {
-  if (!is_entry) return guest_range(address, 1) && entry_of(cpu, Gva{address}, table, index) != nullptr;
+  if (!is_entry) return guest_range(Gva{address}, 1) && entry_of(cpu, Gva{address}, table, index) != nullptr;
   *table = address >> 12, *index = static_cast<unsigned>(address >> 3 & 511);
   return address % sizeof(u64) == 0 && frames_.is(*table, Type::l1);
 }
@@ -195,7 +195,7 @@ i16 Domain::set_up_grants(cpu::Vcpu& cpu, const gnttab_setup_table& op) {
   u64 list;
   std::memcpy(&list, &op.frame_list, sizeof list);
   for (u32 frame = 0; frame < op.nr_frames; frame++)
-    if (!put(cpu, list + frame * 8u, u64{layout_.grants + frame})) return GNTST_bad_virt_addr;
+    if (!put(cpu, Gva{list + frame * 8u}, u64{layout_.grants + frame})) return GNTST_bad_virt_addr;
   grant_frames_ = std::max(grant_frames_, op.nr_frames);
   return GNTST_okay;
 }
@@ -225,18 +225,18 @@ Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 cou
       });
     case GNTTABOP_get_version: {
       gnttab_get_version_t op;
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       if (!self(op.dom)) return fail(XEN_EPERM);
       op.version = 1;
-      return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
+      return put(cpu, Gva{argument}, op) ? 0 : fail(XEN_EFAULT);
     }
     case GNTTABOP_set_version: {
       gnttab_set_version_t op;
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       if (op.version == 1) return 0;
       if (op.version != 2) return fail(XEN_EINVAL);
       op.version = 1;
-      return put(cpu, argument, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
+      return put(cpu, Gva{argument}, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
     }
     default:
       return fail(XEN_ENOSYS);

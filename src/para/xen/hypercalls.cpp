@@ -149,7 +149,7 @@ Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
     const u64 at = list + i * sizeof(multicall_entry_t);
     multicall_entry_t entry;
     if (i == kMostCalls) return fail(XEN_EINVAL);
-    if (!get(cpu, at, entry)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{at}, entry)) return fail(XEN_EFAULT);
     if (entry.op == __HYPERVISOR_iret) {
       static_cast<void>(iret(cpu));
       return 0;
@@ -157,7 +157,7 @@ Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
     Arguments a;
     std::copy(entry.args, entry.args + a.size(), a.begin());
     const Status result = entry.op == __HYPERVISOR_multicall ? fail(XEN_EINVAL) : call(cpu, entry.op, a);
-    if (!put(cpu, at + offsetof(multicall_entry_t, result), static_cast<u64>(result))) return fail(XEN_EFAULT);
+    if (!put(cpu, Gva{at + offsetof(multicall_entry_t, result)}, static_cast<u64>(result))) return fail(XEN_EFAULT);
     if (cpu.activity != cpu::Activity::running) break;  // SCHEDOP_block: what follows waits for ever, as in Xen
   }
   return 0;
@@ -173,7 +173,7 @@ Status Domain::set_trap_table(cpu::Vcpu& cpu, u64 list) {
   }
   for (unsigned i = 0; i <= v.traps.size(); i++, list += sizeof(trap_info)) {
     trap_info trap;
-    if (!get(cpu, list, trap)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{list}, trap)) return fail(XEN_EFAULT);
     if (trap.address == 0) return 0;
     if (!cpu::canonical(trap.address)) return fail(XEN_EINVAL);
     v.traps[trap.vector] = trap;
@@ -195,7 +195,7 @@ Status Domain::callback_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
   if (command != CALLBACKOP_register && command != CALLBACKOP_unregister) return fail(XEN_ENOSYS);
   VcpuState& v = state(cpu);
   u16 type;
-  if (!get(cpu, argument, type)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, type)) return fail(XEN_EFAULT);
   Callback* callback = type == CALLBACKTYPE_event                                                  ? &v.event
                        : type == CALLBACKTYPE_failsafe                                             ? &v.failsafe
                        : type == CALLBACKTYPE_syscall                                              ? &v.syscall
@@ -211,7 +211,7 @@ Status Domain::callback_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     return 0;
   }
   callback_register_t r;
-  if (!get(cpu, argument, r)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, r)) return fail(XEN_EFAULT);
   if (!cpu::canonical(r.address)) return fail(XEN_EINVAL);
   callback->address = r.address;
   callback->masks_events = r.flags & CALLBACKF_mask_events;
@@ -299,14 +299,14 @@ Status Domain::vm_assist(u64 command, u64 type) {
 Status Domain::physdev_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
   if (command == PHYSDEVOP_set_iopl) {
     physdev_set_iopl_t op;
-    if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
     if (op.iopl > 3) return fail(XEN_EINVAL);
     state(cpu).iopl = op.iopl;
     return 0;
   }
   if (command == PHYSDEVOP_set_iobitmap) {
     physdev_set_iobitmap_t op;
-    if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
     if (op.nr_ports > 65536) return fail(XEN_EINVAL);
     std::memcpy(&state(cpu).io_bitmap, &op.bitmap, sizeof(u64));
     state(cpu).io_ports = op.nr_ports;

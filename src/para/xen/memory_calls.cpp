@@ -34,7 +34,7 @@ Status Domain::memory_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case XENMEM_maximum_reservation:
     case XENMEM_maximum_gpfn: {
       domid_t domain;
-      if (!get(cpu, argument, domain)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, domain)) return fail(XEN_EFAULT);
       if (!self(domain)) return fail(XEN_EPERM);
       const Locked locked{*this, cpu};
       const u64 pages = layout_.pages();
@@ -46,7 +46,7 @@ Status Domain::memory_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case XENMEM_machphys_mapping: {
       const xen_machphys_mapping_t m{kHypervisorStart, kHypervisorStart + layout_.m2p_frames * kPageSize,
                                      layout_.frames() - 1};
-      return put(cpu, argument, m) ? 0 : fail(XEN_EFAULT);
+      return put(cpu, Gva{argument}, m) ? 0 : fail(XEN_EFAULT);
     }
     case XENMEM_machphys_mfn_list:
       return fail(XEN_EINVAL);
@@ -64,21 +64,21 @@ Status Domain::memory_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
 
 Status Domain::memory_map(cpu::Vcpu& cpu, u64 argument) {
   xen_memory_map_t map;
-  if (!get(cpu, argument, map)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, map)) return fail(XEN_EFAULT);
   if (map.nr_entries < 1) return fail(XEN_EINVAL);
   const E820Entry all{0, layout_.pages() * kPageSize, 1};
   u64 buffer;
   std::memcpy(&buffer, &map.buffer, sizeof buffer);
-  if (!put(cpu, buffer, all)) return fail(XEN_EFAULT);
+  if (!put(cpu, Gva{buffer}, all)) return fail(XEN_EFAULT);
   map.nr_entries = 1;
-  return put(cpu, argument, map) ? 0 : fail(XEN_EFAULT);
+  return put(cpu, Gva{argument}, map) ? 0 : fail(XEN_EFAULT);
 }
 
 // The balloon: frames that nothing maps are given back, and come again. Returns how many extents were done, as Xen
 // does; a guest that passes one which cannot be sees a smaller number.
 Status Domain::reservation(cpu::Vcpu& cpu, u64 command, u64 argument) {
   xen_memory_reservation_t r;
-  if (!get(cpu, argument, r)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, r)) return fail(XEN_EFAULT);
   if (!self(r.domid)) return fail(XEN_EPERM);
   if (r.nr_extents > kMostExtents || r.extent_order > 9) return fail(XEN_EINVAL);
   u64 list;
@@ -91,12 +91,12 @@ Status Domain::reservation(cpu::Vcpu& cpu, u64 command, u64 argument) {
   u64 done = command >> kExtentShift;
   for (; done < r.nr_extents; done++) {
     u64 number = 0;
-    if ((list != 0 || operation != XENMEM_increase_reservation) && !get(cpu, list + done * 8, number)) break;
+    if ((list != 0 || operation != XENMEM_increase_reservation) && !get(cpu, Gva{list + done * 8}, number)) break;
     if (!gives) {
       if (released_.empty()) break;
       const Mfn mfn = released_.back();
       if (operation == XENMEM_populate_physmap && number >= layout_.pages()) break;
-      if (list != 0 && !put(cpu, list + done * 8, mfn)) break;
+      if (list != 0 && !put(cpu, Gva{list + done * 8}, mfn)) break;
       released_.pop_back();
       frames_[mfn].owned = true;
       if (operation == XENMEM_populate_physmap) m2p[mfn] = number;

@@ -60,7 +60,7 @@ Status Domain::mmu_update(cpu::Vcpu& cpu, const Arguments& a) {
     const Locked locked{*this, cpu};
     for (; done < count && result == 0; done++) {
       mmu_update_t request;
-      if (!get(cpu, list + done * sizeof request, request)) {
+      if (!get(cpu, Gva{list + done * sizeof request}, request)) {
         result = fail(XEN_EFAULT);
         break;
       }
@@ -68,7 +68,7 @@ Status Domain::mmu_update(cpu::Vcpu& cpu, const Arguments& a) {
       if (result != 0) break;
     }
   }
-  if (done_at != 0 && !put(cpu, done_at, static_cast<u32>(done)) && result == 0) result = fail(XEN_EFAULT);
+  if (done_at != 0 && !put(cpu, Gva{done_at}, static_cast<u32>(done)) && result == 0) result = fail(XEN_EFAULT);
   return result;
 }
 
@@ -87,7 +87,7 @@ u64* Domain::entry_of(cpu::Vcpu& cpu, Gva linear, Mfn* table, unsigned* index) {
 }
 
 Status Domain::update_va_mapping(cpu::Vcpu& cpu, Gva linear, u64 value, u64 flags) {
-  if (!guest_range(linear.raw, 1)) return fail(XEN_EINVAL);
+  if (!guest_range(linear, 1)) return fail(XEN_EINVAL);
   {
     const Locked locked{*this, cpu};
     Mfn table;
@@ -211,7 +211,7 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
       flush(cpu);
       return 0;
     case MMUEXT_INVLPG_LOCAL:
-      if (guest_range(op.arg1.linear_addr, 1)) cpu::tlb_flush_page(cpu, Gva{op.arg1.linear_addr});
+      if (guest_range(Gva{op.arg1.linear_addr}, 1)) cpu::tlb_flush_page(cpu, Gva{op.arg1.linear_addr});
       return 0;
     case MMUEXT_TLB_FLUSH_MULTI:
     case MMUEXT_TLB_FLUSH_ALL:
@@ -219,7 +219,7 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
       return 0;
     case MMUEXT_INVLPG_MULTI:
     case MMUEXT_INVLPG_ALL:
-      if (guest_range(op.arg1.linear_addr, 1) && cpu.code)
+      if (guest_range(Gva{op.arg1.linear_addr}, 1) && cpu.code)
         cpu.code->flush_page_everywhere(cpu, Gva{op.arg1.linear_addr});
       return 0;
     case MMUEXT_FLUSH_CACHE:
@@ -259,7 +259,7 @@ Status Domain::mmuext_op(cpu::Vcpu& cpu, const Arguments& a) {
     const Locked locked{*this, cpu};
     for (; done < count; done++) {
       mmuext_op_t op;
-      if (!get(cpu, list + done * sizeof op, op)) {
+      if (!get(cpu, Gva{list + done * sizeof op}, op)) {
         result = fail(XEN_EFAULT);
         break;
       }
@@ -270,7 +270,7 @@ Status Domain::mmuext_op(cpu::Vcpu& cpu, const Arguments& a) {
       }
     }
   }
-  if (done_at != 0 && !put(cpu, done_at, static_cast<u32>(done)) && result == 0) result = fail(XEN_EFAULT);
+  if (done_at != 0 && !put(cpu, Gva{done_at}, static_cast<u32>(done)) && result == 0) result = fail(XEN_EFAULT);
   return result;
 }
 
@@ -278,7 +278,7 @@ Status Domain::mmuext_op(cpu::Vcpu& cpu, const Arguments& a) {
 
 bool Domain::takes_write(cpu::Vcpu& cpu, Gva linear, Gpa gpa, unsigned size) {
   const VcpuState& v = state(cpu);
-  if (!v.kernel || v.in_hypercall || !guest_range(linear.raw, size)) return false;
+  if (!v.kernel || v.in_hypercall || !guest_range(linear, size)) return false;
   return (gpa.raw & 7) + size <= 8 && frames_.is(gpa.frame(), Type::l1);
 }
 

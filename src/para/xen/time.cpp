@@ -89,9 +89,9 @@ void Domain::change_runstate(cpu::Vcpu& cpu, int to) {
   if (assists_.load() >> VMASST_TYPE_runstate_update_flag & 1) {
     vcpu_runstate_info under_way = v.runstate;
     under_way.state_entry_time |= XEN_RUNSTATE_UPDATE;
-    static_cast<void>(put(cpu, v.runstate_at, under_way));
+    static_cast<void>(put(cpu, Gva{v.runstate_at}, under_way));
   }
-  static_cast<void>(put(cpu, v.runstate_at, v.runstate));
+  static_cast<void>(put(cpu, Gva{v.runstate_at}, v.runstate));
   cpu.fault = fault;
   v.in_hypercall = nested;
 }

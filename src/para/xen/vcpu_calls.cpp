@@ -31,12 +31,12 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
     case VCPUOP_is_up:
       return v.up ? 1 : 0;
     case VCPUOP_get_runstate_info:
-      return put(cpu, argument, v.runstate) ? 0 : fail(XEN_EFAULT);
+      return put(cpu, Gva{argument}, v.runstate) ? 0 : fail(XEN_EFAULT);
     case VCPUOP_register_runstate_memory_area: {
       vcpu_register_runstate_memory_area_t area;
-      if (!get(cpu, argument, area)) return fail(XEN_EFAULT);
-      if (!guest_range(area.addr.p, sizeof(vcpu_runstate_info))) return fail(XEN_EFAULT);
-      if (number == cpu.index && !put(cpu, area.addr.p, v.runstate)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, area)) return fail(XEN_EFAULT);
+      if (!guest_range(Gva{area.addr.p}, sizeof(vcpu_runstate_info))) return fail(XEN_EFAULT);
+      if (number == cpu.index && !put(cpu, Gva{area.addr.p}, v.runstate)) return fail(XEN_EFAULT);
       v.runstate_at = area.addr.p;
       return 0;
     }
@@ -44,15 +44,15 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
       return register_info(cpu, number, argument);
     case VCPUOP_register_vcpu_time_memory_area: {
       vcpu_register_time_memory_area_t area;
-      if (!get(cpu, argument, area)) return fail(XEN_EFAULT);
-      if (!put(cpu, area.addr.p, time_line(cpu))) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, area)) return fail(XEN_EFAULT);
+      if (!put(cpu, Gva{area.addr.p}, time_line(cpu))) return fail(XEN_EFAULT);
       v.time_at = area.addr.p;
       return 0;
     }
     case VCPUOP_set_periodic_timer: {
       vcpu_set_periodic_timer_t op;
       if (number != cpu.index) return fail(XEN_EINVAL);
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       if (op.period_ns < 1'000'000) return fail(XEN_EINVAL);
       v.periodic = clock_.ns_to_tsc(op.period_ns);
       v.next_period = cpu.vm_tsc() + v.periodic;
@@ -68,7 +68,7 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
     case VCPUOP_set_singleshot_timer: {
       vcpu_set_singleshot_timer_t op;
       if (number != cpu.index) return fail(XEN_EINVAL);
-      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
       if ((op.flags & VCPU_SSHOTTMR_future) && op.timeout_abs_ns < system_time(cpu)) return fail(XEN_ETIME);
       set_timer(cpu, op.timeout_abs_ns);
       return 0;
@@ -90,7 +90,7 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
 // Writable for the guest as long as it lives there, so no page table can take its place.
 Status Domain::register_info(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
   vcpu_register_vcpu_info_t op;
-  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
   if (op.offset > kPageSize - sizeof(vcpu_info) || op.offset % sizeof(u64)) return fail(XEN_EINVAL);
   const Locked locked{*this, cpu};
   VcpuState& v = *vcpu_[vcpu];
@@ -115,7 +115,7 @@ Status Domain::register_info(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
 Status Domain::initialise(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
   VcpuState& v = *vcpu_[vcpu];
   auto context = std::make_unique<vcpu_guest_context>();
-  if (!get(cpu, argument, *context)) return fail(XEN_EFAULT);
+  if (!get(cpu, Gva{argument}, *context)) return fail(XEN_EFAULT);
   const Locked locked{*this, cpu};
   if (v.initialised) return fail(XEN_EEXIST);
   const vcpu_guest_context& c = *context;

@@ -94,7 +94,7 @@ bool inspect(CoreTarget& target, u64 mark) {
     EXPECT_EQ(now.pc, next_core ? i : mark + i);
     if (next_core) return false;
   }
-  target.set_stops({{0x1000 + mark, 1, channel::StopKind::execute}});
+  target.set_stops({{Gva{0x1000 + mark}, 1, channel::StopKind::execute}});
   target.resume(3, 0, false);
   target.interrupt();
   return true;

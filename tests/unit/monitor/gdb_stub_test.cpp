@@ -208,7 +208,7 @@ TEST_F(GdbStub, BreakpointsAndWatchpointsReachTheTarget) {
   EXPECT_EQ(ask("Z1,2000,1"), "OK");
   EXPECT_EQ(ask("Z2,3000,8"), "OK");
   ASSERT_EQ(target.stops.size(), 3u);
-  EXPECT_EQ(target.stops[0].address, 0x1000u);
+  EXPECT_EQ(target.stops[0].address, Gva{0x1000});
   EXPECT_EQ(target.stops[2].kind, StopKind::write);
   EXPECT_EQ(target.stops[2].length, 8u);
   EXPECT_EQ(ask("z0,1000,1"), "OK");
