@@ -26,7 +26,7 @@ help:
 	@echo "make stress a hundred kills under writes to disks; litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
 	@echo "make tsan   the tests in which threads meet, built with ThreadSanitizer"
-	@echo "make lint   clang-format, layers, width of documents, clang-tidy"
+	@echo "make lint   clang-format, layers, documents, scripts, clang-tidy"
 	@echo "make clean  remove build/ (the guest cache in .cache/ stays)"
 
 build:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # packages.sh DIRECTORY: the Debian packages of the benchmark guest's programs, unpacked there, once.
 set -euo pipefail
+# shellcheck source=scripts/guest-packages.sh
 source "$(dirname "$0")/../scripts/guest-packages.sh"
 target=$1
 packages=(libc6 gzip xz-utils liblzma5 coreutils libselinux1 libpcre2-8-0 libacl1 libattr1 libgmp10 openssl libssl3 sqlite3 libsqlite3-0

@@ -5,6 +5,7 @@
 #   isolinux.iso         ISOLINUX with the same kernel
 # Needs guest-kernel.sh cloud-amd64 and guest-initrd.sh amd64 before. The tools come from packages too, unpacked, not installed.
 set -euo pipefail
+# shellcheck source=scripts/guest-packages.sh
 source "$(dirname "$0")/guest-packages.sh"
 scripts=$(cd "$(dirname "$0")" && pwd)
 

@@ -2,6 +2,7 @@
 # guest-initrd.sh ARCH...: an initrd with a static busybox and scripts/guest-init as /init, into the cache. ARCH: amd64 or i386.
 # And for each kernel in the cache that has modules: kernels/FLAVOUR/initrd, the same with them.
 set -euo pipefail
+# shellcheck source=scripts/guest-packages.sh
 source "$(dirname "$0")/guest-packages.sh"
 scripts=$(cd "$(dirname "$0")" && pwd)
 

@@ -4,6 +4,7 @@
 # modules/lib/modules/VERSION those of its modules that the machine's devices and shared folders need, with modules.dep: a tree to
 # lay over an initrd's root (scripts/guest-initrd.sh does).
 set -euo pipefail
+# shellcheck source=scripts/guest-packages.sh
 source "$(dirname "$0")/guest-packages.sh"
 
 # Whatever a flavour builds in or lacks is passed over; what these depend on comes along.

@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -gt 0 ] || { echo "usage: setup.sh PURPOSE... (see scripts/packages.txt)" >&2; exit 2; }
 wanted=()
 for purpose in "$@"; do
-  line=$(grep -E "^$purpose[[:space:]]" "$here/packages.txt") || { echo "setup: unknown purpose '$purpose'" >&2; exit 2; }
+  line=$(grep -E "^${purpose}[[:space:]]" "$here/packages.txt") || { echo "setup: unknown purpose '$purpose'" >&2; exit 2; }
   read -r -a names <<<"$line"
   wanted+=("${names[@]:1}")
 done
