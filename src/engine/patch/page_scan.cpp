@@ -194,8 +194,9 @@ bool among_code(Page page, const Votes& votes, const HostLacks& host) {
   const bool enough = streak >= kEnough;
   if (here != site || (!enough && (site < 64 || site >= kBefore || !in_step || !votes.all()))) return false;
   here = site;
-  for (u32 i = 0; i < (enough ? kBehind : kEnough) && here < kPageSize - 16; i++) {
+  for (u32 i = 0; i < (enough ? kBehind : kEnough); i++) {
     isa::Insn insn;
+    // Too close to the page's end to tell it from data between functions: GHC has its tables there.
     if (!decode(page, here, host, insn) || !plausible(insn)) return false;
     if (enough && (insn.mnemonic == ZYDIS_MNEMONIC_RET || insn.mnemonic == ZYDIS_MNEMONIC_JMP)) return true;
     here += insn.length;
