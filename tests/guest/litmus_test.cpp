@@ -53,6 +53,17 @@ TEST_P(Litmus, ShowsNothingForbidden) {
     EXPECT_NE(vm.output().find(fmt::format("LITMUS {}", test)), std::string::npos) << test << "\n" << vm.output();
 }
 
+TEST(CodeInCages, DataInExecutableMemoryIsWhatItIs) {
+  SKIP_UNLESS_OFFERED("patch");
+  Process vm{{TRAPLINE_EXECUTABLE, "run", "--engine", "patch", "--kernel",
+              fmt::format("{}/kernels/cloud-amd64/vmlinuz", GUEST_CACHE), "--initrd", LITMUS_INITRD, "--memory", "256M",
+              "--timeout", "120", "--append",
+              "console=ttyS0 quiet trapline.litmus.seconds=4 trapline.litmus.only=unexecuted-data"}};
+  EXPECT_EQ(vm.wait_exit(seconds{120}), 0) << vm.output();
+  expect_clean(vm.output());
+  EXPECT_NE(vm.output().find("unexecuted-data: reads"), std::string::npos) << vm.output();
+}
+
 // Each stop of a cage costs tens of microseconds: a compiler's stores are not to be one each.
 TEST(CompilersInCages, FillAPageInFewStops) {
   SKIP_UNLESS_OFFERED("patch");

@@ -93,6 +93,10 @@ bool AddressSpace::runs(Gva linear, const UserPage& page) {
   return page.executable && frames_.admits(page.gpa) && border_ok(linear, page.gpa);
 }
 
+// Such a page is mapped executable when code in it runs, no sooner: until then it may be data, which linkers put between
+// code unless they are told otherwise, and reading it must show what is there.
+bool AddressSpace::patched(Gpa page) const { return frames_.copy_of(page) != ~u64{0}; }
+
 void AddressSpace::map_present(const cpu::Vcpu& cpu) {
   constexpr std::size_t kMostPages = 4096;
   constexpr u64 kMostOrders = 512;
@@ -111,14 +115,15 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
     std::bitset<kPages> code;
     for (unsigned i = 0; i < kPages; i++) {
       const UserPage p = tables.page(i);
-      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(Gva{base + i * kPageSize}, p);
+      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(Gva{base + i * kPageSize}, p) &&
+                !patched(p.gpa);
     }
     auto& region = regions_[number];
     if (!region) region = std::make_unique<Region>();
     reconcile(base, *region, 0, kPages, [&](unsigned i, u64 now) -> u64 {
       const UserPage p = tables.page(i);
       if ((now & mapped) || !p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
-      if (code[i]) return p.gpa.raw | mapped | execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
+      if (code[i]) return p.gpa.raw | mapped | execute;
       return p.gpa.raw | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
     });
   }
@@ -146,7 +151,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
     const UserPage p = tables.page(i);
     if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
     if (i != asked && entry_of(Gva{base + i * kPageSize}) != 0) continue;
-    if (runs(Gva{base + i * kPageSize}, p)) code |= u64{1} << (i - first);
+    if (runs(Gva{base + i * kPageSize}, p) && (i == asked || !patched(p.gpa))) code |= u64{1} << (i - first);
   }
   // What goes along: pages that one order maps with the one that is asked for, and long runs.
   u64 along = 0;
@@ -172,7 +177,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
     u64 entry = p.gpa.raw | mapped;
     if (want == Want::fetch) {
       if (!(code >> (i - first) & 1)) return now;
-      entry |= execute | (frames_.copy_of(p.gpa) == ~u64{0} ? u64{0} : u64{copy});
+      entry |= execute | (patched(p.gpa) ? u64{copy} : u64{0});
     } else if (p.writable && !frames_.holds_code(p.gpa)) {
       entry |= write;
     } else if ((now & execute) && page_of(now) == p.gpa) {

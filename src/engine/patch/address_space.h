@@ -81,6 +81,7 @@ class AddressSpace {
   void order(u64 address, u64 length, u64 entry, bool lower);
   void finish();
   u64 entry_of(Gva linear) const;
+  bool patched(Gpa page) const;
   bool runs(Gva linear, const UserPage& page);
   bool border_ok(Gva linear, Gpa gpa) const;
   void prove();

@@ -177,6 +177,18 @@ bool plausible(const isa::Insn& insn) {
   return !insn.sensitive;
 }
 
+// With memory these are small numbers in tables that lie among code, as SBCL's and GHC's do; who means to ask has the
+// answer stored on the stack.
+bool meant(const isa::Insn& insn) {
+  constexpr u8 kRsp = 4, kRbp = 5;
+  const bool memory =
+      std::ranges::any_of(insn.op, [](const isa::Operand& o) { return o.kind == isa::Operand::Kind::mem; });
+  if (!memory) return true;
+  return (insn.mnemonic == ZYDIS_MNEMONIC_SGDT || insn.mnemonic == ZYDIS_MNEMONIC_SIDT ||
+          insn.mnemonic == ZYDIS_MNEMONIC_SMSW) &&
+         (insn.mem.base == kRsp || insn.mem.base == kRbp) && insn.mem.index == isa::kNoReg;
+}
+
 // Is what lies around a site code, and in step with it? All before it as far as one looks, and what follows until it
 // jumps away. Where the page begins too soon before it, all ways must have met it.
 bool among_code(Page page, const Votes& votes, const HostLacks& host) {
@@ -197,7 +209,7 @@ bool among_code(Page page, const Votes& votes, const HostLacks& host) {
   for (u32 i = 0; i < (enough ? kBehind : kEnough); i++) {
     isa::Insn insn;
     // Too close to the page's end to tell it from data between functions: GHC has its tables there.
-    if (!decode(page, here, host, insn) || !plausible(insn)) return false;
+    if (!decode(page, here, host, insn) || !(i == 0 ? meant(insn) : plausible(insn))) return false;
     if (enough && (insn.mnemonic == ZYDIS_MNEMONIC_RET || insn.mnemonic == ZYDIS_MNEMONIC_JMP)) return true;
     here += insn.length;
   }

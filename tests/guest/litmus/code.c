@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -257,13 +258,13 @@ static void compile_body(unsigned thread) {
   for (uint32_t n = 1; time_left(); n++) {
     for (uint32_t k = first; k < functions; k++) {
       uint32_t value = n * 2654435761u + k;
-      uint8_t bytes[6] = {0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24), 0xc3};
+      uint8_t bytes[6] = {0xb8, (uint8_t)value, (uint8_t)(value >> 8), (uint8_t)(value >> 16), (uint8_t)(value >> 24),
+                          0xc3};
       for (unsigned i = 0; i < sizeof bytes; i++) PLAIN_STORE(base[k * 64 + i], bytes[i]);
       if (k % 16 == 0) wrong[thread] += ((Function)(code + k * 64))() != value;
     }
     serialize();
-    for (uint32_t k = first; k < functions; k++)
-      wrong[thread] += ((Function)(code + k * 64))() != n * 2654435761u + k;
+    for (uint32_t k = first; k < functions; k++) wrong[thread] += ((Function)(code + k * 64))() != n * 2654435761u + k;
     calls[thread] += functions - first;
   }
 }
@@ -276,11 +277,51 @@ static void compiler(double seconds) {
   unmap_code();
 }
 
-const Test code_tests[] = {{"own-code", own_code},
-                           {"next-instruction", next_instruction},
-                           {"aliased-code", alias_code},
-                           {"handshake", handshake},
-                           {"breakpoint-patching", breakpoints},
-                           {"published-code", publishing},
-                           {"compiler", compiler},
-                           {0}};
+// Read-only data in an executable mapping, where linkers put it with the text: what is there is read, even if it would be
+// an instruction to whoever takes it for code. A process of its own each time: a program is looked at anew.
+static void unexecuted_body(unsigned thread) {
+  enum { size = 16 * page };
+  static const uint8_t cpuid[] = {0x0f, 0xa2}, lsl[] = {0x48, 0x0f, 0x03, 0xc1}, xgetbv[] = {0x0f, 0x01, 0xd0};
+  uint8_t* data = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint8_t* copy = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED || copy == MAP_FAILED) broken("no memory for data");
+  memset(copy, 0x90, size);
+  for (unsigned at = 200; at < size; at += 1000) {
+    memcpy(copy + at, cpuid, sizeof cpuid);
+    memcpy(copy + at + 50, lsl, sizeof lsl);
+    memcpy(copy + at + 100, xgetbv, sizeof xgetbv);
+  }
+  memcpy(data, copy, size);
+  if (mprotect(data, size, PROT_READ | PROT_EXEC) != 0) broken("no executable memory");
+  while (time_left()) {
+    pid_t child = fork();
+    if (child < 0) broken("cannot fork");
+    if (child == 0) {
+      int differ = 0;
+      for (unsigned n = 0; n < 5000; n++) {
+        differ |= memcmp(data, copy, size);
+        __asm__ volatile("" ::: "memory");
+      }
+      _exit(differ != 0);
+    }
+    int status = 1;
+    waitpid(child, &status, 0);
+    wrong[thread] += status != 0;
+    calls[thread]++;
+  }
+  munmap(data, size);
+  munmap(copy, size);
+}
+
+static void unexecuted_data(double seconds) {
+  (void)seconds;
+  map_code();
+  on_threads(1, unexecuted_body);
+  sums("reads");
+  unmap_code();
+}
+
+const Test code_tests[] = {
+    {"own-code", own_code},   {"next-instruction", next_instruction}, {"aliased-code", alias_code},
+    {"handshake", handshake}, {"breakpoint-patching", breakpoints},   {"published-code", publishing},
+    {"compiler", compiler},   {"unexecuted-data", unexecuted_data},   {0}};

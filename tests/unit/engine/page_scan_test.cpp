@@ -72,6 +72,15 @@ TEST(PageScan, WhatAPageEndsWithIsNotCertain) {
   EXPECT_THAT(scan(4000, {0x0f, 0xa2}).sites, ElementsAre(4000));
 }
 
+// SBCL has the header of each function among the code of a file.
+TEST(PageScan, TablesAmongCodeAreNotReplaced) {
+  EXPECT_THAT(scan(200, {0x0f, 0x00, 0x41, 0xc6}).sites, IsEmpty());               // sldt [rcx-0x3a]
+  EXPECT_THAT(scan(200, {0x0f, 0x01, 0x0a}).sites, IsEmpty());                     // sidt [rdx]
+  EXPECT_THAT(scan(200, {0x0f, 0x03, 0x5a, 0xfd}).sites, IsEmpty());               // lsl ebx, [rdx-3]
+  EXPECT_THAT(scan(200, {0x0f, 0x00, 0x04, 0x24}).sites, IsEmpty());               // sldt [rsp]
+  EXPECT_THAT(scan(200, {0x0f, 0x01, 0x64, 0x24, 0x08}).sites, ElementsAre(200));  // smsw [rsp+8]
+}
+
 // What a just-in-time compiler has written among zeros: a small number is an opcode to whoever is out of step by one.
 TEST(PageScan, NumbersAmongZerosAreNoInstructions) {
   for (u32 number = 0; number < 4096; number++) {
