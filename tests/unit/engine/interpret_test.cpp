@@ -427,6 +427,20 @@ TEST(Interpret, DataBreakpointOfALoadOfSsIsHeld) {
   }
 }
 
+// A kernel's handler of #DB has a stack that a second one would begin anew (IST): the held one comes with INT1's own.
+TEST(Interpret, AHeldBreakpointIsLostToInt1) {
+  InterpretVm vm{Start::long64};
+  vm.at<u16>(vm.kData) = 0x10;
+  vm.cpu.debug.dr[0] = vm.kData;
+  vm.cpu.debug.dr7 |= 1 | 0x70000;
+  update_mode(vm.cpu);
+  vm.reg(rdi) = vm.kData;
+  vm.run({0x8e, 0x17, 0xf1, 0xff, 0xc0, kHlt});  // mov ss,[rdi]; int1; inc eax
+  EXPECT_EQ(vm.vector(), 1);
+  EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), vm.kCode + 3);
+  EXPECT_EQ(vm.cpu.debug.dr6 & 15, 0u);
+}
+
 // One whose kernel is somewhere else by the time: it says at once where a SYSCALL goes on.
 struct Elsewhere final : Hypervisor {
   unsigned calls = 0, debug_traps = 0;
