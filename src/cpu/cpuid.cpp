@@ -61,8 +61,9 @@ void Cpuid::build_basic(const HostCpu& host) {
       {host.cpuid(1, 0).eax & 0x0fff3fff, ids << 16 | 8 << 8, word(FeatureWord::l1_ecx), word(FeatureWord::l1_edx)});
   if (intel_) add(2, kAnySubleaf, {0x00feff01, 0xf0, 0, 0});  // "see leaves 4 and 18H"; 64-byte prefetch
   add(6, kAnySubleaf, {word(FeatureWord::l6_eax), 0, 0, 0});
-  add(7, 0, {1, word(FeatureWord::l7_ebx), word(FeatureWord::l7_ecx), word(FeatureWord::l7_edx)});
+  add(7, 0, {intel_ ? 2u : 1u, word(FeatureWord::l7_ebx), word(FeatureWord::l7_ecx), word(FeatureWord::l7_edx)});
   add(7, 1, {word(FeatureWord::l7_1_eax), 0, 0, 0});
+  add(7, 2, {0, 0, 0, word(FeatureWord::l7_2_edx)});
   if (intel_ && config_.tsc_khz) {
     // TSC = crystal * EBX / EAX. The crystal also clocks the local APIC timer: see lapic_prescale.
     const u32 prescale = lapic_prescale(config_.tsc_khz), mhz = static_cast<u32>(config_.tsc_khz / 1000);

@@ -37,6 +37,7 @@ enum class FeatureWord : u8 {
   l7_ecx,
   l7_edx,
   l7_1_eax,
+  l7_2_edx,
   ld_1_eax,
   e1_ecx,
   e1_edx,

@@ -36,9 +36,9 @@ struct WordPlace {
 constexpr WordPlace kPlaces[] = {
     {1, 0, &CpuidRegs::edx},          {1, 0, &CpuidRegs::ecx},          {6, 0, &CpuidRegs::eax},
     {7, 0, &CpuidRegs::ebx},          {7, 0, &CpuidRegs::ecx},          {7, 0, &CpuidRegs::edx},
-    {7, 1, &CpuidRegs::eax},          {0xd, 1, &CpuidRegs::eax},        {0x80000001, 0, &CpuidRegs::ecx},
-    {0x80000001, 0, &CpuidRegs::edx}, {0x80000007, 0, &CpuidRegs::edx}, {0x80000008, 0, &CpuidRegs::ebx},
-    {0x80000021, 0, &CpuidRegs::eax}, {0x80000021, 0, &CpuidRegs::ecx},
+    {7, 1, &CpuidRegs::eax},          {7, 2, &CpuidRegs::edx},          {0xd, 1, &CpuidRegs::eax},
+    {0x80000001, 0, &CpuidRegs::ecx}, {0x80000001, 0, &CpuidRegs::edx}, {0x80000007, 0, &CpuidRegs::edx},
+    {0x80000008, 0, &CpuidRegs::ebx}, {0x80000021, 0, &CpuidRegs::eax}, {0x80000021, 0, &CpuidRegs::ecx},
 };
 static_assert(std::size(kPlaces) == static_cast<u8>(FeatureWord::count));
 

@@ -53,6 +53,8 @@ enum Index : u32 {
 constexpr u32 kBanks = std::size(Msrs{}.mc_ctl);
 constexpr u64 kMcgCap = kBanks | 1u << 8;  // MCG_CTL_P
 
+constexpr unsigned kBhiDisS = 10;  // of SPEC_CTRL
+
 // Constants that describe the machine, and switches whose effect nothing can observe.
 std::optional<u64> read_description(const Vcpu& cpu, u32 index) {
   switch (index) {
@@ -112,7 +114,7 @@ std::optional<bool> write_description(Vcpu& cpu, u32 index, u64 value) {
       return true;
     case spec_ctrl:
       if (!cpu.cpuid->has(Feature::spec_ctrl)) break;
-      if (value & ~u64{7}) return false;
+      if (value & ~(u64{7} | u64{cpu.cpuid->has(Feature::bhi_ctrl)} << kBhiDisS)) return false;
       cpu.msr.spec_ctrl = value;
       return true;
     // Barriers: what they would flush is the host's, and it does so when it switches tasks.

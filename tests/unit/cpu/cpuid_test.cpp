@@ -91,7 +91,7 @@ TEST(Cpuid, NothingThatIsNotVirtualizedIsOffered) {
       if (leaf > c.query(0, 0, 0, 1, 0, 0).eax) continue;
       EXPECT_EQ(r.eax | r.ebx | r.ecx | r.edx, 0u) << leaf;
     }
-    EXPECT_EQ(c.query(7, 2, 0, 1, 0, 0).edx, 0u);
+    EXPECT_EQ(c.query(7, 2, 0, 1, 0, 0).edx & ~(1u << 4), 0u);
     EXPECT_EQ(c.mxcsr_mask(), 0xffffu) << "no misaligned SSE mode";
   }
 }
@@ -265,6 +265,9 @@ TEST(Cpuid, MitigationsAreNotNeeded) {
   EXPECT_TRUE(intel.has(Feature::arch_capabilities));
   EXPECT_TRUE(intel.has(Feature::spec_ctrl));
   EXPECT_FALSE(intel.has("md_clear"));
+  EXPECT_EQ(intel.query(7, 0, 0, 1, 0, 0).eax, 2u);
+  EXPECT_EQ(intel.query(7, 2, 0, 1, 0, 0).edx, 1u << 4) << "BHI_CTRL: else kernels clear the branch history themselves";
+  EXPECT_EQ(amd.query(7, 2, 0, 1, 0, 0).edx, 0u);
   EXPECT_EQ(arch_cap::offered & 1u << 2, 0u) << "RSBA would ask for return-stack stuffing";
   EXPECT_FALSE(amd.has(Feature::arch_capabilities)) << "no AMD processor has it";
   for (const char* name : {"autoibrs", "srso_no", "btc_no", "amd_ssb_no", "tsa_sq_no", "tsa_l1_no"})

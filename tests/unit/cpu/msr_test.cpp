@@ -201,7 +201,8 @@ TEST_F(MsrTest, WhatKernelsReadWithoutAHandler) {
   EXPECT_EQ(*rd(0xce) >> 8 & 0xff, 10u);
   EXPECT_EQ(rd(0x10a), arch_cap::offered);
   EXPECT_TRUE(wr(0x48, 1));
-  EXPECT_FALSE(wr(0x48, 0x400));
+  EXPECT_TRUE(wr(0x48, 0x401)) << "BHI_DIS_S";
+  EXPECT_FALSE(wr(0x48, 0x800));
   EXPECT_TRUE(wr(0x49, 1));
   EXPECT_FALSE(rd(0x49)) << "write-only";
   EXPECT_TRUE(wr(0x10b, 1));
