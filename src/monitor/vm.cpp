@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <new>
 #include <utility>
 
@@ -136,8 +138,11 @@ std::optional<std::chrono::seconds> VmRun::pass_on(int signal) {
 namespace {
 
 const Speaker* last_words = nullptr;
+std::atomic<char*> reserve{nullptr};  // for the last words, which need memory themselves
 
 [[noreturn]] void on_no_memory() {
+  std::set_new_handler([] { ::_exit(static_cast<int>(ExitCode::host_refused)); });
+  ::free(reserve.exchange(nullptr));
   restore_terminal();
   last_words->line("the host has no memory left for the monitor: free some", -1);
   ::_exit(static_cast<int>(ExitCode::host_refused));  // the core goes with it
@@ -161,7 +166,9 @@ bool secure_standard_descriptors() {
 }
 
 int run_vm(const machine::Config& config, const Speaker& speaker) {
+  constexpr std::size_t kReserve = 256 * KiB;  // mapped alone, so that it is given back at once
   last_words = &speaker;
+  reserve = static_cast<char*>(::malloc(kReserve));
   std::set_new_handler(on_no_memory);
   install_terminal_guard();
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
