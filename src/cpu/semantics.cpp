@@ -3,6 +3,8 @@
 
 #include <array>
 
+#include "isa/prefixes.h"
+
 namespace trapline::cpu {
 
 namespace {
@@ -21,26 +23,8 @@ bool far_target(const isa::Insn& insn) {
 
 // The opcode byte behind legacy prefixes and REX; RET has no operand that tells far from near.
 u8 opcode(const isa::Insn& insn) {
-  for (unsigned i = 0; i < insn.length; i++) {
-    const u8 b = insn.bytes[i];
-    switch (b) {
-      case 0x26:
-      case 0x2e:
-      case 0x36:
-      case 0x3e:
-      case 0x64:
-      case 0x65:
-      case 0x66:
-      case 0x67:
-      case 0xf0:
-      case 0xf2:
-      case 0xf3:
-        continue;
-      default:
-        if (insn.code_size == isa::CodeSize::bits64 && (b & 0xf0) == 0x40) continue;
-        return b;
-    }
-  }
+  for (unsigned i = 0; i < insn.length; i++)
+    if (!isa::is_prefix(insn.bytes[i], insn.code_size)) return insn.bytes[i];
   return 0;
 }
 

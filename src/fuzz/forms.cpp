@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "fuzz/encode.h"
+#include "isa/prefixes.h"
 
 namespace trapline::fuzz {
 
@@ -108,30 +109,10 @@ void try_modrms(Collector& c, Form form, bool all_registers) {
   }
 }
 
-bool is_legacy_prefix(u8 opcode, CodeSize size) {
-  switch (opcode) {
-    case 0x0f:
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66:
-    case 0x67:
-    case 0xf0:
-    case 0xf2:
-    case 0xf3:
-      return true;
-    default:
-      return size == CodeSize::bits64 && opcode >> 4 == 4;  // REX
-  }
-}
-
 void collect_legacy(Collector& c) {
   for (unsigned map = 0; map < 4; map++)
     for (unsigned opcode = 0; opcode < 256; opcode++) {
-      if (map == 0 && is_legacy_prefix(static_cast<u8>(opcode), c.size())) continue;
+      if (map == 0 && (opcode == 0x0f || isa::is_prefix(static_cast<u8>(opcode), c.size()))) continue;
       if (map == 0 && (opcode == 0xc4 || opcode == 0xc5)) continue;              // VEX, or LES and LDS
       if (map == 0 && opcode == 0x62 && c.size() == CodeSize::bits64) continue;  // EVEX; elsewhere BOUND, too
       for (unsigned variant = 0; variant < (c.size() == CodeSize::bits64 ? 8u : 4u); variant++) {

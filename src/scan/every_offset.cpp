@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "isa/prefixes.h"
 #include "scan/decoder.h"
 
 namespace trapline::scan {
@@ -16,14 +17,13 @@ namespace {
 class Heads {
  public:
   explicit Heads(const Decoder& decoder) {
-    for (u8 p : {0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3}) prefix_[p] = true;
-    for (unsigned rex = 0x40; rex < 0x50; rex++) prefix_[rex] = decoder.code_size() == isa::CodeSize::bits64;
     for (unsigned op = 0; op < 256; op++) {
+      prefix_[op] = isa::is_prefix(static_cast<u8>(op), decoder.code_size());
       one_[op] = any_form(decoder, 0, static_cast<u8>(op));
       two_[op] = any_form(decoder, 0x0f, static_cast<u8>(op));
     }
-    for (u8 longer : {0x62, 0x8f, 0xc4, 0xc5}) one_[longer] = true;  // EVEX, XOP, VEX
-    for (u8 longer : {0x0f, 0x38, 0x3a}) two_[longer] = true;        // 3DNow!, third and fourth map
+    for (const unsigned longer : {0x62u, 0x8fu, 0xc4u, 0xc5u}) one_[longer] = true;  // EVEX, XOP, VEX
+    for (const unsigned longer : {0x0fu, 0x38u, 0x3au}) two_[longer] = true;         // 3DNow!, third and fourth map
   }
 
   bool possible(Bytes bytes) const {
@@ -36,9 +36,10 @@ class Heads {
   }
 
  private:
+  static constexpr u8 kMandatory[] = {0x00, 0x66, 0xf2, 0xf3};
   // `map`: 0 for the first, 0x0f for the second.
   static bool any_form(const Decoder& decoder, u8 map, u8 opcode) {
-    for (u8 prefix : {0x00, 0x66, 0xf2, 0xf3})
+    for (const u8 prefix : kMandatory)
       for (unsigned modrm = 0; modrm < 256; modrm++) {
         std::array<u8, 15> bytes{};
         std::size_t n = 0;

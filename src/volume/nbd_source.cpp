@@ -3,23 +3,13 @@
 #include <algorithm>
 
 #include "channel/nbd.h"
+#include "volume/write_whole.h"
 
 namespace trapline::volume {
 
 namespace nbd = channel::nbd;
 
 namespace {
-
-// The server's death is an end of what there is to read; its writer has SIGPIPE ignored.
-bool send(int fd, std::span<const u8> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return true;
-}
 
 bool receive(int fd, std::span<u8> to) {
   while (!to.empty()) {
@@ -38,7 +28,7 @@ bool NbdSource::read_part(u64 offset, std::span<u8> to) const {
   const auto request = nbd::encode(
       {.command = nbd::Command::read, .handle = handle, .offset = offset, .length = static_cast<u32>(to.size())});
   std::array<u8, nbd::kReplyBytes> head{};
-  if (!send(socket_, request) || !receive(socket_, head)) return false;
+  if (!write_whole(socket_, request) || !receive(socket_, head)) return false;
   const auto reply = nbd::decode(head);
   return reply && reply->handle == handle && reply->error == 0 && receive(socket_, to);
 }

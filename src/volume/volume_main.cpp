@@ -18,6 +18,7 @@
 #include "channel/volume_answer.h"
 #include "volume/boot_files.h"
 #include "volume/nbd_source.h"
+#include "volume/write_whole.h"
 
 namespace trapline::volume {
 
@@ -59,16 +60,6 @@ bool close_in(int server) {
   if (!error) error = ::seccomp_load(filter);
   if (filter) ::seccomp_release(filter);
   return error == 0;
-}
-
-bool write_whole(int fd, std::span<const u8> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(n));
-  }
-  return true;
 }
 
 // Standard error stays: it is the lifeline.

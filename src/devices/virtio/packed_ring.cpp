@@ -11,15 +11,11 @@ class PackedRing final : public Ring {
     std::byte *ring, *driver, *device;
   };
   PackedRing(Dma& dma, const RingPlace& place, const Areas& areas, const RingPosition& at, u64 features)
-      : Ring{at},
-        dma_{dma},
+      : Ring{dma, place.size, features, at},
         ring_{areas.ring},
         driver_{areas.driver},
         device_{areas.device},
-        ring_at_{place.descriptors},
-        size_{place.size},
-        indirect_{(features & feature::indirect_desc) != 0},
-        events_{(features & feature::event_index) != 0} {}
+        ring_at_{place.descriptors} {}
 
   Take take(Request& request) override;
   void give(const Request& request, u32 written) override;
@@ -41,11 +37,8 @@ class PackedRing final : public Ring {
     wrap = !wrap;
   }
 
-  Dma& dma_;
   std::byte *ring_, *driver_, *device_;
   u64 ring_at_;
-  u16 size_;
-  bool indirect_, events_;
 };
 
 // A list is made available by its first descriptor, the last one written: the others are there when it is. Its buffer

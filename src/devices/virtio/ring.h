@@ -44,7 +44,10 @@ class Ring {
   const RingPosition& position() const { return at_; }
 
  protected:
-  explicit Ring(const RingPosition& at) : at_{at} {}
+  Ring(Dma& dma, u16 size, u64 features, const RingPosition& at);
+  Dma& dma_;
+  const u16 size_;                // entries
+  const bool indirect_, events_;  // negotiated: indirect descriptors, event index
   RingPosition at_;
 };
 

@@ -13,15 +13,11 @@ class SplitRing final : public Ring {
     std::byte *table, *available, *used;
   };
   SplitRing(Dma& dma, const RingPlace& place, const Areas& areas, const RingPosition& at, u64 features)
-      : Ring{at},
-        dma_{dma},
+      : Ring{dma, place.size, features, at},
         table_{areas.table},
         available_{areas.available},
         used_{areas.used},
-        used_at_{place.device},
-        size_{place.size},
-        indirect_{(features & feature::indirect_desc) != 0},
-        events_{(features & feature::event_index) != 0} {}
+        used_at_{place.device} {}
 
   Take take(Request& request) override;
   void give(const Request& request, u32 written) override;
@@ -36,11 +32,8 @@ class SplitRing final : public Ring {
   std::byte* available_event() const { return used_ + kRingEntries + u64{size_} * sizeof(UsedElement); }
   std::byte* used_event() const { return available_ + kRingEntries + u64{size_} * sizeof(u16); }
 
-  Dma& dma_;
   std::byte *table_, *available_, *used_;
   u64 used_at_;
-  u16 size_;
-  bool indirect_, events_;
 };
 
 Ring::Take SplitRing::take(Request& request) {

@@ -18,6 +18,7 @@
 #include "base/host_refused.h"
 #include "monitor/storage/file_disk.h"
 #include "monitor/storage/nbd_server.h"
+#include "monitor/storage/raw_file.h"
 
 namespace trapline::monitor {
 
@@ -31,23 +32,6 @@ using std::chrono::steady_clock;
 constexpr milliseconds kPatience{5000};
 constexpr int kLookAgainMs = 100;
 constexpr std::chrono::seconds kLastFlush{30};  // for the server to write what it holds back, and end
-
-// Of `data` the part [skip, skip + bytes).
-std::vector<iovec> part_of(const std::vector<iovec>& data, u64 skip, u64 bytes) {
-  std::vector<iovec> some;
-  for (const iovec& v : data) {
-    if (bytes == 0) break;
-    if (skip >= v.iov_len) {
-      skip -= v.iov_len;
-      continue;
-    }
-    const u64 n = std::min<u64>(bytes, v.iov_len - skip);
-    some.push_back({static_cast<char*>(v.iov_base) + skip, n});
-    bytes -= n;
-    skip = 0;
-  }
-  return some;
-}
 
 class NbdDisk final : public FileDisk {
  public:

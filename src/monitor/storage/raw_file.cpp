@@ -53,6 +53,22 @@ bool lock(int fd, bool shared) {
 
 }  // namespace
 
+std::vector<iovec> part_of(const std::vector<iovec>& data, u64 skip, u64 bytes) {
+  std::vector<iovec> some;
+  for (const iovec& v : data) {
+    if (bytes == 0) break;
+    if (skip >= v.iov_len) {
+      skip -= v.iov_len;
+      continue;
+    }
+    const u64 n = std::min<u64>(bytes, v.iov_len - skip);
+    some.push_back({static_cast<char*>(v.iov_base) + skip, n});
+    bytes -= n;
+    skip = 0;
+  }
+  return some;
+}
+
 int read_vectors(int fd, std::vector<iovec> data, u64 offset) {
   return all(data, offset, [fd](const std::vector<iovec>& v, off_t at) {
     return ::preadv(fd, v.data(), static_cast<int>(v.size()), at);

@@ -31,6 +31,8 @@ class RawFile final : public Image {
   Fd fd_;
 };
 
+// Of `data` the part [skip, skip + bytes).
+std::vector<iovec> part_of(const std::vector<iovec>& data, u64 skip, u64 bytes);
 // All of it, however often the kernel stops short. An end of the file in the middle is EIO.
 int read_vectors(int fd, std::vector<iovec> data, u64 offset);
 int write_vectors(int fd, std::vector<iovec> data, u64 offset, int flags);

@@ -26,23 +26,6 @@ Fd unnamed_file() {
   return Fd{::memfd_create("snapshot", MFD_CLOEXEC)};
 }
 
-// The part [skip, skip + bytes) of the vectors.
-std::vector<iovec> part(const std::vector<iovec>& data, u64 skip, u64 bytes) {
-  std::vector<iovec> some;
-  for (const iovec& v : data) {
-    if (bytes == 0) break;
-    if (skip >= v.iov_len) {
-      skip -= v.iov_len;
-      continue;
-    }
-    const u64 n = std::min<u64>(bytes, v.iov_len - skip);
-    some.push_back({static_cast<char*>(v.iov_base) + skip, n});
-    bytes -= n;
-    skip = 0;
-  }
-  return some;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<SnapshotFile>, VmError> SnapshotFile::create(Fd base, u64 bytes) {
@@ -82,7 +65,7 @@ int SnapshotFile::read(std::vector<iovec> data, u64 offset, u64 bytes) {
     u64 end = (at / kCluster + 1) * kCluster;
     while (end < offset + bytes && changed(end / kCluster) == here) end += kCluster;
     const u64 n = std::min(end, offset + bytes) - at;
-    if (const int error = read_vectors(here ? changes_.get() : base_.get(), part(data, done, n), at)) return error;
+    if (const int error = read_vectors(here ? changes_.get() : base_.get(), part_of(data, done, n), at)) return error;
     done += n;
   }
   return 0;
