@@ -190,12 +190,6 @@ ZeroPage make_zero_page(const LoadContext& c, const Placed& p) {
   return zp;
 }
 
-}  // namespace
-
-bool is_bzimage(Bytes image) {
-  return load<u16>(image, at::boot_flag) == kBootFlag && load<u32>(image, at::header) == kHdrS;
-}
-
 // With what the machine cannot tell otherwise before it: behind it may be words for init ("--"). What the user says of
 // it counts; kernels before 5.9 do not know it.
 std::string full_command_line(const BootRequest& request, u64 most) {
@@ -204,6 +198,12 @@ std::string full_command_line(const BootRequest& request, u64 most) {
   if (request.tell_tsc_khz == 0 || line.find(kTsc) != std::string::npos) return line;
   std::string full = fmt::format("{}{}{}{}", kTsc, request.tell_tsc_khz, line.empty() ? "" : " ", line);
   return full.size() <= most ? full : line;
+}
+
+}  // namespace
+
+bool is_bzimage(Bytes image) {
+  return load<u16>(image, at::boot_flag) == kBootFlag && load<u32>(image, at::header) == kHdrS;
 }
 
 Loaded load_linux(LoadContext& c) {

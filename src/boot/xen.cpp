@@ -26,7 +26,7 @@ constexpr u64 pages(u64 bytes) { return (bytes + kPageSize - 1) / kPageSize; }
 // The tables that map [from, to), beside the level-4 one.
 u64 tables_for(u64 from, u64 to) {
   u64 count = 0;
-  for (const unsigned shift : {39, 30, 21}) count += ((to - 1) >> shift) - (from >> shift) + 1;
+  for (const unsigned shift : {39u, 30u, 21u}) count += ((to - 1) >> shift) - (from >> shift) + 1;
   return count;
 }
 

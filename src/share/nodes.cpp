@@ -16,7 +16,7 @@ constexpr int kPathFlags = O_PATH | O_NOFOLLOW | O_CLOEXEC;
 
 int openat2(int directory, const char* name, int flags) {
   open_how how{};
-  how.flags = static_cast<u64>(flags);
+  how.flags = static_cast<unsigned>(flags);
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
   return static_cast<int>(::syscall(SYS_openat2, directory, name, &how, sizeof how));
 }

@@ -27,10 +27,11 @@ void Device::write_status(u8 value) {
   (void)status();  // a reset that can end has ended
   if (s_.resetting) return;
   if (value == 0) return begin_reset();  // whatever the status was: queues may be enabled all the same
-  u8 next = s_.status | (value & ~status::needs_reset);
-  const u8 added = next & ~s_.status;
-  if (added & status::features_ok && !acceptable()) next &= ~status::features_ok;
-  if (added & status::driver_ok && !(next & status::features_ok)) next &= ~status::driver_ok;  // 3.1.1
+  constexpr auto without = [](u8 from, u8 bits) { return static_cast<u8>(from & ~bits); };
+  u8 next = s_.status | without(value, status::needs_reset);
+  const u8 added = without(next, s_.status);
+  if (added & status::features_ok && !acceptable()) next = without(next, status::features_ok);
+  if (added & status::driver_ok && !(next & status::features_ok)) next = without(next, status::driver_ok);  // 3.1.1
   s_.status = next;
   if (added & next & status::driver_ok) start();
 }
