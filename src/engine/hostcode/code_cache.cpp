@@ -99,6 +99,10 @@ bool CodeCache::mark(Block& block) {
 
 // Its code is in the region.
 void CodeCache::admit(Block& block) {
+  INVARIANT(block.first_site + block.sites <= sites_.size(), "the block of {} has {} of {} exit stubs",
+            block.key.linear, block.sites, sites_.size());
+  INVARIANT(region_.holds(block.entry) && region_.holds(block.end - 1), "the code of {} lies elsewhere",
+            block.key.linear);
   INVARIANT(block.end - block.entry >= kRedirection, "the block of {} has no room for a jump", block.key.linear);
   INVARIANT(&block == &all_.back() && (all_.size() == 1 || all_[all_.size() - 2].end <= block.entry),
             "the block of {} is out of order", block.key.linear);
@@ -163,6 +167,9 @@ void CodeCache::link(ExitStub& site, Block& target) {
   INVARIANT(site.kind == ExitStub::Kind::link && site.block, "what is to be linked at {:#x} is no link", site.rip);
   if (!may_link(*site.block, site.turned ? site.block->turned : site.block->key.mode, target)) return;
   if (site.block->placement != target.placement) note_link(site, target);
+  // A jump into the middle of an instruction, or of a block that has gone, would be found by nobody.
+  INVARIANT(site.patch >= site.block->entry && site.patch + 4 <= site.block->end,
+            "the link at {:#x} is not of the block of {}", site.patch, site.block->key.linear);
   region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/invariant.h"
 #include "cpu/fpu.h"
 #include "engine/vector/op.h"
 
@@ -137,6 +138,8 @@ bool Lowering::block(Block& block, const Context& context, const std::vector<Tra
     exit_to(next, 0, 0, block.count);
   }
   finish();
+  INVARIANT(pending_.empty() && taken_.empty() && cold_.empty(), "a jump of the block of {} leads nowhere",
+            block.key.linear);
   block.end = e_.pc();
   block.sites = sites_.size() - block.first_site;
   return !failed_ && !e_.overflowed() && !c_.overflowed();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <new>
 
+#include "base/invariant.h"
 #include "engine/common/code_names.h"
 
 namespace trapline::engine::hostcode {
@@ -100,6 +101,7 @@ bool Region::add(std::span<const u8> code, std::span<const u8> cold) {
 
 // One store, if it lies in one cache line: whoever fetches the old value does what was right until now.
 void Region::patch32(u64 address, u32 value) {
+  INVARIANT(holds(address) && holds(address + 3), "a link at {:#x} is no code", address);
   changed_ |= (address & 63) > 60;
   std::memcpy(write_ + (address - exec_), &value, 4);
 }
@@ -111,6 +113,8 @@ u32 Region::read32(u64 address) const {
 }
 
 void Region::patch(u64 address, std::span<const u8> code) {
+  INVARIANT(holds(address) && bytes_ - (address - exec_) >= code.size(), "{} bytes at {:#x} are no code", code.size(),
+            address);
   changed_ = true;
   std::memcpy(write_ + (address - exec_), code.data(), code.size());
 }

@@ -7,6 +7,17 @@ namespace trapline::engine::translate {
 
 using cpu::Vcpu;
 
+namespace {
+
+// Where HostWays::gs_base says that there is the instruction.
+u64 read_gs_base() {
+  u64 base;
+  asm volatile("rdgsbase %0" : "=r"(base));
+  return base;
+}
+
+}  // namespace
+
 // Fills the slot, or leaves the instruction to the interpreter: device memory, page crossings, faults, code pages.
 std::optional<u64> Translator::miss(const ExitStub& stub) {
   cpu::Seg seg = cpu::Seg::ss;
@@ -34,6 +45,8 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
   INVARIANT(view == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view),
             static_cast<int>(view_of(cpu_)));
   INVARIANT(region_->state().tables == views_->base(view), "code ran with the tables of another view than {}",
+            static_cast<int>(view));
+  INVARIANT(!ways_.gs_base || read_gs_base() == views_->base(view), "GS has the tables of another view than {}",
             static_cast<int>(view));
   views_->touch(view, linear);
   // A shared look-up may have begun in the MiB before.

@@ -1,10 +1,13 @@
 #include "engine/translate/thunk_parts.h"
 
+#include "base/invariant.h"
 #include "engine/hostcode/thunks.h"
 
 namespace trapline::engine::translate {
 
 using namespace hostcode;
+
+ThunkParts::~ThunkParts() { INVARIANT(slow_.empty(), "{} jumps of a thunk lead nowhere", slow_.size()); }
 
 void ThunkParts::save() {
   e_.store(var(&state_.saved_rax), rax);

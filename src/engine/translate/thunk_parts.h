@@ -13,6 +13,8 @@ namespace trapline::engine::translate {
 class ThunkParts {
  public:
   ThunkParts(emit::Emitter& e, hostcode::State& state) : e_{e}, state_{state} {}
+  ~ThunkParts();  // what has given up goes on somewhere
+  ThunkParts(const ThunkParts&) = delete;
 
   // RAX, RDX and the arithmetic flags are the thunk's until restore(), which may leave it the flags.
   void save();

@@ -25,6 +25,8 @@ bool Frames::get(cpu::Vcpu& cpu, Mfn mfn, Type type) {
     return type == Type::writable && layout_.shared(mfn);
   }
   Frame& f = frame_[mfn];
+  INVARIANT(f.refs >= f.types && (f.types == 0 || f.type != Type::none), "frame {:#x} of a Xen guest has {} of {} uses",
+            mfn, f.types, f.refs);
   if (f.types != 0) {
     if (f.type != type || f.types == ~u32{0} || f.refs == ~u32{0}) return false;
     f.types++;
