@@ -181,6 +181,8 @@ bool Cage::take(Stop& stop, Registers& r) {
   stop.code = static_cast<int>(x.siginfo[0]);
   stop.call_address = x.siginfo[1];
   stop.cs = static_cast<u16>(g[Greg::selectors]);
+  stop.ds = x.ds, stop.es = x.es, stop.fs = x.fs, stop.gs = x.gs;
+  if (stop.fs | stop.gs) fs_base_ = gs_base_ = ~u64{0};  // gone with the selectors
   const u64 offset = g[Greg::fpstate] - (kStub + CAGE_STACK);
   stop.fpstate = g[Greg::fpstate] % 64 == 0 && offset <= CAGE_STACK_BYTES - xsave_bytes() ? offset : kNothing;
   for (unsigned i = 0; i < 16; i++) r.gpr[i] = g[kOrder[i]];

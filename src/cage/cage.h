@@ -37,7 +37,7 @@ struct Stop {
   u64 cr2 = 0;
   int code = 0;          // siginfo_t::si_code
   u64 call_address = 0;  // SIGSYS: behind the instruction
-  u16 cs = 0;
+  u16 cs = 0, ds = 0, es = 0, fs = 0, gs = 0;
   u64 inside = 0;   // TSC ticks in the guest, as the cage says
   u64 fpstate = 0;  // where in the signal stack the XSAVE image is (offset); ~0: nowhere
 };

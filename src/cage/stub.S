@@ -63,11 +63,18 @@ cage_stub_signal:
         mov     %fs, X(X_SELECTORS + 4)
         mov     %gs, X(X_SELECTORS + 6)
         cmpl    $0, X(X_FSGSBASE)
-        je      .Lhand_over
+        je      1f
         rdfsbase %rax
         mov     %rax, X(X_BASES)
         rdgsbase %rax
         mov     %rax, X(X_BASES + 8)
+1:      cmpq    $0, X(X_SELECTORS)
+        je      .Lhand_over
+        xor     %eax, %eax                      // those that the guest is resumed with
+        mov     %eax, %ds
+        mov     %eax, %es
+        mov     %eax, %fs
+        mov     %eax, %gs
 
 // ---- Publish and wait ----
 .Lhand_over:

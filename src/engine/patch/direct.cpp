@@ -10,6 +10,7 @@
 #include "channel/futex.h"
 #include "cpu/debug_port.h"
 #include "cpu/events.h"
+#include "cpu/far_transfer.h"
 #include "cpu/fpu.h"
 #include "cpu/mmu_internal.h"
 #include "engine/common/sensitive_counts.h"
@@ -28,6 +29,11 @@ constexpr u64 kLowerHalf = u64{1} << 47;
 constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
 
 u16 selector(const cpu::Vcpu& cpu, cpu::Seg s) { return cpu.segment(s).selector; }
+
+// Those that possible() asks for.
+bool has_guests_selectors(const cage::Stop& stop) {
+  return stop.cs == kUserCs && (stop.ds | stop.es | stop.fs | stop.gs) == 0;
+}
 
 }  // namespace
 
@@ -110,6 +116,27 @@ void Direct::put_back(Cage& cage) {
   }
   cpu::update_mode(cpu_);
   if (vectors_ran_) take_vectors(cpu_, cage.shared().stack + vectors_at_);
+}
+
+// What the guest has loaded since: selectors that its kernel has in its table where the host has the same. False: it has
+// not, and the load should have been a fault.
+bool Direct::adopt_selectors(const cage::Stop& stop) {
+  using cpu::Seg;
+  cpu::Descriptor code;
+  if (stop.cs != kUserCs) {
+    if (!cpu::check_return_code(cpu_, stop.cs, code)) return false;
+    cpu::load_cs(cpu_, stop.cs, code, 3);
+  }
+  for (const auto& [seg, selector] :
+       {std::pair{Seg::ds, stop.ds}, {Seg::es, stop.es}, {Seg::fs, stop.fs}, {Seg::gs, stop.gs}}) {
+    if (selector == 0) continue;
+    cpu::Segment loaded;
+    if (!cpu::check_data_segment(cpu_, selector, 3, cpu::Vector::gp, loaded)) return false;
+    cpu_.segment(seg) = loaded;
+    cpu::update_segment(cpu_, seg);
+  }
+  cpu::update_mode(cpu_);
+  return true;
 }
 
 ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
@@ -195,7 +222,14 @@ ExitReason Direct::run() {
             "{} beside, {}",
             registers_.rip, program(), registers_.gpr[0], stop.signal, stop.trap, stop.error, stop.cr2, inside,
             all - inside, handover_.apart() ? "apart" : "beside");
-      why = serve(*space, stop);
+      if (has_guests_selectors(stop)) [[likely]] {
+        why = serve(*space, stop);
+      } else if (!adopt_selectors(stop)) {
+        space->cage().kill();
+        why = died();
+      } else if (why = serve(*space, stop); why == ExitReason::nothing) {
+        why = leave(*space, ExitReason::boundary);
+      }
     }
   } while (why == ExitReason::nothing);
   if (stay_.inside > 1'000'000) singles_ = 0;

@@ -37,6 +37,7 @@ class Direct {
   ExitReason serve_call(AddressSpace& space, const cage::Stop& stop);
   ExitReason serve_trap(AddressSpace& space, const cage::Stop& stop);
   bool passed_filter(const cage::Stop& stop);
+  bool adopt_selectors(const cage::Stop& stop);
   bool writes_code(Gva linear);
   u8 guest_byte(Gva linear) const;
 

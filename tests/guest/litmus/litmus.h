@@ -12,7 +12,7 @@ typedef struct {
   void (*run)(double seconds);
 } Test;
 
-extern const Test ordering_tests[], atomic_tests[], futex_tests[], code_tests[], mapping_tests[];
+extern const Test ordering_tests[], atomic_tests[], futex_tests[], code_tests[], mapping_tests[], selector_tests[];
 
 unsigned cpus(void);
 double now(void);

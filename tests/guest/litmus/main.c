@@ -22,7 +22,8 @@
 
 #include "litmus.h"
 
-static const Test* const tables[] = {ordering_tests, atomic_tests, futex_tests, code_tests, mapping_tests};
+static const Test* const tables[] = {ordering_tests, atomic_tests,  futex_tests,
+                                     code_tests,     mapping_tests, selector_tests};
 static double seconds = 20, share;
 static volatile double deadline;
 static const char* only;

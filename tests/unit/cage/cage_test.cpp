@@ -77,6 +77,25 @@ TEST_F(CageTest, SystemCallsOfTheGuestStopItWithAllRegisters) {
     }
 }
 
+TEST_F(CageTest, SelectorsThatTheGuestLoadsAreTold) {
+  code(
+      {0xb8, 0x2b, 0,    0,    0,    0x8e, 0xc0, 0x8e, 0xe8, 0x0f, 0x05,  // mov eax, 2bh; mov es, eax; mov gs, eax; syscall
+       0x8c, 0xe8, 0x65, 0x48, 0x8b, 0x14, 0x25, 8,    0,    0,    0,    0x0f,
+       0x05});  // mov eax, gs; mov rdx, gs:[8]; syscall
+  Stop stop = run();
+  EXPECT_EQ(stop.es, 0x2b);
+  EXPECT_EQ(stop.gs, 0x2b);
+  EXPECT_EQ(stop.ds | stop.fs, 0);
+  cage_->map(kData, 4096, PROT_READ, CAGE_RAM_FD, 4096, true);
+  ram_[4096 + 8] = 77;
+  registers_.gs_base = kData;
+  if (!cage_->shared().exchange.fsgsbase) cage_->set_bases(registers_.fs_base, registers_.gs_base);
+  stop = run();
+  EXPECT_EQ(stop.signal, SIGSYS);
+  EXPECT_EQ(registers_.gpr[2], 77u) << "its base is the one that was given";
+  EXPECT_EQ(stop.es | stop.gs, 0);
+}
+
 // One that polls keeps the CPU from the cage that is to run: 4 ms at a time, where both share a run queue.
 TEST_F(CageTest, PollsNoLongerOnceItIsToRest) {
   constexpr u32 kForEver = ~u32{0};
