@@ -62,8 +62,8 @@ void put_no_port(Table& t) { put(t, 0, 8), put(t, 0, 4); }
 
 // ACPI 6.4 table 5.9. SMI_CMD is 0: the machine is in ACPI mode for good.
 Table fadt(u64 facs, u64 dsdt, const Machine& m) {
-  constexpr u32 kWbinvd = 1u << 0, kProcC1 = 1u << 2, kNoFixedSleepButton = 1u << 5, kNoFixedRtcWake = 1u << 6,
-                kTimer32 = 1u << 8, kResetRegister = 1u << 10, kHeadless = 1u << 12;
+  constexpr u32 kWbinvd = 1u << 0, kProcC1 = 1u << 2, kNoFixedSleepButton = 1u << 5, kTimer32 = 1u << 8,
+                kResetRegister = 1u << 10, kHeadless = 1u << 12;
   constexpr u16 kLegacyDevices = 1u << 0, k8042 = 1u << 1, kNoVga = 1u << 2, kNoAspm = 1u << 4;
   // Without a keyboard the 8042 is not told of: nobody is to probe it.
   const u16 boot_flags =
@@ -99,10 +99,7 @@ Table fadt(u64 facs, u64 dsdt, const Machine& m) {
   put(t, 0x32, 1);  // CENTURY: CMOS index
   put(t, boot_flags, 2);
   put(t, 0, 1);
-  put(t,
-      kWbinvd | kProcC1 | kNoFixedSleepButton | kNoFixedRtcWake | kTimer32 | kResetRegister |
-          (m.display ? 0 : kHeadless),
-      4);
+  put(t, kWbinvd | kProcC1 | kNoFixedSleepButton | kTimer32 | kResetRegister | (m.display ? 0 : kHeadless), 4);
   put_port(t, 0xcf9, 8, 1);  // RESET_REG
   put(t, 6, 1);              // RESET_VALUE: hard reset
   put(t, 0, 2);              // ARM_BOOT_ARCH

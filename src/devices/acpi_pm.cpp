@@ -11,7 +11,7 @@ namespace {
 constexpr u64 kNsPerSecond = 1'000'000'000;
 constexpr unsigned kTimerTopBit = 31;  // TMR_STS is set whenever it toggles
 
-constexpr u16 kTimerStatus = 1u << 0, kPowerButton = 1u << 8;
+constexpr u16 kTimerStatus = 1u << 0, kPowerButton = 1u << 8, kClockAlarm = 1u << 10;
 constexpr u16 kStatusBits = 0x8731;  // WAK, RTC, SLPBTN, PWRBTN, GBL, BM, TMR
 constexpr u16 kEnableBits = 0x0721;
 constexpr u16 kSciEnable = 1u << 0, kSleepEnable = 1u << 13;
@@ -55,6 +55,13 @@ bool AcpiPm::press_power_button() {
   update();
   return s_.enable & kPowerButton;
 }
+
+void AcpiPm::clock_alarm() {
+  s_.status |= kClockAlarm;
+  update();
+}
+
+bool AcpiPm::awaits_clock_alarm() const { return s_.enable & ~s_.status & kClockAlarm; }
 
 u8 AcpiPm::read_byte(u64 offset, u32 timer) const {
   const auto lane = [&](u32 reg, u64 start) { return static_cast<u8>(reg >> 8 * (offset - start)); };

@@ -41,6 +41,9 @@ class AcpiPm final : public Device {
 
   // Does the guest listen? It has asked for the event, at least.
   bool press_power_button();
+  // The clock's alarm: what wakes a guest that sleeps with its interrupts off.
+  void clock_alarm();
+  bool awaits_clock_alarm() const;
 
  private:
   u64 timer_ticks() const;

@@ -1,6 +1,7 @@
 #include "devices/rtc.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace trapline::devices {
 
@@ -68,7 +69,8 @@ i64 floor_div(i64 a, i64 b) { return a / b - (a % b < 0); }
 
 }  // namespace
 
-Rtc::Rtc(IrqLine& irq8, TimeSource& time) : irq_{irq8}, time_{time} {
+Rtc::Rtc(IrqLine& irq8, TimeSource& time, std::function<void()> alarm)
+    : irq_{irq8}, time_{time}, alarm_{std::move(alarm)} {
   s_.clock.phase_ns = time_.now_ns();
   s_.clock.base = static_cast<i64>(std::min<u64>(time_.wall_clock_seconds(), u64{1} << 40));
   s_.clock.ram[kA] = 0x26;  // 32.768 kHz crystal, 1024 Hz
@@ -153,6 +155,7 @@ void Rtc::collect_flags() {
     if (updates > s_.updates_seen) s_.clock.ram[kC] |= kUpdate;
     if (updates >= s_.alarm_at) {
       s_.clock.ram[kC] |= kAlarm;
+      if (alarm_ && (s_.clock.ram[kB] & kAlarm)) alarm_();
       s_.alarm_at = kNever;  // rearm() finds the next
     }
   }

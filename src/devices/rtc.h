@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <type_traits>
 
 #include "devices/device.h"
@@ -47,7 +48,8 @@ class Rtc final : public Device {
   State save() const { return s_; }
   void restore(const State& state) { s_ = state; }
 
-  Rtc(IrqLine& irq8, TimeSource& time);
+  // `alarm`: it has come, and was asked for as an interrupt.
+  Rtc(IrqLine& irq8, TimeSource& time, std::function<void()> alarm = {});
 
   const char* name() const override { return "rtc"; }
   u64 read(u64 offset, unsigned size) override;
@@ -74,6 +76,7 @@ class Rtc final : public Device {
 
   IrqLine& irq_;
   TimeSource& time_;
+  std::function<void()> alarm_;
   State s_;
 };
 

@@ -160,7 +160,7 @@ Chipset::Impl::Impl(const ChipsetParts& p)
       lines{},
       msi_out{p.interrupts},
       pit{gsi(0), p.time},
-      rtc{gsi(8), p.time},
+      rtc{gsi(8), p.time, [this] { pm.clock_alarm(); }},
       com1{gsi(4), [this](u8 byte) { parts.serial.write(byte); }},
       i8042{gsi(1), gsi(12), [this] { parts.power.reset(); }, p.config.display()},
       port92{[this] { parts.power.reset(); }},
@@ -446,7 +446,8 @@ u64 Chipset::Impl::deadline_ns() const {
   for (const Installed& i : installed) {
     const u64 deadline = i.device->deadline_ns();
     if (deadline < earliest &&
-        (i.interrupt == kNoInterrupt || lines[static_cast<unsigned>(i.interrupt)].rise_matters()))
+        (i.interrupt == kNoInterrupt || lines[static_cast<unsigned>(i.interrupt)].rise_matters() ||
+         (i.device == &rtc && pm.awaits_clock_alarm())))
       earliest = deadline;
   }
   return earliest;

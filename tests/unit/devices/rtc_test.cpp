@@ -10,7 +10,8 @@ namespace {
 struct RtcTest : testing::Test {
   FakeLine irq;
   FakeTime time;
-  Rtc rtc{irq, time};
+  unsigned alarms = 0;
+  Rtc rtc{irq, time, [this] { alarms++; }};
 
   u64 get(u8 reg) { return rtc.write(0, 1, reg), rtc.read(1, 1); }
   void put(u8 reg, u8 value) { rtc.write(0, 1, reg), rtc.write(1, 1, value); }
@@ -120,6 +121,7 @@ TEST_F(RtcTest, AlarmAtATime) {
   EXPECT_EQ(rtc.deadline_ns(), start + 100 * kSecondNs);
   run_to_deadline();
   EXPECT_TRUE(irq.up);
+  EXPECT_EQ(alarms, 1u);
   EXPECT_EQ(get(12) & 0xa0, 0xa0u);
   EXPECT_EQ(rtc.deadline_ns(), start + (100 + 86400) * kSecondNs);
 }

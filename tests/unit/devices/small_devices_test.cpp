@@ -115,6 +115,16 @@ TEST_F(AcpiPmTest, PowerButton) {
   EXPECT_FALSE(sci.up);
 }
 
+TEST_F(AcpiPmTest, ClockAlarm) {
+  pm.write(2, 2, 1 << 10);
+  EXPECT_FALSE(sci.up);
+  pm.clock_alarm();
+  EXPECT_TRUE(sci.up);
+  EXPECT_EQ(pm.read(0, 2), 1u << 10);
+  pm.write(0, 2, 1 << 10);
+  EXPECT_FALSE(sci.up);
+}
+
 TEST(FwCfgTest, SignatureItemsAndDirectory) {
   FwCfg fw;
   fw.add_number(FwCfg::nb_cpus, 4, 2);

@@ -202,6 +202,29 @@ TEST_F(ChipsetTest, AMaskedClockKeepsItsFlags) {
   EXPECT_NE(chipset.deadline_ns(), devices::kNever);
 }
 
+// Linux asleep has masked the clock's own pin (suspend-to-idle): the alarm comes by the SCI.
+TEST_F(ChipsetTest, AClocksAlarmWakesThoughItsPinIsMasked) {
+  init_pics();
+  out(0xa1, 0xff);
+  for (const u8 index : {5, 3, 1}) out(0x70, index), out(0x71, 0xff);  // every second
+  out(0x70, 0x0b), out(0x71, 0x22);
+  time.ns = chipset.deadline_ns();
+  chipset.tick();
+  cmos(0x0c);
+  time.ns += 1000 * devices::kMs;
+  chipset.tick();
+  EXPECT_EQ(chipset.deadline_ns(), devices::kNever);
+  EXPECT_EQ(cmos(0x0c) & 0x20, 0x20u);
+  redirect(map::sci_irq, 0x8039);
+  out(map::acpi_pm + 1, 1 << 2);  // RTC_STS
+  out(map::acpi_pm + 3, 1 << 2);  // RTC_EN
+  EXPECT_TRUE(sinks.messages.empty());
+  ASSERT_NE(chipset.deadline_ns(), devices::kNever);
+  time.ns = chipset.deadline_ns();
+  chipset.tick();
+  EXPECT_EQ(sinks.messages.size(), 1u);
+}
+
 TEST_F(ChipsetTest, IntrIsPin0) {
   init_pics();
   redirect(0, 0x700);
