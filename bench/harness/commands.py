@@ -25,7 +25,7 @@ MEMORY = "1024"
 LIMIT = 300
 # What exec gives its kernel.
 APPEND = ("console=ttyS0 panic=-1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 mitigations=off random.trust_cpu=on "
-          "8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off quiet loglevel=1")
+          "8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off init_on_alloc=0 quiet loglevel=1")
 KERNEL = image.CACHE / "kernels/amd64"
 
 

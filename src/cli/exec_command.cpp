@@ -32,7 +32,7 @@ constexpr const char* kPassedOn[] = {"PATH", "HOME", "USER", "LOGNAME",   "SHELL
 // that what has been translated of them is found where it is.
 constexpr const char* kCommandLine =
     "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests apparmor=0 selinux=0 audit=0 mitigations=off "
-    "random.trust_cpu=on 8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off norandmaps";
+    "random.trust_cpu=on 8250.nr_uarts=1 rcupdate.rcu_expedited=1 rodata=off init_on_alloc=0";
 
 std::string real_path(const std::string& path) {
   char resolved[PATH_MAX];
