@@ -51,7 +51,7 @@ struct TlbMirror {
   virtual void flushed_page(Gva linear) = 0;  // also a large page that holds it
   // By a page fault: in the current PCID, where INVLPG takes its page out of all.
   virtual void faulted_page(Gva linear) { flushed_page(linear); }
-  virtual void switched() = 0;                // another address space: all but global ones
+  virtual void switched() = 0;  // another address space: all but global ones
   // Which entries of the lower half one of these was about: those of a PCID (0 without them), or of all. Told as well.
   virtual void flushed_context(u16 pcid) { static_cast<void>(pcid); }
   virtual void flushed_all_contexts() {}

@@ -49,7 +49,8 @@ TEST_P(Litmus, ShowsNothingForbidden) {
   EXPECT_EQ(vm.wait_exit(seconds{30}), 0) << vm.output();
   expect_clean(vm.output());
   EXPECT_NE(vm.output().find(fmt::format(" tests on {} CPUs", shape.cpus)), std::string::npos) << vm.output();
-  for (const char* test : {"SB:", "IRIW:", "cmpxchg16b:", "ring:", "breakpoint-patching:", "copy-on-write:", "32-bit-code:"})
+  for (const char* test :
+       {"SB:", "IRIW:", "cmpxchg16b:", "ring:", "breakpoint-patching:", "copy-on-write:", "32-bit-code:"})
     EXPECT_NE(vm.output().find(fmt::format("LITMUS {}", test)), std::string::npos) << test << "\n" << vm.output();
 }
 

@@ -57,7 +57,7 @@ class JumpCache {
   void forget_all();
   void forget_unstable();
   u64 turns() const { return turns_; }  // how often that was
-  void forget_unstable_to(Gva page);  // and to what reaches into that page
+  void forget_unstable_to(Gva page);    // and to what reaches into that page
 
  private:
   JumpSlot* table(unsigned view) const { return reinterpret_cast<JumpSlot*>(end_[view] - kBytes); }
