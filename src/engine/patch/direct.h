@@ -54,7 +54,8 @@ class Direct {
   Gpa written_code_{~u64{0}};  // the frame of the last write to one with code
   unsigned singles_ = 0;       // instructions of refused pages, one by one, since the last stretch in a cage
   struct {
-    u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated
+    u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated, or it is not timed
+    unsigned stands_for = 1, skipped = 0;  // of brief stretches every fourth is timed
   } translated_;
   Tiers::Stay stay_;  // of this run
   u64 left_at_ = 0;

@@ -31,12 +31,12 @@ Tiers::Space& Tiers::at(u64 root) {
   return s;
 }
 
-void Tiers::translated(u64 root, u64 ticks, u64 decoded, bool left) {
+void Tiers::translated(u64 root, u64 ticks, u64 decoded, u64 entries) {
   Space& s = at(root);
   if (s.direct) return;
   s.translated += ticks;
   s.decoded += decoded;
-  s.entries += left;
+  s.entries += entries;
   const u64 least = s.needed ? s.needed : costs_.promote_after;
   if (s.translated < least) return;
   // Of a compiler's first milliseconds nearly all is decoding, and so will the next be: no cage is dearer.

@@ -29,9 +29,9 @@ class Tiers {
     if (always_) return true;
     return current_.root == root ? current_.space->direct : known(root);
   }
-  // User code of `root` has run translated for so many ticks, in which `decoded` instructions were decoded or translated.
-  // `left`: then the kernel was entered.
-  void translated(u64 root, u64 ticks, u64 decoded, bool left);
+  // User code of `root` has run translated for so many ticks, in which `decoded` instructions were decoded or translated
+  // and the kernel was entered so often.
+  void translated(u64 root, u64 ticks, u64 decoded, u64 entries);
   struct Stay {
     u64 inside = 0, beside = 0;              // hand-overs, faults, mappings
     u64 calls = 0, faults = 0, fetches = 0;  // system calls and traps; page faults, and those of code
