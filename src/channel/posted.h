@@ -34,7 +34,9 @@ inline void post_nmi(std::atomic<u32>& bits) {
 struct LapicInbox {
   std::atomic<u64> fixed[4];  // requests by vector
   std::atomic<u64> level[4];  // of those, the level-triggered ones (set before `fixed`)
-  std::atomic<u32> extint;    // level of the 8259's INTR pin (only vCPU 0's is wired)
+  // The 8259's INTR pin (only vCPU 0's is wired). Bit 0: its level; above: how often it rose, modulo 2^31, since a pulse
+  // that is over before the vCPU looks was an edge all the same.
+  std::atomic<u32> extint;
   std::atomic<u32> sipi_vector;
 };
 

@@ -80,6 +80,7 @@ void Lapic::reset_registers() {
   s_.highest_irr = s_.highest_isr = -1;
   s_.pending_errors = 0;
   s_.lint0_was_up = false;
+  s_.lint0_rises = inbox_.extint.load(std::memory_order_relaxed) >> 1;
   s_.timer_running = false;
   s_.tsc_deadline = 0;
   // Posts that race with this are lost as they are on hardware: until the guest sets SVR's enable bit, on this thread
@@ -135,9 +136,11 @@ void Lapic::take_inbox() {
 
 // The 8259's INTR on LINT0 when the guest programmed that pin for something other than ExtINT.
 void Lapic::take_lint0() {
-  const bool up = inbox_.extint.load(std::memory_order_acquire) != 0;
-  const bool edge = up && !s_.lint0_was_up;
+  const u32 intr = inbox_.extint.load(std::memory_order_acquire);
+  const bool up = intr & 1;
+  const bool edge = intr >> 1 != s_.lint0_rises || (up && !s_.lint0_was_up);
   s_.lint0_was_up = up;
+  s_.lint0_rises = intr >> 1;
   if (edge && delivery_mode(s_.reg[lvt_lint0]) != extint) local_interrupt(lvt_lint0);
 }
 
@@ -201,7 +204,7 @@ void Lapic::accept(u8 vector) {
 }
 
 bool Lapic::extint_pending() const {
-  if (inbox_.extint.load(std::memory_order_acquire) == 0) return false;
+  if (!(inbox_.extint.load(std::memory_order_acquire) & 1)) return false;
   return !enabled() || (!(s_.reg[lvt_lint0] & kMasked) && delivery_mode(s_.reg[lvt_lint0]) == extint);
 }
 

@@ -30,6 +30,7 @@ class Lapic {
     u32 pending_errors = 0;                  // shown in ESR after the next write to it (SDM 10.5.3)
     u32 next_lowest_priority = 0;
     bool lint0_was_up = false;
+    u32 lint0_rises = 0;         // of LapicInbox::extint, as last seen
     bool timer_running = false;  // one-shot and periodic
     bool timer_quiet = false;    // periodic, and its last interrupt is still in IRR: further ones would merge with it
     u64 timer_start = 0;         // when the current period began

@@ -85,9 +85,10 @@ void Lapic::write_lvt(u32 index, u32 value) {
   value &= lvt_bits(index, cpu_.cpuid == nullptr || cpu_.cpuid->has(Feature::tsc_deadline_timer));
   value &= ~(kDeliveryStatus | kRemoteIrr);
   if (!software_enabled()) value |= kMasked;
+  if (index == lvt_lint0) take_lint0();  // what happened so far meets the old setting
   s_.reg[index] = value;
   if (index == lvt_timer) timer_lvt_changed(old);
-  if (index == lvt_lint0 && inbox_.extint.load(std::memory_order_relaxed)) {
+  if (index == lvt_lint0 && (inbox_.extint.load(std::memory_order_relaxed) & 1)) {
     s_.lint0_was_up = false;  // an unmasked pin that is up is noticed anew
     raise_attention(attention::interrupt);
   }

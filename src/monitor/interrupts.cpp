@@ -72,7 +72,9 @@ void Interrupts::msi(u64 address, u32 data) {
 
 void Interrupts::extint(bool up) {
   channel::VcpuPages& boot = channel_->vcpu(0);
-  boot.inbox.extint.store(up, std::memory_order_release);
+  const bool rises = up && !(intr_ & 1);
+  intr_ = ((intr_ & ~1u) + (rises ? 2 : 0)) | (up ? 1 : 0);
+  boot.inbox.extint.store(intr_, std::memory_order_release);
   if (up) channel::kick(boot, channel::attention::interrupt);
 }
 
@@ -81,8 +83,13 @@ void Interrupts::nmi() { post_nmi(channel_->vcpu(0)); }
 void HeldInterrupts::release() {
   for (const Message& m : messages_) next_.msi(m.address, m.data);
   messages_.clear();
+  if (rose_) {
+    next_.extint(false);
+    next_.extint(true);
+  }
   if (extint_) next_.extint(*extint_);
   extint_.reset();
+  rose_ = false;
   for (; nmis_ != 0; nmis_--) next_.nmi();
 }
 

@@ -14,6 +14,7 @@ class Interrupts final : public machine::InterruptSink {
  public:
   void attach(const channel::Channel& channel) {
     channel_ = &channel;
+    intr_ = 0;
   }  // before the first interrupt, and again after a reset
 
   void msi(u64 address, u32 data) override;
@@ -23,6 +24,7 @@ class Interrupts final : public machine::InterruptSink {
  private:
   void deliver(channel::VcpuPages& vcpu, u32 mode, u8 vector, bool level);
   const channel::Channel* channel_ = nullptr;
+  u32 intr_ = 0;  // LapicInbox::extint as last stored
 };
 
 // Keeps interrupts until the device state that they tell of can be read in the core: a handler that is quick must not
@@ -32,7 +34,10 @@ class HeldInterrupts final : public machine::InterruptSink {
   explicit HeldInterrupts(machine::InterruptSink& next) : next_{next} {}
 
   void msi(u64 address, u32 data) override { messages_.push_back({address, data}); }
-  void extint(bool up) override { extint_ = up; }  // a level: its last value counts
+  void extint(bool up) override {
+    rose_ |= up;
+    extint_ = up;
+  }
   void nmi() override { nmis_++; }
   void release();
 
@@ -43,7 +48,8 @@ class HeldInterrupts final : public machine::InterruptSink {
   };
   machine::InterruptSink& next_;
   std::vector<Message> messages_;  // in order
-  std::optional<bool> extint_;
+  std::optional<bool> extint_;     // the pin's last level
+  bool rose_ = false;              // an edge, even if it is down again
   u32 nmis_ = 0;
 };
 

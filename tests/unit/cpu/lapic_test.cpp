@@ -330,6 +330,28 @@ TEST_F(LapicTest, ExtintThroughLint0) {
   EXPECT_FALSE(apic().extint_pending());
 }
 
+// Rises are counted: one that is over, or that follows a fall which nobody saw, is an edge all the same.
+TEST_F(LapicTest, Lint0SeesEdgesBetweenItsLooks) {
+  write(kLint0, 0x31);
+  units[0]->inbox.extint = 2 | 1;
+  EXPECT_EQ(take(), 0x31);
+  units[0]->inbox.extint = 4 | 1;  // fell and rose
+  EXPECT_EQ(take(), 0x31);
+  units[0]->inbox.extint = 4;
+  EXPECT_EQ(take(), -1) << "a fall is none";
+  units[0]->inbox.extint = 6;  // rose and fell
+  EXPECT_EQ(take(), 0x31);
+  write(kLint0, 0x31 | kMasked);
+  units[0]->inbox.extint = 10;
+  write(kLint0, 0x31);
+  EXPECT_EQ(take(), -1) << "an edge while the pin was masked is lost";
+  units[0]->inbox.extint = 12;
+  apic().reset(true);
+  write(kSvr, 0x1ff);
+  write(kLint0, 0x31);
+  EXPECT_EQ(take(), -1) << "an edge before INIT is not one behind it";
+}
+
 TEST_F(LapicTest, X2ApicRegistersAndReservedBits) {
   enter_x2apic(3);
   u64 v;

@@ -54,7 +54,7 @@ struct LapicRig {
     const u64 vector = random() % 256, bit = u64{1} << vector % 64;
     if (random() % 2) inbox.level[vector / 64] |= bit;
     inbox.fixed[vector / 64] |= bit;
-    inbox.extint = random() % 2;
+    inbox.extint = random() % 8;
     return 0;
   }
   u64 wait(Random& random) {

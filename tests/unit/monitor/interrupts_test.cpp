@@ -82,10 +82,27 @@ TEST_F(InterruptsTest, NmiIgnoresTheSoftwareEnable) {
 
 TEST_F(InterruptsTest, ExtintIsALevel) {
   interrupts.extint(true);
-  EXPECT_EQ(channel.vcpu(0).inbox.extint, 1u);
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 3u);
   EXPECT_TRUE(channel.vcpu(0).attention & channel::attention::interrupt);
   interrupts.extint(false);
-  EXPECT_EQ(channel.vcpu(0).inbox.extint, 0u);
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 2u);
+}
+
+TEST_F(InterruptsTest, APulseOfExtintIsARiseThoughItIsOver) {
+  interrupts.extint(true);
+  interrupts.extint(false);
+  interrupts.extint(true);
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 5u);
+  HeldInterrupts held{interrupts};
+  held.extint(false);
+  held.extint(true);
+  held.extint(false);
+  held.release();
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 6u);
+  held.extint(true);
+  held.release();
+  held.release();
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 9u);
 }
 
 TEST_F(InterruptsTest, HeldOnesComeInOrderAndOnce) {
@@ -99,7 +116,7 @@ TEST_F(InterruptsTest, HeldOnesComeInOrderAndOnce) {
   held.release();
   EXPECT_EQ(requests(1, 0x41), 1u);
   EXPECT_EQ(channel.vcpu(1).inbox.level[1], 0u) << "the last of them counts";
-  EXPECT_EQ(channel.vcpu(0).inbox.extint, 1u);
+  EXPECT_EQ(channel.vcpu(0).inbox.extint, 3u);
   EXPECT_TRUE(channel.vcpu(0).attention & channel::attention::nmi);
   channel.vcpu(0).attention = 0;
   channel.vcpu(1).inbox.fixed[1] = 0;
