@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <new>
 
+#include "base/touch_ahead.h"
+
 namespace trapline {
 
 namespace {
@@ -40,14 +42,15 @@ void* GrowingMemory::do_allocate(std::size_t bytes, std::size_t alignment) {
   const auto place = [&] { return reinterpret_cast<u8*>(round_up(reinterpret_cast<u64>(next_), alignment)); };
   if (next_ == nullptr || place() + bytes > end_) {
     const u64 size = round_up(bytes + alignment + sizeof(Chunk), kHugePage);
-    void* at = map_huge(size);
+    void* const spare = size == kHugePage ? spare_huge() : nullptr;
+    void* at = spare ? spare : map_huge(size);
     if (at == nullptr) throw std::bad_alloc{};
-    populated_ = static_cast<u8*>(at);
-    end_ = populated_ + size;
-    next_ = populated_ + sizeof(Chunk);
-    populate(populated_, kAhead);
+    end_ = static_cast<u8*>(at) + size;
+    next_ = static_cast<u8*>(at) + sizeof(Chunk);
+    populated_ = spare ? end_ : static_cast<u8*>(at) + kAhead;
+    if (!spare) populate(at, kAhead);
     chunk_ = new (at) Chunk{chunk_, size};
-    populated_ += kAhead;
+    touch_ahead_spare();
   }
   u8* const at = place();
   next_ = at + bytes;

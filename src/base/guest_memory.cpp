@@ -12,6 +12,7 @@
 
 #include "base/benign_race.h"
 #include "base/growing_memory.h"
+#include "base/touch_ahead.h"
 
 namespace trapline {
 
@@ -58,6 +59,7 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size, const Extras
     ::madvise(m.base_, m.reserved_, MADV_HUGEPAGE);
   }
   m.expected_ = std::make_unique<std::atomic<u64>[]>((m.reserved_ >> m.chunk_shift_) / 64 + 1);
+  m.asked_ = std::make_unique<std::atomic<u64>[]>((m.reserved_ >> m.chunk_shift_) / 64 + 1);
   // vCPUs race for it as the guest's programs do: what they see then is the guest's affair.
   declare_races_benign(m.base_, m.reserved_, "guest RAM");
   return m;
@@ -66,6 +68,7 @@ Result<GuestMemory, std::string> GuestMemory::map(int fd, u64 size, const Extras
 GuestMemory::GuestMemory(GuestMemory&& o) noexcept
     : base_{std::exchange(o.base_, nullptr)},
       expected_{std::move(o.expected_)},
+      asked_{std::move(o.asked_)},
       size_{std::exchange(o.size_, 0)},
       reserved_{std::exchange(o.reserved_, 0)},
       rom_{std::exchange(o.rom_, 0)},
@@ -75,6 +78,7 @@ GuestMemory::GuestMemory(GuestMemory&& o) noexcept
 GuestMemory& GuestMemory::operator=(GuestMemory&& o) noexcept {
   std::swap(base_, o.base_);
   std::swap(expected_, o.expected_);
+  std::swap(asked_, o.asked_);
   std::swap(size_, o.size_);
   std::swap(reserved_, o.reserved_);
   std::swap(rom_, o.rom_);
@@ -91,8 +95,29 @@ GuestMemory::~GuestMemory() {
 void GuestMemory::populate(Gpa gpa) const {
   const u64 chunk = gpa.raw >> chunk_shift_;
   expected_[chunk / 64].fetch_or(u64{1} << chunk % 64, std::memory_order_relaxed);
+  ask_ahead(chunk);
   const u64 at = gpa.raw & ~(kSmallChunk - 1);
   trapline::populate(base_ + at, std::min(kSmallChunk, reserved_ - at));
+}
+
+// Upwards or downwards, as the chunks around tell; a kernel's early allocator goes down from the end of RAM.
+void GuestMemory::ask_ahead(u64 chunk) const {
+  const u64 end = reserved_ >> chunk_shift_;
+  const u64 most = (chunk_shift_ == kHugeShift ? kHugeAhead : kSmallAhead) >> chunk_shift_;
+  const bool up = chunk != 0 && is_expected(chunk - 1), down = chunk + 1 < end && is_expected(chunk + 1);
+  if (up == down) return;
+  const u64 step = up ? 1 : ~u64{0};
+  u64 run = 1;
+  while (run < most && chunk - run * step < end && is_expected(chunk - run * step)) run++;
+  u64 first = ~u64{0}, last = 0;
+  for (u64 n = 1; n <= run; n++) {
+    const u64 next = chunk + n * step, bit = u64{1} << next % 64;
+    if (next >= end) break;
+    if (is_expected(next) || asked_[next / 64].fetch_or(bit, std::memory_order_relaxed) & bit) continue;
+    first = std::min(first, next);
+    last = std::max(last, next);
+  }
+  if (first <= last) touch_ahead(base_ + (first << chunk_shift_), (last - first + 1) << chunk_shift_);
 }
 
 void GuestMemory::expect_huge(Gpa gpa, u64 bytes) const {

@@ -67,11 +67,12 @@ class GuestMemory {
   std::byte* base() const { return base_; }
 
   // The byte at `gpa` is RAM and about to be accessed, perhaps for the first time: has the host give memory to the 64 KiB
-  // around it at once, which takes it little longer than one page, or the huge page around it, if `fd` has those.
+  // around it at once, which takes it little longer than one page, or the huge page around it, if `fd` has those. What
+  // is touched in order is touched ahead (base/touch_ahead.h): as much as lies behind, up to 2 MiB, or 8 of huge pages.
   // Thread-safe.
   void expect(Gpa gpa) const {
     const u64 chunk = gpa.raw >> chunk_shift_;
-    if (!(expected_[chunk / 64].load(std::memory_order_relaxed) >> chunk % 64 & 1)) [[unlikely]]
+    if (!is_expected(chunk)) [[unlikely]]
       populate(gpa);
   }
 
@@ -84,9 +85,13 @@ class GuestMemory {
  private:
   static constexpr u64 kSmallChunk = 64 * KiB;
   static constexpr unsigned kSmallShift = 16, kHugeShift = 21;
+  static constexpr u64 kSmallAhead = 2 * MiB, kHugeAhead = 8 * MiB;
   void populate(Gpa gpa) const;
+  void ask_ahead(u64 chunk) const;
+  bool is_expected(u64 chunk) const { return expected_[chunk / 64].load(std::memory_order_relaxed) >> chunk % 64 & 1; }
   std::byte* base_ = nullptr;
   std::unique_ptr<std::atomic<u64>[]> expected_;  // by chunk
+  std::unique_ptr<std::atomic<u64>[]> asked_;     // likewise: ahead
   u64 size_ = 0;
   u64 reserved_ = 0;
   u64 rom_ = 0;                                 // bytes

@@ -23,6 +23,7 @@
 #include "core/finish.h"
 #include "core/images.h"
 #include "core/sandbox.h"
+#include "core/touch_ahead.h"
 #include "core/vcpu_loop.h"
 #include "core/vm.h"
 #include "engine/common/code_names.h"
@@ -172,6 +173,7 @@ int number(const char* text) {
   set_report_vm(vm.get());
   engine::install_vector_signal_handler();
   install_alternate_stack();
+  if (channel::usable_cpus() > (in_turns ? 1 : vcpus)) start_touching_ahead();
   if (!in_turns) start_threads(*vm);
   const std::vector<int> orders = cages ? cages->descriptors() : std::vector<int>{};
   std::vector<int> used = images->sources();

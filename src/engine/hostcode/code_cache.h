@@ -142,7 +142,8 @@ class CodeCache {
   GrowingMemory memory_;  // what keep() copies
   u64 kept_ = 0;          // bytes of it
   GrowingMemory more_nodes_;
-  std::pmr::unsynchronized_pool_resource nodes_{&more_nodes_};  // of the containers below
+  std::pmr::unsynchronized_pool_resource nodes_{{.max_blocks_per_chunk = 256, .largest_required_pool_block = 4096},
+                                                &more_nodes_};  // of the containers below
   BlockTable blocks_{&nodes_}, stale_{&nodes_};
   std::pmr::unordered_map<Origin, Block*, OriginHash> by_origin_{&nodes_};  // movable ones
   std::pmr::unordered_map<u64, Frame> by_frame_{&nodes_};

@@ -7,6 +7,7 @@
 #include "base/growing_memory.h"
 #include "base/host_refused.h"
 #include "base/invariant.h"
+#include "base/touch_ahead.h"
 
 namespace trapline::engine::interpret {
 
@@ -56,6 +57,7 @@ void* BlockCache::allocate(u64 bytes) {
     const u64 more = std::min((used_ - populated_ + kAhead - 1) & ~(kAhead - 1), size_ - populated_);
     populate(region_ + populated_, more);
     populated_ += more;
+    touch_ahead(region_ + populated_, std::min(8 * kAhead, size_ - populated_));
   }
   return p;
 }
