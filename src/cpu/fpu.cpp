@@ -114,6 +114,16 @@ bool Area::probe_write(u64 at, unsigned size) const {
   return true;
 }
 
+u8* Area::whole(unsigned size, Access access) const {
+  Gva first;
+  if (!cpu.in_long64() || insn.mem.address_bytes != 8 || !linear(0, 1, access, first)) return nullptr;
+  const u32 need = access == Access::read ? cpu.need_read : cpu.need_write;
+  const unsigned head = std::min(size, static_cast<unsigned>(kPageSize - first.page_offset()));
+  u8* const at = tlb_lookup(cpu, first, head, need);
+  if (!at || head == size) return at;
+  return tlb_lookup(cpu, first.wrapping_add(head), size - head, need) == at + head ? at : nullptr;
+}
+
 bool Area::aligned(u64 alignment, Access access) const {
   Gva at;
   if (!linear(0, 1, access, at)) return false;

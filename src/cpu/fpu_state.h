@@ -16,6 +16,9 @@ struct Area {
   [[nodiscard]] bool read(u64 at, void* out, unsigned size) const;
   [[nodiscard]] bool write(u64 at, const void* in, unsigned size) const;
   [[nodiscard]] bool probe_write(u64 at, unsigned size) const;
+  // All of [0, size) as it lies on the host, when the look-ups of its pages are there and these are neighbours. After
+  // aligned(). Null: by the above.
+  u8* whole(unsigned size, Access access) const;
   // #GP(0) unless the operand is aligned to `alignment` bytes; #AC(0) instead while alignment is checked. AMD: #AC for
   // operands not aligned to 4 bytes, and never for the XSAVE family (64).
   [[nodiscard]] bool aligned(u64 alignment, Access access) const;

@@ -45,21 +45,14 @@ bool offered(const Vcpu& cpu, const Form& f) {
   return cpu.cpuid->has(f.supervisor ? Feature::xsaves : f.compacted ? Feature::xsavec : Feature::xsaveopt);
 }
 
-// Of whole words.
-bool any(const u8* bytes, unsigned n) {
-  u64 all = 0;
-  for (unsigned i = 0; i < n; i += sizeof all) {
-    u64 word;
-    std::memcpy(&word, bytes + i, sizeof word);
-    all |= word;
+bool xmm_in_use(const Vcpu& cpu) {
+  u64 all = 0;  // without a way out: it is vector code then
+  for (unsigned i = 0; i < vector_registers(cpu); i++) {
+    u64 words[2];
+    std::memcpy(words, cpu.vec.zmm[i], sizeof words);
+    all |= words[0] | words[1];
   }
   return all != 0;
-}
-
-bool xmm_in_use(const Vcpu& cpu) {
-  for (unsigned i = 0; i < vector_registers(cpu); i++)
-    if (any(cpu.vec.zmm[i], 16)) return true;
-  return false;
 }
 
 // What one execution writes, collected before the first byte goes out.
@@ -89,17 +82,6 @@ struct Pieces {
   }
 };
 
-// The bytes of an extended component: where the registers have them as the area has, or gathered in `room`. Null: all 0.
-const u8* used_bytes(const Vcpu& cpu, Component c, u8* room) {
-  const unsigned n = present_bytes(cpu, c);
-  if (c == opmask || c == hi16_zmm) {
-    const u8* const bytes = c == opmask ? reinterpret_cast<const u8*>(cpu.vec.k) : cpu.vec.zmm[16];
-    return any(bytes, n) ? bytes : nullptr;
-  }
-  gather(cpu, c, room);
-  return any(room, n) ? room : nullptr;
-}
-
 void add_legacy(Vcpu& cpu, const Form& f, u64 saved, bool mxcsr, Image& image, Pieces& out) {
   if (saved & bit(x87)) {
     u8 x[kX87ImageBytes] = {};
@@ -117,6 +99,43 @@ void add_legacy(Vcpu& cpu, const Form& f, u64 saved, bool mxcsr, Image& image, P
     const unsigned n = vector_registers(cpu);
     for (unsigned i = 0; i < n; i++) std::memcpy(image.legacy + kXmm + i * 16, cpu.vec.zmm[i], 16);
     out.add(kXmm, image.legacy + kXmm, n * 16);
+  }
+}
+
+// What XINUSE says, as far as it is asked for: of SSE always.
+u64 components_in_use(Vcpu& cpu, const Form& f, u64 requested) {
+  u64 in_use = 0;
+  if (requested & bit(x87) && !x87_is_initial(cpu)) in_use |= bit(x87);
+  if (xmm_in_use(cpu) || (f.compacted && cpu.vec.mxcsr != 0x1f80)) in_use |= bit(sse);
+  for (const Component c : kExtended)
+    if (requested & bit(c) && differs(cpu, c)) in_use |= bit(c);
+  return in_use;
+}
+
+// To an area that lies in one piece on the host, and cannot fault.
+void store(Vcpu& cpu, const Form& f, u64 requested, u64 in_use, u64 saved, bool mxcsr, u8* at) {
+  if (saved & bit(x87)) {
+    u8 x[kX87ImageBytes];
+    x87_store_image(cpu, x, f.wide);
+    std::memcpy(at, x, kMxcsr);
+    std::memcpy(at + 32, x + 32, kXmm - 32);
+  }
+  if (mxcsr) {
+    const u32 values[2] = {cpu.vec.mxcsr, mxcsr_mask(cpu)};
+    std::memcpy(at + kMxcsr, values, sizeof values);
+  }
+  if (saved & bit(sse))
+    for (unsigned i = 0, n = vector_registers(cpu); i < n; i++) std::memcpy(at + kXmm + i * 16, cpu.vec.zmm[i], 16);
+  for (const Component c : kExtended)
+    if (saved & bit(c)) gather(cpu, c, at + (f.compacted ? compacted_offset(c, requested) : standard_offset(c)));
+  u64 header[2] = {requested & in_use, kCompacted | requested};
+  if (f.compacted) {
+    std::memcpy(at + kHeader, header, sizeof header);
+  } else {
+    u64 before;
+    std::memcpy(&before, at + kHeader, sizeof before);
+    header[0] |= before & ~requested;
+    std::memcpy(at + kHeader, header, sizeof header[0]);
   }
 }
 
@@ -145,32 +164,27 @@ Outcome xsave(Vcpu& cpu, const isa::Insn& insn) {
   // Of two missing pages AMD's processors report the first, whatever is asked for; Intel's the last, by the area's last
   // byte.
   const bool amd = cpu.vendor() == isa::Vendor::amd;
-  if (!area.probe_write(amd ? 0 : area_bytes(requested, f.compacted) - 1, 1)) return Outcome::fault;
-
-  Image image;
-  Pieces out;
-  const u8* extended[4] = {};
-  static constexpr u8 kInitial[kLargest] = {};
-  u64 in_use = 0;
-  if (requested & bit(x87) && !x87_is_initial(cpu)) in_use |= bit(x87);
-  if (xmm_in_use(cpu) || (f.compacted && cpu.vec.mxcsr != 0x1f80)) in_use |= bit(sse);
-  for (unsigned i = 0; i < 4; i++) {
-    const Component c = kExtended[i];
-    if (!(requested & bit(c))) continue;
-    extended[i] = used_bytes(cpu, c, image.extended[i]);
-    if (extended[i]) in_use |= bit(c);
-  }
+  const unsigned bytes = area_bytes(requested, f.compacted);
+  if (!area.probe_write(amd ? 0 : bytes - 1, 1)) return Outcome::fault;
+  const u64 in_use = components_in_use(cpu, f, requested);
   const u64 saved = f.optimized ? requested & in_use : requested;
 
   // In the standard format MXCSR goes with SSE or AVX, asked for is enough; compacted, it is a part of the SSE
   // component.
   const bool mxcsr = f.compacted ? (saved & bit(sse)) != 0 : (requested & (bit(sse) | bit(avx))) != 0;
+  if (u8* const at = area.whole(bytes, Access::write)) {
+    store(cpu, f, requested, in_use, saved, mxcsr, at);
+    return Outcome::next;
+  }
+  Image image;
+  Pieces out;
   add_legacy(cpu, f, saved, mxcsr, image, out);
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
-    if (saved & bit(c))
-      out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), extended[i] ? extended[i] : kInitial,
-              present_bytes(cpu, c));
+    if (!(saved & bit(c))) continue;
+    gather(cpu, c, image.extended[i]);
+    out.add(f.compacted ? compacted_offset(c, requested) : standard_offset(c), image.extended[i],
+            present_bytes(cpu, c));
   }
   if (f.compacted) {
     image.header.xstate_bv = requested & in_use;

@@ -30,5 +30,6 @@ unsigned area_bytes(u64 components, bool compacted);   // up to the end of the l
 unsigned present_bytes(const Vcpu& cpu, Component c);
 void gather(const Vcpu& cpu, Component c, u8* out);
 void scatter(Vcpu& cpu, Component c, const u8* in);  // null: initial values
+bool differs(const Vcpu& cpu, Component c);          // from its initial configuration
 
 }  // namespace trapline::cpu::xsave

@@ -90,6 +90,24 @@ void gather(const Vcpu& cpu, Component c, u8* out) {
   });
 }
 
+bool differs(const Vcpu& cpu, Component c) {
+  u64 all = 0;  // without a way out: it is vector code then
+  const auto add = [&](const u8* from, unsigned bytes) {
+    for (unsigned i = 0; i < bytes; i += sizeof all) {
+      u64 word;
+      std::memcpy(&word, from + i, sizeof word);
+      all |= word;
+    }
+  };
+  if (c == opmask)
+    add(reinterpret_cast<const u8*>(cpu.vec.k), 64);
+  else
+    with_slice(c, [&](unsigned first, unsigned from, auto bytes) {
+      for (unsigned i = 0, n = present_bytes(cpu, c) / bytes; i < n; i++) add(cpu.vec.zmm[first + i] + from, bytes);
+    });
+  return all != 0;
+}
+
 void scatter(Vcpu& cpu, Component c, const u8* in) {
   if (c == opmask) {
     in ? std::memcpy(cpu.vec.k, in, 64) : std::memset(cpu.vec.k, 0, 64);

@@ -35,23 +35,42 @@ bool header_valid(const Vcpu& cpu, const Form& f, const Header& h) {
 
 struct Loaded {
   u8 x87[kX87ImageBytes];
-  u8 xmm[16 * 16];
-  u8 extended[4][kLargest];
+  const u8* xmm;
+  const u8* extended[4];
   u32 mxcsr;
 };
 
+struct Room {
+  u8 xmm[16 * 16];
+  u8 extended[4][kLargest];
+};
+
+unsigned place(Component c, u64 xcomp_bv) {
+  return xcomp_bv & kCompacted ? compacted_offset(c, xcomp_bv) : standard_offset(c);
+}
+
 // False: cpu.fault set.
-bool read_components(const Vcpu& cpu, const Area& area, u64 loaded, bool mxcsr, u64 xcomp_bv, Loaded& out) {
+bool read_components(const Vcpu& cpu, const Area& area, u64 loaded, bool mxcsr, u64 xcomp_bv, Room& room, Loaded& out) {
   if (loaded & bit(x87) && !area.read(0, out.x87, kX87ImageBytes)) return false;
   if (mxcsr && !area.read(kMxcsr, &out.mxcsr, 4)) return false;
-  if (loaded & bit(sse) && !area.read(kXmm, out.xmm, vector_registers(cpu) * 16)) return false;
+  if (loaded & bit(sse) && !area.read(kXmm, room.xmm, vector_registers(cpu) * 16)) return false;
+  out.xmm = room.xmm;
   for (unsigned i = 0; i < 4; i++) {
     const Component c = kExtended[i];
     if (!(loaded & bit(c))) continue;
-    const u64 at = xcomp_bv & kCompacted ? compacted_offset(c, xcomp_bv) : standard_offset(c);
-    if (!area.read(at, out.extended[i], present_bytes(cpu, c))) return false;
+    if (!area.read(place(c, xcomp_bv), room.extended[i], present_bytes(cpu, c))) return false;
+    out.extended[i] = room.extended[i];
   }
   return true;
+}
+
+// The same of an area that lies in one piece on the host. What is checked is copied: another vCPU may write meanwhile.
+void find_components(const u8* at, u64 loaded, u64 xcomp_bv, Loaded& out) {
+  if (loaded & bit(x87)) std::memcpy(out.x87, at, sizeof out.x87);
+  std::memcpy(&out.mxcsr, at + kMxcsr, sizeof out.mxcsr);
+  out.xmm = at + kXmm;
+  for (unsigned i = 0; i < 4; i++)
+    if (loaded & bit(kExtended[i])) out.extended[i] = at + place(kExtended[i], xcomp_bv);
 }
 
 void commit(Vcpu& cpu, const Form& f, u64 requested, u64 loaded, const Loaded& in) {
@@ -92,7 +111,12 @@ Outcome xrstor(Vcpu& cpu, const isa::Insn& insn) {
   // Standard format: MXCSR is read when SSE or AVX is asked for, whatever XSTATE_BV says.
   const bool mxcsr = compacted ? (loaded & bit(sse)) != 0 : (requested & (bit(sse) | bit(avx))) != 0;
   Loaded in;
-  if (!read_components(cpu, area, loaded, mxcsr, header.xcomp_bv, in)) return Outcome::fault;
+  Room room;
+  const unsigned bytes = area_bytes(compacted ? header.xcomp_bv & ~kCompacted : loaded, compacted);
+  if (const u8* const at = area.whole(bytes, Access::read))
+    find_components(at, loaded, header.xcomp_bv, in);
+  else if (!read_components(cpu, area, loaded, mxcsr, header.xcomp_bv, room, in))
+    return Outcome::fault;
   if (mxcsr && in.mxcsr & ~mxcsr_mask(cpu)) return cpu.raise_gp();
   commit(cpu, f, requested, loaded, in);
   if (mxcsr)

@@ -175,6 +175,49 @@ TEST(Xsave, FormatsCarryTheSameState) {
   }
 }
 
+// Over two pages the area is one piece of memory only where their frames are neighbours.
+TEST(Xsave, AnAreaOverTwoPagesIsAsOneInAPage) {
+  std::mt19937_64 rng{14};
+  constexpr u64 kFlags = pte::p | pte::w | pte::u | pte::a | pte::d;
+  constexpr u64 kNear = 0x20000, kFar = 0x30000, kSplit = 0x400;  // bytes of the area in the first page
+  for (int round = 0; round < 60; round++) {
+    Guest g;
+    g.vm.map64(kNear, 0x500000, kFlags);
+    g.vm.map64(kNear + kPageSize, 0x501000, kFlags);
+    g.vm.map64(kFar, 0x510000, kFlags);
+    g.vm.map64(kFar + kPageSize, 0x520000, kFlags);
+    const u64 at = kPageSize - kSplit, second[] = {0x501000, 0x520000};
+    const Memory in = random_area(rng);
+    const std::vector<u8>& form = round % 5 == 4 ? kXsaves64 : bytes_of(static_cast<Form>(round % 5));
+    const u64 rfbm = rng() & kAll;
+    std::memcpy(g.memory(), in.bytes, kArea);
+    ASSERT_EQ(g.run(kXrstor64), Outcome::next);
+    const VectorState loaded = g.cpu.vec;
+    std::memset(g.memory(), 0x5a, kArea);
+    std::memset(g.memory() + kHeader, 0, 64);
+    ASSERT_EQ(g.run(form, rfbm), Outcome::next);
+    for (const int far : {0, 1}) {
+      const u64 linear = far ? kFar : kNear;
+      u8* const head = &g.vm.at<u8>((far ? 0x510000 : 0x500000) + at);
+      u8* const tail = &g.vm.at<u8>(second[far]);
+      for (int again = 0; again < 2; again++) {  // the second time by the look-ups of the first
+        std::memset(head, 0x5a, kSplit);
+        std::memset(tail, 0x5a, kPageSize);
+        std::memset(head + kHeader, 0, 64);
+        g.cpu.gpr[isa::rbx] = linear + at;
+        ASSERT_EQ(g.run(form, rfbm), Outcome::next) << round;
+        ASSERT_EQ(std::memcmp(head, g.memory(), kSplit), 0) << round << " far " << far;
+        ASSERT_EQ(std::memcmp(tail, g.memory() + kSplit, kPageSize - kSplit), 0) << round << " far " << far;
+        std::memcpy(head, in.bytes, kSplit);
+        std::memcpy(tail, in.bytes + kSplit, kPageSize - kSplit);
+        reset_fpu(g.cpu);
+        ASSERT_EQ(g.run(kXrstor64), Outcome::next) << round;
+        ASSERT_EQ(std::memcmp(&g.cpu.vec, &loaded, sizeof loaded), 0) << round << " far " << far;
+      }
+    }
+  }
+}
+
 TEST(Xsave, OnlyTheRequestedComponentsChange) {
   Guest g;
   std::memset(g.cpu.vec.zmm, 0x11, sizeof g.cpu.vec.zmm);
