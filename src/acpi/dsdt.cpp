@@ -25,14 +25,14 @@ Bytes interrupt_routing() {
 }
 
 Bytes pci_root(const Machine& machine) {
-  const u64 first = machine.firmware ? map::firmware_pci_start : map::pci_mmio_start;
-  const u64 end = machine.firmware ? map::firmware_pci_end : map::pci_mmio_end;
+  const Gpa first = machine.firmware ? map::firmware_pci_start : map::pci_mmio_start;
+  const Gpa end = machine.firmware ? map::firmware_pci_end : map::pci_mmio_end;
   const Bytes windows = aml::resources({
       aml::bus_window(0, 0),
       aml::io_window(0, map::pci_config - 1),
       aml::io_port(map::pci_config, 8),
       aml::io_window(map::pci_config + 8, 0xffff),
-      aml::memory_window(static_cast<u32>(first), static_cast<u32>(end - 1)),
+      aml::memory_window(static_cast<u32>(first.raw), static_cast<u32>(end.raw - 1)),
   });
   return aml::device("PCI0", aml::join({
                                  aml::name("_HID", aml::eisa_id("PNP0A03")),
@@ -67,7 +67,7 @@ Bytes isa_devices(const Machine& machine) {
 Bytes virtio_devices(u32 count) {
   Bytes out;
   for (u32 i = 0; i < count; i++) {
-    const u32 at = static_cast<u32>(map::virtio_mmio + i * map::virtio_mmio_bytes);
+    const u32 at = static_cast<u32>(map::virtio_mmio.raw + i * map::virtio_mmio_bytes);
     const Bytes device =
         aml::device(fmt::format("V{:03X}", i),
                     aml::join({aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(i)),

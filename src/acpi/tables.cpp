@@ -135,7 +135,7 @@ Table madt(u32 cpus) {
   constexpr u32 kFirstX2Apic = 255;
   constexpr u16 kActiveHighLevel = 0x000d;
   Table t = begin("APIC", 5);
-  put(t, map::lapic, 4);
+  put(t, map::lapic.raw, 4);
   put(t, 1, 4);  // PCAT_COMPAT: there are 8259s to be masked
   for (u32 i = 0; i < cpus; i++) {
     if (i < kFirstX2Apic) {
@@ -153,7 +153,7 @@ Table madt(u32 cpus) {
   }
   put(t, 0x0c01, 2);  // IOAPIC: id 0, GSIs from 0
   put(t, 0, 2);
-  put(t, map::ioapic, 4);
+  put(t, map::ioapic.raw, 4);
   put(t, 0, 4);
   const auto override_irq = [&](u8 irq, u32 gsi, u16 flags) {
     put(t, 0x0a02, 2);
@@ -240,12 +240,12 @@ Image build(const Machine& machine) {
   return image;
 }
 
-void place(Image& image, u64 tables_at) {
+void place(Image& image, Gpa tables_at) {
   for (const Pointer& p : image.pointers) {
     Table& t = image.file(p.in);
     u64 value = 0;
     for (u32 i = 0; i < p.bytes; i++) value |= u64{t[p.at + i]} << 8 * i;
-    patch(t, p.at, value + tables_at, p.bytes);
+    patch(t, p.at, value + tables_at.raw, p.bytes);
   }
   for (const Checksum& c : image.checksums) {
     Table& t = image.file(c.in);

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::acpi {
 
@@ -38,6 +38,6 @@ struct Image {
 Image build(const Machine& machine);
 
 // Makes pointers and checksums right for `tables` at this address.
-void place(Image& image, u64 tables_at);
+void place(Image& image, Gpa tables_at);
 
 }  // namespace trapline::acpi

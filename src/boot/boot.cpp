@@ -82,9 +82,9 @@ Result<BootInfo, std::string> load_kernel(GuestMemory& ram, cpu::Vcpu& boot_cpu,
   if (ram.size() < loader::kSmallestMemory)
     return Err{fmt::format("{}: {} of guest memory is too little: {}", name, loader::human_size(ram.size()),
                            loader::memory_remedy(0))};
-  loader::LoadContext context{ram, boot_cpu, request, loader::Placer(ram)};
+  loader::LoadContext context{ram, boot_cpu, request, loader::Placer(ram), {}};
   write_firmware(ram);  // before the image: one that loads at 0 replaces what lies there
-  if (request.acpi) context.rsdp = write_acpi_tables(ram, request.cpus, request.virtio_mmio).raw;
+  if (request.acpi) context.rsdp = write_acpi_tables(ram, request.cpus, request.virtio_mmio);
   write_mp_table(ram, request.cpus);
   auto loaded = loader::load_maybe_packed(context);
   if (!loaded) return Err{fmt::format("{}: {}", name, loaded.error())};

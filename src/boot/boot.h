@@ -43,7 +43,7 @@ enum class BootFormat : u8 { linux64, linux32, pvh, multiboot1, multiboot2 };
 
 struct BootInfo {
   BootFormat format;
-  u64 entry = 0;  // guest physical
+  Gpa entry;
 };
 
 // On success the RAM holds kernel, tables and parameters and `boot_cpu` is ready to run.

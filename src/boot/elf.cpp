@@ -55,17 +55,16 @@ const char* machine_name(u16 machine) {
 }
 
 Result<ElfSegment, std::string> parse_segment(Bytes image, Bytes header, const Layout& l, unsigned index) {
-  ElfSegment s{word(header, l.p_offset, l), word(header, l.p_filesz, l), word(header, l.p_paddr, l),
-               word(header, l.p_vaddr, l), word(header, l.p_memsz, l)};
+  ElfSegment s{word(header, l.p_offset, l), word(header, l.p_filesz, l), Gpa{word(header, l.p_paddr, l)},
+               Gva{word(header, l.p_vaddr, l)}, word(header, l.p_memsz, l)};
   if (s.file_size > s.memory_size)
     return Err{fmt::format("ELF segment {} has more bytes in the file than in memory ({} > {})", index, s.file_size,
                            s.memory_size)};
   if (!slice(image, s.offset, s.file_size))
     return Err{fmt::format("truncated: ELF segment {} needs bytes {:#x}+{:#x}, the file has {:#x}: get a whole copy",
                            index, s.offset, s.file_size, image.size())};
-  if (s.paddr + s.memory_size < s.paddr)
-    return Err{
-        fmt::format("ELF segment {} wraps around the address space ({:#x}+{:#x})", index, s.paddr, s.memory_size)};
+  if (!s.paddr.checked_add(s.memory_size))
+    return Err{fmt::format("ELF segment {} wraps around the address space ({}+{:#x})", index, s.paddr, s.memory_size)};
   return s;
 }
 
@@ -98,7 +97,7 @@ Result<ElfImage, std::string> parse_elf(Bytes image) {
   ElfImage elf;
   elf.image = image;
   elf.is64 = elf_class == 2;
-  elf.entry = word(image, l.entry, l);
+  elf.entry = Gva{word(image, l.entry, l)};
   const u64 phoff = word(image, l.phoff, l);
   const u16 phentsize = load_or_zero<u16>(image, l.phentsize), phnum = load_or_zero<u16>(image, l.phentsize + 2);
   if (phnum == 0 || phnum == kManyHeaders || phentsize < l.ph_size)
@@ -139,7 +138,7 @@ std::vector<ElfSection> ElfImage::sections() const {
   std::vector<ElfSection> out;
   for (u64 i = 0; i < section_count; i++) {
     const Bytes h = section_headers.subspan(i * section_entry_size, l.sh_size);
-    ElfSection s{load_or_zero<u32>(h, 4), load_or_zero<u32>(h, 0), word(h, l.sh_addr, l),
+    ElfSection s{load_or_zero<u32>(h, 4), load_or_zero<u32>(h, 0), Gva{word(h, l.sh_addr, l)},
                  word(h, l.sh_offset, l), word(h, l.sh_length, l), word(h, l.sh_align, l)};
     if (s.type != elf::sht_nobits && !slice(image, s.offset, s.size)) s.size = 0;
     out.push_back(s);
@@ -161,18 +160,19 @@ std::optional<Bytes> ElfImage::section(std::string_view name) const {
   return std::nullopt;
 }
 
-std::optional<u64> ElfImage::physical_entry() const {
+std::optional<Gpa> ElfImage::physical_entry() const {
   for (const ElfSegment& s : segments)
-    if (entry >= s.vaddr && entry - s.vaddr < s.memory_size) return s.paddr + (entry - s.vaddr);
-  return holds_physical(entry) ? std::optional{entry} : std::nullopt;
+    if (entry >= s.vaddr && entry - s.vaddr < s.memory_size) return s.paddr.wrapping_add(entry - s.vaddr);
+  const Gpa same{entry.raw};
+  return holds_physical(same) ? std::optional{same} : std::nullopt;
 }
 
-bool ElfImage::holds_physical(u64 paddr) const {
+bool ElfImage::holds_physical(Gpa paddr) const {
   return std::any_of(segments.begin(), segments.end(),
                      [&](const ElfSegment& s) { return paddr >= s.paddr && paddr - s.paddr < s.memory_size; });
 }
 
-std::optional<u64> pvh_entry(const ElfImage& elf) {
+std::optional<Gpa> pvh_entry(const ElfImage& elf) {
   for (const Bytes note : elf.notes) {
     u64 at = 0;
     while (const auto name_size = load<u32>(note, at)) {
@@ -181,8 +181,10 @@ std::optional<u64> pvh_entry(const ElfImage& elf) {
       const u64 name = at + 12, desc = name + *align_up(*name_size, 4);  // 32-bit sizes: sums fit 64 bits
       const auto text = slice(note, name, *name_size);
       if (type == kNotePhys32Entry && text && *name_size == 4 && std::memcmp(text->data(), "Xen", 4) == 0) {
-        if (desc_size == 8) return load<u64>(note, desc);
-        if (desc_size == 4) return load<u32>(note, desc);
+        std::optional<u64> value;
+        if (desc_size == 8) value = load<u64>(note, desc);
+        if (desc_size == 4) value = load<u32>(note, desc);
+        if (value) return Gpa{*value};
       }
       at = desc + *align_up(desc_size, 4);
     }

@@ -12,18 +12,20 @@ namespace trapline::boot::loader {
 
 struct ElfSegment {
   u64 offset = 0, file_size = 0;  // inside the image
-  u64 paddr = 0, vaddr = 0;
+  Gpa paddr;
+  Gva vaddr;
   u64 memory_size = 0;  // >= file_size; paddr + memory_size does not overflow
 };
 
 struct ElfSection {        // inside the image unless `nobits`
   u32 type = 0, name = 0;  // where its name begins in the section of names
-  u64 address = 0, offset = 0, size = 0, alignment = 1;
+  Gva address;
+  u64 offset = 0, size = 0, alignment = 1;
 };
 
 struct ElfImage {
   bool is64 = false;
-  u64 entry = 0;                     // virtual, as the header gives it
+  Gva entry;                         // virtual, as the header gives it
   std::vector<ElfSegment> segments;  // PT_LOAD with memory
   std::vector<Bytes> notes;          // contents of PT_NOTE
   Bytes section_headers;             // raw table; empty when there is none or it does not fit the image
@@ -33,8 +35,8 @@ struct ElfImage {
   std::optional<Bytes> section(std::string_view name) const;  // contents of the first one that is called so
   // The physical address of the entry point: through the segment that holds the virtual one, else as it stands.
   // Nothing when no segment holds it.
-  std::optional<u64> physical_entry() const;
-  bool holds_physical(u64 paddr) const;
+  std::optional<Gpa> physical_entry() const;
+  bool holds_physical(Gpa paddr) const;
   Bytes image;
 };
 
@@ -42,7 +44,7 @@ bool is_elf(Bytes image);
 // Error: one line without the image's name.
 Result<ElfImage, std::string> parse_elf(Bytes image);
 // XEN_ELFNOTE_PHYS32_ENTRY (18): where a PVH kernel starts. Nothing without the note.
-std::optional<u64> pvh_entry(const ElfImage& elf);
+std::optional<Gpa> pvh_entry(const ElfImage& elf);
 
 namespace elf {
 inline constexpr u32 sht_nobits = 8;

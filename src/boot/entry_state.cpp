@@ -27,7 +27,7 @@ bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
   gdt[selectors.data / 8] = flat_descriptor(kData);
   const auto at = place_low(c, sizeof gdt, 8);
   if (!at) return false;
-  put(c.ram, Gpa{*at}, std::as_bytes(std::span{gdt}));
+  put(c.ram, *at, std::as_bytes(std::span{gdt}));
 
   cpu::Vcpu& v = c.cpu;
   for (u64& r : v.gpr) r = 0;
@@ -41,7 +41,7 @@ bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
   v.tr.attr = kTss32Busy;  // also the 64-bit TSS's type in long mode
   v.tr.limit = 0x67;
   v.tr.usable = true;
-  v.gdtr = {*at, sizeof gdt - 1};
+  v.gdtr = {at->raw, sizeof gdt - 1};
   v.idtr = {0, 0};
   v.cr2 = 0;
   v.activity = cpu::Activity::running;
@@ -49,17 +49,17 @@ bool set_common(LoadContext& c, u64 rip, u16 code_attr, Selectors selectors) {
 }
 
 // PML4, PDPT and four page directories of 2 MiB pages (SDM Vol. 3A 4.5).
-std::optional<u64> identity_tables(LoadContext& c) {
+std::optional<Gpa> identity_tables(LoadContext& c) {
   constexpr u64 kTable = 0x3, kLargePage = 0x83;  // present, writable; PS
   constexpr unsigned kDirectories = 4;
   const auto at = place_low(c, (2 + kDirectories) * kPageSize, kPageSize);
   if (!at) return std::nullopt;
-  const u64 pdpt = *at + kPageSize, directories = pdpt + kPageSize;
-  put_value<u64>(c.ram, Gpa{*at}, pdpt | kTable);
+  const Gpa pdpt = at->wrapping_add(kPageSize), directories = pdpt.wrapping_add(kPageSize);
+  put_value<u64>(c.ram, *at, pdpt.raw | kTable);
   for (u64 i = 0; i < kDirectories; i++)
-    put_value<u64>(c.ram, Gpa{pdpt + 8 * i}, (directories + i * kPageSize) | kTable);
+    put_value<u64>(c.ram, pdpt.wrapping_add(8 * i), directories.wrapping_add(i * kPageSize).raw | kTable);
   for (u64 i = 0; i < kDirectories * 512; i++)
-    put_value<u64>(c.ram, Gpa{directories + 8 * i}, i * 2 * MiB | kLargePage);
+    put_value<u64>(c.ram, directories.wrapping_add(8 * i), i * 2 * MiB | kLargePage);
   return at;
 }
 
@@ -82,7 +82,7 @@ bool enter_long(LoadContext& c, u64 rip, Selectors selectors) {
   const auto tables = identity_tables(c);
   if (!tables || !set_common(c, rip, kCode64, selectors)) return false;
   c.cpu.cr0 = cpu::cr0::pe | cpu::cr0::et | cpu::cr0::pg;
-  c.cpu.cr3 = *tables;
+  c.cpu.cr3 = tables->raw;
   c.cpu.cr4 = cpu::cr4::pae;
   c.cpu.efer = cpu::efer::lme | cpu::efer::lma;
   finish(c.cpu);

@@ -107,7 +107,7 @@ u16 handler(unsigned vector) {
 void write_data_area(GuestMemory& ram) {
   constexpr u16 kOneSerialPort = 1 << 9;
   put_value<u16>(ram, Gpa{0x400}, 0x3f8);
-  put_value<u16>(ram, Gpa{0x40e}, loader::kExtendedBiosData >> 4);
+  put_value<u16>(ram, Gpa{0x40e}, loader::kExtendedBiosData.raw >> 4);
   put_value<u16>(ram, Gpa{0x410}, kOneSerialPort);
   put_value<u16>(ram, Gpa{0x413}, loader::kLowMemoryKiB);
 }

@@ -9,6 +9,6 @@ namespace trapline::boot {
 // The interrupt table at 0, the data area at 400, and code in the last 4 KiB below 1 MiB (kFirmwareCode).
 void write_firmware(GuestMemory& ram);
 
-inline constexpr u64 kFirmwareCode = 0xff000;
+inline constexpr Gpa kFirmwareCode{0xff000};
 
 }  // namespace trapline::boot

@@ -44,6 +44,11 @@ constexpr std::optional<u64> align_up(u64 value, u64 alignment) {
   const u64 sum = value + (alignment - 1);
   return sum < value ? std::nullopt : std::optional{align_down(sum, alignment)};
 }
+constexpr Gpa align_down(Gpa value, u64 alignment) { return Gpa{align_down(value.raw, alignment)}; }
+constexpr std::optional<Gpa> align_up(Gpa value, u64 alignment) {
+  const auto raw = align_up(value.raw, alignment);
+  return raw ? std::optional{Gpa{*raw}} : std::nullopt;
+}
 constexpr bool power_of_two(u64 value) { return value != 0 && (value & (value - 1)) == 0; }
 
 // "9.3 MiB", "512 bytes": for messages.

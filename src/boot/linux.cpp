@@ -34,7 +34,8 @@ struct Header {
   u16 version = 0, xloadflags = 0;
   u64 setup_size = 0;  // boot sector and real-mode code, bytes
   u64 code_size = 0;   // protected-mode code
-  u64 code32_start = 0, initrd_max = 0, alignment = 0, pref_address = 0, init_size = 0, cmdline_max = 0;
+  Gpa code32_start, initrd_max, pref_address;
+  u64 alignment = 0, init_size = 0, cmdline_max = 0;
   bool relocatable = false;
   bool entry64() const { return xloadflags & kXlfKernel64; }
 };
@@ -56,14 +57,14 @@ Result<Header, std::string> parse(Bytes image) {
                            h.setup_size + h.code_size, image.size())};
   h.code_size = std::min<u64>(h.code_size, image.size() - h.setup_size);
   if (h.code_size == 0) return Err{std::string("damaged setup header: no protected-mode code (syssize is 0)")};
-  h.code32_start = load_or_zero<u32>(image, at::code32_start);
+  h.code32_start = Gpa{load_or_zero<u32>(image, at::code32_start)};
   // Programs that dress as a kernel for boot loaders (iPXE) leave the entry out: only their real-mode code can be
   // called.
-  if (h.code32_start < MiB)
+  if (h.code32_start < Gpa{MiB})
     return Err{
         std::string("starts in real mode and needs a BIOS, which this machine has not (its setup header names no "
                     "protected-mode entry): give a kernel")};
-  h.initrd_max = load_or_zero<u32>(image, at::initrd_addr_max);
+  h.initrd_max = Gpa{load_or_zero<u32>(image, at::initrd_addr_max)};
   h.cmdline_max = load_or_zero<u32>(image, at::cmdline_size);
   h.relocatable = load_or_zero<u8>(image, at::relocatable) != 0;
   h.alignment = load_or_zero<u32>(image, at::kernel_alignment);
@@ -72,7 +73,7 @@ Result<Header, std::string> parse(Bytes image) {
   h.pref_address = h.code32_start;
   h.init_size = h.code_size;
   if (h.version >= 0x20a) {
-    h.pref_address = load_or_zero<u64>(image, at::pref_address);
+    h.pref_address = Gpa{load_or_zero<u64>(image, at::pref_address)};
     h.init_size = std::max<u64>(load_or_zero<u32>(image, at::init_size), h.code_size);
   }
   if (h.version >= 0x20c) h.xloadflags = load_or_zero<u16>(image, at::xloadflags);
@@ -82,52 +83,54 @@ Result<Header, std::string> parse(Bytes image) {
 // The memory that the kernel touches before it reads the memory map, when loaded at `where`. One that cannot relocate
 // unpacks itself to pref_address wherever it was loaded.
 struct Footprint {
-  u64 start = 0, size = 0;
+  Gpa start;
+  u64 size = 0;
 };
-Footprint footprint(const Header& h, u64 where) {
+Footprint footprint(const Header& h, Gpa where) {
   if (h.relocatable) return {where, h.init_size};
-  const u64 start = std::min(where, h.pref_address);
-  return {start, std::max(where + h.code_size, h.pref_address + h.init_size) - start};
+  const Gpa start = std::min(where, h.pref_address);
+  return {start, std::max(where.wrapping_add(h.code_size), h.pref_address.wrapping_add(h.init_size)) - start};
 }
 
 bool claimable(const Footprint& f) {
-  return f.start >= MiB && f.start < kPciHoleStart && f.size <= kPciHoleStart - f.start;
+  return f.start >= Gpa{MiB} && f.start < Gpa{kPciHoleStart} && f.size <= Gpa{kPciHoleStart} - f.start;
 }
 
 // Where the protected-mode kernel goes: where it prefers to be, else (relocatable) the lowest aligned place above.
 // Below it would not stay: Linux then unpacks itself to LOAD_PHYSICAL_ADDR, which is pref_address.
-Result<u64, std::string> place_kernel(LoadContext& c, const Header& h) {
-  if (h.pref_address >= kPciHoleStart)
-    return Err{fmt::format("damaged setup header: pref_address {:#x} is beyond 3 GiB", h.pref_address)};
-  const u64 preferred = h.relocatable ? *align_up(h.pref_address, h.alignment) : h.code32_start;
+Result<Gpa, std::string> place_kernel(LoadContext& c, const Header& h) {
+  if (h.pref_address >= Gpa{kPciHoleStart})
+    return Err{fmt::format("damaged setup header: pref_address {} is beyond 3 GiB", h.pref_address)};
+  const Gpa preferred = h.relocatable ? *align_up(h.pref_address, h.alignment) : h.code32_start;
   Footprint f = footprint(h, preferred);
   if (claimable(f) && c.place.claim(f.start, f.size) == Placer::Claim::ok) return preferred;
   if (h.relocatable) {
-    if (const auto at = c.place.lowest(h.init_size, h.alignment, std::max(preferred, MiB), kPciHoleStart)) return *at;
+    if (const auto at = c.place.lowest(h.init_size, h.alignment, std::max(preferred, Gpa{MiB}), Gpa{kPciHoleStart}))
+      return *at;
   }
   if (!claimable(f))
-    return Err{fmt::format("damaged setup header: {} at {:#x} is no place for a kernel", human_size(f.size), f.start)};
+    return Err{fmt::format("damaged setup header: {} at {} is no place for a kernel", human_size(f.size), f.start)};
   return Err{fmt::format("setup header asks for {} at {}, but the guest has {}: {}", human_size(f.size),
-                         human_size(f.start), human_size(c.ram.size()), memory_remedy(f.start + f.size))};
+                         human_size(f.start.raw), human_size(c.ram.size()), memory_remedy(f.start.raw + f.size))};
 }
 
 // As high as the kernel can reach and RAM goes; above 4 GiB only if there is no room below.
-Result<u64, std::string> place_initrd(LoadContext& c, const Header& h) {
+Result<Gpa, std::string> place_initrd(LoadContext& c, const Header& h) {
   const u64 size = c.request.initrd.size();
-  const u64 end = std::min(h.initrd_max + 1, kPciHoleStart);
-  if (const auto at = c.place.highest(size, kPageSize, MiB, end)) return *at;
+  const Gpa end = std::min(h.initrd_max.wrapping_add(1), Gpa{kPciHoleStart});
+  if (const auto at = c.place.highest(size, kPageSize, Gpa{MiB}, end)) return *at;
   if (h.entry64() && (h.xloadflags & kXlfAbove4G))
-    if (const auto at = c.place.highest(size, kPageSize, kPciHoleEnd, ~u64{0})) return *at;
-  if (size >= end)
+    if (const auto at = c.place.highest(size, kPageSize, Gpa{kPciHoleEnd}, Gpa{~u64{0}})) return *at;
+  if (size >= end.raw)
     return Err{fmt::format("the initrd is too large: {}, and this kernel takes one only below {}: shrink it",
-                           human_size(size), human_size(end))};
+                           human_size(size), human_size(end.raw))};
   return Err{fmt::format("the initrd is too large: {} beside the kernel's {} in {} of guest memory: {}",
                          human_size(size), human_size(h.init_size), human_size(c.ram.size()),
                          memory_remedy(2 * (size + h.init_size)))};
 }
 
 struct Placed {
-  u64 kernel = 0, initrd = 0, command_line = 0;
+  Gpa kernel, initrd, command_line;
 };
 
 // boot_params, the "zero page": the image's setup header plus what the boot loader fills in.
@@ -163,7 +166,7 @@ void fill_memory(ZeroPage& zp, const GuestMemory& ram) {
   for (const MemoryRange& r : map) {
     if (count == kMaxE820) break;
     const u64 entry = at::e820_table + 20 * count++;
-    zp.set<u64>(entry, r.start);
+    zp.set<u64>(entry, r.start.raw);
     zp.set<u64>(entry + 8, r.size);
     zp.set<u32>(entry + 16, static_cast<u32>(r.type));
   }
@@ -176,16 +179,16 @@ ZeroPage make_zero_page(const LoadContext& c, const Placed& p) {
   zp.set<u8>(at::loadflags, zp.get<u8>(at::loadflags) | kCanUseHeap);
   zp.set<u16>(at::heap_end_ptr, 0xfe00);
   zp.set<u16>(at::vid_mode, kVideoNormal);
-  zp.set<u32>(at::code32_start, static_cast<u32>(p.kernel));
+  zp.set<u32>(at::code32_start, static_cast<u32>(p.kernel.raw));
   zp.set<u64>(at::setup_data, 0);
-  zp.set<u32>(at::cmd_line_ptr, static_cast<u32>(p.command_line));
+  zp.set<u32>(at::cmd_line_ptr, static_cast<u32>(p.command_line.raw));
   zp.set<u32>(at::ext_cmd_line_ptr, 0);
   const u64 size = c.request.initrd.size();
-  zp.set<u32>(at::ramdisk_image, static_cast<u32>(p.initrd));
-  zp.set<u32>(at::ext_ramdisk_image, static_cast<u32>(p.initrd >> 32));
+  zp.set<u32>(at::ramdisk_image, static_cast<u32>(p.initrd.raw));
+  zp.set<u32>(at::ext_ramdisk_image, static_cast<u32>(p.initrd.raw >> 32));
   zp.set<u32>(at::ramdisk_size, static_cast<u32>(size));
   zp.set<u32>(at::ext_ramdisk_size, static_cast<u32>(size >> 32));
-  zp.set<u64>(at::acpi_rsdp, c.rsdp);
+  zp.set<u64>(at::acpi_rsdp, c.rsdp.raw);
   fill_memory(zp, c.ram);
   return zp;
 }
@@ -221,25 +224,25 @@ Loaded load_linux(LoadContext& c) {
   const auto kernel = place_kernel(c, h);
   if (!kernel) return Err{kernel.error()};
   p.kernel = *kernel;
-  put_image(c, Gpa{p.kernel}, *slice(image, h.setup_size, h.code_size));
+  put_image(c, p.kernel, *slice(image, h.setup_size, h.code_size));
   if (!c.request.initrd.empty()) {
     const auto initrd = place_initrd(c, h);
     if (!initrd) return Err{initrd.error()};
     p.initrd = *initrd;
-    put_image(c, Gpa{p.initrd}, c.request.initrd);
+    put_image(c, p.initrd, c.request.initrd);
   }
   const auto text = place_string(c, line);
   const auto zero_page = place_low(c, kPageSize, kPageSize);
   if (!text || !zero_page) return Err{no_room(c.ram)};
   p.command_line = *text;
-  put(c.ram, Gpa{*zero_page}, make_zero_page(c, p).bytes());
-  TRACE(boot, "linux: kernel {:#x}+{:#x} initrd {:#x}+{:#x} boot_params {:#x} command line {:#x}", p.kernel,
-        h.init_size, p.initrd, c.request.initrd.size(), *zero_page, p.command_line);
+  put(c.ram, *zero_page, make_zero_page(c, p).bytes());
+  TRACE(boot, "linux: kernel {}+{:#x} initrd {}+{:#x} boot_params {} command line {}", p.kernel, h.init_size, p.initrd,
+        c.request.initrd.size(), *zero_page, p.command_line);
 
-  const u64 entry = p.kernel + (h.entry64() ? kEntry64Offset : 0);
-  if (!(h.entry64() ? enter_long(c, entry, kLinuxSelectors) : enter_protected(c, entry, kLinuxSelectors)))
+  const Gpa entry = p.kernel.wrapping_add(h.entry64() ? kEntry64Offset : 0);
+  if (!(h.entry64() ? enter_long(c, entry.raw, kLinuxSelectors) : enter_protected(c, entry.raw, kLinuxSelectors)))
     return Err{no_room(c.ram)};
-  c.cpu.gpr[isa::rsi] = *zero_page;
+  c.cpu.gpr[isa::rsi] = zero_page->raw;
   return BootInfo{h.entry64() ? BootFormat::linux64 : BootFormat::linux32, entry};
 }
 

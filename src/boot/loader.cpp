@@ -32,44 +32,45 @@ void zero(LoadContext& c, Gpa at, u64 size) {
   std::memset(to->data(), 0, c.request.ram_is_zero ? written : size);
 }
 
-std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment) {
-  auto at = c.place.lowest(size, alignment, 0, kExtendedBiosData);
-  if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
-  if (at) zero(c, Gpa{*at}, size);
+std::optional<Gpa> place_low(LoadContext& c, u64 size, u64 alignment) {
+  auto at = c.place.lowest(size, alignment, Gpa{}, kExtendedBiosData);
+  if (!at) at = c.place.lowest(size, alignment, Gpa{MiB}, Gpa{kPciHoleStart});
+  if (at) zero(c, *at, size);
   return at;
 }
 
-std::optional<u64> place_string(LoadContext& c, std::string_view text) {
+std::optional<Gpa> place_string(LoadContext& c, std::string_view text) {
   const auto at = place_low(c, text.size() + 1, 8);
-  if (at) put(c.ram, Gpa{*at}, bytes_of(text));
+  if (at) put(c.ram, *at, bytes_of(text));
   return at;
 }
 
-std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, u64 start, u64 size) {
+std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, Gpa start, u64 size) {
   if (why == Placer::Claim::taken)
-    return fmt::format("{} at {:#x}+{:#x} overlaps another one: the image is damaged", what, start, size);
-  const u64 end = start + size;
-  if (start >= MiB && end > start && end > c.ram.low_end() && end <= kPciHoleStart)
-    return fmt::format("{} needs {} at {:#x}, but the guest has {} of memory: {}", what, human_size(size), start,
+    return fmt::format("{} at {}+{:#x} overlaps another one: the image is damaged", what, start, size);
+  const u64 end = start.raw + size;  // may have wrapped
+  if (start.raw >= MiB && end > start.raw && end > c.ram.low_end() && end <= kPciHoleStart)
+    return fmt::format("{} needs {} at {}, but the guest has {} of memory: {}", what, human_size(size), start,
                        human_size(c.ram.size()), memory_remedy(end));
-  if (start >= MiB && start < kPciHoleStart)
-    return fmt::format("{} is too large: {} at {:#x} does not fit below 3 GiB", what, human_size(size), start);
-  return fmt::format("{} at {:#x}+{:#x} does not lie in RAM that a kernel may use", what, start, size);
+  if (start.raw >= MiB && start.raw < kPciHoleStart)
+    return fmt::format("{} is too large: {} at {} does not fit below 3 GiB", what, human_size(size), start);
+  return fmt::format("{} at {}+{:#x} does not lie in RAM that a kernel may use", what, start, size);
 }
 
 Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64 delta) {
   for (std::size_t i = 0; i < elf.segments.size(); i++) {
     const ElfSegment& s = elf.segments[i];
-    const u64 start = s.paddr + delta;
+    const Gpa start = s.paddr.wrapping_add(delta);
     const auto claim =
-        start + s.memory_size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, s.memory_size);
+        start.raw + s.memory_size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, s.memory_size);
     if (claim != Placer::Claim::ok)
       return Err{claim_error(c, claim, fmt::format("ELF segment {}", i), start, s.memory_size)};
   }
   for (const ElfSegment& s : elf.segments) {
-    put_image(c, Gpa{s.paddr + delta}, *slice(elf.image, s.offset, s.file_size));
-    zero(c, Gpa{s.paddr + delta + s.file_size}, s.memory_size - s.file_size);
-    TRACE(boot, "segment {:#x}+{:#x}", s.paddr + delta, s.memory_size);
+    const Gpa start = s.paddr.wrapping_add(delta);
+    put_image(c, start, *slice(elf.image, s.offset, s.file_size));
+    zero(c, start.wrapping_add(s.file_size), s.memory_size - s.file_size);
+    TRACE(boot, "segment {}+{:#x}", start, s.memory_size);
   }
   return {};
 }

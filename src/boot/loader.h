@@ -14,7 +14,7 @@ struct LoadContext {
   cpu::Vcpu& cpu;
   const BootRequest& request;
   Placer place;
-  u64 rsdp = 0;  // 0: no ACPI tables
+  Gpa rsdp;  // 0: no ACPI tables
 };
 
 using Loaded = Result<BootInfo, std::string>;  // errors without the image's name: boot() puts it in front
@@ -32,9 +32,9 @@ void put_value(GuestMemory& ram, Gpa at, const T& value) {
 }
 
 // Below 640 KiB if there is room, else anywhere below 4 GiB; zeroed. Nothing: no RAM is left.
-std::optional<u64> place_low(LoadContext& c, u64 size, u64 alignment);
+std::optional<Gpa> place_low(LoadContext& c, u64 size, u64 alignment);
 // `text` with a NUL, placed low.
-std::optional<u64> place_string(LoadContext& c, std::string_view text);
+std::optional<Gpa> place_string(LoadContext& c, std::string_view text);
 inline std::string no_room(const GuestMemory& ram) {
   return fmt::format("no room is left in {} of guest memory: {}", human_size(ram.size()),
                      memory_remedy(2 * ram.size()));
@@ -43,11 +43,11 @@ inline std::string no_room(const GuestMemory& ram) {
 // Claims and copies all segments, `delta` away from where they are linked. Error: not RAM, overlap, above 4 GiB.
 Result<void, std::string> load_segments(LoadContext& c, const ElfImage& elf, u64 delta);
 // Why [start, start + size) of the image could not be claimed.
-std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, u64 start, u64 size);
+std::string claim_error(const LoadContext& c, Placer::Claim why, const std::string& what, Gpa start, u64 size);
 
 bool is_bzimage(Bytes image);
 Loaded load_linux(LoadContext& c);
-Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry);
+Loaded load_pvh(LoadContext& c, const ElfImage& elf, Gpa entry);
 std::optional<u64> find_multiboot1(Bytes image);  // the header's offset
 Loaded load_multiboot1(LoadContext& c, u64 header);
 std::optional<u64> find_multiboot2(Bytes image);

@@ -24,38 +24,39 @@ std::string memory_remedy(u64 needed) {
 
 std::vector<MemoryRange> memory_map(const GuestMemory& ram) {
   std::vector<MemoryRange> out{
-      {0, kExtendedBiosData, MemoryType::ram},
-      {kExtendedBiosData, kVideoHoleStart - kExtendedBiosData, MemoryType::reserved},
+      {Gpa{}, kExtendedBiosData.raw, MemoryType::ram},
+      {kExtendedBiosData, Gpa{kVideoHoleStart} - kExtendedBiosData, MemoryType::reserved},
       {kAcpiTablesStart, kBiosAreaEnd - kAcpiTablesStart, MemoryType::reserved},
   };
-  if (ram.low_end() > MiB) out.push_back({MiB, ram.low_end() - MiB, MemoryType::ram});
+  if (ram.low_end() > MiB) out.push_back({Gpa{MiB}, ram.low_end() - MiB, MemoryType::ram});
   out.push_back({devices::map::ioapic, kPageSize, MemoryType::reserved});
   out.push_back({devices::map::lapic, kPageSize, MemoryType::reserved});
-  if (ram.high_end() > kPciHoleEnd) out.push_back({kPciHoleEnd, ram.high_end() - kPciHoleEnd, MemoryType::ram});
+  if (ram.high_end() > kPciHoleEnd) out.push_back({Gpa{kPciHoleEnd}, ram.high_end() - kPciHoleEnd, MemoryType::ram});
   return out;
 }
 
 Placer::Placer(const GuestMemory& ram) {
   for (const MemoryRange& range : memory_map(ram))
-    if (range.type == MemoryType::ram) usable_.push_back({range.start, range.start + range.size});
+    if (range.type == MemoryType::ram) usable_.push_back({range.start, range.start.wrapping_add(range.size)});
 }
 
-Placer::Claim Placer::claim(u64 start, u64 size) {
+Placer::Claim Placer::claim(Gpa start, u64 size) {
   if (size == 0) return Claim::ok;
-  if (start + size < start) return Claim::not_ram;
-  const auto holds = [&](const Range& r) { return start >= r.start && start + size <= r.end; };
+  const auto end = start.checked_add(size);
+  if (!end) return Claim::not_ram;
+  const auto holds = [&](const Range& r) { return start >= r.start && *end <= r.end; };
   if (std::none_of(usable_.begin(), usable_.end(), holds)) return Claim::not_ram;
   if (!is_free(start, size)) return Claim::taken;
-  insert({start, start + size});
+  insert({start, *end});
   return Claim::ok;
 }
 
-bool Placer::is_free(u64 start, u64 size) const {
+bool Placer::is_free(Gpa start, u64 size) const {
   return std::none_of(taken_.begin(), taken_.end(),
-                      [&](const Range& r) { return start < r.end && r.start < start + size; });
+                      [&](const Range& r) { return start < r.end && r.start < start.wrapping_add(size); });
 }
 
-void Placer::release(u64 start) {
+void Placer::release(Gpa start) {
   std::erase_if(taken_, [&](const Range& r) { return r.start == start; });
 }
 
@@ -65,20 +66,20 @@ void Placer::insert(Range range) {
   taken_.insert(at, range);
 }
 
-std::optional<u64> Placer::find(u64 size, u64 alignment, u64 from, u64 end, bool high) const {
-  std::optional<u64> best;
-  const auto consider = [&](u64 gap_start, u64 gap_end) {
-    gap_start = std::max({gap_start, from, kPageSize});  // page 0 holds the BIOS data area
+std::optional<Gpa> Placer::find(u64 size, u64 alignment, Gpa from, Gpa end, bool high) const {
+  std::optional<Gpa> best;
+  const auto consider = [&](Gpa gap_start, Gpa gap_end) {
+    gap_start = std::max({gap_start, from, Gpa{kPageSize}});  // page 0 holds the BIOS data area
     gap_end = std::min(gap_end, end);
     const auto first = align_up(gap_start, alignment);
     if (!first || *first >= gap_end || gap_end - *first < size) return;
     if (high)
-      best = align_down(gap_end - size, alignment);
+      best = align_down(Gpa{gap_end.raw - size}, alignment);
     else if (!best)
       best = *first;
   };
   for (const Range& r : usable_) {
-    u64 at = r.start;
+    Gpa at = r.start;
     for (const Range& t : taken_) {
       if (t.end <= at || t.start >= r.end) continue;
       consider(at, t.start);
@@ -89,15 +90,15 @@ std::optional<u64> Placer::find(u64 size, u64 alignment, u64 from, u64 end, bool
   return best;
 }
 
-std::optional<u64> Placer::lowest(u64 size, u64 alignment, u64 from, u64 end) {
+std::optional<Gpa> Placer::lowest(u64 size, u64 alignment, Gpa from, Gpa end) {
   const auto at = find(std::max<u64>(size, 1), alignment, from, end, false);
-  if (at) insert({*at, *at + std::max<u64>(size, 1)});
+  if (at) insert({*at, at->wrapping_add(std::max<u64>(size, 1))});
   return at;
 }
 
-std::optional<u64> Placer::highest(u64 size, u64 alignment, u64 from, u64 end) {
+std::optional<Gpa> Placer::highest(u64 size, u64 alignment, Gpa from, Gpa end) {
   const auto at = find(std::max<u64>(size, 1), alignment, from, end, true);
-  if (at) insert({*at, *at + std::max<u64>(size, 1)});
+  if (at) insert({*at, at->wrapping_add(std::max<u64>(size, 1))});
   return at;
 }
 

@@ -13,12 +13,13 @@ namespace trapline::boot::loader {
 enum class MemoryType : u32 { ram = 1, reserved = 2 };
 
 struct MemoryRange {
-  u64 start = 0, size = 0;
+  Gpa start;
+  u64 size = 0;
   MemoryType type = MemoryType::ram;
 };
 
-inline constexpr u64 kExtendedBiosData = 0x9fc00;  // to 0xa0000: reserved, as a BIOS leaves it
-inline constexpr u64 kLowMemoryKiB = kExtendedBiosData / KiB;
+inline constexpr Gpa kExtendedBiosData{0x9fc00};  // to 0xa0000: reserved, as a BIOS leaves it
+inline constexpr u64 kLowMemoryKiB = kExtendedBiosData.raw / KiB;
 
 // In ascending order, without overlaps. The PCI hole is a gap, but for the interrupt controllers' pages, which are
 // reserved.
@@ -31,20 +32,20 @@ class Placer {
 
   enum class Claim : u8 { ok, not_ram, taken };
   // Takes [start, start + size) at a place that the image dictates. Page 0 is allowed here: some kernels load there.
-  Claim claim(u64 start, u64 size);
-  bool is_free(u64 start, u64 size) const;
-  void release(u64 start);  // gives back what was claimed at `start`
+  Claim claim(Gpa start, u64 size);
+  bool is_free(Gpa start, u64 size) const;
+  void release(Gpa start);  // gives back what was claimed at `start`
 
   // Claims the lowest (highest) aligned place inside [from, end). `alignment`: a power of two. Nothing if none is left.
-  std::optional<u64> lowest(u64 size, u64 alignment, u64 from, u64 end);
-  std::optional<u64> highest(u64 size, u64 alignment, u64 from, u64 end);
+  std::optional<Gpa> lowest(u64 size, u64 alignment, Gpa from, Gpa end);
+  std::optional<Gpa> highest(u64 size, u64 alignment, Gpa from, Gpa end);
 
  private:
   struct Range {
-    u64 start, end;
+    Gpa start, end;
   };
   void insert(Range range);
-  std::optional<u64> find(u64 size, u64 alignment, u64 from, u64 end, bool high) const;
+  std::optional<Gpa> find(u64 size, u64 alignment, Gpa from, Gpa end, bool high) const;
 
   std::vector<Range> usable_;  // RAM
   std::vector<Range> taken_;   // sorted, disjoint

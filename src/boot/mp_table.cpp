@@ -56,7 +56,7 @@ class Entries {
     put(bytes, kIoApicId, 1);
     put(bytes, 0x20, 1);  // version
     put(bytes, 1, 1);     // enabled
-    put(bytes, map::ioapic, 4);
+    put(bytes, map::ioapic.raw, 4);
   }
   void add_interrupt(Entry kind, InterruptType type, u16 flags, u8 source_bus, u8 source, u8 destination, u8 pin) {
     begin(kind);
@@ -110,7 +110,7 @@ Table configuration(const Entries& e) {
   put(t, 0, 4);  // OEM table
   put(t, 0, 2);
   put(t, e.count, 2);
-  put(t, map::lapic, 4);
+  put(t, map::lapic.raw, 4);
   put(t, 0, 2);  // no extended entries
   put(t, 0, 2);
   INVARIANT(t.size() == kHeader, "MP header of {} bytes", t.size());
@@ -133,10 +133,10 @@ Table floating_pointer(u64 table) {
   return t;
 }
 
-void write(GuestMemory& ram, u64 at, const Table& table) {
-  INVARIANT(at + table.size() <= kFirmwareCode, "the MP table does not fit below {:#x}", kFirmwareCode);
-  const auto bytes = ram.bytes(Gpa{at}, table.size());
-  INVARIANT(bytes.has_value(), "no RAM for the MP table at {:#x}", at);
+void write(GuestMemory& ram, Gpa at, const Table& table) {
+  INVARIANT(table.size() <= kFirmwareCode - at, "the MP table does not fit below {}", kFirmwareCode);
+  const auto bytes = ram.bytes(at, table.size());
+  INVARIANT(bytes.has_value(), "no RAM for the MP table at {}", at);
   std::memcpy(bytes->data(), table.data(), table.size());
 }
 
@@ -144,9 +144,9 @@ void write(GuestMemory& ram, u64 at, const Table& table) {
 
 void write_mp_table(GuestMemory& ram, u32 cpus) {
   if (cpus > kMostCpus) return;
-  const u64 table = kMpTable + 16;
+  const Gpa table = kMpTable.wrapping_add(16);
   write(ram, table, configuration(entries(cpus)));
-  write(ram, kMpTable, floating_pointer(table));
+  write(ram, kMpTable, floating_pointer(table.raw));
 }
 
 }  // namespace trapline::boot

@@ -7,7 +7,7 @@
 
 namespace trapline::boot {
 
-inline constexpr u64 kMpTable = 0xf0000;  // where the scan of the BIOS area (F0000-FFFFF) begins
+inline constexpr Gpa kMpTable{0xf0000};  // where the scan of the BIOS area (F0000-FFFFF) begins
 
 // Writes the floating pointer structure at kMpTable and the table behind it. `cpus` up to 254, as ids have 8 bits: with
 // more there is no table.

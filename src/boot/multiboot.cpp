@@ -13,43 +13,44 @@ constexpr u64 kMaxSectionBytes = 64 * MiB;
 constexpr u32 kMaxSections = 4096;
 
 // By how much to move an image linked at [start, start + size); modulo 2^64.
-Result<u64, std::string> displacement(LoadContext& c, u64 start, u64 size,
+Result<u64, std::string> displacement(LoadContext& c, Gpa start, u64 size,
                                       const std::optional<Relocation>& relocation) {
   if (!relocation) return u64{0};
   const Relocation& r = *relocation;
   using Preference = Relocation::Preference;
-  const bool in_place = start >= r.min && start <= r.max && size <= r.max - start + 1 && start % r.alignment == 0;
+  const bool in_place = start >= r.min && start <= r.max && size <= r.max - start + 1 && start.raw % r.alignment == 0;
   if (r.preference == Preference::none && in_place && c.place.claim(start, size) == Placer::Claim::ok) {
     c.place.release(start);
     return u64{0};
   }
-  const u64 end = std::min(r.max + 1, kPciHoleStart), from = std::max(r.min, MiB);
+  const Gpa end = std::min(r.max.wrapping_add(1), Gpa{kPciHoleStart}), from = std::max(r.min, Gpa{MiB});
   const auto at = r.preference == Preference::highest ? c.place.highest(size, r.alignment, from, end)
                                                       : c.place.lowest(size, r.alignment, from, end);
   if (!at)
-    return Err{fmt::format("no {} of RAM between {:#x} and {:#x} for the relocatable image, the guest has {}: {}",
+    return Err{fmt::format("no {} of RAM between {} and {} for the relocatable image, the guest has {}: {}",
                            human_size(size), r.min, r.max, human_size(c.ram.size()),
-                           memory_remedy(std::max(2 * c.ram.size(), from + size)))};
+                           memory_remedy(std::max(2 * c.ram.size(), from.raw + size)))};
   c.place.release(*at);
   return *at - start;
 }
 
 struct Span {
-  u64 start = 0, size = 0;
+  Gpa start;
+  u64 size = 0;
 };
 
 Span extent(const ElfImage& elf) {
-  u64 start = ~u64{0}, end = 0;
+  Gpa start{~u64{0}}, end;
   for (const ElfSegment& s : elf.segments) {
     start = std::min(start, s.paddr);
-    end = std::max(end, s.paddr + s.memory_size);
+    end = std::max(end, s.paddr.wrapping_add(s.memory_size));
   }
   return {start, end - start};
 }
 
 }  // namespace
 
-Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& f, u64 entry,
+Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& f, Gpa entry,
                                                    const std::optional<Relocation>& relocation) {
   const auto damaged = [](const char* what) { return Err{fmt::format("damaged multiboot header: {}", what)}; };
   const bool from_start = f.load_addr == 0xffffffff;  // version 2: load from the beginning of the file
@@ -69,19 +70,20 @@ Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, c
     return damaged("bss_end_addr is below the end of the data");
   const u64 size = f.bss_end_addr ? f.bss_end_addr - load_addr : file_size;
   if (size == 0) return damaged("nothing to load");
-  if (entry < load_addr || entry - load_addr >= size) return damaged("the entry point lies outside of the image");
+  if (entry < Gpa{load_addr} || entry - Gpa{load_addr} >= size)
+    return damaged("the entry point lies outside of the image");
 
-  const auto delta = displacement(c, load_addr, size, relocation);
+  const auto delta = displacement(c, Gpa{load_addr}, size, relocation);
   if (!delta) return Err{delta.error()};
-  const u64 start = load_addr + *delta;
-  const auto claim = start + size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, size);
+  const Gpa start{load_addr + *delta};
+  const auto claim = start.raw + size > kPciHoleStart ? Placer::Claim::not_ram : c.place.claim(start, size);
   if (claim != Placer::Claim::ok) return Err{claim_error(c, claim, "the multiboot image", start, size)};
-  put_image(c, Gpa{start}, *bytes);
-  zero(c, Gpa{start + file_size}, size - file_size);
-  return LoadedImage{start, start + size, entry + *delta, std::nullopt};
+  put_image(c, start, *bytes);
+  zero(c, start.wrapping_add(file_size), size - file_size);
+  return LoadedImage{start, start.wrapping_add(size), entry.wrapping_add(*delta), std::nullopt};
 }
 
-Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<u64> entry,
+Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<Gpa> entry,
                                              const std::optional<Relocation>& relocation) {
   if (!is_elf(c.request.kernel))
     return Err{std::string("multiboot header without load addresses, and not an ELF: the image is damaged")};
@@ -94,16 +96,16 @@ Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<u64> 
   const auto delta = displacement(c, span.start, span.size, relocation);
   if (!delta) return Err{delta.error()};
   if (auto ok = load_segments(c, *elf, *delta); !ok) return Err{ok.error()};
-  const u64 start = span.start + *delta;
-  return LoadedImage{start, start + span.size, *entry + *delta, std::move(*elf)};
+  const Gpa start = span.start.wrapping_add(*delta);
+  return LoadedImage{start, start.wrapping_add(span.size), entry->wrapping_add(*delta), std::move(*elf)};
 }
 
 namespace {
 
 // Above the image, where kernels leave room; an image that asked for the highest place has none above it.
-std::optional<u64> place_beside(LoadContext& c, const LoadedImage& image, u64 size, u64 alignment) {
-  auto at = c.place.lowest(size, alignment, std::max(image.end, MiB), kPciHoleStart);
-  if (!at) at = c.place.lowest(size, alignment, MiB, kPciHoleStart);
+std::optional<Gpa> place_beside(LoadContext& c, const LoadedImage& image, u64 size, u64 alignment) {
+  auto at = c.place.lowest(size, alignment, std::max(image.end, Gpa{MiB}), Gpa{kPciHoleStart});
+  if (!at) at = c.place.lowest(size, alignment, Gpa{MiB}, Gpa{kPciHoleStart});
   return at;
 }
 
@@ -114,14 +116,14 @@ Result<std::vector<LoadedModule>, std::string> load_multiboot_modules(LoadContex
   const auto add = [&](Bytes bytes, const std::string& name, const std::string& arguments) {
     const auto at = place_beside(c, image, bytes.size(), kPageSize);
     if (!at) return false;
-    put_image(c, Gpa{*at}, bytes);
-    out.push_back({*at, *at + bytes.size(), named_string(name, arguments)});
-    TRACE(boot, "multiboot: module {:#x}+{:#x}", *at, bytes.size());
+    put_image(c, *at, bytes);
+    out.push_back({*at, at->wrapping_add(bytes.size()), named_string(name, arguments)});
+    TRACE(boot, "multiboot: module {}+{:#x}", *at, bytes.size());
     return true;
   };
   const auto too_large = [&](const char* what, Bytes bytes) {
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
-                           human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + image.end - image.start)))};
+                           human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + (image.end - image.start))))};
   };
   if (!c.request.initrd.empty() && !add(c.request.initrd, "initrd", "")) return too_large("initrd", c.request.initrd);
   for (const BootModule& m : c.request.modules)
@@ -138,13 +140,13 @@ std::vector<std::byte> load_sections(LoadContext& c, const LoadedImage& image) {
   u64 total = 0;
   for (std::size_t i = 0; i < sections.size(); i++) {
     const ElfSection& s = sections[i];
-    if (s.address || s.type == elf::sht_nobits || s.size == 0) continue;
+    if (s.address != Gva{} || s.type == elf::sht_nobits || s.size == 0) continue;
     total += std::min(s.size, kMaxSectionBytes);
     if (total > kMaxSectionBytes) return {};
     const u64 alignment = power_of_two(s.alignment) && s.alignment <= kPageSize ? s.alignment : 1;
     const auto at = place_beside(c, image, s.size, alignment);
     if (!at) return {};
-    put(c.ram, Gpa{*at}, *slice(elf.image, s.offset, s.size));
+    put(c.ram, *at, *slice(elf.image, s.offset, s.size));
     std::memcpy(table.data() + i * elf.section_entry_size + addr_offset, &*at, elf.is64 ? 8 : 4);
   }
   return table;

@@ -11,26 +11,27 @@ struct AddressFields {
 };
 
 struct LoadedImage {
-  u64 start = 0, end = 0;  // guest physical; all of the image lies between
-  u64 entry = 0;
+  Gpa start, end;  // all of the image lies between
+  Gpa entry;
   std::optional<ElfImage> elf;  // when loaded as ELF
 };
 
 // How a version 2 kernel may be moved (relocatable header tag).
 struct Relocation {
-  u64 min = 0, max = 0, alignment = 1;
+  Gpa min, max;
+  u64 alignment = 1;
   enum class Preference : u32 { none = 0, lowest = 1, highest = 2 } preference = Preference::none;
 };
 
 // The image as the address fields describe it. `header`: the header's offset in the file. `entry`: link-time physical.
-Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& fields, u64 entry,
+Result<LoadedImage, std::string> load_by_addresses(LoadContext& c, u64 header, const AddressFields& fields, Gpa entry,
                                                    const std::optional<Relocation>& relocation);
 // The image as its ELF headers describe it; `entry` overrides the ELF entry point (link-time physical).
-Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<u64> entry,
+Result<LoadedImage, std::string> load_by_elf(LoadContext& c, std::optional<Gpa> entry,
                                              const std::optional<Relocation>& relocation);
 
 struct LoadedModule {
-  u64 start = 0, end = 0;
+  Gpa start, end;
   std::string string;  // "name arguments"
 };
 // The initrd first (its name is "initrd"), then the modules: page-aligned, above the kernel if there is room, below

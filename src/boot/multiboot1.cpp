@@ -41,11 +41,11 @@ struct ModuleEntry {
 
 bool fill_map(LoadContext& c, Info& info) {
   std::vector<MapEntry> map;
-  for (const MemoryRange& r : memory_map(c.ram)) map.push_back({20, r.start, r.size, static_cast<u32>(r.type)});
+  for (const MemoryRange& r : memory_map(c.ram)) map.push_back({20, r.start.raw, r.size, static_cast<u32>(r.type)});
   const auto at = place_low(c, map.size() * sizeof(MapEntry), 8);
   if (!at) return false;
-  put(c.ram, Gpa{*at}, std::as_bytes(std::span{map}));
-  info.mmap_addr = static_cast<u32>(*at);
+  put(c.ram, *at, std::as_bytes(std::span{map}));
+  info.mmap_addr = static_cast<u32>(at->raw);
   info.mmap_length = static_cast<u32>(map.size() * sizeof(MapEntry));
   info.mem_lower = kLowMemoryKiB;
   info.mem_upper = static_cast<u32>((c.ram.low_end() - MiB) / KiB);
@@ -58,12 +58,12 @@ bool fill_modules(LoadContext& c, Info& info, const std::vector<LoadedModule>& m
   for (const LoadedModule& m : modules) {
     const auto text = place_string(c, m.string);
     if (!text) return false;
-    list.push_back({static_cast<u32>(m.start), static_cast<u32>(m.end), static_cast<u32>(*text), 0});
+    list.push_back({static_cast<u32>(m.start.raw), static_cast<u32>(m.end.raw), static_cast<u32>(text->raw), 0});
   }
   const auto at = place_low(c, list.size() * sizeof(ModuleEntry), 8);
   if (!at) return false;
-  put(c.ram, Gpa{*at}, std::as_bytes(std::span{list}));
-  info.mods_addr = static_cast<u32>(*at);
+  put(c.ram, *at, std::as_bytes(std::span{list}));
+  info.mods_addr = static_cast<u32>(at->raw);
   info.mods_count = static_cast<u32>(list.size());
   info.flags |= kInfoModules;
   return true;
@@ -72,8 +72,8 @@ bool fill_modules(LoadContext& c, Info& info, const std::vector<LoadedModule>& m
 bool fill_strings(LoadContext& c, Info& info) {
   const auto line = place_string(c, full_command_line(c.request)), name = place_string(c, kLoaderName);
   if (!line || !name) return false;
-  info.cmdline = static_cast<u32>(*line);
-  info.boot_loader_name = static_cast<u32>(*name);
+  info.cmdline = static_cast<u32>(line->raw);
+  info.boot_loader_name = static_cast<u32>(name->raw);
   info.flags |= kInfoCommandLine | kInfoLoaderName;
   return true;
 }
@@ -81,13 +81,13 @@ bool fill_strings(LoadContext& c, Info& info) {
 void fill_sections(LoadContext& c, Info& info, const LoadedImage& image) {
   const auto table = load_sections(c, image);
   if (table.empty()) return;
-  auto at = c.place.lowest(table.size(), 8, std::max(image.end, MiB), kPciHoleStart);
+  auto at = c.place.lowest(table.size(), 8, std::max(image.end, Gpa{MiB}), Gpa{kPciHoleStart});
   if (!at) at = place_low(c, table.size(), 8);
   if (!at) return;
-  put(c.ram, Gpa{*at}, table);
+  put(c.ram, *at, table);
   info.elf_num = image.elf->section_count;
   info.elf_size = image.elf->section_entry_size;
-  info.elf_addr = static_cast<u32>(*at);
+  info.elf_addr = static_cast<u32>(at->raw);
   info.elf_shndx = image.elf->section_names;
   info.flags |= kInfoSections;
 }
@@ -98,7 +98,7 @@ Result<LoadedImage, std::string> load_image(LoadContext& c, u64 header, u32 flag
   const auto entry = load<u32>(c.request.kernel, header + 28);
   if (!fields || !entry)
     return Err{std::string("truncated: the file ends inside its multiboot header: get a whole copy")};
-  return load_by_addresses(c, header, *fields, *entry, std::nullopt);
+  return load_by_addresses(c, header, *fields, Gpa{*entry}, std::nullopt);
 }
 
 }  // namespace
@@ -127,12 +127,12 @@ Loaded load_multiboot1(LoadContext& c, u64 header) {
   if (!at || !fill_strings(c, info) || !fill_map(c, info) || !fill_modules(c, info, *modules))
     return Err{no_room(c.ram)};
   fill_sections(c, info, *image);
-  put_value(c.ram, Gpa{*at}, info);
-  TRACE(boot, "multiboot: image {:#x}-{:#x} entry {:#x} info {:#x}", image->start, image->end, image->entry, *at);
+  put_value(c.ram, *at, info);
+  TRACE(boot, "multiboot: image {}-{} entry {} info {}", image->start, image->end, image->entry, *at);
 
-  if (!enter_protected(c, image->entry, kMultibootSelectors)) return Err{no_room(c.ram)};
+  if (!enter_protected(c, image->entry.raw, kMultibootSelectors)) return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rax] = kBootMagic;
-  c.cpu.gpr[isa::rbx] = *at;
+  c.cpu.gpr[isa::rbx] = at->raw;
   return BootInfo{BootFormat::multiboot1, image->entry};
 }
 

@@ -60,11 +60,11 @@ Result<void, std::string> check_requests(Bytes tag) {
 
 Result<Relocation, std::string> parse_relocation(Bytes tag) {
   if (tag.size() < 24) return Err{truncated_tag(10)};
-  Relocation r{load_or_zero<u32>(tag, 8), load_or_zero<u32>(tag, 12), load_or_zero<u32>(tag, 16)};
+  Relocation r{Gpa{load_or_zero<u32>(tag, 8)}, Gpa{load_or_zero<u32>(tag, 12)}, load_or_zero<u32>(tag, 16)};
   if (r.alignment == 0) r.alignment = 1;
   if (!power_of_two(r.alignment) || r.min > r.max)
-    return Err{fmt::format("damaged multiboot2 header: relocatable between {:#x} and {:#x}, alignment {:#x}", r.min,
-                           r.max, r.alignment)};
+    return Err{fmt::format("damaged multiboot2 header: relocatable between {} and {}, alignment {:#x}", r.min, r.max,
+                           r.alignment)};
   const u32 preference = load_or_zero<u32>(tag, 20);
   r.preference = preference <= 2 ? static_cast<Relocation::Preference>(preference) : Relocation::Preference::none;
   return r;
@@ -174,7 +174,7 @@ void write_memory(InfoWriter& info, const GuestMemory& ram) {
   const u32 basic[] = {static_cast<u32>(kLowMemoryKiB), static_cast<u32>((ram.low_end() - MiB) / KiB)};
   info.tag(InfoTag::basic_memory, words(basic));
   std::vector<MapEntry> map;
-  for (const MemoryRange& r : memory_map(ram)) map.push_back({r.start, r.size, static_cast<u32>(r.type), 0});
+  for (const MemoryRange& r : memory_map(ram)) map.push_back({r.start.raw, r.size, static_cast<u32>(r.type), 0});
   const u32 head[] = {sizeof(MapEntry), 0};
   info.tag(InfoTag::memory_map, words(head), std::as_bytes(std::span{map}));
 }
@@ -182,20 +182,20 @@ void write_memory(InfoWriter& info, const GuestMemory& ram) {
 // Copies of the root pointer: its first 20 bytes are the ACPI 1.0 structure; revision 2 and later carry their length
 // at 20.
 void write_acpi(InfoWriter& info, const LoadContext& c) {
-  if (!c.rsdp) return;
-  const auto old = c.ram.bytes(Gpa{c.rsdp}, 36);
+  if (c.rsdp == Gpa{}) return;
+  const auto old = c.ram.bytes(c.rsdp, 36);
   if (!old) return;
   const Bytes rsdp = *old;
   info.tag(InfoTag::acpi_old, rsdp.first(20));
   if (load_or_zero<u8>(rsdp, 15) >= 2) info.tag(InfoTag::acpi_new, rsdp.first(36));
 }
 
-std::optional<u64> write_info(LoadContext& c, const LoadedImage& image, const std::vector<LoadedModule>& modules) {
+std::optional<Gpa> write_info(LoadContext& c, const LoadedImage& image, const std::vector<LoadedModule>& modules) {
   InfoWriter info;
   info.tag(InfoTag::command_line, with_nul(full_command_line(c.request)));
   info.tag(InfoTag::loader_name, with_nul(kLoaderName));
   for (const LoadedModule& m : modules) {
-    const u32 range[] = {static_cast<u32>(m.start), static_cast<u32>(m.end)};
+    const u32 range[] = {static_cast<u32>(m.start.raw), static_cast<u32>(m.end.raw)};
     info.tag(InfoTag::module, words(range), with_nul(m.string));
   }
   write_memory(info, c.ram);
@@ -204,11 +204,11 @@ std::optional<u64> write_info(LoadContext& c, const LoadedImage& image, const st
     info.tag(InfoTag::elf_sections, words(head), Bytes(table));
   }
   write_acpi(info, c);
-  const u32 base[] = {static_cast<u32>(image.start)};
+  const u32 base[] = {static_cast<u32>(image.start.raw)};
   info.tag(InfoTag::load_base, words(base));
   const Bytes bytes = info.finish();
   const auto at = place_low(c, bytes.size(), 8);
-  if (at) put(c.ram, Gpa{*at}, bytes);
+  if (at) put(c.ram, *at, bytes);
   return at;
 }
 
@@ -226,8 +226,8 @@ std::optional<u64> find_multiboot2(Bytes image) {
 Loaded load_multiboot2(LoadContext& c, u64 header) {
   const auto wishes = parse_header(c.request.kernel, header);
   if (!wishes) return Err{wishes.error()};
-  std::optional<u64> entry;
-  if (wishes->entry) entry = *wishes->entry;
+  std::optional<Gpa> entry;
+  if (wishes->entry) entry = Gpa{*wishes->entry};
   const auto image = wishes->addresses ? load_by_addresses(c, header, *wishes->addresses, *entry, wishes->relocation)
                                        : load_by_elf(c, entry, wishes->relocation);
   if (!image) return Err{image.error()};
@@ -235,11 +235,11 @@ Loaded load_multiboot2(LoadContext& c, u64 header) {
   if (!modules) return Err{modules.error()};
   const auto info = write_info(c, *image, *modules);
   if (!info) return Err{no_room(c.ram)};
-  TRACE(boot, "multiboot2: image {:#x}-{:#x} entry {:#x} info {:#x}", image->start, image->end, image->entry, *info);
+  TRACE(boot, "multiboot2: image {}-{} entry {} info {}", image->start, image->end, image->entry, *info);
 
-  if (!enter_protected(c, image->entry, kMultibootSelectors)) return Err{no_room(c.ram)};
+  if (!enter_protected(c, image->entry.raw, kMultibootSelectors)) return Err{no_room(c.ram)};
   c.cpu.gpr[isa::rax] = kBootMagic;
-  c.cpu.gpr[isa::rbx] = *info;
+  c.cpu.gpr[isa::rbx] = info->raw;
   return BootInfo{BootFormat::multiboot2, image->entry};
 }
 

@@ -28,16 +28,16 @@ struct MemoryEntry {
 
 Result<ModuleEntry, std::string> load_module(LoadContext& c, Bytes bytes, const std::string& arguments,
                                              const char* what) {
-  const auto at = c.place.highest(bytes.size(), kPageSize, MiB, kPciHoleStart);
+  const auto at = c.place.highest(bytes.size(), kPageSize, Gpa{MiB}, Gpa{kPciHoleStart});
   if (!at)
     return Err{fmt::format("the {} is too large: {} in {} of guest memory: {}", what, human_size(bytes.size()),
                            human_size(c.ram.size()), memory_remedy(2 * (bytes.size() + c.request.kernel.size())))};
-  put_image(c, Gpa{*at}, bytes);
-  ModuleEntry entry{*at, bytes.size(), 0, 0};
+  put_image(c, *at, bytes);
+  ModuleEntry entry{at->raw, bytes.size(), 0, 0};
   if (!arguments.empty()) {
     const auto text = place_string(c, arguments);
     if (!text) return Err{no_room(c.ram)};
-    entry.cmdline_paddr = *text;
+    entry.cmdline_paddr = text->raw;
   }
   return entry;
 }
@@ -59,23 +59,23 @@ Result<std::vector<ModuleEntry>, std::string> load_modules(LoadContext& c) {
 }
 
 template <class T>
-std::optional<u64> place_array(LoadContext& c, const std::vector<T>& items) {
+std::optional<Gpa> place_array(LoadContext& c, const std::vector<T>& items) {
   const auto at = place_low(c, items.size() * sizeof(T), 8);
-  if (at) put(c.ram, Gpa{*at}, std::as_bytes(std::span{items}));
+  if (at) put(c.ram, *at, std::as_bytes(std::span{items}));
   return at;
 }
 
 }  // namespace
 
-Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry) {
+Loaded load_pvh(LoadContext& c, const ElfImage& elf, Gpa entry) {
   if (!elf.holds_physical(entry))
     return Err{
-        fmt::format("the PVH note's entry point {:#x} lies outside of every ELF segment: the image is damaged", entry)};
+        fmt::format("the PVH note's entry point {} lies outside of every ELF segment: the image is damaged", entry)};
   if (auto ok = load_segments(c, elf, 0); !ok) return Err{ok.error()};
   const auto modules = load_modules(c);
   if (!modules) return Err{modules.error()};
   std::vector<MemoryEntry> memory;
-  for (const MemoryRange& r : memory_map(c.ram)) memory.push_back({r.start, r.size, static_cast<u32>(r.type), 0});
+  for (const MemoryRange& r : memory_map(c.ram)) memory.push_back({r.start.raw, r.size, static_cast<u32>(r.type), 0});
 
   const auto text = place_string(c, c.request.command_line);
   const auto module_list = place_array(c, *modules);
@@ -84,16 +84,16 @@ Loaded load_pvh(LoadContext& c, const ElfImage& elf, u64 entry) {
   if (!text || !module_list || !memory_list || !start) return Err{no_room(c.ram)};
   StartInfo info;
   info.nr_modules = static_cast<u32>(modules->size());
-  info.modlist_paddr = modules->empty() ? 0 : *module_list;
-  info.cmdline_paddr = *text;
-  info.rsdp_paddr = c.rsdp;
-  info.memmap_paddr = *memory_list;
+  info.modlist_paddr = modules->empty() ? 0 : module_list->raw;
+  info.cmdline_paddr = text->raw;
+  info.rsdp_paddr = c.rsdp.raw;
+  info.memmap_paddr = memory_list->raw;
   info.memmap_entries = static_cast<u32>(memory.size());
-  put_value(c.ram, Gpa{*start}, info);
-  TRACE(boot, "pvh: entry {:#x} start_info {:#x} modules {}", entry, *start, modules->size());
+  put_value(c.ram, *start, info);
+  TRACE(boot, "pvh: entry {} start_info {} modules {}", entry, *start, modules->size());
 
-  if (!enter_protected(c, entry, kLinuxSelectors)) return Err{no_room(c.ram)};
-  c.cpu.gpr[isa::rbx] = *start;
+  if (!enter_protected(c, entry.raw, kLinuxSelectors)) return Err{no_room(c.ram)};
+  c.cpu.gpr[isa::rbx] = start->raw;
   return BootInfo{BootFormat::pvh, entry};
 }
 

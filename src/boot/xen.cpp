@@ -1,6 +1,7 @@
 #include "boot/xen.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/trace.h"
 #include "boot/loader.h"
@@ -12,7 +13,9 @@ namespace trapline::boot {
 namespace {
 
 using namespace loader;
+using para::xen::gpa;
 using para::xen::Layout;
+using para::xen::Mfn;
 using para::xen::Pfn;
 namespace pte = para::xen::pte;
 
@@ -24,9 +27,9 @@ constexpr u64 kPage = kUpper | pte::dirty;
 constexpr u64 pages(u64 bytes) { return (bytes + kPageSize - 1) / kPageSize; }
 
 // The tables that map [from, to), beside the level-4 one.
-u64 tables_for(u64 from, u64 to) {
+u64 tables_for(Gva from, Gva to) {
   u64 count = 0;
-  for (const unsigned shift : {39u, 30u, 21u}) count += ((to - 1) >> shift) - (from >> shift) + 1;
+  for (const unsigned shift : {39u, 30u, 21u}) count += ((to.raw - 1) >> shift) - (from.raw >> shift) + 1;
   return count;
 }
 
@@ -47,9 +50,9 @@ class Builder {
     fill_p2m();
     write_start_info();
     write_hypercall_page();
-    TRACE(boot, "xen: {} pages, kernel to {:#x}, start info {:#x}, tables {:#x}+{}, stack {:#x}, mapped to {:#x}",
-          layout_.pages(), kernel_end_, start_info_, tables_, table_pages_, stack_, end_);
-    const para::xen::Built built{mfn_of(tables_), start_info_,    stack_ + kPageSize,
+    TRACE(boot, "xen: {} pages, kernel to {}, start info {}, tables {}+{}, stack {}, mapped to {}", layout_.pages(),
+          kernel_end_, start_info_, tables_, table_pages_, stack_, end_);
+    const para::xen::Built built{mfn_of(tables_), start_info_,    stack_.wrapping_add(kPageSize),
                                  entry_,          mfn_of(store_), mfn_of(console_)};
     return domain_.begin(cpu, built);
   }
@@ -68,50 +71,55 @@ class Builder {
           fmt::format("the command line has {} bytes, at most {} can be passed to a Xen PV guest: shorten --append",
                       request_.command_line.size(), MAX_GUEST_CMDLINE - 1)};
     if (!request_.modules.empty()) return Err{std::string("a Xen PV guest takes no --module: give --initrd")};
-    base_ = notes_.virt_base.value_or(0);
-    offset_ = notes_.paddr_offset.value_or(notes_.legacy ? base_ : 0);
+    base_ = notes_.virt_base.value_or(Gva{});
+    offset_ = notes_.paddr_offset.value_or(notes_.legacy ? base_.raw : 0);
     entry_ = notes_.entry.value_or(elf.entry);
     return {};
   }
 
+  static Err<std::string> beyond(Gva start) {
+    return {fmt::format("its notes place it at {}, the end of the address space: the image is damaged", start)};
+  }
+
   // Linear addresses of everything; nothing is written yet.
   Result<void, std::string> place(const ElfImage& elf) {
-    u64 end = base_;
+    u64 used = 0;  // from base_ on
     const u64 room = layout_.pages() * kPageSize;
     for (const ElfSegment& s : elf.segments) {
-      const u64 at = s.paddr - offset_;
-      if (s.paddr < offset_ || at > room || s.memory_size > room - at)
+      const u64 at = s.paddr.raw - offset_;
+      if (s.paddr.raw < offset_ || at > room || s.memory_size > room - at)
         return Err{fmt::format("a segment of {} at {:#x} does not fit {} of guest memory: {}",
                                human_size(s.memory_size), at, human_size(ram_.size()),
                                memory_remedy(2 * (at + s.memory_size)))};
-      end = std::max(end, base_ + at + s.memory_size);
+      used = std::max(used, at + s.memory_size);
     }
-    const auto take = [&end](u64 bytes) {
-      const u64 at = end;
-      end += pages(bytes) * kPageSize;
-      return at;
+    const auto take = [&](u64 bytes) {
+      return base_.wrapping_add(std::exchange(used, used + pages(bytes) * kPageSize));
     };
-    end = base_ + pages(end - base_) * kPageSize;
-    kernel_end_ = end;
+    used = pages(used) * kPageSize;
+    kernel_end_ = base_.wrapping_add(used);
     p2m_bytes_ = layout_.pages() * sizeof(u64);
     if (!request_.initrd.empty() && !notes_.mod_start_pfn) initrd_ = take(request_.initrd.size());
     if (!notes_.init_p2m) p2m_ = take(p2m_bytes_);
     start_info_ = take(kPageSize);
     store_ = take(kPageSize);
     console_ = take(kPageSize);
-    tables_ = end;
+    tables_ = base_.wrapping_add(used);
     // The tables map themselves, too.
     for (table_pages_ = 1;; table_pages_++) {
-      const u64 used = tables_ + (table_pages_ + 1) * kPageSize + kSlack;
-      end_ = base_ + (used - base_ + kMapUnit - 1) / kMapUnit * kMapUnit;
+      const u64 with_stack = used + (table_pages_ + 1) * kPageSize + kSlack;
+      const auto end = base_.checked_add((with_stack + kMapUnit - 1) / kMapUnit * kMapUnit);
+      if (!end) return beyond(base_);
+      end_ = *end;
       if (1 + tables_for(base_, end_) <= table_pages_) break;
     }
-    stack_ = tables_ + table_pages_ * kPageSize;
-    Pfn next = (end_ - base_) / kPageSize;
+    stack_ = tables_.wrapping_add(table_pages_ * kPageSize);
+    Pfn next{(end_ - base_) / kPageSize};
     if (notes_.init_p2m) {
       p2m_ = *notes_.init_p2m;
+      if (!p2m_.checked_add(p2m_bytes_)) return beyond(p2m_);
       p2m_pfn_ = next;
-      p2m_pages_ = pages(p2m_bytes_) + tables_for(p2m_, p2m_ + p2m_bytes_);
+      p2m_pages_ = pages(p2m_bytes_) + tables_for(p2m_, p2m_.wrapping_add(p2m_bytes_));
       next += p2m_pages_;
     }
     if (!request_.initrd.empty() && notes_.mod_start_pfn) {
@@ -119,98 +127,100 @@ class Builder {
       next += pages(request_.initrd.size());
     }
     // In one piece below the hole.
-    if (next >= layout_.pages() || layout_.mfn(next) - layout_.mfn(0) != next)
-      return Err{fmt::format("kernel and initrd need {}, the guest has {} of memory: {}", human_size(next * kPageSize),
-                             human_size(ram_.size()), memory_remedy(2 * next * kPageSize))};
+    if (next.raw >= layout_.pages() || layout_.mfn(next) - layout_.mfn(Pfn{}) != next.raw)
+      return Err{fmt::format("kernel and initrd need {}, the guest has {} of memory: {}",
+                             human_size(next.raw * kPageSize), human_size(ram_.size()),
+                             memory_remedy(2 * next.raw * kPageSize))};
     return {};
   }
 
-  u64 gpa_of(u64 linear) const { return layout_.mfn((linear - base_) / kPageSize) * kPageSize + linear % kPageSize; }
-  u64 mfn_of(u64 linear) const { return gpa_of(linear) / kPageSize; }
+  Mfn mfn_of(Gva linear) const { return layout_.mfn(Pfn{(linear - base_) / kPageSize}); }
+  Gpa gpa_of(Gva linear) const { return gpa(mfn_of(linear)).wrapping_add(linear.page_offset()); }
 
-  void bring(u64 gpa, Bytes bytes) {
+  void bring(Gpa to, Bytes bytes) {
     if (bytes.empty()) return;
-    if (!request_.bring || !request_.bring(bytes, Gpa{gpa})) put(ram_, Gpa{gpa}, bytes);
+    if (!request_.bring || !request_.bring(bytes, to)) put(ram_, to, bytes);
   }
 
   void load(const ElfImage& elf) {
     for (const ElfSegment& s : elf.segments) {
-      const u64 at = gpa_of(base_ + s.paddr - offset_);
+      const Gpa at = gpa_of(base_.wrapping_add(s.paddr.raw - offset_));
       bring(at, *slice(elf.image, s.offset, s.file_size));
-      if (!request_.ram_is_zero) std::memset(ram_.host(Gpa{at + s.file_size}), 0, s.memory_size - s.file_size);
+      if (!request_.ram_is_zero) std::memset(ram_.host(at.wrapping_add(s.file_size)), 0, s.memory_size - s.file_size);
     }
     if (request_.initrd.empty()) return;
-    bring(notes_.mod_start_pfn ? layout_.mfn(initrd_pfn_) * kPageSize : gpa_of(initrd_), request_.initrd);
+    bring(notes_.mod_start_pfn ? gpa(layout_.mfn(initrd_pfn_)) : gpa_of(initrd_), request_.initrd);
   }
 
-  u64* table(u64 mfn) { return domain_.frames().table(mfn); }
+  u64* table(Mfn mfn) { return domain_.frames().table(mfn); }
 
   // One entry for `linear`; tables that are missing are taken from `next` on, which are machine frames.
-  void map_page(u64 linear, u64 entry, u64& next) {
+  void map_page(Gva linear, u64 entry, Mfn& next) {
     u64* t = table(mfn_of(tables_));
     for (unsigned shift = 39; shift > 12; shift -= 9) {
-      u64& slot = t[linear >> shift & 511];
+      u64& slot = t[linear.raw >> shift & 511];
       if (!(slot & pte::present)) {
         std::memset(table(next), 0, kPageSize);
-        slot = next++ * kPageSize | kUpper;
+        slot = gpa(next).raw | kUpper;
+        ++next;
       }
       t = table(pte::mfn(slot));
     }
-    t[linear >> 12 & 511] = entry;
+    t[linear.raw >> 12 & 511] = entry;
   }
 
   void map() {
     std::memset(table(mfn_of(tables_)), 0, kPageSize);
-    u64 next = mfn_of(tables_) + 1;
-    for (u64 at = base_; at < end_; at += kPageSize) {
-      const bool is_table = at >= tables_ && at < tables_ + table_pages_ * kPageSize;
-      map_page(at, mfn_of(at) * kPageSize | (is_table ? kPage & ~pte::writable : kPage), next);
+    Mfn next = mfn_of(tables_) + 1;
+    for (Gva at = base_; at < end_; at = at.wrapping_add(kPageSize)) {
+      const bool is_table = at >= tables_ && at < stack_;
+      map_page(at, gpa(mfn_of(at)).raw | (is_table ? kPage & ~pte::writable : kPage), next);
     }
     // Those that were counted and not needed map nothing; they are plain pages.
     if (!notes_.init_p2m) return;
     next = layout_.mfn(p2m_pfn_) + pages(p2m_bytes_);
     for (u64 i = 0; i < pages(p2m_bytes_); i++)
-      map_page(p2m_ + i * kPageSize, layout_.mfn(p2m_pfn_ + i) * kPageSize | kPage, next);
+      map_page(p2m_.wrapping_add(i * kPageSize), gpa(layout_.mfn(p2m_pfn_ + i)).raw | kPage, next);
   }
 
   void fill_p2m() {
-    const u64 first = notes_.init_p2m ? layout_.mfn(p2m_pfn_) : mfn_of(p2m_);
+    const Mfn first = notes_.init_p2m ? layout_.mfn(p2m_pfn_) : mfn_of(p2m_);
     u64* list = table(first);
-    for (Pfn pfn = 0; pfn < layout_.pages(); pfn++) list[pfn] = layout_.mfn(pfn);
+    for (Pfn pfn; pfn.raw < layout_.pages(); ++pfn) list[pfn.raw] = layout_.mfn(pfn).raw;
   }
 
   void write_start_info() {
     start_info info{};
     std::strncpy(info.magic, "xen-3.0-x86_64", sizeof info.magic - 1);
     info.nr_pages = layout_.pages();
-    info.shared_info = layout_.shared_info * kPageSize;
-    info.store_mfn = mfn_of(store_);
+    info.shared_info = gpa(layout_.shared_info).raw;
+    info.store_mfn = mfn_of(store_).raw;
     info.store_evtchn = domain_.store_port();
-    info.console.domU.mfn = mfn_of(console_);
+    info.console.domU.mfn = mfn_of(console_).raw;
     info.console.domU.evtchn = domain_.console_port();
-    info.pt_base = tables_;
+    info.pt_base = tables_.raw;
     info.nr_pt_frames = table_pages_;
-    info.mfn_list = p2m_;
+    info.mfn_list = p2m_.raw;
     if (notes_.init_p2m) {
-      info.first_p2m_pfn = p2m_pfn_;
+      info.first_p2m_pfn = p2m_pfn_.raw;
       info.nr_p2m_frames = p2m_pages_;
     }
     if (!request_.initrd.empty()) {
-      info.mod_start = notes_.mod_start_pfn ? initrd_pfn_ : initrd_;
+      info.mod_start = notes_.mod_start_pfn ? initrd_pfn_.raw : initrd_.raw;
       info.mod_len = request_.initrd.size();
       if (notes_.mod_start_pfn) info.flags |= SIF_MOD_START_PFN;
     }
     std::memcpy(info.cmd_line, request_.command_line.c_str(), request_.command_line.size());
-    for (const u64 page : {start_info_, store_, console_}) std::memset(ram_.host(Gpa{gpa_of(page)}), 0, kPageSize);
-    put_value(ram_, Gpa{gpa_of(start_info_)}, info);
+    for (const Gva page : {start_info_, store_, console_}) std::memset(ram_.host(gpa_of(page)), 0, kPageSize);
+    put_value(ram_, gpa_of(start_info_), info);
   }
 
   // push rcx; push r11; mov eax, number; syscall; pop r11; pop rcx; ret. The one for iret leaves its frame alone.
   void write_hypercall_page() {
     if (!notes_.hypercall_page) return;
-    const u64 at = *notes_.hypercall_page;
-    if (at < base_ || at >= end_ || at % kPageSize != 0) return;
-    u8* page = reinterpret_cast<u8*>(ram_.host(Gpa{gpa_of(at)}));
+    const Gva at = *notes_.hypercall_page;
+    if (at < base_ || at >= end_ || at.page_offset() != 0) return;
+    u8* page = reinterpret_cast<u8*>(ram_.host(gpa_of(at)));
     std::memset(page, 0xcc, kPageSize);
     for (u32 number = 0; number < kPageSize / 32; number++) {
       u8* stub = page + number * 32u;
@@ -229,10 +239,11 @@ class Builder {
   const Layout& layout_;
   const BootRequest& request_;
   XenNotes notes_;
-  u64 base_ = 0, offset_ = 0, entry_ = 0;
-  u64 kernel_end_ = 0, initrd_ = 0, p2m_ = 0, start_info_ = 0, store_ = 0, console_ = 0, tables_ = 0, stack_ = 0;
-  u64 end_ = 0, table_pages_ = 0, p2m_bytes_ = 0, p2m_pages_ = 0;
-  Pfn p2m_pfn_ = 0, initrd_pfn_ = 0;
+  Gva base_, entry_;
+  u64 offset_ = 0;
+  Gva kernel_end_, initrd_, p2m_, start_info_, store_, console_, tables_, stack_, end_;
+  u64 table_pages_ = 0, p2m_bytes_ = 0, p2m_pages_ = 0;
+  Pfn p2m_pfn_, initrd_pfn_;
 };
 
 // The ELF file in what the user gave: a bzImage's payload, a compressed file, or the file itself.

@@ -22,22 +22,27 @@ std::optional<u64> number(Bytes bytes) {
   return bytes.size() == 8 ? load<u64>(bytes, 0) : std::nullopt;
 }
 
+std::optional<Gva> linear(Bytes bytes) {
+  const auto value = number(bytes);
+  return value ? std::optional{Gva{*value}} : std::nullopt;
+}
+
 void take(XenNotes& notes, u32 type, Bytes value) {
   switch (type) {
     case XEN_ELFNOTE_ENTRY:
-      notes.entry = number(value);
+      notes.entry = linear(value);
       break;
     case XEN_ELFNOTE_HYPERCALL_PAGE:
-      notes.hypercall_page = number(value);
+      notes.hypercall_page = linear(value);
       break;
     case XEN_ELFNOTE_VIRT_BASE:
-      notes.virt_base = number(value);
+      notes.virt_base = linear(value);
       break;
     case XEN_ELFNOTE_PADDR_OFFSET:
       notes.paddr_offset = number(value);
       break;
     case XEN_ELFNOTE_INIT_P2M:
-      notes.init_p2m = number(value);
+      notes.init_p2m = linear(value);
       break;
     case XEN_ELFNOTE_MOD_START_PFN:
       notes.mod_start_pfn = number(value).value_or(0) != 0;
@@ -92,10 +97,11 @@ void read_legacy(const std::string& all, XenNotes& notes) {
     if (key == "GUEST_OS") notes.guest_os = value;
     if (key == "XEN_VER") notes.xen_version = value;
     if (key == "FEATURES") notes.features = value;
-    if (key == "VIRT_BASE") notes.virt_base = number;
-    if (key == "VIRT_ENTRY") notes.entry = number;
+    if (key == "VIRT_BASE") notes.virt_base = Gva{number};
+    if (key == "VIRT_ENTRY") notes.entry = Gva{number};
     if (key == "ELF_PADDR_OFFSET") notes.paddr_offset = number;
-    if (key == "HYPERCALL_PAGE") notes.hypercall_page = number * kPageSize + notes.virt_base.value_or(0);
+    if (key == "HYPERCALL_PAGE")
+      notes.hypercall_page = notes.virt_base.value_or(Gva{}).wrapping_add(number * kPageSize);
   }
 }
 

@@ -11,7 +11,8 @@ namespace trapline::boot::loader {
 
 struct XenNotes {
   std::string guest_os, loader, xen_version, features;
-  std::optional<u64> entry, hypercall_page, virt_base, paddr_offset, init_p2m;
+  std::optional<Gva> entry, hypercall_page, virt_base, init_p2m;
+  std::optional<u64> paddr_offset;  // between pseudo-physical addresses and paddr of segments
   bool mod_start_pfn = false;
   bool pvh = false;     // it has PVH's entry
   bool any = false;     // was there a note at all?

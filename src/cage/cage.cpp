@@ -43,22 +43,23 @@ u64 xsave_bytes() {
 
 }  // namespace
 
-void Cage::map(u64 address, u64 length, int prot, int fd, u64 offset, bool populate) {
+void Cage::map(Gva address, u64 length, int prot, int fd, u64 offset, bool populate) {
   const u64 flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
   queue_.push_back({SYS_mmap,
-                    {address, length, static_cast<u64>(prot), parts_.nonce.with_flags(flags),
+                    {address.raw, length, static_cast<u64>(prot), parts_.nonce.with_flags(flags),
                      parts_.nonce.with_fd(static_cast<u64>(fd)), offset},
                     0});
 }
 
-void Cage::unmap(u64 address, u64 length) {
-  queue_.push_back({SYS_munmap, {address, length, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
+void Cage::unmap(Gva address, u64 length) {
+  queue_.push_back({SYS_munmap, {address.raw, length, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
 }
 
-void Cage::protect(u64 address, u64 length, int prot) {
-  queue_.push_back({SYS_mprotect,
-                    {address, length, static_cast<u64>(prot), parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
-                    0});
+void Cage::protect(Gva address, u64 length, int prot) {
+  queue_.push_back(
+      {SYS_mprotect,
+       {address.raw, length, static_cast<u64>(prot), parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
+       0});
 }
 
 void Cage::set_bases(u64 fs, u64 gs) {
@@ -101,13 +102,13 @@ bool Cage::check_ack() {
 
 // For the answer to orders alone.
 bool Cage::await_quietly() {
-  constexpr u64 kAsleepNs = 5'000'000;  // and then it is looked whether it still lives
+  constexpr u64 kAsleepNs = 5'000'000;  // then it is checked that it is still alive
   const u64 start = __rdtsc();
   while (!stopped()) {
     // On one CPU it cannot answer while this thread polls.
     const u64 poll = place_ == Place::beside ? 0 : kPollTicks;
     if (channel::poll_for(poll, [&] { return stopped(); })) break;
-    if (place_ == Place::apart) place(place_, ::sched_getcpu());  // where it cannot run is here now
+    if (place_ == Place::apart) place(place_, ::sched_getcpu());  // this thread may have moved onto its CPU
     sleeps().store(1);
     if (const u32 now = calls().load(); now == turn_) channel::futex_wait(calls(), now, kAsleepNs);
     sleeps().store(0);
@@ -212,7 +213,7 @@ void Cage::place(Place place, int cpu) {
   CPU_ZERO(&set);
   for (int i = 0; i < CPU_SETSIZE; i++)
     if (place == Place::beside ? i == cpu : place == Place::anywhere || i != cpu) CPU_SET(i, &set);
-  ::sched_setaffinity(parts_.pid, sizeof set, &set);  // a wish: where it is refused things are only slower
+  ::sched_setaffinity(parts_.pid, sizeof set, &set);  // a hint: refused, everything still works, only slower
 }
 
 void Cage::kill() {

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/result.h"
 #include "base/types.h"
 #include "cage/filter.h"
@@ -63,9 +64,9 @@ class Cage {
   bool await_ready();
 
   // -- Mappings. Queued until the next `resume` or `carry_out`; all addresses and lengths in whole pages.
-  void map(u64 address, u64 length, int prot, int fd, u64 offset, bool populate);
-  void unmap(u64 address, u64 length);
-  void protect(u64 address, u64 length, int prot);
+  void map(Gva address, u64 length, int prot, int fd, u64 offset, bool populate);
+  void unmap(Gva address, u64 length);
+  void protect(Gva address, u64 length, int prot);
   void set_bases(u64 fs, u64 gs);  // hosts without FSGSBASE: what has changed
   bool idle() const { return queue_.empty(); }
   std::size_t orders() const { return queue_.size(); }

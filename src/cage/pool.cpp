@@ -146,13 +146,13 @@ SharedFile make_shared_file(const char* name, u64 bytes) {
   return f;
 }
 
-// How many tasks, up to `most`, could be made now: by making them. No call tells what RLIMIT_NPROC and a control group
-// leave.
+// How many tasks, up to `most`, could be made now, found by making them: no call says what RLIMIT_NPROC and the control
+// group still allow.
 unsigned room_for_tasks(unsigned most) {
   constexpr u64 kStackBytes = 256 * KiB;
   std::atomic<u32> end{0};
   std::vector<pthread_t> threads;
-  // Of one piece: stacks of glibc's own cost a mapping, a guard and an unmapping each.
+  // One mapping for all stacks: glibc's own would cost a mapping, a guard and an unmapping each.
   const u64 stack_bytes = most * kStackBytes;
   void* const stacks = ::mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
@@ -279,7 +279,7 @@ std::span<u8> Pool::copies(unsigned part, unsigned parts) const {
 }
 
 std::string missing_on_host() {
-  // Beyond the limit of file sizes: a signal, which is said later by whoever makes guest RAM.
+  // Beyond the limit of file sizes comes a signal; whoever makes guest RAM reports it later.
   const auto before = ::signal(SIGXFSZ, SIG_IGN);
   const int fd = ::memfd_create("cage probe", MFD_CLOEXEC);
   const bool made = fd >= 0 && ::ftruncate(fd, 4096) == 0;
@@ -298,7 +298,7 @@ std::string missing_on_host() {
     } else if (cages.empty()) {
       why = "cages: a process that has given everything up but its filter";
     } else {
-      cages[0]->map(0x10000000, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
+      cages[0]->map(Gva{0x10000000}, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
       if (!cages[0]->carry_out() || cages[0]->shared().exchange.failed != 0)
         why = "cages: mapping a memfd's page executable";
     }

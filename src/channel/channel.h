@@ -53,7 +53,7 @@ struct Request {
   u16 port = 0;
   u16 size = 0;
   u32 reserved = 0;
-  u64 address = 0;
+  Gpa address;
   u64 value = 0;
   u64 now_ns = 0;  // guest time; authoritative under --clock instructions, else unused
   u64 think = 0;   // host TSC ticks since the last reply was seen: tunes the service thread's polling, nothing else

@@ -3,13 +3,14 @@
 
 #include <atomic>
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::channel {
 
 struct CodeName {
-  u64 host = 0, bytes = 0;
-  u64 guest = 0;              // linear address; 0: code that all blocks share
+  Hva host;
+  u64 bytes = 0;
+  Gva guest;                  // 0: code that all blocks share
   std::atomic<u32> ready{0};  // stored last
   u32 vcpu = 0;
 };
@@ -21,7 +22,7 @@ struct CodeNames {
   CodeName name[kCapacity];
 
   // The core's. Any vCPU's thread.
-  void add(u64 host, u64 bytes, u64 guest, u32 vcpu) {
+  void add(Hva host, u64 bytes, Gva guest, u32 vcpu) {
     const u32 at = count.fetch_add(1, std::memory_order_relaxed);
     if (at >= kCapacity) return;
     CodeName& n = name[at];

@@ -27,7 +27,7 @@ enum class DebugCommand : u32 {
   write_registers,  // data: DebugRegisters, all of it; what is not writable is left alone
   read_memory,   // address (linear, by the vCPU's paging), length; result: bytes read before the first that is not RAM
   write_memory,  // the same with data; result: bytes written
-  translate,     // address; result: 1 if mapped, data: u64 guest-physical address
+  translate,     // address; result: 1 if mapped, data: Gpa
   load_stops,    // takes over `stops`
   resume,        // look at `go`; no answer
 };
@@ -53,7 +53,7 @@ struct DebugStop {
 
 // A vCPU as the debugger sees it: its state, and what follows from it.
 struct DebugRegisters : ArchState {
-  u64 pc = 0;      // linear: CS base + RIP
+  Gva pc;          // linear: CS base + RIP
   u64 eflags = 0;  // all of RFLAGS
   u64 cr8 = 0;
   u8 mode = 0;  // cpu::Mode
@@ -69,11 +69,11 @@ struct DebugMailbox {
   std::atomic<u32> reporter{0};           // vCPU + 1
   u32 report = 0;                         // DebugReport
   u32 report_kind = 0;                    // watchpoint: its StopKind
-  u64 report_address = 0;                 // watchpoint: its address
+  Gva report_address;                     // watchpoint: its address
   alignas(64) std::atomic<u32> epoch{0};  // futex
   std::atomic<u32> done{0};
   std::atomic<u32> event{0};  // futex
-  u64 address = 0;
+  Gva address;
   u32 length = 0, result = 0;
   std::atomic<u32> go[64] = {};  // by vCPU: Go
   u32 step_interrupts = 0;       // let interrupts in while stepping

@@ -100,13 +100,13 @@ void ChannelBus::port_write_many(cpu::Vcpu& cpu, u16 port, unsigned size, u32 co
 
 u64 ChannelBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
   channel::Request r = of(channel::RequestKind::mmio_read);
-  r.address = gpa.raw, r.size = static_cast<u16>(size);
+  r.address = gpa, r.size = static_cast<u16>(size);
   return call(cpu, r) & low_bytes(size);
 }
 
 void ChannelBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
   channel::Request r = of(channel::RequestKind::mmio_write);
-  r.address = gpa.raw, r.size = static_cast<u16>(size), r.value = value;
+  r.address = gpa, r.size = static_cast<u16>(size), r.value = value;
   call(cpu, r);
 }
 

@@ -98,7 +98,7 @@ bool Debugger::report(VcpuUnit& unit, channel::DebugReport what) {
     mailbox_.report = static_cast<u32>(what);
     if (const auto& hit = state_of(unit).hit; hit && what == channel::DebugReport::watchpoint) {
       mailbox_.report_kind = static_cast<u32>(hit->kind);
-      mailbox_.report_address = hit->address.raw;
+      mailbox_.report_address = hit->address;
     }
   }
   mailbox_.stop.store(1);
@@ -185,7 +185,7 @@ void Debugger::execute(u32 word, VcpuUnit& unit) {
 
 u32 Debugger::perform(channel::DebugCommand command, VcpuUnit& unit) {
   channel::DebugMailbox& m = mailbox_;
-  const u64 address = m.address;
+  const Gva address = m.address;
   const u32 length = std::min(m.length, channel::DebugMailbox::kDataBytes);
   u32 done = 0;
   switch (command) {
@@ -201,15 +201,15 @@ u32 Debugger::perform(channel::DebugCommand command, VcpuUnit& unit) {
       return 1;
     }
     case channel::DebugCommand::read_memory:
-      while (done < length && cpu::peek(unit.cpu, Gva{address + done}, m.data + done, 1)) done++;
+      while (done < length && cpu::peek(unit.cpu, address.wrapping_add(done), m.data + done, 1)) done++;
       return done;
     case channel::DebugCommand::write_memory:
-      while (done < length && cpu::poke(unit.cpu, Gva{address + done}, m.data + done, 1)) done++;
+      while (done < length && cpu::poke(unit.cpu, address.wrapping_add(done), m.data + done, 1)) done++;
       return done;
     case channel::DebugCommand::translate: {
       Gpa gpa;
-      if (!cpu::peek_translate(unit.cpu, Gva{address}, &gpa)) return 0;
-      std::memcpy(m.data, &gpa.raw, sizeof gpa.raw);
+      if (!cpu::peek_translate(unit.cpu, address, &gpa)) return 0;
+      std::memcpy(m.data, &gpa, sizeof gpa);
       return 1;
     }
     case channel::DebugCommand::load_stops:

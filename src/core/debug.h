@@ -45,7 +45,7 @@ class Debugger final : public cpu::DebugPort {
     bool stepping = false, held = false;
     bool flush = false;  // breakpoints changed
     bool pass = false;   // the breakpoint at `pass_at` was told: execute that instruction
-    u64 pass_at = 0;
+    Gva pass_at;
     std::optional<channel::DebugStop> hit;  // a watchpoint that the instruction under way has hit
     u64 hit_retired = 0;                    // cpu.retired then
     bool owes_hit = false;                  // `hit` is to be told

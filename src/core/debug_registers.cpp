@@ -16,8 +16,8 @@ void write_flags(cpu::Vcpu& cpu, u64 value) {
   if (value & cpu::flag::if_) cpu::interrupts_may_be_open(cpu);
 }
 
-void write_pc(cpu::Vcpu& cpu, u64 linear) {
-  const u64 rip = linear - cpu.segment(cpu::Seg::cs).linear_base;
+void write_pc(cpu::Vcpu& cpu, Gva linear) {
+  const u64 rip = linear.raw - cpu.segment(cpu::Seg::cs).linear_base;
   cpu.rip = cpu.in_long64() ? rip : rip & 0xffffffff;
   cpu.interrupt_shadow = false;
   if (cpu.activity == cpu::Activity::halted) cpu.activity = cpu::Activity::running;
@@ -29,7 +29,7 @@ void write_base(cpu::Vcpu& cpu, cpu::Seg s, u64 base) {
 
 }  // namespace
 
-u64 linear_pc(const cpu::Vcpu& cpu) { return cpu.linear(cpu::Seg::cs, cpu.rip).raw; }
+Gva linear_pc(const cpu::Vcpu& cpu) { return cpu.linear(cpu::Seg::cs, cpu.rip); }
 
 channel::DebugRegisters read_registers(const cpu::Vcpu& cpu) {
   channel::DebugRegisters r;

@@ -6,7 +6,7 @@
 
 namespace trapline::core {
 
-u64 linear_pc(const cpu::Vcpu& cpu);
+Gva linear_pc(const cpu::Vcpu& cpu);
 channel::DebugRegisters read_registers(const cpu::Vcpu& cpu);
 // General registers, PC, flags, FS and GS base, CR2, x87 and vector registers. The rest (selectors, control registers,
 // what depends on them) changes by instructions only. The vCPU must be paused, its x87 state parked.

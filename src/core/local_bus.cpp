@@ -173,11 +173,11 @@ void LocalBus::send_com1(cpu::Vcpu& cpu, u8 byte) {
 
 // Whichever way it is written: a doorbell is told its queue by its place (VIRTIO 1.2, 4.1.5.2).
 bool LocalBus::ring_doorbell(Gpa gpa) {
-  if (d_.doorbells == nullptr || gpa.raw < map::pci_mmio_start || gpa.raw >= map::pci_mmio_end) return false;
+  if (d_.doorbells == nullptr || gpa < map::firmware_pci_start || gpa >= map::firmware_pci_end) return false;
   const devices::DoorbellView view = d_.page.doorbells.load();
   for (unsigned i = 0; i < devices::DoorbellView::kMost; i++) {
-    const u64 offset = gpa.raw - view.at[i];
-    if (view.at[i] == 0 || offset >= devices::DoorbellView::kBytes) continue;
+    const u64 offset = gpa - view.at[i];
+    if (view.at[i] == Gpa{} || offset >= devices::DoorbellView::kBytes) continue;
     d_.doorbells[i].ring(static_cast<unsigned>(offset / 4));
     return true;
   }
@@ -186,7 +186,7 @@ bool LocalBus::ring_doorbell(Gpa gpa) {
 
 u64 LocalBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
   if (is_nothing(gpa)) return ones(size);
-  const u64 offset = gpa.raw - map::ioapic;
+  const u64 offset = gpa - map::ioapic;
   if (offset != IoApic::kSelect && offset != IoApic::kWindow) return next_.mmio_read(cpu, gpa, size);
   const u8 select = d_.ioapic_select.load(std::memory_order_relaxed);
   const u64 value = (offset == IoApic::kSelect ? select : d_.page.ioapic.load().read(select)) & ones(size);
@@ -196,14 +196,14 @@ u64 LocalBus::mmio_read(cpu::Vcpu& cpu, Gpa gpa, unsigned size) {
 
 void LocalBus::mmio_write(cpu::Vcpu& cpu, Gpa gpa, unsigned size, u64 value) {
   if (is_nothing(gpa) || ring_doorbell(gpa)) return;
-  const u64 offset = gpa.raw - map::ioapic;
+  const u64 offset = gpa - map::ioapic;
   if (offset == IoApic::kSelect) {
     d_.ioapic_select.store(static_cast<u8>(value), std::memory_order_relaxed);
     TRACE(devices, "ioapic write {:#x}/{} {:#x}", gpa.raw, size, value & ones(size));
     return;
   }
   if (offset == IoApic::kWindow)
-    next_.mmio_write(cpu, Gpa{map::ioapic}, 4, d_.ioapic_select.load(std::memory_order_relaxed));
+    next_.mmio_write(cpu, map::ioapic, 4, d_.ioapic_select.load(std::memory_order_relaxed));
   next_.mmio_write(cpu, gpa, size, value);
 }
 

@@ -58,7 +58,7 @@ struct TlbState : Tlb {
   // With a hypervisor: the guest is in its kernel's mode, at CPL 3 all the same. Its accesses need the permissions of a
   // kernel that SMAP does not hold back; those of the hypervisor's own tables the permissions of one that it does.
   bool kernel_at_cpl3 = false;
-  u64 other_root = 0;  // the level-4 table of the guest's other mode, as CR3; 0: none
+  Gpa other_root;  // the level-4 table of the guest's other mode; 0: none
 
   Half& half_of(Gva linear) { return linear.raw >> 63 ? upper : slot[current]; }
   void read_policy(const Cpuid* cpuid);

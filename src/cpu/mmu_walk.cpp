@@ -45,12 +45,12 @@ u32 permissions(const Vcpu& cpu, bool user, bool writable, bool nx) {
 // Do both modes of a guest without rings see the same here? A level-4 entry tells; one that is changed later has been
 // flushed by who changed it.
 bool same_in_both_modes(const Vcpu& cpu, Gva linear) {
-  const u64 other = state(cpu).other_root;
-  if (other == 0) return false;
+  const Gpa other = state(cpu).other_root;
+  if (other == Gpa{}) return false;
   constexpr u64 kSame = kAddressBits | pte::present | pte::writable | pte::user | pte::nx;
   const u64 at = (linear.raw >> 39 & 511) * 8;
   const u64 here = load(entry_at<u64>(cpu, Gpa{(cpu.cr3 & kAddressBits) + at}));
-  const u64 there = load(entry_at<u64>(cpu, Gpa{other + at}));
+  const u64 there = load(entry_at<u64>(cpu, other.wrapping_add(at)));
   return ((here ^ there) & kSame) == 0;
 }
 

@@ -33,7 +33,7 @@ struct FreePorts {
 // device's worker (channel/doorbell.h).
 struct DoorbellView {
   static constexpr unsigned kMost = 31, kBytes = 4 * 64;
-  std::array<u64, kMost> at{};
+  std::array<Gpa, kMost> at{};
   bool operator==(const DoorbellView&) const = default;
 };
 

@@ -54,10 +54,10 @@ void IoApic::serve_level(unsigned pin) {
 
 void IoApic::deliver(unsigned pin) {
   const u64 entry = s_.view.entries[pin];
-  const u64 address = 0xfee00000 | (entry >> 56) << 12 | (entry & kLogical ? 1u << 2 : 0);
+  const Gpa address{0xfee00000 | (entry >> 56) << 12 | (entry & kLogical ? 1u << 2 : 0)};
   u32 data = static_cast<u32>(entry & 0x7ff) | 1u << 14;
   if (level_triggered(entry)) data |= 1u << 15;
-  TRACE(interrupts, "ioapic pin {} -> msi {:#x} {:#x}", pin, address, data);
+  TRACE(interrupts, "ioapic pin {} -> msi {} {:#x}", pin, address, data);
   sink_.msi(address, data);
 }
 

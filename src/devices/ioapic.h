@@ -5,13 +5,14 @@
 #include <array>
 #include <type_traits>
 
+#include "base/addr.h"
 #include "devices/device.h"
 
 namespace trapline::devices {
 
 struct MsiSink {
   virtual ~MsiSink() = default;
-  virtual void msi(u64 address, u32 data) = 0;
+  virtual void msi(Gpa address, u32 data) = 0;
 };
 
 // What reads need beside the register select. Plain bytes: copies go to the core.

@@ -81,7 +81,7 @@ struct Chipset::Impl {
   };
   struct MsiOut final : devices::MsiSink {
     explicit MsiOut(InterruptSink& s) : sink{s} {}
-    void msi(u64 address, u32 data) override { sink.msi(address, data); }
+    void msi(Gpa address, u32 data) override { sink.msi(address, data); }
     InterruptSink& sink;
   };
 
@@ -252,9 +252,9 @@ void Chipset::Impl::plug_virtio() {
 }
 
 VirtioMmio* Chipset::Impl::find_virtio(Gpa gpa, unsigned size, u64& offset) const {
-  const u64 at = gpa.raw - map::virtio_mmio, index = at / VirtioMmio::kBytes;
+  const u64 at = gpa - map::virtio_mmio, index = at / VirtioMmio::kBytes;
   offset = at % VirtioMmio::kBytes;
-  const bool whole = gpa.raw >= map::virtio_mmio && offset + size <= VirtioMmio::kBytes;
+  const bool whole = gpa >= map::virtio_mmio && offset + size <= VirtioMmio::kBytes;
   return whole && index < virtio_mmio.size() ? virtio_mmio[index].get() : nullptr;
 }
 
@@ -351,8 +351,8 @@ u64 Chipset::mmio_read(Gpa gpa, unsigned size) {
   if (size == 0 || size > 8) return ~u64{0};
   u64 value = ones(size);
   const char* who = "nobody";
-  if (gpa.raw - map::ioapic < kIoApicSize) {
-    value = impl_->ioapic.read(gpa.raw - map::ioapic, size) & ones(size);
+  if (gpa - map::ioapic < kIoApicSize) {
+    value = impl_->ioapic.read(gpa - map::ioapic, size) & ones(size);
     who = impl_->ioapic.name();
   } else if (u64 offset = 0; VirtioMmio* device = impl_->find_virtio(gpa, size, offset)) {
     value = device->read(offset, size) & ones(size);
@@ -373,11 +373,11 @@ void Chipset::mmio_write(Gpa gpa, unsigned size, u64 value) {
     TRACE(devices, "{} write {}/{} {:#x}", device->name(), gpa, size, value);
     return device->write(offset, size, value);
   }
-  const bool ioapic = gpa.raw - map::ioapic < kIoApicSize;
+  const bool ioapic = gpa - map::ioapic < kIoApicSize;
   const auto hit = ioapic ? std::nullopt : impl_->pci.find_memory(gpa, size);
   TRACE(devices, "{} write {}/{} {:#x}", ioapic ? "ioapic" : hit ? hit->target->name() : "nobody", gpa, size, value);
   if (ioapic)
-    impl_->ioapic.write(gpa.raw - map::ioapic, size, value);
+    impl_->ioapic.write(gpa - map::ioapic, size, value);
   else if (hit)
     hit->target->write(hit->offset, size, value);
 }

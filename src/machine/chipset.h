@@ -27,7 +27,7 @@ namespace virtio = devices::virtio;
 // vCPU 0's LINT0.
 struct InterruptSink {
   virtual ~InterruptSink() = default;
-  virtual void msi(u64 address, u32 data) = 0;
+  virtual void msi(Gpa address, u32 data) = 0;
   virtual void extint(bool up) = 0;
   virtual void nmi() = 0;
 };

@@ -69,7 +69,7 @@ void Msix::send_unmasked() {
     const Entry& e = s_.table[i];
     if (!(s_.pending >> i & 1) || e.control & 1) continue;
     s_.pending &= ~(u64{1} << i);
-    sink_.msi(u64{e.address_high} << 32 | e.address, e.data);
+    sink_.msi(Gpa{u64{e.address_high} << 32 | e.address}, e.data);
   }
 }
 

@@ -86,24 +86,24 @@ std::optional<PciDevice::Hit> PciDevice::find_memory(Gpa gpa, unsigned size) con
   return std::nullopt;
 }
 
-u64 PciDevice::memory_bar(unsigned index) const {
-  if (!(command() & kMemorySpace)) return 0;
+std::optional<Gpa> PciDevice::memory_bar(unsigned index) const {
+  if (!(command() & kMemorySpace)) return std::nullopt;
   for (const Bar& bar : bars_)
-    if (bar.index == index && bar.kind != BarKind::io) return base_of(bar);
-  return 0;
+    if (bar.index == index && bar.kind != BarKind::io) return Gpa{base_of(bar)};
+  return std::nullopt;
 }
 
-void PciDevice::place_memory(u64& next, u64 end) {
+void PciDevice::place_memory(Gpa& next, Gpa end) {
   for (const Bar& bar : bars_) {
     if (bar.kind == BarKind::io) continue;
-    const u64 base = (next + bar.size - 1) & ~(bar.size - 1);
-    if (base + bar.size > end) return;  // not decoded: the guest's system may find room
+    const u64 base = (next.raw + bar.size - 1) & ~(bar.size - 1);
+    if (base + bar.size > end.raw) return;  // not decoded: the guest's system may find room
     for (unsigned i = 0; i < 4; i++) {
       u8& byte = config_[kBar0 + 4 * bar.index + i];
       const unsigned kind = i == 0 ? byte & 0x0f : 0;
       byte = static_cast<u8>(kind | (base >> 8 * i & 0xff));
     }
-    next = base + bar.size;
+    next = Gpa{base + bar.size};
     config_[kCommand] |= kMemorySpace;
   }
 }
@@ -196,7 +196,7 @@ std::optional<PciDevice::Hit> PciBus::find_memory(Gpa gpa, unsigned size) const 
   return std::nullopt;
 }
 
-void PciBus::place_memory(u64 start, u64 end) {
+void PciBus::place_memory(Gpa start, Gpa end) {
   for (auto& device : slots_)
     if (device) device->place_memory(start, end);
 }

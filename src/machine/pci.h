@@ -52,7 +52,7 @@ class PciDevice {
   std::optional<Hit> find_io(u16 port, unsigned size) const;
   std::optional<Hit> find_memory(Gpa gpa, unsigned size) const;
   // Where its memory BARs go when firmware places them, from `next` on, which moves; they are decoded from then on.
-  void place_memory(u64& next, u64 end);
+  void place_memory(Gpa& next, Gpa end);
   bool bus_master() const { return command() & 4; }
   bool intx_disabled() const { return command() & 0x400; }
 
@@ -63,8 +63,8 @@ class PciDevice {
   void set_interrupt_pin(u8 pin) { config_[0x3d] = pin; }  // 1: INTA
   // Appends a capability of `length` bytes (its first two are filled in here) and returns its offset.
   unsigned add_capability(u8 id, unsigned length);
-  // The base of a memory BAR, or 0 while it is not decoded.
-  u64 memory_bar(unsigned index) const;
+  // The base of a memory BAR; nothing while it is not decoded.
+  std::optional<Gpa> memory_bar(unsigned index) const;
   void make_writable(unsigned offset, unsigned length, u8 mask = 0xff);
   std::array<u8, 256> config_{};
 
@@ -76,7 +76,7 @@ class PciDevice {
     devices::Device* target;
   };
   u16 command() const { return static_cast<u16>(config_[4] | config_[5] << 8); }
-  u64 base_of(const Bar& bar) const;
+  u64 base_of(const Bar& bar) const;  // a port, or guest-physical
 
   std::array<u8, 256> writable_{};
   std::vector<Bar> bars_;
@@ -103,7 +103,7 @@ class PciBus final : public devices::Device {
   std::optional<PciDevice::Hit> find_io(u16 port, unsigned size) const;
   std::optional<PciDevice::Hit> find_memory(Gpa gpa, unsigned size) const;
   // What firmware does after RESET, as there is none: gives every memory BAR a place in [start, end).
-  void place_memory(u64 start, u64 end);
+  void place_memory(Gpa start, Gpa end);
 
   const char* name() const override { return "pci"; }
   u64 read(u64 offset, unsigned size) override;

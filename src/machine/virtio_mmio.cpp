@@ -89,7 +89,7 @@ u32 VirtioMmio::read_register(u64 offset) {
 }
 
 void VirtioMmio::write_register(u64 offset, u32 value) {
-  const auto place = [&](u64 RingPlace::*area, u64 base) { device_.write_place(area, offset == base ? 0 : 32, value); };
+  const auto place = [&](Gpa RingPlace::*area, u64 base) { device_.write_place(area, offset == base ? 0 : 32, value); };
   switch (offset) {
     case device_features_select:
       device_.device_select() = value;

@@ -148,7 +148,7 @@ u64 VirtioPci::take_isr() {
 // A register is read at its offset; of the size of the access only as much counts as the register has.
 u64 VirtioPci::read_common(u64 offset, unsigned) {
   const auto* q = device_.selected();
-  const auto area = [&](u64 RingPlace::*where) { return q ? q->place.*where : 0; };
+  const auto area = [&](Gpa RingPlace::*where) { return q ? (q->place.*where).raw : 0; };
   switch (offset) {
     case device_feature_select:
       return device_.device_select();
@@ -235,7 +235,7 @@ void VirtioPci::write_common(u64 offset, unsigned size, u64 value) {
 
 // 64 bits, in one access or in halves.
 void VirtioPci::write_area(u64 offset, unsigned size, u64 value) {
-  constexpr u64 RingPlace::*kAreas[] = {&RingPlace::descriptors, &RingPlace::driver, &RingPlace::device};
+  constexpr Gpa RingPlace::*kAreas[] = {&RingPlace::descriptors, &RingPlace::driver, &RingPlace::device};
   if (offset < queue_desc || offset >= kCommonBytes || offset % 4 != 0 || size < 4) return;
   const auto area = kAreas[(offset - queue_desc) / 8];
   device_.write_place(area, offset % 8 == 0 ? 0 : 32, static_cast<u32>(value));
@@ -264,9 +264,9 @@ void VirtioPci::update_line() {
   inta_.set(pending && !intx_disabled());
 }
 
-u64 VirtioPci::doorbells() const {
-  const u64 bar = memory_bar(kBar);
-  return bar != 0 && device_.live() ? bar + kNotify : 0;
+Gpa VirtioPci::doorbells() const {
+  const auto bar = memory_bar(kBar);
+  return bar && device_.live() ? bar->wrapping_add(kNotify) : Gpa{};
 }
 
 void VirtioPci::reset() {

@@ -42,7 +42,7 @@ class VirtioPci final : public PciDevice, public devices::virtio::Transport {
   void config_changed() override;
 
   // Where the doorbells are, or 0 while nobody would hear them.
-  u64 doorbells() const;
+  Gpa doorbells() const;
   devices::virtio::Device& device() const { return device_; }
 
  private:

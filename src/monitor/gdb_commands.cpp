@@ -43,7 +43,7 @@ std::string registers(Target& target, u32 vcpu) {
   static constexpr const char* kSegment[6] = {"es", "cs", "ss", "ds", "fs", "gs"};
   std::string text = fmt::format("{}, {} instructions retired\n", describe_vcpu(r, vcpu), r.retired);
   for (int i = 0; i < 16; i++) text += fmt::format("{:3} {:016x}{}", kGpr[i], r.gpr[i], i % 4 == 3 ? "\n" : "  ");
-  text += fmt::format("rip {:016x}  linear {:016x}  rflags {:08x}\n", r.rip, r.pc, r.eflags);
+  text += fmt::format("rip {:016x}  linear {:016x}  rflags {:08x}\n", r.rip, r.pc.raw, r.eflags);
   text += fmt::format("cr0 {:x}  cr2 {:x}  cr3 {:x}  cr4 {:x}  cr8 {:x}  efer {:x}\n", r.cr0, r.cr2, r.cr3, r.cr4,
                       r.cr8, r.efer);
   for (int i = 0; i < 6; i++)
@@ -56,8 +56,8 @@ std::string translate(std::string_view text, Target& target, u32 vcpu) {
   if (text.starts_with("0x") || text.starts_with("0X")) text.remove_prefix(2);
   const auto address = take_number(text);
   if (!address || !text.empty()) return "translate ADDRESS: give a hexadecimal number\n";
-  const auto gpa = target.translate(vcpu, *address);
-  return gpa ? fmt::format("{:#x} -> {:#x}\n", *address, *gpa) : fmt::format("{:#x} is not mapped\n", *address);
+  const auto gpa = target.translate(vcpu, Gva{*address});
+  return gpa ? fmt::format("{:#x} -> {}\n", *address, *gpa) : fmt::format("{:#x} is not mapped\n", *address);
 }
 
 std::string step_interrupts(std::string_view text, Settings& settings) {

@@ -93,7 +93,7 @@ u32 CoreTarget::tell(DebugCommand command, u32 vcpu) {
 }
 
 // The caller holds the lock. False: the core is gone, runs, or does not answer.
-bool CoreTarget::perform(DebugCommand command, u32 vcpu, u64 address, u32 length) {
+bool CoreTarget::perform(DebugCommand command, u32 vcpu, Gva address, u32 length) {
   if (!all_paused() || vcpu >= vcpus_) return false;
   DebugMailbox& m = mailbox();
   m.address = address, m.length = length;
@@ -121,12 +121,12 @@ bool CoreTarget::write_registers(u32 vcpu, const DebugRegisters& in) {
   return perform(DebugCommand::write_registers, vcpu);
 }
 
-std::size_t CoreTarget::read_memory(u32 vcpu, u64 address, std::span<u8> out) {
+std::size_t CoreTarget::read_memory(u32 vcpu, Gva address, std::span<u8> out) {
   std::lock_guard guard{lock_};
   std::size_t done = 0;
   while (done < out.size()) {
     const u32 length = static_cast<u32>(std::min<std::size_t>(out.size() - done, DebugMailbox::kDataBytes));
-    if (!perform(DebugCommand::read_memory, vcpu, address + done, length)) break;
+    if (!perform(DebugCommand::read_memory, vcpu, address.wrapping_add(done), length)) break;
     const u32 n = std::min(read_once(mailbox().result), length);
     std::memcpy(out.data() + done, mailbox().data, n);
     done += n;
@@ -135,13 +135,13 @@ std::size_t CoreTarget::read_memory(u32 vcpu, u64 address, std::span<u8> out) {
   return done;
 }
 
-std::size_t CoreTarget::write_memory(u32 vcpu, u64 address, std::span<const u8> in) {
+std::size_t CoreTarget::write_memory(u32 vcpu, Gva address, std::span<const u8> in) {
   std::lock_guard guard{lock_};
   std::size_t done = 0;
   while (done < in.size() && all_paused()) {
     const u32 length = static_cast<u32>(std::min<std::size_t>(in.size() - done, DebugMailbox::kDataBytes));
     std::memcpy(mailbox().data, in.data() + done, length);
-    if (!perform(DebugCommand::write_memory, vcpu, address + done, length)) break;
+    if (!perform(DebugCommand::write_memory, vcpu, address.wrapping_add(done), length)) break;
     const u32 n = std::min(read_once(mailbox().result), length);
     done += n;
     if (n < length) break;
@@ -149,10 +149,10 @@ std::size_t CoreTarget::write_memory(u32 vcpu, u64 address, std::span<const u8> 
   return done;
 }
 
-std::optional<u64> CoreTarget::translate(u32 vcpu, u64 address) {
+std::optional<Gpa> CoreTarget::translate(u32 vcpu, Gva address) {
   std::lock_guard guard{lock_};
   if (!perform(DebugCommand::translate, vcpu, address) || mailbox().result != 1) return std::nullopt;
-  u64 gpa;
+  Gpa gpa;
   std::memcpy(&gpa, mailbox().data, sizeof gpa);
   return gpa;
 }

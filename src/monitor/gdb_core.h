@@ -39,9 +39,9 @@ class CoreTarget final : public Target {
   u32 vcpus() const override { return vcpus_; }
   bool read_registers(u32 vcpu, channel::DebugRegisters& out) override;
   bool write_registers(u32 vcpu, const channel::DebugRegisters& in) override;
-  std::size_t read_memory(u32 vcpu, u64 address, std::span<u8> out) override;
-  std::size_t write_memory(u32 vcpu, u64 address, std::span<const u8> in) override;
-  std::optional<u64> translate(u32 vcpu, u64 address) override;
+  std::size_t read_memory(u32 vcpu, Gva address, std::span<u8> out) override;
+  std::size_t write_memory(u32 vcpu, Gva address, std::span<const u8> in) override;
+  std::optional<Gpa> translate(u32 vcpu, Gva address) override;
   void set_stops(const std::vector<channel::DebugStop>& stops) override;
   void resume(u64 run_mask, u64 step_mask, bool step_interrupts) override;
   void interrupt() override;
@@ -52,7 +52,7 @@ class CoreTarget final : public Target {
   u64 all() const { return vcpus_ >= 64 ? ~u64{0} : (u64{1} << vcpus_) - 1; }
   bool all_paused() { return channel_ && (mailbox().paused.load(std::memory_order_acquire) & all()) == all(); }
   u32 tell(channel::DebugCommand command, u32 vcpu);
-  bool perform(channel::DebugCommand command, u32 vcpu, u64 address = 0, u32 length = 0);
+  bool perform(channel::DebugCommand command, u32 vcpu, Gva address = {}, u32 length = 0);
   void write_stops();
   bool to_be_told();
   void watch(channel::DebugMailbox& mailbox);

@@ -18,12 +18,12 @@ namespace trapline::monitor::gdb {
 inline constexpr int kNotFound = 2, kBadAddress = 14, kInvalid = 22, kNoSpace = 28, kReadOnly = 30;
 
 // "addr,length": what m, M, X and Z begin with, and qXfer.
-inline bool take_range(std::string_view& text, u64& address, u64& length) {
+inline bool take_range(std::string_view& text, u64& start, u64& length) {
   const auto a = take_number(text);
   if (!a || !take_char(text, ',')) return false;
   const auto n = take_number(text);
   if (!n) return false;
-  address = *a, length = *n;
+  start = *a, length = *n;
   return true;
 }
 
@@ -51,7 +51,8 @@ class Stub {
  private:
   struct Point {  // a Z packet
     char type;
-    u64 address, length;
+    Gva address;
+    u64 length;
     bool operator==(const Point&) const = default;
   };
 
@@ -87,7 +88,7 @@ class Stub {
   void choose_layout();
   std::string stop_reply();
   std::string stop_reason();
-  bool has_point(char type, u64 address) const;
+  bool has_point(char type, Gva address) const;
   void publish_points();
   u64 everyone() const { return target_.vcpus() >= 64 ? ~u64{0} : (u64{1} << target_.vcpus()) - 1; }
 

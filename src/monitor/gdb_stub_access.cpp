@@ -42,7 +42,7 @@ void Stub::read_memory(std::string_view a) {
   u64 address, length;
   if (!take_range(a, address, length) || !a.empty()) return error(kInvalid);
   std::vector<u8> bytes(std::min<u64>(length, kPacketBytes / 2));
-  const std::size_t n = target_.read_memory(current_, address, bytes);
+  const std::size_t n = target_.read_memory(current_, Gva{address}, bytes);
   if (n == 0 && length != 0) return error(kBadAddress);
   reply(to_hex(std::span{bytes.data(), std::min(n, bytes.size())}));
 }
@@ -57,17 +57,19 @@ void Stub::write_memory(std::string_view a, bool binary) {
     bytes = std::move(*decoded);
   }
   if (bytes.size() != length) return error(kInvalid);
-  target_.write_memory(current_, address, bytes) == bytes.size() ? ok() : error(kBadAddress);
+  target_.write_memory(current_, Gva{address}, bytes) == bytes.size() ? ok() : error(kBadAddress);
 }
 
 // -- Breakpoints and watchpoints
 void Stub::change_point(bool insert, std::string_view a) {
   if (a.empty()) return error(kInvalid);
-  Point p{a.front(), 0, 0};
+  const char type = a.front();
   a.remove_prefix(1);
-  if (p.type < '0' || p.type > '4') return reply("");
-  if (!take_char(a, ',') || !take_range(a, p.address, p.length)) return error(kInvalid);
-  if (p.type >= '2' && (p.length == 0 || p.length > kLongestWatch)) return error(kInvalid);
+  if (type < '0' || type > '4') return reply("");
+  u64 address, length;
+  if (!take_char(a, ',') || !take_range(a, address, length)) return error(kInvalid);
+  const Point p{type, Gva{address}, length};
+  if (type >= '2' && (p.length == 0 || p.length > kLongestWatch)) return error(kInvalid);
   const auto at = std::find(points_.begin(), points_.end(), p);
   if (insert && at == points_.end()) {
     if (points_.size() >= channel::DebugMailbox::kStops) return error(kNoSpace);
@@ -85,12 +87,12 @@ void Stub::publish_points() {
                           : p.type == '3' ? StopKind::read
                           : p.type == '4' ? StopKind::access
                                           : StopKind::execute;
-    stops.push_back({Gva{p.address}, static_cast<u32>(p.length), kind});
+    stops.push_back({p.address, static_cast<u32>(p.length), kind});
   }
   target_.set_stops(stops);
 }
 
-bool Stub::has_point(char type, u64 address) const {
+bool Stub::has_point(char type, Gva address) const {
   return std::any_of(points_.begin(), points_.end(),
                      [&](const Point& p) { return p.type == type && p.address == address; });
 }

@@ -32,7 +32,7 @@ void Stub::go(std::string_view packet) {
     const auto address = take_number(packet);
     DebugRegisters r;
     if (!address || !packet.empty() || !target_.read_registers(vcpu, r)) return error(kInvalid);
-    r.pc = *address;
+    r.pc = Gva{*address};
     if (!target_.write_registers(vcpu, r)) return error(kInvalid);
   }
   if (kind == 's' || kind == 'S') return resume(0, u64{1} << vcpu);
@@ -91,7 +91,7 @@ std::string Stub::stop_reply() {
 std::string Stub::stop_reason() {
   if (stop_.report == DebugReport::watchpoint) {
     const char* name = stop_.kind == StopKind::write ? "watch" : stop_.kind == StopKind::read ? "rwatch" : "awatch";
-    return fmt::format("{}:{:x};", name, stop_.address);
+    return fmt::format("{}:{:x};", name, stop_.address.raw);
   }
   DebugRegisters r;
   if (stop_.report != DebugReport::breakpoint || !target_.read_registers(stop_.vcpu, r)) return {};

@@ -13,7 +13,7 @@ struct Stop {
   u32 vcpu = 0;
   channel::DebugReport report = channel::DebugReport::none;  // none: it was asked to
   channel::StopKind kind = channel::StopKind::access;        // watchpoint
-  u64 address = 0;                                           // watchpoint
+  Gva address{};                                             // watchpoint
 };
 
 // All but interrupt() and end() are for a paused VM. Memory is linear, by the paging of the vCPU. False, 0, nothing: it
@@ -24,10 +24,10 @@ class Target {
   virtual u32 vcpus() const = 0;
   virtual bool read_registers(u32 vcpu, channel::DebugRegisters& out) = 0;
   virtual bool write_registers(u32 vcpu, const channel::DebugRegisters& in) = 0;
-  virtual std::size_t read_memory(u32 vcpu, u64 address,
+  virtual std::size_t read_memory(u32 vcpu, Gva address,
                                   std::span<u8> out) = 0;  // bytes read before the first unmapped one
-  virtual std::size_t write_memory(u32 vcpu, u64 address, std::span<const u8> in) = 0;
-  virtual std::optional<u64> translate(u32 vcpu, u64 address) = 0;
+  virtual std::size_t write_memory(u32 vcpu, Gva address, std::span<const u8> in) = 0;
+  virtual std::optional<Gpa> translate(u32 vcpu, Gva address) = 0;
   // Replaces all breakpoints and watchpoints; at most DebugMailbox::kStops. In force from the next resume on.
   virtual void set_stops(const std::vector<channel::DebugStop>& stops) = 0;
   // vCPUs in neither mask stay paused.

@@ -54,9 +54,9 @@ void Interrupts::deliver(channel::VcpuPages& vcpu, u32 mode, u8 vector, bool lev
   }
 }
 
-void Interrupts::msi(u64 address, u32 data) {
-  const u8 destination = static_cast<u8>(address >> 12), vector = static_cast<u8>(data);
-  const bool logical = address & 4, level = data & 0x8000;
+void Interrupts::msi(Gpa address, u32 data) {
+  const u8 destination = static_cast<u8>(address.raw >> 12), vector = static_cast<u8>(data);
+  const bool logical = address.raw & 4, level = data & 0x8000;
   const u32 mode = data >> 8 & 7;
   TRACE(interrupts, "message {:#x} to {}{:#x}, mode {}{}", vector, logical ? "logical " : "", destination, mode,
         level ? ", level" : "");

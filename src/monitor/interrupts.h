@@ -17,7 +17,7 @@ class Interrupts final : public machine::InterruptSink {
     intr_ = 0;
   }  // before the first interrupt, and again after a reset
 
-  void msi(u64 address, u32 data) override;
+  void msi(Gpa address, u32 data) override;
   void extint(bool up) override;
   void nmi() override;
 
@@ -33,7 +33,7 @@ class HeldInterrupts final : public machine::InterruptSink {
  public:
   explicit HeldInterrupts(machine::InterruptSink& next) : next_{next} {}
 
-  void msi(u64 address, u32 data) override { messages_.push_back({address, data}); }
+  void msi(Gpa address, u32 data) override { messages_.push_back({address, data}); }
   void extint(bool up) override {
     rose_ |= up;
     extint_ = up;
@@ -43,7 +43,7 @@ class HeldInterrupts final : public machine::InterruptSink {
 
  private:
   struct Message {
-    u64 address;
+    Gpa address;
     u32 data;
   };
   machine::InterruptSink& next_;

@@ -24,20 +24,22 @@ using channel::CodeNames;
 
 // As the log has it, without the atomics.
 struct Entry {
-  u64 host, bytes, guest;
+  Hva host;
+  u64 bytes;
+  Gva guest;
   u32 ready, vcpu;
 };
 static_assert(sizeof(Entry) == sizeof(channel::CodeName));
 
 // The core wrote it: believe nothing. User-space addresses, sizes of translated blocks.
-bool plausible(const Entry& e) { return e.host >> 47 == 0 && e.bytes > 0 && e.bytes <= MiB; }
+bool plausible(const Entry& e) { return e.host.raw >> 47 == 0 && e.bytes > 0 && e.bytes <= MiB; }
 
 std::string name_of(const Entry& e, const Symbols& symbols) {
-  if (e.guest == 0) return "trapline thunks";
+  if (e.guest == Gva{}) return "trapline thunks";
   // A System.map names the kernel's half only.
-  const bool kernel = e.guest >> 31;
+  const bool kernel = e.guest.raw >> 31;
   const std::string symbol = kernel ? symbols.name(e.guest) : std::string{};
-  return fmt::format("{} [{:x}]", symbol.empty() ? "guest" : symbol, e.guest);
+  return fmt::format("{} [{:x}]", symbol.empty() ? "guest" : symbol, e.guest.raw);
 }
 
 }  // namespace
@@ -79,7 +81,7 @@ std::string PerfMap::update(int log, const Symbols& symbols) {
     std::size_t n = 0;
     for (; n < some.size() && some[n].ready; n++)
       if (plausible(some[n]))
-        fmt::format_to(std::back_inserter(text), "{:x} {:x} {}\n", some[n].host, some[n].bytes,
+        fmt::format_to(std::back_inserter(text), "{:x} {:x} {}\n", some[n].host.raw, some[n].bytes,
                        name_of(some[n], symbols));
     done_ += static_cast<u32>(n);
     if (n < some.size()) break;  // being written at this moment

@@ -74,7 +74,7 @@ class Maker {
 
  private:
   void name(scan::Item& item) {
-    const std::string nearest = symbols_.name(item.address);  // "schedule+0x1c"
+    const std::string nearest = symbols_.name(Gva{item.address});  // "schedule+0x1c"
     const auto plus = nearest.rfind("+0x");
     if (plus == std::string::npos) return;
     item.function_offset = static_cast<u32>(std::stoull(nearest.substr(plus + 3), nullptr, 16));

@@ -49,11 +49,11 @@ bool serve(machine::Chipset& chipset, const Request& r, u8* bulk, u64* value) {
       return true;
     case RequestKind::mmio_read:
       if (!mmio_size(r.size)) return false;
-      *value = chipset.mmio_read(Gpa{r.address}, r.size);
+      *value = chipset.mmio_read(r.address, r.size);
       return true;
     case RequestKind::mmio_write:
       if (!mmio_size(r.size)) return false;
-      chipset.mmio_write(Gpa{r.address}, r.size, r.value);
+      chipset.mmio_write(r.address, r.size, r.value);
       return true;
     case RequestKind::pic_acknowledge:
       *value = chipset.pic_acknowledge();

@@ -25,16 +25,16 @@ Symbols Symbols::parse(std::string_view text) {
     const auto [after, error] = std::from_chars(line.data(), line.data() + line.size(), address, 16);
     const auto rest = line.substr(static_cast<std::size_t>(after - line.data()));
     if (error != std::errc{} || rest.size() < 4 || rest[0] != ' ' || rest[2] != ' ') continue;
-    s.entries_.push_back({address, std::string{rest.substr(3)}});
+    s.entries_.push_back({Gva{address}, std::string{rest.substr(3)}});
   }
   std::stable_sort(s.entries_.begin(), s.entries_.end(),
                    [](const Entry& a, const Entry& b) { return a.address < b.address; });
   return s;
 }
 
-std::string Symbols::name(u64 address) const {
+std::string Symbols::name(Gva address) const {
   auto after =
-      std::upper_bound(entries_.begin(), entries_.end(), address, [](u64 a, const Entry& e) { return a < e.address; });
+      std::upper_bound(entries_.begin(), entries_.end(), address, [](Gva a, const Entry& e) { return a < e.address; });
   if (after == entries_.begin()) return {};
   const Entry& e = *std::prev(after);
   if (address - e.address > kFarthest) return {};
@@ -55,7 +55,7 @@ std::string present(std::string_view report, const Symbols& symbols) {
     u64 address = 0;
     std::from_chars(digits.data(), digits.data() + digits.size(), address, 16);
     out.append(digits);
-    if (const auto name = symbols.name(address); !digits.empty() && !name.empty()) out.append(" <" + name + ">");
+    if (const auto name = symbols.name(Gva{address}); !digits.empty() && !name.empty()) out.append(" <" + name + ">");
     i = end - 1;
   }
   return out;

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::monitor {
 
@@ -15,11 +15,11 @@ class Symbols {
   static Symbols parse(std::string_view text);
   bool empty() const { return entries_.empty(); }
   // "schedule+0x1c", or nothing when no symbol is near.
-  std::string name(u64 address) const;
+  std::string name(Gva address) const;
 
  private:
   struct Entry {
-    u64 address;
+    Gva address;
     std::string name;
   };
   std::vector<Entry> entries_;  // sorted

@@ -22,7 +22,7 @@ T at(const GuestMemory& ram, u64 gpa) {
 }
 
 void check_sum(const GuestMemory& ram, u64 gpa, u64 size) {
-  INVARIANT(gpa >= boot::kAcpiTablesStart && size <= boot::kAcpiTablesEnd - gpa,
+  INVARIANT(gpa >= boot::kAcpiTablesStart.raw && size <= boot::kAcpiTablesEnd.raw - gpa,
             "table {:#x}+{:#x} is outside of its area", gpa, size);
   u8 sum = 0;
   for (u64 i = 0; i < size; i++) sum = static_cast<u8>(sum + at<u8>(ram, gpa + i));

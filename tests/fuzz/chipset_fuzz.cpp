@@ -16,7 +16,7 @@ struct Time final : devices::TimeSource {
   u64 wall_clock_seconds() const override { return 1'700'000'000 + now / 1'000'000'000; }
 };
 struct Sinks final : InterruptSink, PowerSink, SerialBackend {
-  void msi(u64, u32) override {}
+  void msi(Gpa, u32) override {}
   void extint(bool) override {}
   void nmi() override {}
   void power_off() override {}
@@ -53,7 +53,7 @@ struct Step {
 
 void run(Chipset& chipset, Time& time, const Step& s) {
   const u16 port = s.place < 128 ? static_cast<u16>(kPorts[s.place % std::size(kPorts)] + (s.offset & 3)) : s.offset;
-  const u64 base = s.place & 1 ? map::ioapic : s.place & 2 ? map::hpet : s.place & 4 ? map::pci_mmio_start : map::lapic;
+  const Gpa base = s.place & 1 ? map::ioapic : s.place & 2 ? map::hpet : s.place & 4 ? map::pci_mmio_start : map::lapic;
   const unsigned size = 1u << (s.what >> 4 & 3);
   switch (s.what & 15) {
     case 0:
@@ -67,10 +67,10 @@ void run(Chipset& chipset, Time& time, const Step& s) {
       break;
     case 5:
     case 6:
-      chipset.mmio_write(Gpa{base + (s.offset & 0xfff)}, size, s.value);
+      chipset.mmio_write(base.wrapping_add(s.offset & 0xfff), size, s.value);
       break;
     case 7:
-      chipset.mmio_read(Gpa{base + (s.offset & 0xfff)}, size);
+      chipset.mmio_read(base.wrapping_add(s.offset & 0xfff), size);
       break;
     case 8:
       chipset.pic_acknowledge();

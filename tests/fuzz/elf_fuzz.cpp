@@ -10,10 +10,10 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   if (!loader::is_elf(image)) return 0;
   const auto elf = loader::parse_elf(image);
   if (!elf) return 0;
-  u64 sum = loader::pvh_entry(*elf).value_or(0) + elf->physical_entry().value_or(0);
+  u64 sum = loader::pvh_entry(*elf).value_or(Gpa{}).raw + elf->physical_entry().value_or(Gpa{}).raw;
   for (const auto& s : elf->segments) {
     const auto bytes = loader::slice(image, s.offset, s.file_size);
-    INVARIANT(bytes && s.file_size <= s.memory_size && s.paddr + s.memory_size >= s.paddr, "segment {:#x}+{:#x}",
+    INVARIANT(bytes && s.file_size <= s.memory_size && s.paddr.checked_add(s.memory_size), "segment {:#x}+{:#x}",
               s.offset, s.file_size);
     if (!bytes->empty()) sum += static_cast<u8>(bytes->back());
   }

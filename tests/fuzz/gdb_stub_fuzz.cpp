@@ -26,18 +26,20 @@ struct Vm final : Target {
     registers[vcpu] = in;
     return true;
   }
-  std::size_t read_memory(u32, u64 address, std::span<u8> out) override {
-    const std::size_t n = address < sizeof memory ? std::min<std::size_t>(out.size(), sizeof memory - address) : 0;
-    std::copy_n(memory + (n ? address : 0), n, out.begin());
+  std::size_t read_memory(u32, Gva address, std::span<u8> out) override {
+    const std::size_t n =
+        address.raw < sizeof memory ? std::min<std::size_t>(out.size(), sizeof memory - address.raw) : 0;
+    std::copy_n(memory + (n ? address.raw : 0), n, out.begin());
     return n;
   }
-  std::size_t write_memory(u32, u64 address, std::span<const u8> in) override {
-    const std::size_t n = address < sizeof memory ? std::min<std::size_t>(in.size(), sizeof memory - address) : 0;
-    std::copy_n(in.begin(), n, memory + (n ? address : 0));
+  std::size_t write_memory(u32, Gva address, std::span<const u8> in) override {
+    const std::size_t n =
+        address.raw < sizeof memory ? std::min<std::size_t>(in.size(), sizeof memory - address.raw) : 0;
+    std::copy_n(in.begin(), n, memory + (n ? address.raw : 0));
     return n;
   }
-  std::optional<u64> translate(u32, u64 address) override {
-    return address & 1 ? std::nullopt : std::optional{address};
+  std::optional<Gpa> translate(u32, Gva address) override {
+    return address.raw & 1 ? std::nullopt : std::optional{Gpa{address.raw}};
   }
   void set_stops(const std::vector<channel::DebugStop>& all) override {
     stops = all.size();

@@ -17,7 +17,7 @@ namespace {
 void answer(channel::DebugMailbox& m, const u8* data, std::size_t size, const std::atomic<bool>& over) {
   for (std::size_t at = 0; !over; at = (at + 1) % size) {
     m.result = data[at] | static_cast<u32>(data[(at + 1) % size]) << 8 | static_cast<u32>(data[(at + 2) % size]) << 24;
-    m.report = data[at] & 7, m.report_kind = data[at] >> 3, m.report_address = m.result;
+    m.report = data[at] & 7, m.report_kind = data[at] >> 3, m.report_address = Gva{m.result};
     m.reporter.store(data[at] & 3);
     m.data[m.result % sizeof m.data] = data[at];
     m.paused.store(data[at] & 0x80 ? data[at] : ~u64{0});

@@ -40,7 +40,7 @@ struct Inline final : Host {
 };
 
 struct Nowhere final : devices::MsiSink, devices::IrqLine, FrameSink {
-  void msi(u64, u32) override {}
+  void msi(Gpa, u32) override {}
   void set(bool) override {}
   void send(std::span<const iovec> frame) override {
     for (const iovec& v : frame) sum += v.iov_len != 0 ? static_cast<const u8*>(v.iov_base)[v.iov_len - 1] : 0;
@@ -189,8 +189,8 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
   }
   Device device{std::move(backend), ram, host};
   machine::VirtioPci pci{device, nowhere, nowhere};
-  u64 next = 0xc0000000;
-  pci.place_memory(next, 0xc0010000);
+  Gpa next{0xc0000000};
+  pci.place_memory(next, Gpa{0xc0010000});
   drive(script, ram, pci, device, disk, net);
   device.write_status(0);
   if (disk) disk->settle();

@@ -49,7 +49,7 @@ struct DriverRing {
   u16 size;
   explicit DriverRing(FakeDma& d, u16 s) : dma{d}, size{s} {}
   virtual ~DriverRing() = default;
-  virtio::RingPlace place() const { return {kTable, kDriver, kDevice, size}; }
+  virtio::RingPlace place() const { return {Gpa{kTable}, Gpa{kDriver}, Gpa{kDevice}, size}; }
   // Makes a chain available; its id. `indirect`: by a table of its own.
   virtual u16 add(const std::vector<Buffer>& chain, bool indirect = false) = 0;
   virtual std::optional<Done> used() = 0;
@@ -63,7 +63,7 @@ struct SplitDriver final : DriverRing {
 
   void descriptor(u64 table, u16 i, const Buffer& b, u16 flags, u16 next) {
     dma.put(table + 16 * u64{i},
-            virtio::Descriptor{b.at, b.length, static_cast<u16>(flags | (b.device_writes ? 2 : 0)), next});
+            virtio::Descriptor{Gpa{b.at}, b.length, static_cast<u16>(flags | (b.device_writes ? 2 : 0)), next});
   }
   void publish(u16 head) {
     dma.put(kDriver + 4 + 2 * u64{static_cast<u16>(index % size)}, head);
@@ -112,7 +112,7 @@ struct PackedDriver final : DriverRing {
     if (indirect) {
       const u64 table = kIndirect + 0x1000 * (id & 63u);
       for (std::size_t i = 0; i < chain.size(); i++)
-        dma.put(table + 16 * i, virtio::PackedDescriptor{chain[i].at, chain[i].length, 0,
+        dma.put(table + 16 * i, virtio::PackedDescriptor{Gpa{chain[i].at}, chain[i].length, 0,
                                                          static_cast<u16>(chain[i].device_writes ? 2 : 0)});
       direct = {{table, static_cast<u32>(16 * chain.size())}};
     }
@@ -120,7 +120,8 @@ struct PackedDriver final : DriverRing {
     for (std::size_t i = 0; i < direct.size(); i++) {
       const u16 more =
           static_cast<u16>((i + 1 < direct.size() ? 1 : 0) | (direct[i].device_writes ? 2 : 0) | (indirect ? 4 : 0));
-      dma.put(kTable + 16 * u64{next}, virtio::PackedDescriptor{direct[i].at, direct[i].length, id, flags(wrap, more)});
+      dma.put(kTable + 16 * u64{next},
+              virtio::PackedDescriptor{Gpa{direct[i].at}, direct[i].length, id, flags(wrap, more)});
       if (++next == size) next = 0, wrap = !wrap;
     }
     return id;
@@ -167,9 +168,9 @@ inline void bring_up(virtio::Device& device, u64 features, const virtio::RingPla
   device.queue_select() = static_cast<u16>(queue);
   device.write_size(place.size);
   for (const unsigned shift : {0u, 32u}) {
-    device.write_place(&virtio::RingPlace::descriptors, shift, static_cast<u32>(place.descriptors >> shift));
-    device.write_place(&virtio::RingPlace::driver, shift, static_cast<u32>(place.driver >> shift));
-    device.write_place(&virtio::RingPlace::device, shift, static_cast<u32>(place.device >> shift));
+    device.write_place(&virtio::RingPlace::descriptors, shift, static_cast<u32>(place.descriptors.raw >> shift));
+    device.write_place(&virtio::RingPlace::driver, shift, static_cast<u32>(place.driver.raw >> shift));
+    device.write_place(&virtio::RingPlace::device, shift, static_cast<u32>(place.device.raw >> shift));
   }
   device.enable();
   device.write_status(acknowledge | driver | features_ok | driver_ok);

@@ -58,9 +58,9 @@ void Device::write_size(u16 size) {
   if (writable_queue() && size <= largest(s_.queue_select)) selected()->place.size = size;
 }
 
-void Device::write_place(u64 RingPlace::*area, unsigned shift, u32 value) {
+void Device::write_place(Gpa RingPlace::*area, unsigned shift, u32 value) {
   if (!writable_queue()) return;
-  u64& place = selected()->place.*area;
+  u64& place = (selected()->place.*area).raw;
   place = (place & ~(u64{0xffffffff} << shift)) | u64{value} << shift;
 }
 

@@ -82,7 +82,7 @@ class Device {
   QueueState* selected() { return s_.queue_select < queues() ? &s_.queues[s_.queue_select] : nullptr; }
   // What the driver may write before it enables the queue, and nothing after that.
   void write_size(u16 size);
-  void write_place(u64 RingPlace::*area, unsigned shift, u32 value);  // a half: bits 0..31 or 32..63
+  void write_place(Gpa RingPlace::*area, unsigned shift, u32 value);  // a half: bits 0..31 or 32..63
   void enable();
 
   void read_config(u64 offset, std::span<u8> out) const;

@@ -31,10 +31,10 @@ bool add_all(const Dma& dma, const std::byte* table, u32 count, Request& request
 
 }  // namespace
 
-bool add_indirect(const Dma& dma, u64 address, u32 length, u16 most, TableOrder order, Request& request) {
+bool add_indirect(const Dma& dma, Gpa address, u32 length, u16 most, TableOrder order, Request& request) {
   const u32 count = length / kBytes;
   if (count == 0 || count > most || length % kBytes != 0) return false;
-  const auto table = dma.bytes(Gpa{address}, length);
+  const auto table = dma.bytes(address, length);
   if (!table) return false;
   return order == TableOrder::linked ? add_linked(dma, table->data(), count, request)
                                      : add_all(dma, table->data(), count, request);

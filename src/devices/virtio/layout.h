@@ -2,7 +2,7 @@
 // rings), 2.8 (packed rings), 6 (features).
 #pragma once
 
-#include "base/types.h"
+#include "base/addr.h"
 
 namespace trapline::devices::virtio {
 
@@ -24,7 +24,7 @@ inline constexpr u16 avail = 1 << 7, used = 1 << 15;  // packed rings
 
 // Split ring: the descriptor table, and those an indirect descriptor points to.
 struct Descriptor {
-  u64 address;
+  Gpa address;
   u32 length;
   u16 flags;
   u16 next;
@@ -33,7 +33,7 @@ static_assert(sizeof(Descriptor) == 16);
 
 // Packed ring: the one table of both directions.
 struct PackedDescriptor {
-  u64 address;
+  Gpa address;
   u32 length;
   u16 id;
   u16 flags;

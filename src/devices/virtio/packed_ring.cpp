@@ -38,7 +38,7 @@ class PackedRing final : public Ring {
   }
 
   std::byte *ring_, *driver_, *device_;
-  u64 ring_at_;
+  Gpa ring_at_;
 };
 
 // A list is made available by its first descriptor, the last one written: the others are there when it is. Its buffer
@@ -74,7 +74,7 @@ void PackedRing::give(const Request& request, u32 written) {
   const u64 offset = static_cast<u64>(d - ring_);
   std::memcpy(d + offsetof(PackedDescriptor, length), &written, sizeof written);
   std::memcpy(d + offsetof(PackedDescriptor, id), &request.id, sizeof request.id);
-  dma_.written(Gpa{ring_at_ + offset}, sizeof(PackedDescriptor));
+  dma_.written(ring_at_.wrapping_add(offset), sizeof(PackedDescriptor));
   const u16 both = descriptor_flag::avail | descriptor_flag::used;
   const u16 flags = static_cast<u16>((at_.given_wrap ? both : 0) | (written != 0 ? descriptor_flag::write : 0));
   store_release(d + offsetof(PackedDescriptor, flags), flags);
@@ -109,11 +109,11 @@ bool PackedRing::listen() {
 
 std::unique_ptr<Ring> make_packed_ring(Dma& dma, const RingPlace& place, const RingPosition& at, u64 features) {
   if (place.size == 0 || place.size > kLargestQueue) return nullptr;
-  if (place.descriptors % 16 != 0 || place.driver % 4 != 0 || place.device % 4 != 0) return nullptr;
+  if (place.descriptors.raw % 16 != 0 || place.driver.raw % 4 != 0 || place.device.raw % 4 != 0) return nullptr;
   if (at.taken >= place.size || at.given >= place.size) return nullptr;
-  const auto ring = dma.bytes(Gpa{place.descriptors}, u64{place.size} * sizeof(PackedDescriptor));
-  const auto driver = dma.bytes(Gpa{place.driver}, sizeof(EventSuppression));
-  const auto device = dma.bytes(Gpa{place.device}, sizeof(EventSuppression));
+  const auto ring = dma.bytes(place.descriptors, u64{place.size} * sizeof(PackedDescriptor));
+  const auto driver = dma.bytes(place.driver, sizeof(EventSuppression));
+  const auto device = dma.bytes(place.device, sizeof(EventSuppression));
   if (!ring || !driver || !device) return nullptr;
   return std::make_unique<PackedRing>(dma, place, PackedRing::Areas{ring->data(), driver->data(), device->data()}, at,
                                       features);

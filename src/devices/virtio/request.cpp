@@ -66,13 +66,13 @@ bool Request::write(u64 offset, std::span<const std::byte> from) {
 }
 
 // Lengths are told in 32 bits: a chain may not be longer than that (2.7.4).
-bool Request::add(const Dma& dma, u64 address, u32 length, bool device_writes) {
+bool Request::add(const Dma& dma, Gpa address, u32 length, bool device_writes) {
   constexpr u64 kMost = std::numeric_limits<u32>::max();
   if (!device_writes && writable_bytes_ + writable_.size() != 0) return false;
   if (length == 0) return true;
-  const auto bytes = dma.bytes(Gpa{address}, length);
+  const auto bytes = dma.bytes(address, length);
   if (!bytes || length > kMost - readable_bytes_ - writable_bytes_) return false;
-  (device_writes ? writable_ : readable_).push_back({Gpa{address}, *bytes});
+  (device_writes ? writable_ : readable_).push_back({address, *bytes});
   (device_writes ? writable_bytes_ : readable_bytes_) += length;
   return true;
 }

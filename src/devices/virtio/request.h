@@ -49,7 +49,7 @@ class Request {
 
   // -- For the ring that makes it.
   // Adds the buffer of a descriptor. False: it is not RAM, or readable after writable, or too much.
-  bool add(const Dma& dma, u64 address, u32 length, bool device_writes);
+  bool add(const Dma& dma, Gpa address, u32 length, bool device_writes);
   u16 id = 0;           // the chain's head, or the packed ring's buffer id
   u16 descriptors = 0;  // of the ring, that it takes
 

@@ -11,10 +11,10 @@ namespace trapline::devices::virtio {
 
 // What the driver has set up: where the three areas are.
 struct RingPlace {
-  u64 descriptors = 0;  // split: the table; packed: the ring
-  u64 driver = 0;       // split: available; packed: the driver's event suppression
-  u64 device = 0;       // split: used; packed: the device's event suppression
-  u16 size = 0;         // entries
+  Gpa descriptors;  // split: the table; packed: the ring
+  Gpa driver;       // split: available; packed: the driver's event suppression
+  Gpa device;       // split: used; packed: the device's event suppression
+  u16 size = 0;     // entries
   bool operator==(const RingPlace&) const = default;
 };
 
@@ -57,6 +57,6 @@ std::unique_ptr<Ring> make_packed_ring(Dma& dma, const RingPlace& place, const R
 
 // 2.7.5.3.1: the table that an indirect descriptor points to, in which chains may not be indirect again.
 enum class TableOrder { linked, consecutive };  // split: by `next`; packed: all of it, in order
-bool add_indirect(const Dma& dma, u64 address, u32 length, u16 most, TableOrder order, Request& request);
+bool add_indirect(const Dma& dma, Gpa address, u32 length, u16 most, TableOrder order, Request& request);
 
 }  // namespace trapline::devices::virtio

@@ -33,7 +33,7 @@ class SplitRing final : public Ring {
   std::byte* used_event() const { return available_ + kRingEntries + u64{size_} * sizeof(u16); }
 
   std::byte *table_, *available_, *used_;
-  u64 used_at_;
+  Gpa used_at_;
 };
 
 Ring::Take SplitRing::take(Request& request) {
@@ -68,7 +68,7 @@ void SplitRing::give(const Request& request, u32 written) {
   const UsedElement element{request.id, written};
   const u64 offset = kRingEntries + place(at_.given) * sizeof element;
   std::memcpy(used_ + offset, &element, sizeof element);
-  dma_.written(Gpa{used_at_ + offset}, sizeof element);
+  dma_.written(used_at_.wrapping_add(offset), sizeof element);
   store_release(used_ + kRingIndex, ++at_.given);
 }
 
@@ -99,11 +99,11 @@ bool SplitRing::listen() {
 
 std::unique_ptr<Ring> make_split_ring(Dma& dma, const RingPlace& place, const RingPosition& at, u64 features) {
   if (place.size == 0 || place.size > kLargestQueue || !std::has_single_bit(place.size)) return nullptr;
-  if (place.descriptors % 16 != 0 || place.driver % 2 != 0 || place.device % 4 != 0) return nullptr;
+  if (place.descriptors.raw % 16 != 0 || place.driver.raw % 2 != 0 || place.device.raw % 4 != 0) return nullptr;
   constexpr u64 kEvent = sizeof(u16);
-  const auto table = dma.bytes(Gpa{place.descriptors}, u64{place.size} * sizeof(Descriptor));
-  const auto available = dma.bytes(Gpa{place.driver}, kRingEntries + u64{place.size} * sizeof(u16) + kEvent);
-  const auto used = dma.bytes(Gpa{place.device}, kRingEntries + u64{place.size} * sizeof(UsedElement) + kEvent);
+  const auto table = dma.bytes(place.descriptors, u64{place.size} * sizeof(Descriptor));
+  const auto available = dma.bytes(place.driver, kRingEntries + u64{place.size} * sizeof(u16) + kEvent);
+  const auto used = dma.bytes(place.device, kRingEntries + u64{place.size} * sizeof(UsedElement) + kEvent);
   if (!table || !available || !used) return nullptr;
   return std::make_unique<SplitRing>(dma, place, SplitRing::Areas{table->data(), available->data(), used->data()}, at,
                                      features);

@@ -14,7 +14,7 @@ using channel::CodeNames;
 inline CodeNames* code_names = nullptr;
 
 // Any vCPU's thread.
-inline void name_code(u64 host, u64 bytes, u64 guest, u32 vcpu) {
+inline void name_code(Hva host, u64 bytes, Gva guest, u32 vcpu) {
   if (code_names) code_names->add(host, bytes, guest, vcpu);
 }
 

@@ -129,7 +129,7 @@ void CodeCache::admit(Block& block) {
     if (block.placement) block.placement->fixed = true;
     stale_.erase(*old);
   }
-  name_code(block.entry, block.end - block.entry, block.key.linear.raw, cpu_.index);
+  name_code(Hva{block.entry}, block.end - block.entry, block.key.linear, cpu_.index);
 }
 
 void CodeCache::note_stable(Block& block, Gva page) {

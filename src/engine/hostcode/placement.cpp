@@ -93,7 +93,7 @@ void CodeCache::give_address(Block& block, u64 by, const MemoryLowering& memory)
   for (const auto& [fixups, code] : {std::pair{block.fixups, block.entry}, std::pair{block.cold_fixups, block.cold}})
     for (const Fixup& f : fixups)
       if (f.names_linear()) give_field(code + f.at, f, block.moved_by, memory);
-  name_code(block.entry, block.end - block.entry, block.key.linear.raw, cpu_.index);
+  name_code(Hva{block.entry}, block.end - block.entry, block.key.linear, cpu_.index);
 }
 
 void CodeCache::give_field(u64 place, const Fixup& f, u64 moved_by, const MemoryLowering& memory) {

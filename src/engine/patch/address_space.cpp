@@ -36,7 +36,7 @@ bool AddressSpace::border_ok(Gva linear, Gpa gpa) const {
          (!(behind & execute) || frames_.admits_border(gpa, page_of(behind)));
 }
 
-void AddressSpace::order(u64 address, u64 length, u64 entry, bool lower) {
+void AddressSpace::order(Gva address, u64 length, u64 entry, bool lower) {
   if (!(entry & mapped)) return cage_->unmap(address, length);
   const int prot = PROT_READ | (entry & write ? PROT_WRITE : 0) | (entry & execute ? PROT_EXEC : 0);
   if (lower) return cage_->protect(address, length, prot);
@@ -54,22 +54,22 @@ void AddressSpace::finish() {
 
 // Whoever calls it calls `finish` behind the last region. Pages that go are one order with those that have never been
 // there; so the pages of a program that ends are few.
-void AddressSpace::become(u64 base, Region& region, unsigned index, u64 then) {
+void AddressSpace::become(Gva base, Region& region, unsigned index, u64 then) {
   u64& now = region.page[index];
   if (then == now) {
     if (now != 0 && run_.entry == 0) finish();
     return;
   }
   const bool lower = (then & mapped) && (now & mapped) && page_of(then) == page_of(now) && (then & ~now) == 0;
-  const u64 address = base + index * kPageSize;
+  const Gva address = base.wrapping_add(index * kPageSize);
   const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
-  const bool follows =
-      then == 0 ? !(run_.address < cage::kStubEnd && address >= cage::kStubEnd) : address == run_.address + run_.length;
+  const bool follows = then == 0 ? !(run_.address.raw < cage::kStubEnd && address.raw >= cage::kStubEnd)
+                                 : address == run_.address.wrapping_add(run_.length);
   if (run_.length == 0 || !follows || then != expected || lower != run_.lower) {
     finish();
     run_ = {address, 0, then, lower};
   }
-  run_.length = address + kPageSize - run_.address;
+  run_.length = address - run_.address + kPageSize;
   pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
   if ((then & ~now) & write) frames_.note_write(page_of(then));
   if ((then & ~now) & execute) frames_.note_execute(page_of(then));
@@ -78,12 +78,12 @@ void AddressSpace::become(u64 base, Region& region, unsigned index, u64 then) {
 }
 
 template <class Wanted>
-void AddressSpace::reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted) {
+void AddressSpace::reconcile(Gva base, Region& region, unsigned first, unsigned last, Wanted wanted) {
   for (unsigned i = first; i < last; i++) become(base, region, i, wanted(i, region.page[i]));
 }
 
 template <class Wanted>
-void AddressSpace::review(u64 base, Region& region, Wanted wanted) {
+void AddressSpace::review(Gva base, Region& region, Wanted wanted) {
   for (std::size_t i = region.in_use._Find_first(); i < kPages; i = region.in_use._Find_next(i))
     become(base, region, static_cast<unsigned>(i), wanted(static_cast<unsigned>(i), region.page[i]));
 }
@@ -107,16 +107,16 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
     return numbers.size() < 256;
   });
   for (const u64 number : numbers) {
-    const u64 base = number * kRegion;
+    const Gva base{number * kRegion};
     if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) break;
-    if (base + kRegion > cage::kStub && base < cage::kStubEnd) continue;
-    const UserRegion tables{cpu, root_, Gva{base}};
+    if (base.raw + kRegion > cage::kStub && base.raw < cage::kStubEnd) continue;
+    const UserRegion tables{cpu, root_, base};
     if (!tables.any() || tables.large()) continue;  // large pages are mapped as they are touched
     std::bitset<kPages> code;
     for (unsigned i = 0; i < kPages; i++) {
       const UserPage p = tables.page(i);
-      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) && runs(Gva{base + i * kPageSize}, p) &&
-                !patched(p.gpa);
+      code[i] = p.executable && !p.writable && cpu::is_plain_ram(cpu, p.gpa) &&
+                runs(base.wrapping_add(i * kPageSize), p) && !patched(p.gpa);
     }
     auto& region = regions_[number];
     if (!region) region = std::make_unique<Region>();
@@ -143,15 +143,15 @@ bool AddressSpace::put_off(const cpu::Vcpu& cpu, Gva linear) {
 bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
   if (linear.raw >= cage::kStub - kPageSize && linear.raw < cage::kStubEnd) return false;
   if (mappings_ >= most_mappings_) clear();
-  const u64 base = linear.raw & ~(kRegion - 1);
+  const Gva base{linear.raw & ~(kRegion - 1)};
   const unsigned asked = linear.frame() % kPages, first = asked & ~(kAround - 1);
   const UserRegion tables{cpu, root_, linear};
   u64 code = 0;
   for (unsigned i = first; want == Want::fetch && i < first + kAround; i++) {
     const UserPage p = tables.page(i);
     if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
-    if (i != asked && entry_of(Gva{base + i * kPageSize}) != 0) continue;
-    if (runs(Gva{base + i * kPageSize}, p) && (i == asked || !patched(p.gpa))) code |= u64{1} << (i - first);
+    if (i != asked && entry_of(base.wrapping_add(i * kPageSize)) != 0) continue;
+    if (runs(base.wrapping_add(i * kPageSize), p) && (i == asked || !patched(p.gpa))) code |= u64{1} << (i - first);
   }
   // What goes along: pages that one order maps with the one that is asked for, and long runs.
   u64 along = 0;
@@ -172,7 +172,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
     const UserPage p = tables.page(i);
     if (!(along >> (i - first) & 1)) return now;
     if (i != asked && (now & mapped)) return now;  // what it has become is told by a flush, not by a neighbour
-    if (base + i * kPageSize >= cage::kStub && base + i * kPageSize < cage::kStubEnd) return now;
+    if (base.raw + i * kPageSize >= cage::kStub && base.raw + i * kPageSize < cage::kStubEnd) return now;
     if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
     u64 entry = p.gpa.raw | mapped;
     if (want == Want::fetch) {
@@ -221,8 +221,8 @@ void AddressSpace::revalidate(const cpu::Vcpu& cpu) {
   if (pages_ == 0) return;
   for (auto at = regions_.begin(); at != regions_.end();) {
     Region& region = *at->second;
-    const u64 base = at->first * kRegion;
-    const UserRegion tables{cpu, root_, Gva{base}};
+    const Gva base{at->first * kRegion};
+    const UserRegion tables{cpu, root_, base};
     bool any = false;
     if (!tables.any()) {
       review(base, region, [](unsigned, u64) { return u64{0}; });
@@ -244,11 +244,11 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, Gva linear) {
   refused_.erase(linear.frame());
   const auto found = regions_.find(linear.raw / kRegion);
   if (found == regions_.end()) return;
-  const u64 base = linear.raw & ~(kRegion - 1);
+  const Gva base{linear.raw & ~(kRegion - 1)};
   const unsigned here = linear.frame() % kPages;
   if (found->second->page[here] == 0) return;
   // A range is flushed page by page: the first one does it for all.
-  const UserRegion tables{cpu, root_, Gva{base}};
+  const UserRegion tables{cpu, root_, base};
   review(base, *found->second, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
     // A page that was copied on a write is about to be written to.
@@ -262,28 +262,28 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, Gva linear) {
 
 void AddressSpace::drop_write(Gpa page) {
   for (auto& [number, region] : regions_)
-    review(number * kRegion, *region,
+    review(Gva{number * kRegion}, *region,
            [&](unsigned, u64 now) -> u64 { return page_of(now) == page ? now & ~u64{write} : now; });
   prove();
 }
 
 void AddressSpace::drop_execute(Gpa page) {
   for (auto& [number, region] : regions_)
-    review(number * kRegion, *region,
+    review(Gva{number * kRegion}, *region,
            [&](unsigned, u64 now) -> u64 { return page_of(now) == page && (now & execute) ? 0 : now; });
   prove();
 }
 
 void AddressSpace::drop_all_write() {
   for (auto& [number, region] : regions_)
-    review(number * kRegion, *region, [](unsigned, u64 now) -> u64 { return now & ~u64{write}; });
+    review(Gva{number * kRegion}, *region, [](unsigned, u64 now) -> u64 { return now & ~u64{write}; });
   prove();
 }
 
 void AddressSpace::clear() {
   if (pages_ != 0 || mappings_ != 0) {
-    cage_->unmap(0, cage::kStub);
-    cage_->unmap(cage::kStubEnd, cage::kTop - cage::kStubEnd);
+    cage_->unmap(Gva{}, cage::kStub);
+    cage_->unmap(Gva{cage::kStubEnd}, cage::kTop - cage::kStubEnd);
   }
   regions_.clear();
   refused_.clear();

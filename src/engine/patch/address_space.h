@@ -17,13 +17,13 @@ namespace trapline::engine::patch {
 
 class AddressSpace {
  public:
-  // root: CR3 without its low 12 bits. `most_mappings`: what the host allows a process, with some to spare.
-  AddressSpace(std::unique_ptr<cage::Cage> cage, CodeFrames& frames, u64 root, u64 most_mappings)
+  // root: the top-level table. `most_mappings`: what the host allows a process, with some to spare.
+  AddressSpace(std::unique_ptr<cage::Cage> cage, CodeFrames& frames, Gpa root, u64 most_mappings)
       : cage_{std::move(cage)}, frames_{frames}, root_{root}, most_mappings_{most_mappings} {}
 
   cage::Cage& cage() { return *cage_; }
   std::unique_ptr<cage::Cage> release() { return std::move(cage_); }
-  u64 root() const { return root_; }
+  Gpa root() const { return root_; }
 
   // The guest's tables allow the access to `linear` (A, and for a write D, are set): queues mappings for the page and
   // for neighbours. False: the page may not be in a cage; the interpreter is to execute the instruction.
@@ -68,17 +68,18 @@ class AddressSpace {
   };
   // What is under way of it: pages that follow each other in both spaces and become alike are one order.
   struct Run {
-    u64 address = 0, length = 0, entry = 0;
+    Gva address;
+    u64 length = 0, entry = 0;
     bool lower = false;
   };
   // Asks `wanted` for each page from `first` to `last`, and queues what makes the cage agree.
   template <class Wanted>
-  void reconcile(u64 base, Region& region, unsigned first, unsigned last, Wanted wanted);
+  void reconcile(Gva base, Region& region, unsigned first, unsigned last, Wanted wanted);
   // The same for each page that is mapped.
   template <class Wanted>
-  void review(u64 base, Region& region, Wanted wanted);
-  void become(u64 base, Region& region, unsigned index, u64 then);
-  void order(u64 address, u64 length, u64 entry, bool lower);
+  void review(Gva base, Region& region, Wanted wanted);
+  void become(Gva base, Region& region, unsigned index, u64 then);
+  void order(Gva address, u64 length, u64 entry, bool lower);
   void finish();
   u64 entry_of(Gva linear) const;
   bool patched(Gpa page) const;
@@ -89,7 +90,8 @@ class AddressSpace {
 
   std::unique_ptr<cage::Cage> cage_;
   CodeFrames& frames_;
-  u64 root_, most_mappings_;
+  Gpa root_;
+  u64 most_mappings_;
   std::map<u64, std::unique_ptr<Region>> regions_;  // by address / 2 MiB
   Run run_;
   std::unordered_set<u64> refused_;    // page numbers

@@ -21,7 +21,7 @@ Cages::~Cages() {
   if (cpu_.tlb_mirror == this) cpu_.tlb_mirror = inner_;
 }
 
-Cages::Slot* Cages::find(u64 root) {
+Cages::Slot* Cages::find(Gpa root) {
   for (Slot& s : spaces_)
     if (s.space->root() == root) return &s;
   return nullptr;

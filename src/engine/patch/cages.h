@@ -45,8 +45,8 @@ class Cages final : public cpu::TlbMirror {
     u16 pcid = 0;
     u64 last_use = 0;
   };
-  Slot* find(u64 root);
-  u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
+  Slot* find(Gpa root);
+  Gpa root() const { return Gpa{cpu_.cr3 & 0x000ffffffffff000}; }
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
   void bury_dead();
   AddressSpace* now_runs(AddressSpace& space);

@@ -61,10 +61,10 @@ bool Direct::possible() const {
 
 // A page of top-level tables is used again for the next program; what its entry for the stack names is not, or seldom.
 u64 Direct::program() const {
-  const Gpa top{root() + 255 * sizeof(u64)};
-  if (!cpu_.ram->is_ram(top)) return root();
+  const Gpa top = root().wrapping_add(255 * sizeof(u64));
+  if (!cpu_.ram->is_ram(top)) return root().raw;
   const u64 entry = __atomic_load_n(reinterpret_cast<const u64*>(cpu_.ram->host(top)), __ATOMIC_RELAXED);
-  return root() ^ (entry & 0x000ffffffffff000) << 12;
+  return root().raw ^ (entry & 0x000ffffffffff000) << 12;
 }
 
 bool Direct::takes() {
@@ -75,7 +75,7 @@ bool Direct::takes() {
   // Two readings of the TSC are dear for who does little more between them.
   if (++translated_.skipped < translated_.stands_for) return false;
   translated_.skipped = 0;
-  translated_.root = who, translated_.since = __rdtsc(), translated_.decoded = decoded();
+  translated_.program = who, translated_.since = __rdtsc(), translated_.decoded = decoded();
   return false;
 }
 
@@ -85,7 +85,7 @@ void Direct::left_user() {
   constexpr unsigned kSome = 4;
   const u64 ticks = __rdtsc() - translated_.since;
   const u64 n = ticks < kBrief ? translated_.stands_for : 1;
-  tiers_.translated(translated_.root, ticks * n, (decoded() - translated_.decoded) * n, cpu_.cpl != 3 ? n : 0);
+  tiers_.translated(translated_.program, ticks * n, (decoded() - translated_.decoded) * n, cpu_.cpl != 3 ? n : 0);
   translated_.since = 0;
   translated_.stands_for = ticks < kBrief ? kSome : 1;
 }
@@ -183,7 +183,7 @@ ExitReason Direct::run() {
   stay_ = {};
   stay_.beside = space->take_flush_ticks();
   enter(space->cage());
-  if (std::exchange(told_.root, ~u64{0}) == root() &&
+  if (std::exchange(told_.root, Gpa{~u64{0}}) == root() &&
       !(told_.want == AddressSpace::Want::read && space->put_off(cpu_, told_.linear)))
     space->map_around(cpu_, told_.linear, told_.want);
   u64 since = __rdtsc();

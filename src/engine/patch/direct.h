@@ -23,7 +23,7 @@ class Direct {
   bool possible() const;
   u64 decoded() const { return cpu_.count.instructions_decoded + cpu_.count.instructions_translated; }
   u64 program() const;  // what `tiers_` knows it by
-  u64 root() const { return cpu_.cr3 & 0x000ffffffffff000; }
+  Gpa root() const { return Gpa{cpu_.cr3 & 0x000ffffffffff000}; }
   void enter(cage::Cage& cage);
   void resume(AddressSpace& space);
   void put_back(cage::Cage& cage);
@@ -54,15 +54,15 @@ class Direct {
   Gpa written_code_{~u64{0}};  // the frame of the last write to one with code
   unsigned singles_ = 0;       // instructions of refused pages, one by one, since the last stretch in a cage
   struct {
-    u64 root = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated, or it is not timed
-    unsigned stands_for = 1, skipped = 0;  // of brief stretches every fourth is timed
+    u64 program = 0, since = 0, decoded = 0;  // since: TSC; 0: no user code runs translated, or it is not timed
+    unsigned stands_for = 1, skipped = 0;     // of brief stretches every fourth is timed
   } translated_;
   Tiers::Stay stay_;  // of this run
   u64 left_at_ = 0;
   TrapCost call_cost_{3000, 8'000}, fault_cost_{6000, 80'000};
   // A fault that the guest has been told of: once its tables have the page, so has the cage.
   struct {
-    u64 root = ~u64{0};
+    Gpa root{~u64{0}};  // nobody's
     Gva linear;
     AddressSpace::Want want = AddressSpace::Want::read;
   } told_;

@@ -15,8 +15,8 @@ const u64* UserRegion::table(const cpu::Vcpu& cpu, u64 entry) const {
   return cpu.ram->is_ram(at) ? reinterpret_cast<const u64*>(cpu.ram->host(at)) : nullptr;
 }
 
-UserRegion::UserRegion(const cpu::Vcpu& cpu, u64 root, Gva linear) {
-  u64 entry = root;
+UserRegion::UserRegion(const cpu::Vcpu& cpu, Gpa root, Gva linear) {
+  u64 entry = root.raw;
   for (int level = 3; level >= 1; level--) {
     const u64* const here = table(cpu, entry);
     if (!here) return;
@@ -27,7 +27,7 @@ UserRegion::UserRegion(const cpu::Vcpu& cpu, u64 root, Gva linear) {
     if (level <= 2 && (entry & kLarge)) {
       const u64 size = u64{1} << (12 + 9 * level);
       large_ = entry;
-      large_base_ = (entry & kAddress & ~(size - 1)) | (linear.raw & (size - 1) & ~(u64{2} * MiB - 1));
+      large_base_ = Gpa{(entry & kAddress & ~(size - 1)) | (linear.raw & (size - 1) & ~(u64{2} * MiB - 1))};
       return;
     }
   }
@@ -45,7 +45,7 @@ UserPage UserRegion::from(u64 leaf, Gpa gpa) const {
 }
 
 UserPage UserRegion::page(unsigned index) const {
-  if (large_) return from(large_, Gpa{large_base_ + index * kPageSize});
+  if (large_) return from(large_, large_base_.wrapping_add(index * kPageSize));
   if (!entries_) return {};
   const u64 leaf = load(entries_ + index);
   return from(leaf, Gpa{leaf & kAddress});

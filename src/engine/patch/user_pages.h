@@ -16,8 +16,8 @@ struct UserPage {
 // The 512 pages of one 2 MiB region of a 64-bit guest's lower half.
 class UserRegion {
  public:
-  // root: CR3 of the address space.
-  UserRegion(const cpu::Vcpu& cpu, u64 root, Gva linear);
+  // root: the top-level table of the address space.
+  UserRegion(const cpu::Vcpu& cpu, Gpa root, Gva linear);
   bool any() const { return entries_ != nullptr || large_; }
   bool large() const { return large_ != 0; }
   UserPage page(unsigned index) const;
@@ -28,7 +28,7 @@ class UserRegion {
   UserPage from(u64 leaf, Gpa gpa) const;
   const u64* entries_ = nullptr;                // the page table
   u64 large_ = 0;                               // or the entry of a large page
-  u64 large_base_ = 0;                          // and what lies at the region's start
+  Gpa large_base_;                              // and what lies at the region's start
   u64 rights_ = kWritable | kUser | kAccessed;  // of the upper levels, ANDed
   bool nx_ = false;
 };
@@ -36,13 +36,13 @@ class UserRegion {
 // Calls `visit(region)` with each 2 MiB region of the lower half that has tables, by number (address / 2 MiB), until it
 // returns false.
 template <class Visit>
-void each_region(const cpu::Vcpu& cpu, u64 root, Visit visit) {
+void each_region(const cpu::Vcpu& cpu, Gpa root, Visit visit) {
   constexpr u64 kPresent = 1, kLarge = 128, kAddress = 0x000ffffffffff000;
   const auto table = [&](u64 entry) {
     const Gpa at{entry & kAddress};
     return cpu.ram->is_ram(at) ? reinterpret_cast<const u64*>(cpu.ram->host(at)) : nullptr;
   };
-  const u64* const top = table(root);
+  const u64* const top = table(root.raw);
   for (u64 i = 0; top && i < 256; i++) {
     const u64* const second = top[i] & kPresent ? table(top[i]) : nullptr;
     for (u64 j = 0; second && j < 512; j++) {

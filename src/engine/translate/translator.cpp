@@ -45,7 +45,7 @@ std::unique_ptr<Translator> Translator::make(Vcpu& cpu, const VcpuSpace& space, 
   INVARIANT(!t->emitter_.overflowed(), "{} bytes of thunks", t->emitter_.size());
   INVARIANT(t->region_->add({t->emitter_.data(), t->emitter_.size()}, {}), "no room for {} bytes of thunks",
             t->emitter_.size());
-  name_code(t->region_->next() - t->region_->used(), t->region_->used(), 0, cpu.index);
+  name_code(Hva{t->region_->next() - t->region_->used()}, t->region_->used(), Gva{}, cpu.index);
   t->executor_->thunks_are_emitted();
   cpu.tlb_mirror = t->views_.get();
   if (cpu.code) cpu.code->watch();

@@ -7,7 +7,7 @@ namespace trapline::para::xen {
 
 struct Domain::Bounce {
   const char* what;  // for messages; `vector`, if there is one, tells it better
-  u64 handler;
+  Gva handler;
   bool masks_events = false, has_error = false;
   bool segments = false;  // DS ES FS GS are part of the frame: the failsafe callback's
   u32 error = 0;

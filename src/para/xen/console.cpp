@@ -14,7 +14,7 @@ constexpr unsigned kComPin = 4;
 enum Register : u16 { data = 0, interrupts = 1, fifo = 2, modem = 4, line = 5 };
 
 xencons_interface* ring_at(GuestMemory& ram, Mfn page) {
-  return reinterpret_cast<xencons_interface*>(ram.host(Gpa{page * kPageSize}));
+  return reinterpret_cast<xencons_interface*>(ram.host(gpa(page)));
 }
 
 u32 load(const u32& index) { return __atomic_load_n(&index, __ATOMIC_ACQUIRE); }

@@ -36,7 +36,7 @@ Domain::Domain(GuestMemory& ram, const Layout& layout, const cpu::Clock& clock, 
       host_{host},
       frames_{layout, ram},
       cpus_(vcpus, nullptr),
-      events_{ram, Gpa{layout.shared_info * kPageSize}, vcpus, [this](u32 vcpu) { notify(vcpu); }} {
+      events_{ram, gpa(layout.shared_info), vcpus, [this](u32 vcpu) { notify(vcpu); }} {
   for (u32 i = 0; i < vcpus; i++) {
     vcpu_.push_back(std::make_unique<VcpuState>());
     vcpu_.back()->runstate.state = RUNSTATE_offline;
@@ -48,9 +48,9 @@ Domain::~Domain() = default;
 void Domain::prepare() {
   // Machine to pseudo-physical.
   u64* m2p = frames_.table(layout_.m2p);
-  for (Mfn mfn = 0; mfn < layout_.frames(); mfn++) m2p[mfn] = layout_.pfn(mfn);
+  for (u64 mfn = 0; mfn < layout_.frames(); mfn++) m2p[mfn] = layout_.pfn(Mfn{mfn}).raw;
   const auto clear = [this](Mfn first, u64 count) {
-    for (Mfn mfn = first; mfn < first + count; mfn++) std::memset(frames_.table(mfn), 0, kPageSize);
+    for (u64 i = 0; i < count; i++) std::memset(frames_.table(first + i), 0, kPageSize);
   };
   clear(layout_.m2p_l1, layout_.m2p_l1_frames);
   clear(layout_.m2p_l2, 1), clear(layout_.m2p_l3, 1);
@@ -58,14 +58,13 @@ void Domain::prepare() {
   clear(layout_.tables_l2, 1), clear(layout_.tables_l3, 1);
   clear(layout_.gdt, 1), clear(layout_.shared_info, 1), clear(layout_.grants, kGrantFrames);
   for (u64 i = 0; i < layout_.m2p_frames; i++)
-    frames_.table(layout_.m2p_l1)[i] =
-        (layout_.m2p + i) * kPageSize | pte::present | pte::user | pte::accessed | pte::nx;
+    frames_.table(layout_.m2p_l1)[i] = gpa(layout_.m2p + i).raw | pte::present | pte::user | pte::accessed | pte::nx;
   for (u64 i = 0; i < layout_.m2p_l1_frames; i++)
-    frames_.table(layout_.m2p_l2)[i] = (layout_.m2p_l1 + i) * kPageSize | kTable;
-  frames_.table(layout_.m2p_l3)[0] = layout_.m2p_l2 * kPageSize | kTable;
+    frames_.table(layout_.m2p_l2)[i] = gpa(layout_.m2p_l1 + i).raw | kTable;
+  frames_.table(layout_.m2p_l3)[0] = gpa(layout_.m2p_l2).raw | kTable;
   for (u64 i = 0; i < layout_.tables_l1_frames; i++)
-    frames_.table(layout_.tables_l2)[i] = (layout_.tables_l1 + i) * kPageSize | kTable;
-  frames_.table(layout_.tables_l3)[0] = layout_.tables_l2 * kPageSize | kTable;
+    frames_.table(layout_.tables_l2)[i] = gpa(layout_.tables_l1 + i).raw | kTable;
+  frames_.table(layout_.tables_l3)[0] = gpa(layout_.tables_l2).raw | kTable;
   // Descriptor tables: Xen's page behind the guest's.
   u64* gdt = frames_.table(layout_.gdt);
   gdt[entry_of_selector(kFlatCs32)] = kCode32;
@@ -73,7 +72,7 @@ void Domain::prepare() {
   gdt[entry_of_selector(kKernelCs)] = kCode64;
   for (u32 vcpu = 0; vcpu < vcpu_.size(); vcpu++)
     frames_.table(layout_.tables_l1)[u64{vcpu} * kTablePages + kGdtGuestPages] =
-        layout_.gdt * kPageSize | pte::present | pte::writable | pte::accessed | pte::dirty | pte::nx;
+        gpa(layout_.gdt).raw | pte::present | pte::writable | pte::accessed | pte::dirty | pte::nx;
   // Shared info, as Xen's domain builder leaves it: no port is masked, every vCPU's upcalls are.
   auto* shared = reinterpret_cast<shared_info*>(frames_.table(layout_.shared_info));
   for (vcpu_info& v : shared->vcpu_info) v.evtchn_upcall_mask = 1;
@@ -92,7 +91,7 @@ void Domain::enter_long_mode(cpu::Vcpu& cpu) {
   const u64 allowed = cpu.cpuid ? cpu.cpuid->cr4_allowed() : ~u64{0};
   cpu.cr4 = (cpu::cr4::pae | cpu::cr4::osfxsr | cpu::cr4::osxmmexcpt | cpu::cr4::mce) & allowed;
   cpu.efer = cpu::efer::sce | cpu::efer::lme | cpu::efer::lma | cpu::efer::nxe;
-  cpu.gdtr = {gdt_address(cpu.index), (kGdtGuestPages + 1) * kPageSize - 1};
+  cpu.gdtr = {gdt_address(cpu.index).raw, (kGdtGuestPages + 1) * kPageSize - 1};
   cpu.idtr = {0, 0};
   cpu.ldtr = cpu::null_segment(0);
   cpu.tr = cpu::null_segment(0);
@@ -119,9 +118,9 @@ Result<void, std::string> Domain::begin(cpu::Vcpu& cpu, const Built& built) {
   for (u64& r : cpu.gpr) r = 0;
   enter_long_mode(cpu);
   set_roots(cpu, v);
-  cpu.gpr[isa::rsi] = built.start_info;
-  cpu.gpr[isa::rsp] = built.stack;
-  cpu.rip = built.entry;
+  cpu.gpr[isa::rsi] = built.start_info.raw;
+  cpu.gpr[isa::rsp] = built.stack.raw;
+  cpu.rip = built.entry.raw;
   cpu.activity = cpu::Activity::running;
   for (u32 i = 0; i < vcpu_.size(); i++) write_time(cpu, i);
   cpu::tlb_flush_all(cpu);

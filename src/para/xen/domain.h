@@ -44,39 +44,38 @@ struct Host {
   [[noreturn]] virtual void crash(cpu::Vcpu& cpu, const std::string& why) = 0;
 };
 
-// What a domain builder has put where; machine addresses.
+// What a domain builder has put where.
 struct Built {
-  Mfn root;            // level-4 table
-  u64 start_info;      // virtual
-  u64 stack, entry;    // virtual
+  Mfn root;  // level-4 table
+  Gva start_info, stack, entry;
   Mfn store, console;  // ring pages
 };
 
 struct Callback {
-  u64 address = 0;
+  Gva address;
   bool masks_events = false;
 };
 
 struct VcpuState {
   bool kernel = true;                          // in which of its two modes the guest is
-  Mfn kernel_root = 0, user_root = 0;          // level-4 tables; 0: none
+  Mfn kernel_root, user_root;                  // level-4 tables, or kNoMfn
   std::array<u64, kEntries / 2> user_upper{};  // the upper half of the last user root that there was
-  u64 kernel_sp = 0;
-  Mfn info_frame = 0;  // of its vcpu_info, once registered
+  Gva kernel_sp;
+  Mfn info_frame;  // of its vcpu_info, once registered
   std::array<trap_info, 256> traps{};
   Callback event, failsafe, syscall, syscall32, sysenter, nmi;
   std::array<Mfn, kGdtGuestPages> gdt{};
   u32 gdt_entries = 0;
-  u64 ldt_base = 0;
+  Gva ldt_base;
   u32 ldt_entries = 0;
-  bool fpu_trap = false;             // the guest has asked for #NM
-  u32 iopl = 0;                      // PHYSDEVOP_set_iopl
-  u64 io_bitmap = 0;                 // linear; a bit a port, of the kernel's memory
-  u32 io_ports = 0;                  // as many as it speaks of
-  u64 upper_seen = ~u64{0};          // Frames::upper_changes() when it flushed all
-  u64 dr7 = 0x400;                   // as the guest sees it; the CPU has no I/O breakpoints of a guest's
-  bool returned = false;             // the iret hypercall has left the kernel, or its place in it
-  u64 runstate_at = 0, time_at = 0;  // linear addresses of its copies; 0: none
+  bool fpu_trap = false;     // the guest has asked for #NM
+  u32 iopl = 0;              // PHYSDEVOP_set_iopl
+  Gva io_bitmap;             // a bit a port, of the kernel's memory
+  u32 io_ports = 0;          // as many as it speaks of
+  u64 upper_seen = ~u64{0};  // Frames::upper_changes() when it flushed all
+  u64 dr7 = 0x400;           // as the guest sees it; the CPU has no I/O breakpoints of a guest's
+  bool returned = false;     // the iret hypercall has left the kernel, or its place in it
+  Gva runstate_at, time_at;  // its copies; 0: none
   vcpu_runstate_info runstate{};
   u64 singleshot = ~u64{0}, periodic = 0, next_period = ~u64{0}, poll_until = ~u64{0};  // VM TSC ticks; ~0: off
   std::vector<Port> polled;
@@ -116,7 +115,7 @@ class Domain final : public cpu::Hypervisor {
   struct Held {
     u32 ref;
     bool writes;  // by the back end
-    Mfn frame = 0;
+    Mfn frame{};
   };
   bool hold_grants(cpu::Vcpu& cpu, std::span<Held> grants);  // all, or none
   void release_grants(cpu::Vcpu& cpu, std::span<const Held> grants);
@@ -124,7 +123,7 @@ class Domain final : public cpu::Hypervisor {
   bool connect_port(Port port, Consumer consumer, u32 instance);
   void disconnect_port(Port port, Consumer consumer, u32 instance);
   void raise_if_connected(Port port, Consumer consumer, u32 instance);
-  std::byte* host(Mfn frame) const { return ram_.host(Gpa{frame * kPageSize}); }
+  std::byte* host(Mfn frame) const { return ram_.host(gpa(frame)); }
   Store& store() { return *store_; }
   BackEnds& back_ends() { return *back_ends_; }
 
@@ -185,20 +184,20 @@ class Domain final : public cpu::Hypervisor {
   bool emulated_msr_write(cpu::Vcpu& cpu, u32 index, u64 value);
 
   // The hypercalls, by file.
-  Status multicall(cpu::Vcpu& cpu, u64 list, u64 count);
-  Status set_trap_table(cpu::Vcpu& cpu, u64 traps);
+  Status multicall(cpu::Vcpu& cpu, Gva list, u64 count);
+  Status set_trap_table(cpu::Vcpu& cpu, Gva list);
   Status set_callbacks(cpu::Vcpu& cpu, const Arguments& a);
-  Status callback_op(cpu::Vcpu& cpu, u64 command, u64 argument);
+  Status callback_op(cpu::Vcpu& cpu, u64 command, Gva argument);
   Status set_segment_base(cpu::Vcpu& cpu, u64 which, u64 base);
   Status set_debugreg(cpu::Vcpu& cpu, u64 number, u64 value);
   Status vm_assist(u64 command, u64 type);
   Status fpu_taskswitch(cpu::Vcpu& cpu, bool set);
 
-  Status set_gdt(cpu::Vcpu& cpu, u64 frames, u64 entries);
+  Status set_gdt(cpu::Vcpu& cpu, Gva list, u64 entries);
   bool install_gdt(cpu::Vcpu& cpu, u32 vcpu, const Mfn* frames, u32 entries);
-  Status set_ldt(cpu::Vcpu& cpu, u64 base, u64 entries);
+  Status set_ldt(cpu::Vcpu& cpu, Gva base, u64 entries);
   void release_ldt(cpu::Vcpu& cpu);
-  Status update_descriptor(cpu::Vcpu& cpu, u64 address, u64 descriptor);
+  Status update_descriptor(cpu::Vcpu& cpu, Gpa at, u64 descriptor);
 
   Status mmu_update(cpu::Vcpu& cpu, const Arguments& a);
   Status mmu_update_one(cpu::Vcpu& cpu, const mmu_update_t& request);
@@ -214,16 +213,16 @@ class Domain final : public cpu::Hypervisor {
   bool same_upper_half(Mfn root, const u64* other) const;
   u64* entry_of(cpu::Vcpu& cpu, Gva linear, Mfn* table, unsigned* index);
 
-  Status memory_op(cpu::Vcpu& cpu, u64 command, u64 argument);
-  Status reservation(cpu::Vcpu& cpu, u64 command, u64 argument);
-  Status memory_map(cpu::Vcpu& cpu, u64 argument);
+  Status memory_op(cpu::Vcpu& cpu, u64 command, Gva argument);
+  Status reservation(cpu::Vcpu& cpu, u64 command, Gva argument);
+  Status memory_map(cpu::Vcpu& cpu, Gva argument);
 
   // grants.cpp; results of single operations are GNTST_*.
   struct GrantMap {
     u32 ref, flags;  // GNTMAP_*: how it is mapped still
     Mfn frame;
   };
-  Status grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count);
+  Status grant_table_op(cpu::Vcpu& cpu, u64 command, Gva argument, u64 count);
   bool hold(cpu::Vcpu& cpu, Mfn frame, bool writes);
   void let_go(cpu::Vcpu& cpu, Mfn frame, bool writes);
   i16 granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to = kDomain);
@@ -238,16 +237,16 @@ class Domain final : public cpu::Hypervisor {
   void end_grant(u32 ref);
   void release(cpu::Vcpu& cpu, const Held& grant);
 
-  Status event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument);
+  Status event_channel_op(cpu::Vcpu& cpu, u64 command, Gva argument);
   void sent(cpu::Vcpu& cpu, const Channel& to);
-  Status sched_op(cpu::Vcpu& cpu, u64 command, u64 argument);
+  Status sched_op(cpu::Vcpu& cpu, u64 command, Gva argument);
   Status block(cpu::Vcpu& cpu);
-  Status poll(cpu::Vcpu& cpu, u64 argument);
+  Status poll(cpu::Vcpu& cpu, Gva argument);
   Status shutdown(cpu::Vcpu& cpu, u32 reason);
-  Status vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument);
-  Status initialise(cpu::Vcpu& cpu, u32 vcpu, u64 argument);
+  Status vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, Gva argument);
+  Status initialise(cpu::Vcpu& cpu, u32 vcpu, Gva argument);
   Status bring_up(u32 vcpu);
-  Status register_info(cpu::Vcpu& cpu, u32 vcpu, u64 argument);
+  Status register_info(cpu::Vcpu& cpu, u32 vcpu, Gva argument);
   void set_timer(cpu::Vcpu& cpu, u64 absolute_ns);
   void arm(cpu::Vcpu& cpu);
   u64 ticks_at(u64 ns) const;
@@ -256,9 +255,9 @@ class Domain final : public cpu::Hypervisor {
   void change_runstate(cpu::Vcpu& cpu, int to);
   bool poll_satisfied(cpu::Vcpu& cpu);
 
-  Status xen_version(cpu::Vcpu& cpu, u64 command, u64 argument);
-  Status console_io(cpu::Vcpu& cpu, u64 command, u64 count, u64 buffer);
-  Status physdev_op(cpu::Vcpu& cpu, u64 command, u64 argument);
+  Status xen_version(cpu::Vcpu& cpu, u64 command, Gva argument);
+  Status console_io(cpu::Vcpu& cpu, u64 command, u64 count, Gva buffer);
+  Status physdev_op(cpu::Vcpu& cpu, u64 command, Gva argument);
 
   void notify(u32 vcpu);
   void receive(cpu::Vcpu& cpu);  // interrupts of the machine, which are the hypervisor's

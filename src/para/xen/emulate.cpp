@@ -89,7 +89,7 @@ bool Domain::emulated_read_control(cpu::Vcpu& cpu, unsigned number, u64* value) 
       return true;
     }
     case 3:
-      *value = xen_pfn_to_cr3(v.kernel_root);
+      *value = xen_pfn_to_cr3(v.kernel_root.raw);
       return true;
     case 4:
       *value = cpu.cr4;
@@ -109,7 +109,7 @@ bool Domain::emulated_write_control(cpu::Vcpu& cpu, unsigned number, u64 value) 
         std::memcpy(ram_.host(Gpa{at.raw + offsetof(vcpu_info, arch.cr2)}), &value, 8);
       return true;
     case 3:
-      return new_root_locked(cpu, xen_cr3_to_pfn(value)) == 0;
+      return new_root_locked(cpu, Mfn{xen_cr3_to_pfn(value)}) == 0;
     case 4: {
       const u64 allowed = kGuestCr4 & (cpu.cpuid ? cpu.cpuid->cr4_allowed() : ~u64{0});
       cpu.cr4 = (cpu.cr4 & ~allowed) | (value & allowed);
@@ -195,7 +195,7 @@ bool Domain::port_allowed(cpu::Vcpu& cpu, const isa::Insn& insn) {
   bool open = true;
   for (u32 p = port; open && p < port + bytes; p++) {
     u8 bits;
-    open = get(cpu, Gva{v.io_bitmap + p / 8}, bits) && !(bits >> p % 8 & 1);
+    open = get(cpu, v.io_bitmap.wrapping_add(p / 8), bits) && !(bits >> p % 8 & 1);
   }
   v.kernel = kernel, v.in_hypercall = nested;
   set_roots(cpu, v);
@@ -228,7 +228,8 @@ Outcome Domain::emulate(cpu::Vcpu& cpu, bool* done) {
       else if (writes && insn.op[0].kind == Kind::cr)
         ok = emulated_write_control(cpu, insn.op[0].reg, cpu.gpr[insn.op[1].reg & 15]);
       else if (reads)
-        ok = (cpu.gpr[insn.op[0].reg & 15] = call(cpu, __HYPERVISOR_get_debugreg, {insn.op[1].reg}), true);
+        cpu.gpr[insn.op[0].reg & 15] = static_cast<u64>(call(cpu, __HYPERVISOR_get_debugreg, {insn.op[1].reg})),
+                                 ok = true;
       else if (writes)
         ok = set_debugreg(cpu, insn.op[0].reg, cpu.gpr[insn.op[1].reg & 15]) == 0;
       break;

@@ -75,9 +75,9 @@ void Domain::look_for_events(cpu::Vcpu& cpu) {
 
 // No entry of the TLB is lost: each has the permissions of the mode that may use it.
 void set_roots(cpu::Vcpu& cpu, const VcpuState& v) {
-  cpu.cr3 = (v.kernel ? v.kernel_root : v.user_root) * kPageSize;
+  cpu.cr3 = gpa(v.kernel ? v.kernel_root : v.user_root).raw;
   cpu::state(cpu).kernel_at_cpl3 = v.kernel;
-  cpu::state(cpu).other_root = (v.kernel ? v.user_root : v.kernel_root) * kPageSize;
+  cpu::state(cpu).other_root = gpa(v.kernel ? v.user_root : v.kernel_root);
   cpu::update_access(cpu);
 }
 
@@ -96,7 +96,7 @@ void Domain::to_kernel(cpu::Vcpu& cpu) {
 
 void Domain::to_user(cpu::Vcpu& cpu) {
   VcpuState& v = state(cpu);
-  if (v.user_root == 0)
+  if (v.user_root == kNoMfn)
     crash(cpu, "the kernel returns to a program without user page tables (MMUEXT_NEW_USER_BASEPTR)");
   v.kernel = false;
   swap_gs(cpu);
@@ -107,7 +107,7 @@ void Domain::to_user(cpu::Vcpu& cpu) {
 
 Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   VcpuState& v = state(cpu);
-  if (b.handler == 0) crash(cpu, "the guest's kernel has no handler for " + b.name(cpu));
+  if (b.handler == Gva{}) crash(cpu, "the guest's kernel has no handler for " + b.name(cpu));
   const bool from_kernel = v.kernel;
   const u64 old_rsp = cpu.gpr[isa::rsp];
   if (!from_kernel) to_kernel(cpu);
@@ -126,7 +126,7 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   if (b.has_error) frame[n++] = b.error;
   for (const u64 item : {b.rip, cs, u64{flags}, old_rsp, u64{b.ss}}) frame[n++] = item;
 
-  const u64 top = (from_kernel ? old_rsp : v.kernel_sp) & ~u64{15};
+  const u64 top = (from_kernel ? old_rsp : v.kernel_sp.raw) & ~u64{15};
   const u64 bottom = top - n * 8;
   static const cpu::Segment kCode = flat_code64(), kStack = flat_stack();
   cpu::cs_of(cpu) = kCode;
@@ -138,10 +138,9 @@ Outcome Domain::bounce(cpu::Vcpu& cpu, const Bounce& b) {
   v.in_hypercall = nested;
   if (!written) crash(cpu, fmt::format("{} finds no kernel stack at {:#x}", b.name(cpu), bottom));
   cpu.gpr[isa::rsp] = bottom;
-  cpu.rip = b.handler;
+  cpu.rip = b.handler.raw;
   if (b.masks_events) set_upcall_mask(cpu, 1);
-  TRACE(exceptions, "xen: {} at {:#x} -> {:#x}, from {}", b.name(cpu), b.rip, b.handler,
-        from_kernel ? "kernel" : "user");
+  TRACE(exceptions, "xen: {} at {:#x} -> {}, from {}", b.name(cpu), b.rip, b.handler, from_kernel ? "kernel" : "user");
   return Outcome::jumped;
 }
 
@@ -155,7 +154,7 @@ Outcome Domain::from_user(cpu::Vcpu& cpu, u64 next) {
   VcpuState& v = state(cpu);
   const bool long_code = cpu.in_long64();
   const Callback& callback = long_code ? v.syscall : v.syscall32;
-  if (callback.address == 0) {
+  if (callback.address == Gva{}) {
     static_cast<void>(cpu.raise_ud());
     return Outcome::fault;
   }
@@ -176,8 +175,8 @@ Outcome Domain::from_user(cpu::Vcpu& cpu, u64 next) {
 // A line of the guest's part of the GDT; 0: there is none.
 u64 Domain::gdt_line(const VcpuState& v, u16 selector) const {
   const u32 index = selector >> 3;
-  const Mfn frame = index < v.gdt_entries ? v.gdt[index / kEntries] : 0;
-  return frame == 0 ? 0 : __atomic_load_n(frames_.table(frame) + index % kEntries, __ATOMIC_RELAXED);
+  const Mfn frame = index < v.gdt_entries ? v.gdt[index / kEntries] : kNoMfn;
+  return frame == kNoMfn ? 0 : __atomic_load_n(frames_.table(frame) + index % kEntries, __ATOMIC_RELAXED);
 }
 
 // CS and SS of a frame. A program is nearly always returned to with those that it had.
@@ -256,7 +255,7 @@ Outcome Domain::iret(cpu::Vcpu& cpu) {
   set_upcall_mask(cpu, frame.rflags & flag::if_ ? 0 : 1);
   cpu.cpl = 3;
   if (!loaded || !canonical_for_return(frame.rip, cpu::cs_of(cpu).long_mode())) {
-    Bounce b{"iret", 0};
+    Bounce b{"iret", Gva{}};
     b.rip = frame.rip;
     b.cs = static_cast<u16>(frame.cs);
     b.ss = static_cast<u16>(frame.ss);
@@ -287,13 +286,13 @@ Outcome Domain::deliver(cpu::Vcpu& cpu, const cpu::Event& e) {
     cpu.cr0 &= ~cpu::cr0::ts;
   }
   const trap_info* trap = &v.traps[e.vector];
-  Bounce b{"an exception", trap->address};
+  Bounce b{"an exception", Gva{trap->address}};
   b.has_error = e.has_error;
   b.error = e.error;
   // A gate that the caller may not use is a #GP that names it.
   if (e.software() && TI_GET_DPL(trap) < (v.kernel ? 1 : 3)) {
     trap = &v.traps[static_cast<u8>(cpu::Vector::gp)];
-    b.handler = trap->address;
+    b.handler = Gva{trap->address};
     b.has_error = true;
     b.error = e.vector * 8u + 2;
     b.rip = cpu.rip;

@@ -15,17 +15,17 @@ constexpr u32 kMostPolled = 128;
 
 // Reads the operation, runs it, and writes it back where it has results.
 template <class Op, class Run>
-Status with(cpu::Vcpu& cpu, u64 argument, bool answers, Run run) {
+Status with(cpu::Vcpu& cpu, Gva argument, bool answers, Run run) {
   Op op;
-  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
   const Status status = run(op);
-  if (status == 0 && answers && !put(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+  if (status == 0 && answers && !put(cpu, argument, op)) return fail(XEN_EFAULT);
   return status;
 }
 
 }  // namespace
 
-Status Domain::event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
+Status Domain::event_channel_op(cpu::Vcpu& cpu, u64 command, Gva argument) {
   const auto under_lock = [this](auto run) {
     return [this, run](auto& op) {
       const std::lock_guard guard{events_lock_};
@@ -65,9 +65,10 @@ Status Domain::event_channel_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case EVTCHNOP_init_control: {
       // FIFO ports are not there; what would be wrong with them is told first, as by Xen.
       evtchn_init_control op;
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       if (op.vcpu >= vcpus()) return fail(XEN_ENOENT);
-      if (op.offset > kPageSize - sizeof(evtchn_fifo_control_block) || op.offset % 8 || !frames_.owned(op.control_gfn))
+      if (op.offset > kPageSize - sizeof(evtchn_fifo_control_block) || op.offset % 8 ||
+          !frames_.owned(Mfn{op.control_gfn}))
         return fail(XEN_EINVAL);
       return fail(XEN_ENOSYS);
     }
@@ -99,7 +100,7 @@ void Domain::sent(cpu::Vcpu& cpu, const Channel& to) {
 
 // -- sched_op
 
-Status Domain::sched_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
+Status Domain::sched_op(cpu::Vcpu& cpu, u64 command, Gva argument) {
   switch (command) {
     case SCHEDOP_yield:
       if (cpu.code) cpu.code->step_aside(cpu);
@@ -111,7 +112,7 @@ Status Domain::sched_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     case SCHEDOP_shutdown:
     case SCHEDOP_shutdown_code: {
       sched_shutdown_t op;
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       return shutdown(cpu, op.reason);
     }
     case SCHEDOP_remote_shutdown:
@@ -142,17 +143,16 @@ bool Domain::poll_satisfied(cpu::Vcpu& cpu) {
   return std::any_of(v.polled.begin(), v.polled.end(), [this](Port p) { return events_.pending(p); });
 }
 
-Status Domain::poll(cpu::Vcpu& cpu, u64 argument) {
+Status Domain::poll(cpu::Vcpu& cpu, Gva argument) {
   sched_poll_t op;
-  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
   if (op.nr_ports > kMostPolled) return fail(XEN_EINVAL);
   VcpuState& v = state(cpu);
-  u64 list;
-  std::memcpy(&list, &op.ports, sizeof list);
+  const Gva list = address_in(op.ports);
   v.polled.clear();
   for (u32 i = 0; i < op.nr_ports; i++) {
     Port port;
-    if (!get(cpu, Gva{list + i * sizeof port}, port)) return fail(XEN_EFAULT);
+    if (!get(cpu, list.wrapping_add(i * sizeof port), port)) return fail(XEN_EFAULT);
     if (port == 0 || port >= EventChannels::kPorts) return fail(XEN_EINVAL);
     v.polled.push_back(port);
   }

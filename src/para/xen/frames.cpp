@@ -16,7 +16,7 @@ Frames::Frames(const Layout& layout, GuestMemory& ram)
       frame_{static_cast<Frame*>(std::calloc(count_, sizeof(Frame))), std::free} {
   if (!frame_)
     throw HostRefused{fmt::format("no memory for {} frames of a Xen guest: give a smaller --memory", count_)};
-  for (Pfn pfn = 0; pfn < layout.pages(); pfn++) frame_[layout.mfn(pfn)].owned = true;
+  for (u64 pfn = 0; pfn < layout.pages(); pfn++) frame_[layout.mfn(Pfn{pfn}).raw].owned = true;
 }
 
 bool Frames::get(cpu::Vcpu& cpu, Mfn mfn, Type type) {
@@ -24,8 +24,8 @@ bool Frames::get(cpu::Vcpu& cpu, Mfn mfn, Type type) {
     // What is shared with the guest may be mapped writable, and is nothing else.
     return type == Type::writable && layout_.shared(mfn);
   }
-  Frame& f = frame_[mfn];
-  INVARIANT(f.refs >= f.types && (f.types == 0 || f.type != Type::none), "frame {:#x} of a Xen guest has {} of {} uses",
+  Frame& f = frame_[mfn.raw];
+  INVARIANT(f.refs >= f.types && (f.types == 0 || f.type != Type::none), "frame {} of a Xen guest has {} of {} uses",
             mfn, f.types, f.refs);
   if (f.types != 0) {
     if (f.type != type || f.types == ~u32{0} || f.refs == ~u32{0}) return false;
@@ -36,7 +36,7 @@ bool Frames::get(cpu::Vcpu& cpu, Mfn mfn, Type type) {
   if (f.refs == ~u32{0}) return false;
   if (type != Type::writable && f.type != type) {
     // Mappings that have gone may live on in TLBs.
-    if (f.type == Type::writable && cpu.code) cpu.code->drop_writers(cpu, mfn);
+    if (f.type == Type::writable && cpu.code) cpu.code->drop_writers(cpu, mfn.raw);
     f.type = Type::none;
   }
   // Counted before it is looked at: a table that names itself finds itself of another type.
@@ -52,8 +52,8 @@ bool Frames::get(cpu::Vcpu& cpu, Mfn mfn, Type type) {
 
 void Frames::put(cpu::Vcpu& cpu, Mfn mfn, Type type) {
   if (!owned(mfn)) return;  // shared
-  Frame& f = frame_[mfn];
-  INVARIANT(f.type == type && f.types != 0 && f.refs != 0, "frame {:#x} of a Xen guest is put without being had", mfn);
+  Frame& f = frame_[mfn.raw];
+  INVARIANT(f.type == type && f.types != 0 && f.refs != 0, "frame {} of a Xen guest is put without being had", mfn);
   if (f.types == 1) invalidate(cpu, mfn, type);
   f.types--;
   f.refs--;

@@ -42,10 +42,12 @@ class Frames {
  public:
   Frames(const Layout& layout, GuestMemory& ram);
 
-  Frame& operator[](Mfn mfn) { return frame_[mfn]; }
-  bool valid(Mfn mfn) const { return mfn < count_; }
-  bool owned(Mfn mfn) const { return mfn < count_ && frame_[mfn].owned; }
-  bool is(Mfn mfn, Type type) const { return mfn < count_ && frame_[mfn].types != 0 && frame_[mfn].type == type; }
+  Frame& operator[](Mfn mfn) { return frame_[mfn.raw]; }
+  bool valid(Mfn mfn) const { return mfn.raw < count_; }
+  bool owned(Mfn mfn) const { return mfn.raw < count_ && frame_[mfn.raw].owned; }
+  bool is(Mfn mfn, Type type) const {
+    return mfn.raw < count_ && frame_[mfn.raw].types != 0 && frame_[mfn.raw].type == type;
+  }
 
   // One more reference by this type. False: the frame is not the guest's, is in use as something else, or is no valid
   // table of that kind; nothing has changed.
@@ -58,7 +60,7 @@ class Frames {
   // The linear addresses of the pages that have changed from then to then; no more than this many, each mapped in one
   // place. Nothing: they are more, or all may have changed.
   static constexpr unsigned kMostPages = 128;
-  std::optional<std::array<u64, kMostPages>> changed_pages(u64 from, u64 to) const;
+  std::optional<std::array<Gva, kMostPages>> changed_pages(u64 from, u64 to) const;
 
   // -- Page-table entries (tables.cpp). References of a present entry of a table of `level`, as it stands in memory;
   // `index` where it stands in it.
@@ -71,7 +73,7 @@ class Frames {
   // The same if it still is `expected`; *stored tells.
   bool replace_entry(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 expected, u64 value, bool* stored);
 
-  u64* table(Mfn mfn) const { return reinterpret_cast<u64*>(ram_.host(Gpa{mfn * kPageSize})); }
+  u64* table(Mfn mfn) const { return reinterpret_cast<u64*>(ram_.host(gpa(mfn))); }
   const Layout& layout() const { return layout_; }
 
  private:
@@ -81,18 +83,18 @@ class Frames {
   void release_entries(cpu::Vcpu& cpu, Mfn mfn, unsigned level, unsigned from, unsigned end);
   void put_hypervisor_slots(u64* l4);
   bool upper(unsigned level, Mfn table, unsigned index) const {
-    return level == 4 ? index >= kEntries / 2 : frame_[table].upper;
+    return level == 4 ? index >= kEntries / 2 : frame_[table.raw].upper;
   }
   void mark_upper(Mfn mfn, unsigned level);
   void note_parent(Mfn mfn, Mfn table, unsigned index, bool upper_l4);
-  u64 only_address(unsigned level, Mfn table, unsigned index) const;
+  Gva only_address(unsigned level, Mfn table, unsigned index) const;
   bool swap(cpu::Vcpu& cpu, Mfn table, unsigned index, u64 value, bool keep, const u64* expected, bool* stored);
 
   Layout layout_;
   GuestMemory& ram_;
   u64 count_;
   std::atomic<u64> upper_changes_{0};
-  std::array<std::atomic<u64>, 2 * kMostPages> changed_{};  // of the change of that number; 0: anywhere
+  std::array<std::atomic<u64>, 2 * kMostPages> changed_{};  // linear, of the change of that number; 0: anywhere
   bool aliased_ = false;  // a level-3 table is named by different entries of the upper half
   std::unique_ptr<Frame[], void (*)(void*)> frame_;
 };
@@ -102,7 +104,7 @@ namespace pte {
 inline constexpr u64 present = 1, writable = 2, user = 4, accessed = 32, dirty = 64, large = 128, global = 256,
                      nx = u64{1} << 63;
 inline constexpr u64 address = 0x000ffffffffff000;
-constexpr Mfn mfn(u64 entry) { return (entry & address) >> 12; }
+constexpr Mfn mfn(u64 entry) { return Mfn{(entry & address) >> 12}; }
 }  // namespace pte
 
 // The lines of a descriptor page that a guest may have: none that leads to another privilege level. `descriptor` is

@@ -26,12 +26,12 @@ i16 status_of_domain(domid_t domain) {
 
 // Runs `each` on every operation of the guest's array and writes it back.
 template <class Op, class Each>
-Status for_all(cpu::Vcpu& cpu, u64 argument, u64 count, Each each) {
+Status for_all(cpu::Vcpu& cpu, Gva argument, u64 count, Each each) {
   for (u64 i = 0; i < count; i++) {
     Op op;
-    if (!get(cpu, Gva{argument + i * sizeof op}, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, argument.wrapping_add(i * sizeof op), op)) return fail(XEN_EFAULT);
     op.status = each(op);
-    if (!put(cpu, Gva{argument + i * sizeof op}, op)) return fail(XEN_EFAULT);
+    if (!put(cpu, argument.wrapping_add(i * sizeof op), op)) return fail(XEN_EFAULT);
   }
   return 0;
 }
@@ -61,7 +61,7 @@ i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to_do
   const domid_t to = __atomic_load_n(&entry->domid, __ATOMIC_RELAXED);
   if ((now & GTF_type_mask) != GTF_permit_access || to != to_domain) return GNTST_general_error;
   if (writes && (now & GTF_readonly)) return GNTST_general_error;
-  *frame = __atomic_load_n(&entry->frame, __ATOMIC_RELAXED);
+  *frame = Mfn{__atomic_load_n(&entry->frame, __ATOMIC_RELAXED)};
   if (!frames_.owned(*frame)) return GNTST_general_error;
   *flags = &entry->flags;
   return GNTST_okay;
@@ -70,7 +70,7 @@ i16 Domain::granted(u32 ref, bool writes, Mfn* frame, u16** flags, domid_t to_do
 // The level-1 entry that an operation names: by the linear address that it maps, or by its own machine address.
 bool Domain::named_entry(cpu::Vcpu& cpu, u64 address, bool is_entry, Mfn* table, unsigned* index) {
   if (!is_entry) return guest_range(Gva{address}, 1) && entry_of(cpu, Gva{address}, table, index) != nullptr;
-  *table = address >> 12, *index = static_cast<unsigned>(address >> 3 & 511);
+  *table = mfn_of(Gpa{address}), *index = static_cast<unsigned>(address >> 3 & 511);
   return address % sizeof(u64) == 0 && frames_.is(*table, Type::l1);
 }
 
@@ -87,7 +87,7 @@ i16 Domain::map_grant(cpu::Vcpu& cpu, gnttab_map_grant_ref& op) {
   if ((op.flags & GNTMAP_device_map) && !hold(cpu, frame, writes)) return GNTST_general_error;
   if (op.flags & GNTMAP_host_map) {
     constexpr u64 kBits = pte::present | pte::user | pte::accessed | pte::dirty;
-    const u64 entry = frame * kPageSize | kBits | (writes ? pte::writable : 0);
+    const u64 entry = gpa(frame).raw | kBits | (writes ? pte::writable : 0);
     if (!named_entry(cpu, op.host_addr, op.flags & GNTMAP_contains_pte, &table, &index) ||
         !frames_.write_entry(cpu, table, index, entry, false)) {
       if (op.flags & GNTMAP_device_map) let_go(cpu, frame, writes);
@@ -96,7 +96,7 @@ i16 Domain::map_grant(cpu::Vcpu& cpu, gnttab_map_grant_ref& op) {
   }
   __atomic_fetch_or(flags, static_cast<u16>(GTF_reading | (writes ? GTF_writing : 0)), __ATOMIC_SEQ_CST);
   op.handle = next_grant_++;
-  op.dev_bus_addr = frame * kPageSize;
+  op.dev_bus_addr = gpa(frame).raw;
   grants_[op.handle] = map;
   return GNTST_okay;
 }
@@ -138,7 +138,7 @@ i16 Domain::unmap_grant(cpu::Vcpu& cpu, const gnttab_unmap_grant_ref& op) {
   if (at == grants_.end()) return GNTST_bad_handle;
   GrantMap& map = at->second;
   if (op.dev_bus_addr != 0 && (map.flags & GNTMAP_device_map)) {
-    if (op.dev_bus_addr != map.frame * kPageSize) return GNTST_general_error;
+    if (op.dev_bus_addr != gpa(map.frame).raw) return GNTST_general_error;
     let_go(cpu, map.frame, !(map.flags & GNTMAP_readonly));
     map.flags &= ~u32{GNTMAP_device_map};
   }
@@ -172,7 +172,7 @@ i16 Domain::replace_grant(cpu::Vcpu& cpu, const gnttab_unmap_and_replace& op) {
 i16 Domain::copy_grant(cpu::Vcpu& cpu, const gnttab_copy& op) {
   const auto inside = [&op](u64 offset) { return offset + op.len <= kPageSize; };
   if (!inside(op.source.offset) || !inside(op.dest.offset)) return GNTST_bad_copy_arg;
-  Mfn from = op.source.u.gmfn, to = op.dest.u.gmfn;
+  Mfn from{op.source.u.gmfn}, to{op.dest.u.gmfn};
   u16* flags;
   for (const domid_t domain : {op.source.domid, op.dest.domid})
     if (!self(domain)) return status_of_domain(domain);
@@ -184,7 +184,7 @@ i16 Domain::copy_grant(cpu::Vcpu& cpu, const gnttab_copy& op) {
   if (!frames_.get(cpu, to, Type::writable)) return GNTST_general_error;
   std::memmove(reinterpret_cast<u8*>(frames_.table(to)) + op.dest.offset,
                reinterpret_cast<const u8*>(frames_.table(from)) + op.source.offset, op.len);
-  if (cpu.code) cpu.code->written(to, op.dest.offset, op.len);
+  if (cpu.code) cpu.code->written(to.raw, op.dest.offset, op.len);
   frames_.put(cpu, to, Type::writable);
   return GNTST_okay;
 }
@@ -192,15 +192,14 @@ i16 Domain::copy_grant(cpu::Vcpu& cpu, const gnttab_copy& op) {
 i16 Domain::set_up_grants(cpu::Vcpu& cpu, const gnttab_setup_table& op) {
   if (!self(op.dom)) return GNTST_permission_denied;
   if (op.nr_frames > kGrantFrames) return GNTST_general_error;
-  u64 list;
-  std::memcpy(&list, &op.frame_list, sizeof list);
+  const Gva list = address_in(op.frame_list);
   for (u32 frame = 0; frame < op.nr_frames; frame++)
-    if (!put(cpu, Gva{list + frame * 8u}, u64{layout_.grants + frame})) return GNTST_bad_virt_addr;
+    if (!put(cpu, list.wrapping_add(frame * 8u), layout_.grants + frame)) return GNTST_bad_virt_addr;
   grant_frames_ = std::max(grant_frames_, op.nr_frames);
   return GNTST_okay;
 }
 
-Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 count) {
+Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, Gva argument, u64 count) {
   count &= 0xffffffff;
   if (count > kMostCalls) return fail(XEN_EINVAL);
   const Locked locked{*this, cpu};
@@ -225,18 +224,18 @@ Status Domain::grant_table_op(cpu::Vcpu& cpu, u64 command, u64 argument, u64 cou
       });
     case GNTTABOP_get_version: {
       gnttab_get_version_t op;
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       if (!self(op.dom)) return fail(XEN_EPERM);
       op.version = 1;
-      return put(cpu, Gva{argument}, op) ? 0 : fail(XEN_EFAULT);
+      return put(cpu, argument, op) ? 0 : fail(XEN_EFAULT);
     }
     case GNTTABOP_set_version: {
       gnttab_set_version_t op;
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       if (op.version == 1) return 0;
       if (op.version != 2) return fail(XEN_EINVAL);
       op.version = 1;
-      return put(cpu, Gva{argument}, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
+      return put(cpu, argument, op) ? fail(XEN_ENOSYS) : fail(XEN_EFAULT);
     }
     default:
       return fail(XEN_ENOSYS);

@@ -14,7 +14,7 @@ namespace trapline::para::xen {
 inline bool guest_range(Gva first, u64 bytes) {
   if (bytes == 0) return true;
   const std::optional<Gva> last = first.checked_add(bytes - 1);
-  const auto outside = [](Gva at) { return at.raw < (u64{1} << 47) || at.raw >= kHypervisorEnd; };
+  const auto outside = [](Gva at) { return at.raw < (u64{1} << 47) || at >= kHypervisorEnd; };
   return last && outside(first) && outside(*last) && (first.raw >> 63) == (last->raw >> 63);
 }
 
@@ -47,6 +47,15 @@ inline bool copy_to(cpu::Vcpu& cpu, Gva to, const void* in, u64 bytes, cpu::Seg 
     to = to.wrapping_add(n), from += n, bytes -= n;
   }
   return true;
+}
+
+// The address that a guest handle, a pointer in the headers' terms, holds.
+template <class Handle>
+Gva address_in(const Handle& handle) {
+  u64 raw;
+  static_assert(sizeof raw == sizeof handle);
+  std::memcpy(&raw, &handle, sizeof raw);
+  return Gva{raw};
 }
 
 template <class T>

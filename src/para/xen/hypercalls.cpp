@@ -46,20 +46,20 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
   Status result = fail(XEN_ENOSYS);
   switch (number) {
     case __HYPERVISOR_set_trap_table:
-      result = set_trap_table(cpu, a[0]);
+      result = set_trap_table(cpu, Gva{a[0]});
       break;
     case __HYPERVISOR_mmu_update:
       result = mmu_update(cpu, a);
       break;
     case __HYPERVISOR_set_gdt:
-      result = set_gdt(cpu, a[0], a[1]);
+      result = set_gdt(cpu, Gva{a[0]}, a[1]);
       break;
     case __HYPERVISOR_stack_switch:
       if (!cpu::canonical(a[1])) {
         result = fail(XEN_EINVAL);
         break;
       }
-      state(cpu).kernel_sp = a[1];
+      state(cpu).kernel_sp = Gva{a[1]};
       result = 0;
       break;
     case __HYPERVISOR_set_callbacks:
@@ -78,13 +78,13 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
                                         : fail(XEN_EINVAL);
       break;
     case __HYPERVISOR_update_descriptor:
-      result = update_descriptor(cpu, a[0], a[1]);
+      result = update_descriptor(cpu, Gpa{a[0]}, a[1]);
       break;
     case __HYPERVISOR_memory_op:
-      result = memory_op(cpu, a[0], a[1]);
+      result = memory_op(cpu, a[0], Gva{a[1]});
       break;
     case __HYPERVISOR_multicall:
-      result = multicall(cpu, a[0], a[1]);
+      result = multicall(cpu, Gva{a[0]}, a[1]);
       break;
     case __HYPERVISOR_update_va_mapping:
       result = update_va_mapping(cpu, Gva{a[0]}, a[1], a[2]);
@@ -94,19 +94,19 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
       result = 0;
       break;
     case __HYPERVISOR_xen_version:
-      result = xen_version(cpu, a[0], a[1]);
+      result = xen_version(cpu, a[0], Gva{a[1]});
       break;
     case __HYPERVISOR_console_io:
-      result = console_io(cpu, a[0], a[1], a[2]);
+      result = console_io(cpu, a[0], a[1], Gva{a[2]});
       break;
     case __HYPERVISOR_grant_table_op:
-      result = grant_table_op(cpu, a[0], a[1], a[2]);
+      result = grant_table_op(cpu, a[0], Gva{a[1]}, a[2]);
       break;
     case __HYPERVISOR_vm_assist:
       result = vm_assist(a[0], a[1]);
       break;
     case __HYPERVISOR_vcpu_op:
-      result = vcpu_op(cpu, a[0], a[1], a[2]);
+      result = vcpu_op(cpu, a[0], a[1], Gva{a[2]});
       break;
     case __HYPERVISOR_set_segment_base:
       result = set_segment_base(cpu, a[0], a[1]);
@@ -115,16 +115,16 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
       result = mmuext_op(cpu, a);
       break;
     case __HYPERVISOR_sched_op:
-      result = sched_op(cpu, a[0], a[1]);
+      result = sched_op(cpu, a[0], Gva{a[1]});
       break;
     case __HYPERVISOR_callback_op:
-      result = callback_op(cpu, a[0], a[1]);
+      result = callback_op(cpu, a[0], Gva{a[1]});
       break;
     case __HYPERVISOR_event_channel_op:
-      result = event_channel_op(cpu, a[0], a[1]);
+      result = event_channel_op(cpu, a[0], Gva{a[1]});
       break;
     case __HYPERVISOR_physdev_op:
-      result = physdev_op(cpu, a[0], a[1]);
+      result = physdev_op(cpu, a[0], Gva{a[1]});
       break;
     // For the control domain.
     case __HYPERVISOR_platform_op:
@@ -144,12 +144,12 @@ Status Domain::call(cpu::Vcpu& cpu, u64 number, const Arguments& a) {
 }
 
 // Each entry is a hypercall of its own; a batch in a batch is refused there as by Xen, and one that returns (iret) ends.
-Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
+Status Domain::multicall(cpu::Vcpu& cpu, Gva list, u64 count) {
   for (u64 i = 0; i < count; i++) {
-    const u64 at = list + i * sizeof(multicall_entry_t);
+    const Gva at = list.wrapping_add(i * sizeof(multicall_entry_t));
     multicall_entry_t entry;
     if (i == kMostCalls) return fail(XEN_EINVAL);
-    if (!get(cpu, Gva{at}, entry)) return fail(XEN_EFAULT);
+    if (!get(cpu, at, entry)) return fail(XEN_EFAULT);
     if (entry.op == __HYPERVISOR_iret) {
       static_cast<void>(iret(cpu));
       return 0;
@@ -157,7 +157,8 @@ Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
     Arguments a;
     std::copy(entry.args, entry.args + a.size(), a.begin());
     const Status result = entry.op == __HYPERVISOR_multicall ? fail(XEN_EINVAL) : call(cpu, entry.op, a);
-    if (!put(cpu, Gva{at + offsetof(multicall_entry_t, result)}, static_cast<u64>(result))) return fail(XEN_EFAULT);
+    if (!put(cpu, at.wrapping_add(offsetof(multicall_entry_t, result)), static_cast<u64>(result)))
+      return fail(XEN_EFAULT);
     if (cpu.activity != cpu::Activity::running) break;  // SCHEDOP_block: what follows waits for ever, as in Xen
   }
   return 0;
@@ -165,15 +166,15 @@ Status Domain::multicall(cpu::Vcpu& cpu, u64 list, u64 count) {
 
 // -- Traps and callbacks
 
-Status Domain::set_trap_table(cpu::Vcpu& cpu, u64 list) {
+Status Domain::set_trap_table(cpu::Vcpu& cpu, Gva list) {
   VcpuState& v = state(cpu);
-  if (list == 0) {
+  if (list == Gva{}) {
     v.traps.fill({});
     return 0;
   }
-  for (unsigned i = 0; i <= v.traps.size(); i++, list += sizeof(trap_info)) {
+  for (unsigned i = 0; i <= v.traps.size(); i++, list = list.wrapping_add(sizeof(trap_info))) {
     trap_info trap;
-    if (!get(cpu, Gva{list}, trap)) return fail(XEN_EFAULT);
+    if (!get(cpu, list, trap)) return fail(XEN_EFAULT);
     if (trap.address == 0) return 0;
     if (!cpu::canonical(trap.address)) return fail(XEN_EINVAL);
     v.traps[trap.vector] = trap;
@@ -185,17 +186,17 @@ Status Domain::set_callbacks(cpu::Vcpu& cpu, const Arguments& a) {
   for (unsigned i = 0; i < 3; i++)
     if (!cpu::canonical(a[i])) return fail(XEN_EINVAL);
   VcpuState& v = state(cpu);
-  v.event.address = a[0];
-  v.failsafe.address = a[1];
-  v.syscall.address = a[2];
+  v.event.address = Gva{a[0]};
+  v.failsafe.address = Gva{a[1]};
+  v.syscall.address = Gva{a[2]};
   return 0;
 }
 
-Status Domain::callback_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
+Status Domain::callback_op(cpu::Vcpu& cpu, u64 command, Gva argument) {
   if (command != CALLBACKOP_register && command != CALLBACKOP_unregister) return fail(XEN_ENOSYS);
   VcpuState& v = state(cpu);
   u16 type;
-  if (!get(cpu, Gva{argument}, type)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, type)) return fail(XEN_EFAULT);
   Callback* callback = type == CALLBACKTYPE_event                                                  ? &v.event
                        : type == CALLBACKTYPE_failsafe                                             ? &v.failsafe
                        : type == CALLBACKTYPE_syscall                                              ? &v.syscall
@@ -211,9 +212,9 @@ Status Domain::callback_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
     return 0;
   }
   callback_register_t r;
-  if (!get(cpu, Gva{argument}, r)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, r)) return fail(XEN_EFAULT);
   if (!cpu::canonical(r.address)) return fail(XEN_EINVAL);
-  callback->address = r.address;
+  callback->address = Gva{r.address};
   callback->masks_events = r.flags & CALLBACKF_mask_events;
   return 0;
 }
@@ -258,7 +259,8 @@ Status Domain::fpu_taskswitch(cpu::Vcpu& cpu, bool set) {
 // CR4.DE, are remembered for the guest: a domain without ports hits none.
 Status Domain::set_debugreg(cpu::Vcpu& cpu, u64 number, u64 value) {
   if (number < 4) {
-    if (!cpu::canonical(value) || (value >= kHypervisorStart && value < kHypervisorEnd)) return fail(XEN_EPERM);
+    if (!cpu::canonical(value) || (Gva{value} >= kHypervisorStart && Gva{value} < kHypervisorEnd))
+      return fail(XEN_EPERM);
     cpu.debug.dr[number] = value;
   } else if (number == 4 || number == 6) {
     cpu.debug.dr6 = (value & 0xe00f) | 0xffff0ff0;
@@ -296,19 +298,19 @@ Status Domain::vm_assist(u64 command, u64 type) {
 }
 
 // No device of the machine is this domain's.
-Status Domain::physdev_op(cpu::Vcpu& cpu, u64 command, u64 argument) {
+Status Domain::physdev_op(cpu::Vcpu& cpu, u64 command, Gva argument) {
   if (command == PHYSDEVOP_set_iopl) {
     physdev_set_iopl_t op;
-    if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
     if (op.iopl > 3) return fail(XEN_EINVAL);
     state(cpu).iopl = op.iopl;
     return 0;
   }
   if (command == PHYSDEVOP_set_iobitmap) {
     physdev_set_iobitmap_t op;
-    if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+    if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
     if (op.nr_ports > 65536) return fail(XEN_EINVAL);
-    std::memcpy(&state(cpu).io_bitmap, &op.bitmap, sizeof(u64));
+    state(cpu).io_bitmap = address_in(op.bitmap);
     state(cpu).io_ports = op.nr_ports;
     return 0;
   }

@@ -14,10 +14,10 @@ std::optional<Layout> Layout::of(const GuestMemory& ram, u32 vcpus, u64 backend_
   l.tables_l1_frames = up(u64{vcpus} * kTablePages, kEntries);
   const u64 heap = l.m2p_frames + l.m2p_l1_frames + 2 + l.tables_l1_frames + 2 + 2 + kGrantFrames + backend_frames;
   const u64 low_end = ram.low_end() / kPageSize;
-  if (low_end < kFirst + heap + 1) return std::nullopt;
-  l.low_pages_ = low_end - heap - kFirst;
+  if (low_end < kFirst.raw + heap + 1) return std::nullopt;
+  l.low_pages_ = low_end - heap - kFirst.raw;
   l.high_pages_ = (ram.high_end() - kPciHoleEnd) / kPageSize;
-  Mfn next = low_end - heap;
+  Mfn next{low_end - heap};
   const auto take = [&next](u64 count) {
     const Mfn first = next;
     next += count;
@@ -39,8 +39,8 @@ std::optional<Layout> Layout::of(const GuestMemory& ram, u32 vcpus, u64 backend_
 }
 
 Pfn Layout::pfn(Mfn mfn) const {
-  if (mfn - kFirst < low_pages_ && mfn >= kFirst) return mfn - kFirst;
-  if (mfn >= kHigh && mfn - kHigh < high_pages_) return low_pages_ + mfn - kHigh;
+  if (mfn - kFirst < low_pages_ && mfn >= kFirst) return Pfn{mfn - kFirst};
+  if (mfn >= kHigh && mfn - kHigh < high_pages_) return Pfn{low_pages_ + (mfn - kHigh)};
   return kNoPfn;
 }
 

@@ -18,20 +18,38 @@
 
 namespace trapline::para::xen {
 
-using Mfn = u64;  // machine frame number
-using Pfn = u64;  // pseudo-physical frame number
+// A frame by its number in one of the two numberings, which do not mix.
+template <class Numbering>
+struct FrameNumber {
+  u64 raw = 0;
+  constexpr FrameNumber() = default;
+  constexpr explicit FrameNumber(u64 r) : raw{r} {}
+  constexpr auto operator<=>(const FrameNumber&) const = default;
+  constexpr u64 operator-(FrameNumber first) const { return raw - first.raw; }  // a distance
+  constexpr FrameNumber operator+(u64 n) const { return FrameNumber{raw + n}; }
+  constexpr FrameNumber& operator+=(u64 n) { return raw += n, *this; }
+  constexpr FrameNumber& operator++() { return *this += 1; }
+};
+using Mfn = FrameNumber<struct Machine>;
+using Pfn = FrameNumber<struct PseudoPhysical>;
+static_assert(sizeof(Mfn) == sizeof(u64));  // lists of them are in the guest's memory
 
-inline constexpr u64 kHypervisorStart = 0xffff800000000000, kHypervisorEnd = 0xffff880000000000;
+// "Machine" addresses are the VM's guest-physical ones.
+constexpr Gpa gpa(Mfn mfn) { return Gpa{mfn.raw * kPageSize}; }
+constexpr Mfn mfn_of(Gpa gpa) { return Mfn{gpa.frame()}; }
+
+inline constexpr Gva kHypervisorStart{0xffff800000000000}, kHypervisorEnd{0xffff880000000000};
 inline constexpr unsigned kFirstHypervisorSlot = 256, kLastHypervisorSlot = 271;
-inline constexpr u64 kTablesStart = 0xffff820000000000;  // descriptor tables, by vCPU
+inline constexpr Gva kTablesStart{0xffff820000000000};  // descriptor tables, by vCPU
 inline constexpr unsigned kTablePages = 32, kLdtPage = 16, kGdtGuestPages = 14;
 inline constexpr unsigned kGrantFrames = 32;
 inline constexpr u64 kEntries = 512;  // of a page table
-inline constexpr Pfn kNoPfn = ~u64{0};
+inline constexpr Mfn kNoMfn{};        // frame 0 is nobody's
+inline constexpr Pfn kNoPfn{~u64{0}};
 inline constexpr u64 kDiskFrames = 9, kNetworkFrames = 66;  // of the heap, for the back end of one
 
-constexpr u64 gdt_address(u32 vcpu) { return kTablesStart + u64{vcpu} * kTablePages * kPageSize; }
-constexpr u64 ldt_address(u32 vcpu) { return gdt_address(vcpu) + kLdtPage * kPageSize; }
+constexpr Gva gdt_address(u32 vcpu) { return kTablesStart.wrapping_add(u64{vcpu} * kTablePages * kPageSize); }
+constexpr Gva ldt_address(u32 vcpu) { return gdt_address(vcpu).wrapping_add(kLdtPage * kPageSize); }
 
 class Layout {
  public:
@@ -40,7 +58,7 @@ class Layout {
 
   u64 pages() const { return low_pages_ + high_pages_; }  // that the guest owns at the start
   u64 frames() const { return frames_; }                  // machine frames, holes included
-  Mfn mfn(Pfn pfn) const { return pfn < low_pages_ ? kFirst + pfn : kHigh + pfn - low_pages_; }
+  Mfn mfn(Pfn pfn) const { return pfn.raw < low_pages_ ? kFirst + pfn.raw : kHigh + (pfn.raw - low_pages_); }
   Pfn pfn(Mfn mfn) const;  // kNoPfn: not the guest's at the start
   bool guest(Mfn mfn) const { return pfn(mfn) != kNoPfn; }
 
@@ -54,8 +72,15 @@ class Layout {
   bool shared(Mfn mfn) const { return mfn == shared_info || (mfn >= grants && mfn < grants + kGrantFrames); }
 
  private:
-  static constexpr Mfn kFirst = MiB / kPageSize, kHigh = kPciHoleEnd / kPageSize;
+  static constexpr Mfn kFirst{MiB / kPageSize}, kHigh{kPciHoleEnd / kPageSize};
   u64 low_pages_ = 0, high_pages_ = 0, frames_ = 0;
 };
 
 }  // namespace trapline::para::xen
+
+template <class Numbering>
+struct fmt::formatter<trapline::para::xen::FrameNumber<Numbering>> : fmt::formatter<trapline::u64> {
+  auto format(const trapline::para::xen::FrameNumber<Numbering>& n, fmt::format_context& ctx) const {
+    return fmt::format_to(ctx.out(), "{:#x}", n.raw);
+  }
+};

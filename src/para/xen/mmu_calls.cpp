@@ -20,29 +20,30 @@ bool own_domain(u64 domain) { return (domain & 0xffff) == DOMID_SELF || (domain 
 }  // namespace
 
 Status Domain::mmu_update_one(cpu::Vcpu& cpu, const mmu_update_t& request) {
-  const u64 command = request.ptr & 3, address = request.ptr & ~u64{3};
-  const Mfn mfn = address >> 12;
+  const u64 command = request.ptr & 3;
+  const Gpa at{request.ptr & ~u64{3}};
+  const Mfn mfn = mfn_of(at);
   if (!frames_.owned(mfn)) return fail(XEN_EINVAL);
   switch (command) {
     case MMU_NORMAL_PT_UPDATE:
     case MMU_PT_UPDATE_PRESERVE_AD:
     case MMU_PT_UPDATE_NO_TRANSLATE: {
-      if (address & 7) return fail(XEN_EINVAL);
+      if (at.raw & 7) return fail(XEN_EINVAL);
       const Frame& f = frames_[mfn];
       if (f.types != 0 && f.type >= Type::l1 && f.type <= Type::l4)
-        return frames_.write_entry(cpu, mfn, static_cast<unsigned>(address >> 3 & 511), request.val,
+        return frames_.write_entry(cpu, mfn, static_cast<unsigned>(at.raw >> 3 & 511), request.val,
                                    command == MMU_PT_UPDATE_PRESERVE_AD)
                    ? 0
                    : fail(XEN_EINVAL);
       // Not a table, or not yet: the guest could write there itself.
       if (!frames_.get(cpu, mfn, Type::writable)) return fail(XEN_EINVAL);
-      __atomic_store_n(reinterpret_cast<u64*>(ram_.host(Gpa{address})), request.val, __ATOMIC_SEQ_CST);
-      if (cpu.code) cpu.code->written(mfn, address & (kPageSize - 1), 8);
+      __atomic_store_n(reinterpret_cast<u64*>(ram_.host(at)), request.val, __ATOMIC_SEQ_CST);
+      if (cpu.code) cpu.code->written(at.frame(), static_cast<u32>(at.page_offset()), 8);
       frames_.put(cpu, mfn, Type::writable);
       return 0;
     }
     case MMU_MACHPHYS_UPDATE:
-      reinterpret_cast<u64*>(ram_.host(Gpa{layout_.m2p * kPageSize}))[mfn] = request.val;
+      reinterpret_cast<u64*>(ram_.host(gpa(layout_.m2p)))[mfn.raw] = request.val;
       return 0;
     default:
       return fail(XEN_ENOSYS);
@@ -106,7 +107,7 @@ void Domain::flush(cpu::Vcpu& cpu) {
   const u64 seen = std::exchange(v.upper_seen, changes);
   const auto pages = frames_.changed_pages(seen, changes);
   if (!pages) return cpu::tlb_flush_all(cpu);
-  for (u64 i = 0; i < changes - seen; i++) cpu::tlb_flush_page(cpu, Gva{(*pages)[i]});
+  for (u64 i = 0; i < changes - seen; i++) cpu::tlb_flush_page(cpu, (*pages)[i]);
   cpu::tlb_flush_all_nonglobal(cpu);
 }
 
@@ -168,9 +169,9 @@ Status Domain::new_root(cpu::Vcpu& cpu, Mfn mfn) {
   if (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4)) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.kernel_root, mfn);
   set_roots(cpu, v);
-  if (old == 0 || !same_upper_half(mfn, frames_.table(old) + kEntries / 2)) v.upper_seen = ~u64{0};
+  if (old == kNoMfn || !same_upper_half(mfn, frames_.table(old) + kEntries / 2)) v.upper_seen = ~u64{0};
   flush(cpu);
-  if (old != 0) frames_.put(cpu, old, Type::l4);
+  if (old != kNoMfn) frames_.put(cpu, old, Type::l4);
   return 0;
 }
 
@@ -181,16 +182,16 @@ Status Domain::new_root_locked(cpu::Vcpu& cpu, Mfn mfn) {
 
 Status Domain::new_user_root(cpu::Vcpu& cpu, Mfn mfn) {
   VcpuState& v = state(cpu);
-  if (mfn != 0 && (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4))) return fail(XEN_EINVAL);
+  if (mfn != kNoMfn && (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::l4))) return fail(XEN_EINVAL);
   const Mfn old = std::exchange(v.user_root, mfn);
   set_roots(cpu, v);
   // Without one, as threads of the kernel are, no program runs: its translations may stay for the next that is alike.
-  if (mfn != 0 && !same_upper_half(mfn, v.user_upper.data())) {
+  if (mfn != kNoMfn && !same_upper_half(mfn, v.user_upper.data())) {
     std::copy_n(frames_.table(mfn) + kEntries / 2, v.user_upper.size(), v.user_upper.begin());
     v.upper_seen = ~u64{0};
   }
   flush(cpu);
-  if (old != 0) frames_.put(cpu, old, Type::l4);
+  if (old != kNoMfn) frames_.put(cpu, old, Type::l4);
   return 0;
 }
 
@@ -200,13 +201,13 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
     case MMUEXT_PIN_L2_TABLE:
     case MMUEXT_PIN_L3_TABLE:
     case MMUEXT_PIN_L4_TABLE:
-      return pin(cpu, op.arg1.mfn, op.cmd - MMUEXT_PIN_L1_TABLE + 1);
+      return pin(cpu, Mfn{op.arg1.mfn}, op.cmd - MMUEXT_PIN_L1_TABLE + 1);
     case MMUEXT_UNPIN_TABLE:
-      return unpin(cpu, op.arg1.mfn);
+      return unpin(cpu, Mfn{op.arg1.mfn});
     case MMUEXT_NEW_BASEPTR:
-      return new_root(cpu, op.arg1.mfn);
+      return new_root(cpu, Mfn{op.arg1.mfn});
     case MMUEXT_NEW_USER_BASEPTR:
-      return new_user_root(cpu, op.arg1.mfn);
+      return new_user_root(cpu, Mfn{op.arg1.mfn});
     case MMUEXT_TLB_FLUSH_LOCAL:
       flush(cpu);
       return 0;
@@ -227,10 +228,10 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
     case MMUEXT_FLUSH_CACHE_GLOBAL:
       return fail(XEN_EACCES);
     case MMUEXT_SET_LDT:
-      return set_ldt(cpu, op.arg1.linear_addr, op.arg2.nr_ents);
+      return set_ldt(cpu, Gva{op.arg1.linear_addr}, op.arg2.nr_ents);
     case MMUEXT_CLEAR_PAGE:
     case MMUEXT_COPY_PAGE: {
-      const Mfn to = op.arg1.mfn, from = op.arg2.src_mfn;
+      const Mfn to{op.arg1.mfn}, from{op.arg2.src_mfn};
       const bool copies = op.cmd == MMUEXT_COPY_PAGE;
       if (!frames_.owned(to) || (copies && !frames_.owned(from))) return fail(XEN_EINVAL);
       if (!frames_.get(cpu, to, Type::writable)) return fail(XEN_EINVAL);
@@ -238,7 +239,7 @@ Status Domain::mmuext_one(cpu::Vcpu& cpu, const mmuext_op_t& op) {
         std::memcpy(frames_.table(to), frames_.table(from), kPageSize);
       else
         std::memset(frames_.table(to), 0, kPageSize);
-      if (cpu.code) cpu.code->written(to, 0, kPageSize);
+      if (cpu.code) cpu.code->written(to.raw, 0, kPageSize);
       frames_.put(cpu, to, Type::writable);
       return 0;
     }
@@ -279,13 +280,13 @@ Status Domain::mmuext_op(cpu::Vcpu& cpu, const Arguments& a) {
 bool Domain::takes_write(cpu::Vcpu& cpu, Gva linear, Gpa gpa, unsigned size) {
   const VcpuState& v = state(cpu);
   if (!v.kernel || v.in_hypercall || !guest_range(linear, size)) return false;
-  return (gpa.raw & 7) + size <= 8 && frames_.is(gpa.frame(), Type::l1);
+  return (gpa.raw & 7) + size <= 8 && frames_.is(mfn_of(gpa), Type::l1);
 }
 
 bool Domain::write_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* in, unsigned size) {
   const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear.raw, 0};
   const Locked locked{*this, cpu};
-  const Mfn mfn = gpa.frame();
+  const Mfn mfn = mfn_of(gpa);
   if (frames_.is(mfn, Type::l1)) {
     const unsigned index = static_cast<unsigned>(gpa.raw >> 3 & 511);
     u64 value = __atomic_load_n(frames_.table(mfn) + index, __ATOMIC_RELAXED);
@@ -300,7 +301,7 @@ bool Domain::replace_table(cpu::Vcpu& cpu, Gva linear, Gpa gpa, const void* expe
                            bool* stored) {
   const cpu::Fault fault{cpu::Vector::pf, cpu::pf_error::present | cpu::pf_error::write, linear.raw, 0};
   const Locked locked{*this, cpu};
-  const Mfn mfn = gpa.frame();
+  const Mfn mfn = mfn_of(gpa);
   if (frames_.is(mfn, Type::l1)) {
     const unsigned index = static_cast<unsigned>(gpa.raw >> 3 & 511);
     const u64 now = __atomic_load_n(frames_.table(mfn) + index, __ATOMIC_RELAXED);

@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kHome = "/local/domain/1", kDevices = "/local/domain/1/device";
 
 xenstore_domain_interface* ring_at(GuestMemory& ram, Mfn page) {
-  return reinterpret_cast<xenstore_domain_interface*>(ram.host(Gpa{page * kPageSize}));
+  return reinterpret_cast<xenstore_domain_interface*>(ram.host(gpa(page)));
 }
 
 u32 load(const u32& index) { return __atomic_load_n(&index, __ATOMIC_ACQUIRE); }

@@ -32,7 +32,7 @@ bool loses(u64 old, u64 now) {
 u64 Frames::adjusted(u64 entry) { return entry & pte::present ? entry | pte::user : entry; }
 
 void Frames::mark_upper(Mfn mfn, unsigned level) {
-  if (std::exchange(frame_[mfn].upper, true) || level == 1) return;
+  if (std::exchange(frame_[mfn.raw].upper, true) || level == 1) return;
   const u64* entries = table(mfn);
   for (unsigned i = 0; i < kEntries; i++)
     if (const u64 entry = load(entries + i); entry & pte::present) mark_upper(pte::mfn(entry), level - 1);
@@ -40,33 +40,33 @@ void Frames::mark_upper(Mfn mfn, unsigned level) {
 
 // Counted already.
 void Frames::note_parent(Mfn mfn, Mfn table, unsigned index, bool upper_l4) {
-  Frame& f = frame_[mfn];
+  Frame& f = frame_[mfn.raw];
   const u16 slot = static_cast<u16>(1 + index);
   if (upper_l4) aliased_ |= f.slot != 0 && f.slot != slot;
-  f.shared |= f.types - f.pinned > 1 && (f.slot != slot || f.parent != table);
+  f.shared |= f.types - f.pinned > 1 && (f.slot != slot || f.parent != table.raw);
   f.slot = slot;
-  f.parent = static_cast<u32>(table);
+  f.parent = static_cast<u32>(table.raw);
 }
 
 // The linear address that this entry of a level-1 table of the upper half maps, where there is one only; else 0. All
 // level-4 tables may name a level-3 table, at the same place.
-u64 Frames::only_address(unsigned level, Mfn table, unsigned index) const {
-  if (level != 1 || aliased_) return 0;
-  const Frame& l1 = frame_[table];
+Gva Frames::only_address(unsigned level, Mfn table, unsigned index) const {
+  if (level != 1 || aliased_) return {};
+  const Frame& l1 = frame_[table.raw];
   const Frame& l2 = frame_[l1.parent];
   const Frame& l3 = frame_[l2.parent];
-  if (l1.slot == 0 || l1.shared || l2.slot == 0 || l2.shared || l3.slot <= kEntries / 2) return 0;
-  return u64{0xffff} << 48 | u64{l3.slot - 1u} << 39 | u64{l2.slot - 1u} << 30 | u64{l1.slot - 1u} << 21 |
-         u64{index} << 12;
+  if (l1.slot == 0 || l1.shared || l2.slot == 0 || l2.shared || l3.slot <= kEntries / 2) return {};
+  return Gva{u64{0xffff} << 48 | u64{l3.slot - 1u} << 39 | u64{l2.slot - 1u} << 30 | u64{l1.slot - 1u} << 21 |
+             u64{index} << 12};
 }
 
-std::optional<std::array<u64, Frames::kMostPages>> Frames::changed_pages(u64 from, u64 to) const {
+std::optional<std::array<Gva, Frames::kMostPages>> Frames::changed_pages(u64 from, u64 to) const {
   if (to - from > kMostPages) return {};
-  std::array<u64, kMostPages> pages{};
+  std::array<Gva, kMostPages> pages{};
   for (u64 i = from; i != to; i++) {
     const u64 page = changed_[i % changed_.size()].load(std::memory_order_relaxed);
     if (page == 0) return {};
-    pages[i - from] = page;
+    pages[i - from] = Gva{page};
   }
   std::atomic_thread_fence(std::memory_order_acquire);
   if (upper_changes() - from > kMostPages) return {};  // they may have been overwritten meanwhile
@@ -84,8 +84,8 @@ bool Frames::get_entry(cpu::Vcpu& cpu, u64 entry, unsigned level, Mfn table, uns
   }
   if (entry & pte::writable) return get(cpu, mfn, Type::writable);
   if (layout_.shared(mfn)) return true;
-  if (!owned(mfn) || frame_[mfn].refs == ~u32{0}) return false;
-  frame_[mfn].refs++;
+  if (!owned(mfn) || frame_[mfn.raw].refs == ~u32{0}) return false;
+  frame_[mfn.raw].refs++;
   return true;
 }
 
@@ -93,14 +93,14 @@ void Frames::put_entry(cpu::Vcpu& cpu, u64 entry, unsigned level) {
   const Mfn mfn = pte::mfn(entry);
   if (level > 1) return put(cpu, mfn, table_type(level - 1));
   if (entry & pte::writable) return put(cpu, mfn, Type::writable);
-  if (owned(mfn)) frame_[mfn].refs--;
+  if (owned(mfn)) frame_[mfn.raw].refs--;
 }
 
 void Frames::put_hypervisor_slots(u64* l4) {
   for (unsigned i = kFirstHypervisorSlot; i <= kLastHypervisorSlot; i++) l4[i] = 0;
   constexpr u64 kBits = pte::present | pte::accessed;
-  l4[kHypervisorStart >> 39 & 511] = layout_.m2p_l3 * kPageSize | kBits | pte::user;
-  l4[kTablesStart >> 39 & 511] = layout_.tables_l3 * kPageSize | kBits | pte::writable;
+  l4[kHypervisorStart.raw >> 39 & 511] = gpa(layout_.m2p_l3).raw | kBits | pte::user;
+  l4[kTablesStart.raw >> 39 & 511] = gpa(layout_.tables_l3).raw | kBits | pte::writable;
 }
 
 bool Frames::validate_table(cpu::Vcpu& cpu, Mfn mfn, unsigned level) {
@@ -132,8 +132,8 @@ void Frames::release_entries(cpu::Vcpu& cpu, Mfn mfn, unsigned level, unsigned f
 // domain's lock.
 bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool keep, const u64* expected,
                   bool* stored) {
-  const unsigned level = static_cast<unsigned>(frame_[table_mfn].type);
-  INVARIANT(level >= 1 && level <= 4 && frame_[table_mfn].types != 0, "frame {:#x} is no table", table_mfn);
+  const unsigned level = static_cast<unsigned>(frame_[table_mfn.raw].type);
+  INVARIANT(level >= 1 && level <= 4 && frame_[table_mfn.raw].types != 0, "frame {:#x} is no table", table_mfn);
   if (hypervisor_slot(level, index)) return false;
   u64* at = table(table_mfn) + index;
   value = adjusted(value);
@@ -163,7 +163,7 @@ bool Frames::swap(cpu::Vcpu& cpu, Mfn table_mfn, unsigned index, u64 value, bool
   TRACE(mmu, "xen: table {:#x}[{}] of level {}: {:#x} -> {:#x}", table_mfn, index, level, old, value);
   if (upper(level, table_mfn, index) && loses(old, now)) {
     const u64 number = upper_changes_.load(std::memory_order_relaxed);
-    changed_[number % changed_.size()].store(only_address(level, table_mfn, index), std::memory_order_relaxed);
+    changed_[number % changed_.size()].store(only_address(level, table_mfn, index).raw, std::memory_order_relaxed);
     upper_changes_.store(number + 1, std::memory_order_release);
   }
   if (!same && (old & pte::present)) put_entry(cpu, old, level);

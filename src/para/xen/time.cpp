@@ -83,15 +83,15 @@ void Domain::change_runstate(cpu::Vcpu& cpu, int to) {
   v.runstate.time[v.runstate.state & 3] += now - v.runstate.state_entry_time;
   v.runstate.state = to;
   v.runstate.state_entry_time = now;
-  if (v.runstate_at == 0 || !v.kernel) return;
+  if (v.runstate_at == Gva{} || !v.kernel) return;
   const bool nested = std::exchange(v.in_hypercall, true);
   const cpu::Fault fault = cpu.fault;
   if (assists_.load() >> VMASST_TYPE_runstate_update_flag & 1) {
     vcpu_runstate_info under_way = v.runstate;
     under_way.state_entry_time |= XEN_RUNSTATE_UPDATE;
-    static_cast<void>(put(cpu, Gva{v.runstate_at}, under_way));
+    static_cast<void>(put(cpu, v.runstate_at, under_way));
   }
-  static_cast<void>(put(cpu, Gva{v.runstate_at}, v.runstate));
+  static_cast<void>(put(cpu, v.runstate_at, v.runstate));
   cpu.fault = fault;
   v.in_hypercall = nested;
 }

@@ -10,7 +10,7 @@
 
 namespace trapline::para::xen {
 
-Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
+Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, Gva argument) {
   if (vcpu >= vcpu_.size()) return fail(XEN_ENOENT);
   const u32 number = static_cast<u32>(vcpu);
   VcpuState& v = *vcpu_[number];
@@ -31,28 +31,30 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
     case VCPUOP_is_up:
       return v.up ? 1 : 0;
     case VCPUOP_get_runstate_info:
-      return put(cpu, Gva{argument}, v.runstate) ? 0 : fail(XEN_EFAULT);
+      return put(cpu, argument, v.runstate) ? 0 : fail(XEN_EFAULT);
     case VCPUOP_register_runstate_memory_area: {
       vcpu_register_runstate_memory_area_t area;
-      if (!get(cpu, Gva{argument}, area)) return fail(XEN_EFAULT);
-      if (!guest_range(Gva{area.addr.p}, sizeof(vcpu_runstate_info))) return fail(XEN_EFAULT);
-      if (number == cpu.index && !put(cpu, Gva{area.addr.p}, v.runstate)) return fail(XEN_EFAULT);
-      v.runstate_at = area.addr.p;
+      if (!get(cpu, argument, area)) return fail(XEN_EFAULT);
+      const Gva area_at{area.addr.p};
+      if (!guest_range(area_at, sizeof(vcpu_runstate_info))) return fail(XEN_EFAULT);
+      if (number == cpu.index && !put(cpu, area_at, v.runstate)) return fail(XEN_EFAULT);
+      v.runstate_at = area_at;
       return 0;
     }
     case VCPUOP_register_vcpu_info:
       return register_info(cpu, number, argument);
     case VCPUOP_register_vcpu_time_memory_area: {
       vcpu_register_time_memory_area_t area;
-      if (!get(cpu, Gva{argument}, area)) return fail(XEN_EFAULT);
-      if (!put(cpu, Gva{area.addr.p}, time_line(cpu))) return fail(XEN_EFAULT);
-      v.time_at = area.addr.p;
+      if (!get(cpu, argument, area)) return fail(XEN_EFAULT);
+      const Gva area_at{area.addr.p};
+      if (!put(cpu, area_at, time_line(cpu))) return fail(XEN_EFAULT);
+      v.time_at = area_at;
       return 0;
     }
     case VCPUOP_set_periodic_timer: {
       vcpu_set_periodic_timer_t op;
       if (number != cpu.index) return fail(XEN_EINVAL);
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       if (op.period_ns < 1'000'000) return fail(XEN_EINVAL);
       v.periodic = clock_.ns_to_tsc(op.period_ns);
       v.next_period = cpu.vm_tsc() + v.periodic;
@@ -68,7 +70,7 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
     case VCPUOP_set_singleshot_timer: {
       vcpu_set_singleshot_timer_t op;
       if (number != cpu.index) return fail(XEN_EINVAL);
-      if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+      if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
       if ((op.flags & VCPU_SSHOTTMR_future) && op.timeout_abs_ns < system_time(cpu)) return fail(XEN_ETIME);
       set_timer(cpu, op.timeout_abs_ns);
       return 0;
@@ -88,18 +90,19 @@ Status Domain::vcpu_op(cpu::Vcpu& cpu, u64 command, u64 vcpu, u64 argument) {
 }
 
 // Writable for the guest as long as it lives there, so no page table can take its place.
-Status Domain::register_info(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
+Status Domain::register_info(cpu::Vcpu& cpu, u32 vcpu, Gva argument) {
   vcpu_register_vcpu_info_t op;
-  if (!get(cpu, Gva{argument}, op)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, op)) return fail(XEN_EFAULT);
   if (op.offset > kPageSize - sizeof(vcpu_info) || op.offset % sizeof(u64)) return fail(XEN_EINVAL);
   const Locked locked{*this, cpu};
   VcpuState& v = *vcpu_[vcpu];
-  if (v.info_frame != 0) return fail(XEN_EINVAL);
+  if (v.info_frame != kNoMfn) return fail(XEN_EINVAL);
   if (vcpu != cpu.index && v.up) return fail(XEN_EINVAL);
-  if (!frames_.owned(op.mfn) || !frames_.get(cpu, op.mfn, Type::writable)) return fail(XEN_EINVAL);
-  v.info_frame = op.mfn;
+  const Mfn mfn{op.mfn};
+  if (!frames_.owned(mfn) || !frames_.get(cpu, mfn, Type::writable)) return fail(XEN_EINVAL);
+  v.info_frame = mfn;
   const std::lock_guard guard{events_lock_};
-  const Gpa to{op.mfn * kPageSize + op.offset}, from = events_.vcpu_info(vcpu);
+  const Gpa to = gpa(mfn).wrapping_add(op.offset), from = events_.vcpu_info(vcpu);
   vcpu_info fresh{};
   fresh.evtchn_upcall_mask = 1;
   if (from.raw != 0) std::memcpy(&fresh, ram_.host(from), sizeof fresh);
@@ -112,10 +115,10 @@ Status Domain::register_info(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
   return 0;
 }
 
-Status Domain::initialise(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
+Status Domain::initialise(cpu::Vcpu& cpu, u32 vcpu, Gva argument) {
   VcpuState& v = *vcpu_[vcpu];
   auto context = std::make_unique<vcpu_guest_context>();
-  if (!get(cpu, Gva{argument}, *context)) return fail(XEN_EFAULT);
+  if (!get(cpu, argument, *context)) return fail(XEN_EFAULT);
   const Locked locked{*this, cpu};
   if (v.initialised) return fail(XEN_EEXIST);
   const vcpu_guest_context& c = *context;
@@ -126,27 +129,27 @@ Status Domain::initialise(cpu::Vcpu& cpu, u32 vcpu, u64 argument) {
   for (const trap_info& trap : c.trap_ctxt)
     if (!canonical(trap.address)) return fail(XEN_EINVAL);
   if (!(c.flags & VGCF_in_kernel) || c.gdt_ents > FIRST_RESERVED_GDT_ENTRY || c.ldt_ents != 0) return fail(XEN_EINVAL);
-  const Mfn root = xen_cr3_to_pfn(c.ctrlreg[3]), user = xen_cr3_to_pfn(c.ctrlreg[1] & ~u64{1});
+  const Mfn root{xen_cr3_to_pfn(c.ctrlreg[3])}, user{xen_cr3_to_pfn(c.ctrlreg[1] & ~u64{1})};
   if (!frames_.owned(root) || !frames_.get(cpu, root, Type::l4)) return fail(XEN_EINVAL);
-  if (user != 0 && (!frames_.owned(user) || !frames_.get(cpu, user, Type::l4))) {
+  if (user != kNoMfn && (!frames_.owned(user) || !frames_.get(cpu, user, Type::l4))) {
     frames_.put(cpu, root, Type::l4);
     return fail(XEN_EINVAL);
   }
   Mfn gdt[kGdtGuestPages] = {};
-  std::copy(c.gdt_frames, c.gdt_frames + kGdtGuestPages, gdt);
+  std::transform(c.gdt_frames, c.gdt_frames + kGdtGuestPages, gdt, [](u64 mfn) { return Mfn{mfn}; });
   if (!install_gdt(cpu, vcpu, gdt, static_cast<u32>(c.gdt_ents))) {
     frames_.put(cpu, root, Type::l4);
-    if (user != 0) frames_.put(cpu, user, Type::l4);
+    if (user != kNoMfn) frames_.put(cpu, user, Type::l4);
     return fail(XEN_EINVAL);
   }
   v.kernel_root = root;
   v.user_root = user;
-  if (user != 0) std::copy_n(frames_.table(user) + kEntries / 2, v.user_upper.size(), v.user_upper.begin());
-  v.kernel_sp = c.kernel_sp;
+  if (user != kNoMfn) std::copy_n(frames_.table(user) + kEntries / 2, v.user_upper.size(), v.user_upper.begin());
+  v.kernel_sp = Gva{c.kernel_sp};
   std::copy(c.trap_ctxt, c.trap_ctxt + v.traps.size(), v.traps.begin());
-  v.event = {c.event_callback_eip, true};
-  v.failsafe = {c.failsafe_callback_eip, (c.flags & VGCF_failsafe_disables_events) != 0};
-  v.syscall = {c.syscall_callback_eip, (c.flags & VGCF_syscall_disables_events) != 0};
+  v.event = {Gva{c.event_callback_eip}, true};
+  v.failsafe = {Gva{c.failsafe_callback_eip}, (c.flags & VGCF_failsafe_disables_events) != 0};
+  v.syscall = {Gva{c.syscall_callback_eip}, (c.flags & VGCF_syscall_disables_events) != 0};
   v.context = std::move(context);
   v.initialised = true;
   return 0;

@@ -34,8 +34,8 @@ struct AcpiTest : testing::Test {
   u64 checked(u64 at, const std::string& signature) const {
     EXPECT_EQ(text(at, 4), signature);
     const u64 length = get(at + 4, 4);
-    EXPECT_GE(at, kAcpiTablesStart);
-    EXPECT_LE(at + length, kAcpiTablesEnd);
+    EXPECT_GE(at, kAcpiTablesStart.raw);
+    EXPECT_LE(at + length, kAcpiTablesEnd.raw);
     EXPECT_EQ(sum(at, length), 0) << signature;
     return at;
   }
@@ -57,7 +57,7 @@ struct AcpiTest : testing::Test {
 
 TEST_F(AcpiTest, RootPointers) {
   make(2);
-  EXPECT_EQ(rsdp, kAcpiTablesStart);
+  EXPECT_EQ(rsdp, kAcpiTablesStart.raw);
   EXPECT_EQ(text(rsdp, 8), "RSD PTR ");
   EXPECT_EQ(get(rsdp + 15, 1), 2u);
   EXPECT_EQ(get(rsdp + 20, 4), 36u);
@@ -104,7 +104,7 @@ TEST_F(AcpiTest, Fadt) {
 TEST_F(AcpiTest, MadtNamesEveryProcessor) {
   make(4);
   const auto entries = madt_entries();
-  EXPECT_EQ(get(madt() + 36, 4), map::lapic);
+  EXPECT_EQ(get(madt() + 36, 4), map::lapic.raw);
   ASSERT_EQ(entries.size(), 4u + 1 + 2 + 1);
   for (u8 i = 0; i < 4; i++) {
     const char expected[] = {0, 8, static_cast<char>(i), static_cast<char>(i), 1, 0, 0, 0};

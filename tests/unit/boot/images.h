@@ -49,9 +49,17 @@ struct Segment {
   u32 memory = 0x2000;
 };
 
-// ELF32 or ELF64 with the given PT_LOAD segments and, if `note` is not 0, a PVH note naming that entry.
-inline Image elf(bool is64, u64 entry, const std::vector<Segment>& segments, u32 note = 0) {
-  const u64 header = is64 ? 64 : 52, ph = is64 ? 56 : 32, count = segments.size() + (note ? 1 : 0);
+struct XenNote {
+  u32 type;
+  u64 value;
+};
+
+// ELF32 or ELF64 with the given PT_LOAD segments and, if `note` is not 0, a PVH note naming that entry; `xen`: others of
+// Xen's, with numbers of 64 bits.
+inline Image elf(bool is64, u64 entry, const std::vector<Segment>& segments, u32 note = 0,
+                 const std::vector<XenNote>& xen = {}) {
+  const bool has_notes = note != 0 || !xen.empty();
+  const u64 header = is64 ? 64 : 52, ph = is64 ? 56 : 32, count = segments.size() + (has_notes ? 1 : 0);
   Image k(header + ph * count);
   set<u32>(k, 0, 0x464c457f);
   set<u8>(k, 4, is64 ? 2 : 1);
@@ -84,12 +92,17 @@ inline Image elf(bool is64, u64 entry, const std::vector<Segment>& segments, u32
                 k.begin() + static_cast<std::ptrdiff_t>(offset));
     program_header(i++, 1, offset, s.vaddr, s.paddr, s.bytes.size(), s.memory);
   }
-  if (note) {
+  if (has_notes) {
     k.resize((k.size() + 3) & ~u64{3});
     const u64 offset = k.size();
     // Another note first: the walk has to step over it.
     for (u32 w : {u32{4}, u32{3}, u32{1}, u32{0x00554e47}, u32{0}}) set<u32>(k, k.size(), w);
-    for (u32 w : {u32{4}, u32{4}, u32{18}, u32{0x006e6558}, note}) set<u32>(k, k.size(), w);
+    if (note)
+      for (u32 w : {u32{4}, u32{4}, u32{18}, u32{0x006e6558}, note}) set<u32>(k, k.size(), w);
+    for (const XenNote& n : xen) {
+      for (u32 w : {u32{4}, u32{8}, n.type, u32{0x006e6558}}) set<u32>(k, k.size(), w);
+      set<u64>(k, k.size(), n.value);
+    }
     program_header(i, 4, offset, 0, 0, k.size() - offset, k.size() - offset);
   }
   return k;

@@ -25,7 +25,7 @@ TEST_F(LinuxBoot, EntersAt64BitEntryInLongModeAtThePreferredAddress) {
   const auto info = load(bzimage());
   ASSERT_TRUE(info) << info.error();
   EXPECT_EQ(info->format, BootFormat::linux64);
-  EXPECT_EQ(info->entry, 0x1000200u);
+  EXPECT_EQ(info->entry, Gpa{0x1000200});
   EXPECT_EQ(cpu.rip, 0x1000200u);
   EXPECT_EQ(cpu.mode, cpu::Mode::long64);
   EXPECT_EQ(cpu.rflags(), 2u);
@@ -73,17 +73,18 @@ TEST_F(LinuxBoot, E820ListsRamReservedAreasAndHighMemory) {
     const u64 e = 0x2d0 + 20 * i;
     map.push_back({param<u64>(e), param<u64>(e + 8), param<u32>(e + 16)});
   }
-  const std::vector<Entry> expected{{0, 0x9fc00, 1},         {0x9fc00, 0x400, 2},     {kAcpiTablesStart, 0x20000, 2},
-                                    {MiB, 3 * GiB - MiB, 1}, {0xfec00000, 0x1000, 2}, {0xfee00000, 0x1000, 2},
-                                    {4 * GiB, GiB, 1}};
+  const std::vector<Entry> expected{
+      {0, 0x9fc00, 1},         {0x9fc00, 0x400, 2},     {kAcpiTablesStart.raw, 0x20000, 2},
+      {MiB, 3 * GiB - MiB, 1}, {0xfec00000, 0x1000, 2}, {0xfee00000, 0x1000, 2},
+      {4 * GiB, GiB, 1}};
   EXPECT_EQ(map, expected);
 }
 
 TEST_F(LinuxBoot, RsdpAddressIsPassedAndInTheTablesArea) {
   ASSERT_TRUE(load(bzimage()));
   const u64 rsdp = param<u64>(0x70);
-  EXPECT_GE(rsdp, kAcpiTablesStart);
-  EXPECT_LT(rsdp, kAcpiTablesEnd);
+  EXPECT_GE(rsdp, kAcpiTablesStart.raw);
+  EXPECT_LT(rsdp, kAcpiTablesEnd.raw);
   EXPECT_EQ(chars(rsdp, 8), "RSD PTR ");
   request.acpi = false;
   ASSERT_TRUE(load(bzimage()));
@@ -145,7 +146,7 @@ TEST_F(LinuxBoot, RelocatesWhenThePreferredPlaceIsNoPlaceForAKernel) {
   set<u64>(k, 0x258, 0);
   const auto info = load(k);
   ASSERT_TRUE(info) << info.error();
-  EXPECT_EQ(info->entry, 0x200200u);
+  EXPECT_EQ(info->entry, Gpa{0x200200});
 }
 
 // It would move itself to where it prefers to be, and die there.
@@ -160,7 +161,7 @@ TEST_F(LinuxBoot, NotRelocatableKernelLoadsAtCode32Start) {
   set<u8>(k, 0x234, 0);
   const auto info = load(k);
   ASSERT_TRUE(info) << info.error();
-  EXPECT_EQ(info->entry, 0x100200u);
+  EXPECT_EQ(info->entry, Gpa{0x100200});
   remake(16 * MiB);
   EXPECT_EQ(error(k),
             "vmtest: setup header asks for 23.0 MiB at 1.0 MiB, but the guest has 16.0 MiB: give --memory 64M or more");

@@ -32,20 +32,20 @@ struct MpTableTest : testing::Test {
 // As kernels search: 16-byte steps through F0000-FFFFF for the signature and a sum of 0.
 TEST_F(MpTableTest, IsFoundByTheScanAndWhole) {
   write_mp_table(ram, 4);
-  ASSERT_EQ(text(kMpTable, 4), "_MP_");
-  EXPECT_EQ(sum(kMpTable, 16), 0);
-  EXPECT_EQ(get(kMpTable + 9, 1), 4u) << "version 1.4";
-  EXPECT_EQ(get(kMpTable + 12, 1), 0u) << "no IMCR";
-  const u64 table = get(kMpTable + 4, 4), length = get(table + 4, 2);
+  ASSERT_EQ(text(kMpTable.raw, 4), "_MP_");
+  EXPECT_EQ(sum(kMpTable.raw, 16), 0);
+  EXPECT_EQ(get(kMpTable.raw + 9, 1), 4u) << "version 1.4";
+  EXPECT_EQ(get(kMpTable.raw + 12, 1), 0u) << "no IMCR";
+  const u64 table = get(kMpTable.raw + 4, 4), length = get(table + 4, 2);
   EXPECT_EQ(text(table, 4), "PCMP");
   EXPECT_EQ(sum(table, length), 0);
-  EXPECT_LE(table + length, kFirmwareCode);
-  EXPECT_EQ(get(table + 36, 4), map::lapic);
+  EXPECT_LE(table + length, kFirmwareCode.raw);
+  EXPECT_EQ(get(table + 36, 4), map::lapic.raw);
 }
 
 TEST_F(MpTableTest, SaysWhatTheMadtSays) {
   write_mp_table(ram, 3);
-  const u64 table = get(kMpTable + 4, 4);
+  const u64 table = get(kMpTable.raw + 4, 4);
   std::map<u64, unsigned> kinds;
   std::map<u64, u64> isa_pins;
   u64 at = table + 44, last = 0;
@@ -58,7 +58,7 @@ TEST_F(MpTableTest, SaysWhatTheMadtSays) {
       EXPECT_EQ(get(at + 3, 1), kinds[0] == 0 ? 3u : 1u) << "enabled; the first one boots";
     }
     if (kind == 2) {
-      EXPECT_EQ(get(at + 4, 4), map::ioapic);
+      EXPECT_EQ(get(at + 4, 4), map::ioapic.raw);
     }
     if (kind == 3 && get(at + 4, 1) == 1) isa_pins[get(at + 5, 1)] = get(at + 7, 1);
     if (kind == 3 && get(at + 4, 1) == 0) {
@@ -78,14 +78,14 @@ TEST_F(MpTableTest, SaysWhatTheMadtSays) {
 
 TEST_F(MpTableTest, HasNoPlaceForIdsOfMoreThanEightBits) {
   write_mp_table(ram, 255);
-  EXPECT_EQ(get(kMpTable, 4), 0u);
+  EXPECT_EQ(get(kMpTable.raw, 4), 0u);
 }
 
 TEST_F(MpTableTest, TheFirmwareAnswersEveryVector) {
   write_firmware(ram);
   for (unsigned vector = 0; vector < 256; vector++) {
     const u64 target = get(4 * vector + 2, 2) * 16 + get(4 * vector, 2);
-    EXPECT_GE(target, kFirmwareCode) << vector;
+    EXPECT_GE(target, kFirmwareCode.raw) << vector;
     EXPECT_NE(get(target, 1), 0u) << vector;
   }
   EXPECT_EQ(get(0x413, 2), 639u);

@@ -258,7 +258,7 @@ TEST_F(Multiboot2, RelocatableImageMovesByPreference) {
        {Case{0, 0x3ffffff, 1, 0x200000}, Case{0, 0x3ffffff, 2, 0x3e00000}, Case{0x1000000, 0x3ffffff, 0, 0x1000000}}) {
     const auto loaded = load(relocatable(c.min, c.max, c.preference));
     ASSERT_TRUE(loaded) << loaded.error();
-    EXPECT_EQ(loaded->entry, c.base + 8);
+    EXPECT_EQ(loaded->entry, Gpa{c.base + 8});
     EXPECT_EQ(word(tags().at(21), 0), c.base);
     EXPECT_EQ(at<u32>(c.base + 32), 0xe85250d6u);
   }

@@ -40,7 +40,7 @@ class CageTest : public testing::Test {
   void code(std::initializer_list<int> bytes) {
     u8* at = ram_;
     for (int b : bytes) *at++ = static_cast<u8>(b);
-    cage_->map(kText, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
+    cage_->map(Gva{kText}, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
     registers_.rip = kText;
   }
   Stop run(u64 xrstor = Cage::kNothing) {
@@ -86,7 +86,7 @@ TEST_F(CageTest, SelectorsThatTheGuestLoadsAreTold) {
   EXPECT_EQ(stop.es, 0x2b);
   EXPECT_EQ(stop.gs, 0x2b);
   EXPECT_EQ(stop.ds | stop.fs, 0);
-  cage_->map(kData, 4096, PROT_READ, CAGE_RAM_FD, 4096, true);
+  cage_->map(Gva{kData}, 4096, PROT_READ, CAGE_RAM_FD, 4096, true);
   ram_[4096 + 8] = 77;
   registers_.gs_base = kData;
   if (!cage_->shared().exchange.fsgsbase) cage_->set_bases(registers_.fs_base, registers_.gs_base);
@@ -138,7 +138,7 @@ TEST_F(CageTest, MapsWhatItIsToldAndGoesOn) {
   registers_.gpr[0] = 0xfeedface12345678;
   registers_.gpr[3] = kData + 16;
   run();
-  cage_->map(kData, 4096, PROT_READ | PROT_WRITE, CAGE_RAM_FD, 4096, false);
+  cage_->map(Gva{kData}, 4096, PROT_READ | PROT_WRITE, CAGE_RAM_FD, 4096, false);
   const Stop stop = run();
   EXPECT_EQ(stop.signal, SIGSYS);
   u64 there;
@@ -149,9 +149,9 @@ TEST_F(CageTest, MapsWhatItIsToldAndGoesOn) {
 TEST_F(CageTest, UnmapsBeforeItAnswers) {
   code({0x8a, 0x03, 0x0f, 0x05});  // mov al, [rbx]; syscall
   registers_.gpr[3] = kData;
-  cage_->map(kData, 4096, PROT_READ, CAGE_RAM_FD, 4096, true);
+  cage_->map(Gva{kData}, 4096, PROT_READ, CAGE_RAM_FD, 4096, true);
   EXPECT_EQ(run().signal, SIGSYS);
-  cage_->unmap(kData, 4096);
+  cage_->unmap(Gva{kData}, 4096);
   EXPECT_TRUE(cage_->carry_out());
   registers_.rip = kText;
   EXPECT_EQ(run().signal, SIGSEGV);
@@ -188,7 +188,7 @@ TEST_F(CageTest, ManyKicksLoseNothing) {
 TEST_F(CageTest, KicksAmongOrdersLoseNothing) {
   code({0x48, 0xff, 0xc0, 0xeb, 0xfb});
   for (int i = 0; i < 500; i++) {
-    for (u64 p = 0; p < 8; p++) cage_->map(kData + p * 4096, 4096, PROT_READ, CAGE_RAM_FD, p * 4096, false);
+    for (u64 p = 0; p < 8; p++) cage_->map(Gva{kData + p * 4096}, 4096, PROT_READ, CAGE_RAM_FD, p * 4096, false);
     cage_->resume(registers_, Cage::kNothing, kComponents, 100);
     cage_->kick();
     ASSERT_EQ(await().signal, kKick);

@@ -80,7 +80,7 @@ TEST_F(ChannelTest, RequestsCarryTheirFields) {
   EXPECT_EQ(monitor.seen[0].port, 0xcf8);
   EXPECT_EQ(monitor.seen[0].size, 4);
   EXPECT_EQ(monitor.seen[0].value, 0x80000000u);
-  EXPECT_EQ(monitor.seen[1].address, 0xfed00010u);
+  EXPECT_EQ(monitor.seen[1].address, Gpa{0xfed00010});
   EXPECT_EQ(monitor.seen[1].value, 0xabcdu);
   EXPECT_EQ(monitor.seen[2].value, 0x41u);
 }

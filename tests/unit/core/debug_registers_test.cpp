@@ -32,9 +32,9 @@ TEST_F(CoreDebugRegisters, PcIsLinearInSegmentedCode) {
   cpu::update_mode(cpu);
   cpu.rip = 0xfff0;
   channel::DebugRegisters r = read_registers(cpu);
-  EXPECT_EQ(r.pc, 0xffff0u);
+  EXPECT_EQ(r.pc, Gva{0xffff0});
   EXPECT_EQ(r.rip, 0xfff0u);
-  r.pc = 0xf1234;
+  r.pc = Gva{0xf1234};
   write_registers(cpu, r);
   EXPECT_EQ(cpu.rip, 0x1234u);
 }
@@ -81,7 +81,7 @@ TEST_F(CoreDebugRegisters, NewPcWakesAHaltedVcpu) {
   channel::DebugRegisters r = read_registers(cpu);
   write_registers(cpu, r);
   EXPECT_EQ(cpu.activity, cpu::Activity::halted);
-  r.pc += 1;
+  r.pc = r.pc.wrapping_add(1);
   write_registers(cpu, r);
   EXPECT_EQ(cpu.activity, cpu::Activity::running);
 }

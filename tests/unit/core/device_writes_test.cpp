@@ -62,7 +62,7 @@ struct Nobody final : cpu::Bus {
 TEST(Doorbells, ArePostedWhereTheyArePublished) {
   auto page = std::make_unique<devices::DevicePage>();
   devices::DoorbellView view;
-  view.at[0] = 0xc0003000, view.at[2] = 0xc0008000;
+  view.at[0] = Gpa{0xc0003000}, view.at[2] = Gpa{0xc0008000};
   page->doorbells.store(view);
   auto serial = std::make_unique<channel::SerialRing>();
   auto bells = std::make_unique<channel::Doorbell[]>(channel::kDoorbells);

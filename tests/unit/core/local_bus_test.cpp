@@ -15,7 +15,7 @@ namespace {
 struct Board : devices::TimeSource, machine::InterruptSink, machine::PowerSink, machine::SerialBackend {
   u64 now_ns() const override { return now; }
   u64 wall_clock_seconds() const override { return 1'700'000'000; }
-  void msi(u64, u32) override {}
+  void msi(Gpa, u32) override {}
   void extint(bool) override {}
   void nmi() override {}
   void power_off() override {}

@@ -12,7 +12,7 @@ struct IoApicTest : testing::Test, MsiSink {
   std::vector<std::pair<u64, u32>> sent;
   IoApic ioapic{*this, 0x00ff0000};
 
-  void msi(u64 address, u32 data) override { sent.emplace_back(address, data); }
+  void msi(Gpa address, u32 data) override { sent.emplace_back(address.raw, data); }
   void select(u8 reg) { ioapic.write(0x00, 4, reg); }
   u64 get(u8 reg) { return select(reg), ioapic.read(0x10, 4); }
   void put(u8 reg, u32 value) { select(reg), ioapic.write(0x10, 4, value); }

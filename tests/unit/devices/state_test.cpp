@@ -155,7 +155,7 @@ struct PicRig : Surroundings {
 
 struct IoApicRig : Surroundings, MsiSink {
   IoApic ioapic{*this, 0x00ff0000};
-  void msi(u64 address, u32 data) override { called(address ^ data); }
+  void msi(Gpa address, u32 data) override { called(address.raw ^ data); }
   IoApic& subject() { return ioapic; }
   auto act(Random& random) {
     constexpr u64 kOffsets[] = {IoApic::kSelect, IoApic::kWindow, IoApic::kEoi};

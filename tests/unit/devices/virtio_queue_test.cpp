@@ -109,7 +109,7 @@ TEST_P(Rings, AResetEndsWhatWasEnabledWithoutAStatus) {
   rig.device.enable();
   rig.device.write_status(0);
   EXPECT_FALSE(rig.device.selected()->enabled);
-  EXPECT_EQ(rig.device.selected()->place.descriptors, 0u);
+  EXPECT_EQ(rig.device.selected()->place.descriptors, Gpa{});
 }
 
 // Engines forget code under what the device may have written, before the driver is told.
@@ -301,20 +301,20 @@ TEST(HostileSplitRing, PlacesThatCannotBe) {
     return started;
   };
   const u64 packed = feature::version_1 | feature::ring_packed;
-  EXPECT_TRUE(starts({0x10000, 0x20000, 0x30000, 8}));
-  EXPECT_FALSE(starts({0x10008, 0x20000, 0x30000, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x20001, 0x30000, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x20000, 0x30002, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x20000, 0xfec00000, 8}));
-  EXPECT_FALSE(starts({0xc0000000, 0x20000, 0x30000, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x9fff0, 0x30000, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x20000, 4 * MiB - 8, 8}));
-  EXPECT_FALSE(starts({0x10000, 0x20000, 0x30000, 6}));  // no power of two
-  EXPECT_FALSE(starts({0x10000, 0x20000, 0x30000, 0}));
-  EXPECT_TRUE(starts({0x10000, 0x20000, 0x30000, 6}, packed));
-  EXPECT_FALSE(starts({0x10000, 0x20002, 0x30000, 6}, packed));
-  EXPECT_FALSE(starts({0x10000, 0x20000, 0xc0000000, 6}, packed));
-  EXPECT_TRUE(starts({0x10000, 0x20000, 0x30000, 65}));  // too large a size is not taken over
+  EXPECT_TRUE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10008}, Gpa{0x20000}, Gpa{0x30000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20001}, Gpa{0x30000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30002}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0xfec00000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0xc0000000}, Gpa{0x20000}, Gpa{0x30000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x9fff0}, Gpa{0x30000}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{4 * MiB - 8}, 8}));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30000}, 6}));  // no power of two
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30000}, 0}));
+  EXPECT_TRUE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30000}, 6}, packed));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20002}, Gpa{0x30000}, 6}, packed));
+  EXPECT_FALSE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0xc0000000}, 6}, packed));
+  EXPECT_TRUE(starts({Gpa{0x10000}, Gpa{0x20000}, Gpa{0x30000}, 65}));  // too large a size is not taken over
 }
 
 // All three areas and the data in one place: nonsense, but nothing of ours may break.

@@ -109,7 +109,7 @@ struct Rig {
     const u64 own = random() & 0xffffff & device.kind().features;
     const u64 rings = random() % 2 ? feature::event_index : 0;
     bring_up(device, own | rings | feature::version_1,
-             {DriverRing::kTable, DriverRing::kDriver, DriverRing::kDevice, 16},
+             {Gpa{DriverRing::kTable}, Gpa{DriverRing::kDriver}, Gpa{DriverRing::kDevice}, 16},
              static_cast<unsigned>(random() % device.queues()));
   }
   // A chain of one or two buffers with some content.
@@ -121,8 +121,8 @@ struct Rig {
     parts.dma.put(kBuffers + 8, random() % 20);
     parts.dma.put(
         DriverRing::kTable + 16 * head,
-        Descriptor{kBuffers, length, static_cast<u16>((two ? 1 : 0) | (!two && random() % 2 ? 2 : 0)), second});
-    parts.dma.put(DriverRing::kTable + 16 * second + (two ? 0 : 0x1000), Descriptor{kBuffers + 0x100, 1024, 2, 0});
+        Descriptor{Gpa{kBuffers}, length, static_cast<u16>((two ? 1 : 0) | (!two && random() % 2 ? 2 : 0)), second});
+    parts.dma.put(DriverRing::kTable + 16 * second + (two ? 0 : 0x1000), Descriptor{Gpa{kBuffers + 0x100}, 1024, 2, 0});
     const u16 index = parts.dma.template get<u16>(DriverRing::kDriver + 2);
     parts.dma.put(DriverRing::kDriver + 4 + 2 * u64{static_cast<u16>(index % 16)}, head);
     parts.dma.put(DriverRing::kDriver + 2, static_cast<u16>(index + 1));

@@ -14,7 +14,7 @@ namespace trapline::machine {
 namespace {
 
 struct Sinks final : InterruptSink, PowerSink, SerialBackend {
-  void msi(u64 address, u32 data) override { messages.emplace_back(address, data); }
+  void msi(Gpa address, u32 data) override { messages.emplace_back(address.raw, data); }
   void extint(bool up) override { intr = up; }
   void nmi() override { nmis++; }
   void power_off() override { offs++; }
@@ -51,8 +51,8 @@ struct ChipsetTest : testing::Test {
     return bytes;
   }
   void redirect(unsigned pin, u32 low) {
-    chipset.mmio_write(Gpa{map::ioapic}, 4, 0x10 + 2 * pin);
-    chipset.mmio_write(Gpa{map::ioapic + 0x10}, 4, low);
+    chipset.mmio_write(map::ioapic, 4, 0x10 + 2 * pin);
+    chipset.mmio_write(map::ioapic.wrapping_add(0x10), 4, low);
   }
   void init_pics() {
     for (const u16 base : {0x20, 0xa0}) {
@@ -72,11 +72,11 @@ TEST_F(ChipsetTest, NobodyAnswersAllOnes) {
   EXPECT_EQ(in(0x300, 3), 0xffffffffu);
   EXPECT_EQ(in(0x514, 4), 0xffffffffu);  // no fw_cfg DMA
   out(0xffff, 0x12345678, 4);
-  EXPECT_EQ(chipset.mmio_read(Gpa{map::hpet}, 8), ~u64{0});
-  EXPECT_EQ(chipset.mmio_read(Gpa{map::hpet}, 4), 0xffffffffu);
+  EXPECT_EQ(chipset.mmio_read(map::hpet, 8), ~u64{0});
+  EXPECT_EQ(chipset.mmio_read(map::hpet, 4), 0xffffffffu);
   EXPECT_EQ(chipset.mmio_read(Gpa{0}, 9), ~u64{0});
   EXPECT_EQ(chipset.mmio_read(Gpa{~u64{0}}, 8), ~u64{0});
-  chipset.mmio_write(Gpa{map::hpet}, 8, 1);
+  chipset.mmio_write(map::hpet, 8, 1);
 }
 
 TEST_F(ChipsetTest, WideAccessesAreSplitOverByteDevices) {
@@ -287,8 +287,8 @@ TEST_F(ChipsetTest, ResetForgets) {
   EXPECT_EQ(in(0x3ff), 0u);
   EXPECT_EQ(in(0x21), 0xffu);
   EXPECT_EQ(chipset.deadline_ns(), devices::kNever);
-  chipset.mmio_write(Gpa{map::ioapic}, 4, 0x14);
-  EXPECT_EQ(chipset.mmio_read(Gpa{map::ioapic + 0x10}, 4), 0x10000u);
+  chipset.mmio_write(map::ioapic, 4, 0x14);
+  EXPECT_EQ(chipset.mmio_read(map::ioapic.wrapping_add(0x10), 4), 0x10000u);
 }
 
 // Nothing that a guest does may crash, hang or leave a deadline behind that tick() cannot pass.
@@ -302,7 +302,7 @@ TEST_F(ChipsetTest, RandomAccesses) {
     const unsigned size = r >> 8 & 15;
     const u16 port =
         r & 1 ? static_cast<u16>(random()) : static_cast<u16>(bases[(r >> 16) % std::size(bases)] + (r >> 24 & 7));
-    const u64 gpa = r & 2 ? map::ioapic + (r >> 32 & 0x1f) : value;
+    const u64 gpa = r & 2 ? map::ioapic.raw + (r >> 32 & 0x1f) : value;
     const u64 scale = r >> 46 & 63;
     switch (r >> 3 & 7) {
       case 0:

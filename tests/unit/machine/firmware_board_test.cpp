@@ -9,7 +9,7 @@ namespace trapline::machine {
 namespace {
 
 struct Sinks final : InterruptSink, PowerSink, SerialBackend {
-  void msi(u64, u32) override {}
+  void msi(Gpa, u32) override {}
   void extint(bool) override {}
   void nmi() override {}
   void power_off() override {}

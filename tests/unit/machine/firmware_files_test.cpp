@@ -91,7 +91,7 @@ TEST_F(FirmwareFiles, TheScriptMakesValidTablesAnywhere) {
     }
   }
   acpi::Image same = acpi::build({.cpus = 3, .firmware = true});
-  acpi::place(same, places["etc/acpi/tables"]);
+  acpi::place(same, Gpa{places["etc/acpi/tables"]});
   EXPECT_EQ(files["etc/acpi/tables"], same.tables);
   EXPECT_EQ(files["etc/acpi/rsdp"], same.rsdp);
   EXPECT_EQ(sum(same.rsdp, 0, 20), 0);

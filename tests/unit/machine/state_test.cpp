@@ -19,7 +19,7 @@ struct Seen {
 
 struct Sinks final : InterruptSink, PowerSink, SerialBackend {
   void called(u64 with) { seen.calls = seen.calls * 31 + with + 1; }
-  void msi(u64 address, u32 data) override { called(address ^ data); }
+  void msi(Gpa address, u32 data) override { called(address.raw ^ data); }
   void extint(bool up) override { seen.intr = up; }
   void nmi() override { called(1); }
   void power_off() override { called(2); }
@@ -51,8 +51,8 @@ struct ChipsetRig {
         if (chipset.deadline_ns() <= time.ns) chipset.tick();
         break;
       case 1:
-        chipset.mmio_write(Gpa{map::ioapic}, 4, 0x10 + random() % 0x30);
-        chipset.mmio_write(Gpa{map::ioapic + 0x10}, 4, random() & 0xff0'0000'0001'ffff);
+        chipset.mmio_write(map::ioapic, 4, 0x10 + random() % 0x30);
+        chipset.mmio_write(map::ioapic.wrapping_add(0x10), 4, random() & 0xff0'0000'0001'ffff);
         break;
       case 2:
         if (sinks.seen.intr) result = chipset.pic_acknowledge();

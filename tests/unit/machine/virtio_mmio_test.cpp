@@ -64,7 +64,7 @@ struct Rig {
         bring_up();
         break;
       case 1:
-        dma.put(DriverRing::kTable, virtio::Descriptor{kData, 16, 2, 0});
+        dma.put(DriverRing::kTable, virtio::Descriptor{Gpa{kData}, 16, 2, 0});
         dma.put(DriverRing::kDriver + 2, static_cast<u16>(random() % 9));
         put(0x50, 0);
         break;

@@ -22,7 +22,7 @@ namespace status = virtio::status;
 constexpr u64 kData = 0x50000, kBar = 0xc0000000, kMsixTable = 0xc0004000;
 
 struct Messages final : devices::MsiSink {
-  void msi(u64 address, u32 data) override { sent.emplace_back(address, data); }
+  void msi(Gpa address, u32 data) override { sent.emplace_back(address.raw, data); }
   std::vector<std::pair<u64, u32>> sent;
 };
 
@@ -52,7 +52,7 @@ struct Rig {
     auto function = std::make_unique<VirtioPci>(device, messages, inta);
     pci = function.get();
     bus.plug(1, std::move(function));
-    bus.place_memory(kBar, kBar + MiB);
+    bus.place_memory(Gpa{kBar}, Gpa{kBar + MiB});
   }
   u32 config(unsigned offset, unsigned size = 4) {
     bus.write(0, 4, 1u << 31 | 1 << 11 | (offset & 0xfc));
@@ -141,7 +141,7 @@ TEST(VirtioPci, RequestsAreAnsweredByMsix) {
   Rig rig;
   rig.enable_msix();
   rig.bring_up();
-  EXPECT_EQ(rig.pci->doorbells(), kBar + VirtioPci::kNotify);
+  EXPECT_EQ(rig.pci->doorbells(), Gpa{kBar + VirtioPci::kNotify});
   SplitDriver driver{rig.dma, 8};
   driver.add({{kData, 64, true}});
   rig.notify();
@@ -205,7 +205,7 @@ TEST(VirtioPci, AResetTakesAllButTheBars) {
   rig.bring_up();
   rig.common(0x14, 1, 0);
   EXPECT_EQ(rig.common(0x14, 1), 0u);
-  EXPECT_EQ(rig.pci->doorbells(), 0u);
+  EXPECT_EQ(rig.pci->doorbells(), Gpa{});
   rig.common(0x16, 2, 0);
   EXPECT_EQ(rig.common(0x1c, 2), 0u);
   EXPECT_EQ(rig.common(0x1a, 2), 0xffffu);
@@ -260,7 +260,7 @@ TEST(VirtioPci, TheWindowInConfigurationSpace) {
 TEST(PciPlaces, WhatDoesNotFitIsNotDecoded) {
   Rig rig;
   rig.bus.reset();
-  rig.bus.place_memory(kBar, kBar + 0x4000);
+  rig.bus.place_memory(Gpa{kBar}, Gpa{kBar + 0x4000});
   EXPECT_EQ(rig.config(0x10), kBar);
   EXPECT_EQ(rig.config(0x18), 0u);
 }
@@ -308,7 +308,7 @@ struct VirtioPciRig : Rig {
         break;
       default:  // a driver, more or less
         dma.put(DriverRing::kTable + 16 * (random() % 8),
-                virtio::Descriptor{kData + random() % 64, static_cast<u32>(random() % 64),
+                virtio::Descriptor{Gpa{kData + random() % 64}, static_cast<u32>(random() % 64),
                                    static_cast<u16>(random() % 4), static_cast<u16>(random() % 8)});
         dma.put<u16>(DriverRing::kDriver + 4 + 2 * (random() % 8), static_cast<u16>(random() % 8));
         dma.put<u16>(DriverRing::kDriver + 2,

@@ -38,7 +38,7 @@ class HonestCore {
  private:
   void run(u32 index) {
     DebugRegisters registers;
-    registers.pc = index, registers.rip = number_;
+    registers.pc = Gva{index}, registers.rip = number_;
     while (!ended_) {
       if (m_.stop.load() != 0)
         pause(index, registers);
@@ -86,12 +86,12 @@ bool inspect(CoreTarget& target, u64 mark) {
   for (u32 i = 0; i < target.vcpus(); i++) {
     DebugRegisters registers;
     if (!target.read_registers(i, registers)) return false;
-    registers.pc = mark + i;
+    registers.pc = Gva{mark + i};
     if (!target.write_registers(i, registers)) return false;
     DebugRegisters now;
     if (!target.read_registers(i, now)) return false;
     const bool next_core = now.rip != registers.rip;  // it came between the two commands
-    EXPECT_EQ(now.pc, next_core ? i : mark + i);
+    EXPECT_EQ(now.pc, Gva{next_core ? i : mark + i});
     if (next_core) return false;
   }
   target.set_stops({{Gva{0x1000 + mark}, 1, channel::StopKind::execute}});

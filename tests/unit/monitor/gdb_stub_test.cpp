@@ -41,19 +41,19 @@ struct FakeTarget : Target {
     regs.at(vcpu) = in;
     return alive;
   }
-  std::size_t read_memory(u32, u64 address, std::span<u8> out) override {
+  std::size_t read_memory(u32, Gva address, std::span<u8> out) override {
     std::size_t n = 0;
-    for (auto it = memory.find(address); n < out.size() && it != memory.end(); it = memory.find(address + n))
+    for (auto it = memory.find(address.raw); n < out.size() && it != memory.end(); it = memory.find(address.raw + n))
       out[n++] = it->second;
     return n;
   }
-  std::size_t write_memory(u32, u64 address, std::span<const u8> in) override {
+  std::size_t write_memory(u32, Gva address, std::span<const u8> in) override {
     std::size_t n = 0;
-    for (; n < in.size() && memory.contains(address + n); n++) memory[address + n] = in[n];
+    for (; n < in.size() && memory.contains(address.raw + n); n++) memory[address.raw + n] = in[n];
     return n;
   }
-  std::optional<u64> translate(u32, u64 address) override {
-    return address < 0x1000 ? std::nullopt : std::optional{address & 0xffff};
+  std::optional<Gpa> translate(u32, Gva address) override {
+    return address < Gva{0x1000} ? std::nullopt : std::optional{Gpa{address.raw & 0xffff}};
   }
   void set_stops(const std::vector<DebugStop>& s) override { stops = s; }
   void resume(u64 run, u64 step, bool step_interrupts) override { resumes.push_back({run, step, step_interrupts}); }
@@ -137,7 +137,7 @@ TEST_F(GdbStub, GivesTheDescriptionInParts) {
 TEST_F(GdbStub, ReadsAndWritesRegisters) {
   target.regs[0].gpr[0] = 0x1122334455667788;
   target.regs[0].gpr[3] = 0xb0b;
-  target.regs[0].pc = 0xffffffff81000000;
+  target.regs[0].pc = Gva{0xffffffff81000000};
   connect();
   EXPECT_EQ(ask("p0"), "8877665544332211");
   EXPECT_THAT(ask("g"), StartsWith("88776655443322110b0b000000000000"));  // rax, rbx
@@ -232,7 +232,7 @@ TEST_F(GdbStub, ContinuesAndTellsTheBreakpoint) {
   EXPECT_EQ(ask("vCont;c"), "(none)");
   EXPECT_EQ(target.resumes, (std::vector<FakeTarget::Resume>{{3, 0, false}}));
   EXPECT_EQ(ask("m0,1"), "(none)");  // it runs: nothing may be answered
-  target.regs[1].pc = 0x1000;
+  target.regs[1].pc = Gva{0x1000};
   stub->stopped({.vcpu = 1, .report = DebugReport::breakpoint});
   EXPECT_EQ(answer(), "T05thread:2;swbreak:;");
   EXPECT_EQ(ask("qC"), "QC2");
@@ -242,7 +242,7 @@ TEST_F(GdbStub, ContinuesAndTellsTheBreakpoint) {
 TEST_F(GdbStub, TellsTheWatchpoint) {
   connect();
   ask("c");
-  stub->stopped({.vcpu = 0, .report = DebugReport::watchpoint, .kind = StopKind::write, .address = 0x3000});
+  stub->stopped({.vcpu = 0, .report = DebugReport::watchpoint, .kind = StopKind::write, .address = Gva{0x3000}});
   EXPECT_EQ(answer(), "T05thread:1;watch:3000;");
 }
 
@@ -277,7 +277,7 @@ TEST_F(GdbStub, StepsByThread) {
   EXPECT_EQ(target.resumes.back(), (FakeTarget::Resume{0, 1, true}));
   stub->stopped({});
   ask("c4000");
-  EXPECT_EQ(target.regs[1].pc, 0x4000u);  // vCPU 1 has been the current one since its steps
+  EXPECT_EQ(target.regs[1].pc, Gva{0x4000});  // vCPU 1 has been the current one since its steps
 }
 
 TEST_F(GdbStub, RefusesMalformedResumption) {

@@ -53,7 +53,7 @@ class HostileVcpu {
     r.count = static_cast<u32>(rng_() % 8 ? rng_() % 64 : some());
     r.port = static_cast<u16>(rng_() % 4 ? kPorts[rng_() % std::size(kPorts)] : rng_());
     r.size = static_cast<u16>(rng_() % 4 ? 1u << rng_() % 4 : rng_());
-    r.address = rng_() % 2 ? 0xfec00000 + rng_() % 0x1000 : some();
+    r.address = Gpa{rng_() % 2 ? 0xfec00000 + rng_() % 0x1000 : some()};
     r.value = some(), r.now_ns = some(), r.think = some();
     return r;
   }
@@ -138,8 +138,8 @@ TEST(HostileCore, TheDebuggersMailboxIsReadOnce) {
   }};
   std::vector<u8> memory(300);
   for (int i = 0; i < 3000; i++) {
-    ASSERT_LE(target.read_memory(0, 0x1000, memory), memory.size());
-    ASSERT_LE(target.write_memory(0, 0x1000, memory), memory.size());
+    ASSERT_LE(target.read_memory(0, Gva{0x1000}, memory), memory.size());
+    ASSERT_LE(target.write_memory(0, Gva{0x1000}, memory), memory.size());
   }
   target.detach();
   over = true;

@@ -53,7 +53,7 @@ class InterruptsTest : public testing::Test {
 };
 
 TEST_F(InterruptsTest, AFixedMessageReachesItsDestinationAlone) {
-  interrupts.msi(0xfee01000, 0x0041);
+  interrupts.msi(Gpa{0xfee01000}, 0x0041);
   EXPECT_EQ(requests(1, 0x41), 1u);
   EXPECT_EQ(requests(0, 0x41), 0u);
   EXPECT_TRUE(channel.vcpu(1).attention & channel::attention::interrupt);
@@ -61,22 +61,22 @@ TEST_F(InterruptsTest, AFixedMessageReachesItsDestinationAlone) {
 }
 
 TEST_F(InterruptsTest, LevelIsPassedOn) {
-  interrupts.msi(0xfee00000, 0xc052);
+  interrupts.msi(Gpa{0xfee00000}, 0xc052);
   EXPECT_EQ(channel.vcpu(0).inbox.level[1] >> 18 & 1, 1u);
-  interrupts.msi(0xfee00000, 0x0052);
+  interrupts.msi(Gpa{0xfee00000}, 0x0052);
   EXPECT_EQ(channel.vcpu(0).inbox.level[1], 0u);
 }
 
 TEST_F(InterruptsTest, LowestPriorityPicksOne) {
-  interrupts.msi(0xfee03004 | 8, 0x0141);
+  interrupts.msi(Gpa{0xfee03004 | 8}, 0x0141);
   EXPECT_EQ(requests(0, 0x41) + requests(1, 0x41), 1u);
 }
 
 TEST_F(InterruptsTest, NmiIgnoresTheSoftwareEnable) {
   channel.vcpu(1).mirror.flags = 1;
-  interrupts.msi(0xfee01000, 0x0041);
+  interrupts.msi(Gpa{0xfee01000}, 0x0041);
   EXPECT_EQ(requests(1, 0x41), 0u);
-  interrupts.msi(0xfee01000, 0x0400);
+  interrupts.msi(Gpa{0xfee01000}, 0x0400);
   EXPECT_TRUE(channel.vcpu(1).attention & channel::attention::nmi);
 }
 
@@ -107,8 +107,8 @@ TEST_F(InterruptsTest, APulseOfExtintIsARiseThoughItIsOver) {
 
 TEST_F(InterruptsTest, HeldOnesComeInOrderAndOnce) {
   HeldInterrupts held{interrupts};
-  held.msi(0xfee01000, 0xc041);  // level
-  held.msi(0xfee01000, 0x0041);
+  held.msi(Gpa{0xfee01000}, 0xc041);  // level
+  held.msi(Gpa{0xfee01000}, 0x0041);
   held.extint(true);
   held.nmi();
   EXPECT_EQ(requests(1, 0x41), 0u);

@@ -44,10 +44,10 @@ class PerfMapTest : public testing::Test {
 TEST_F(PerfMapTest, HasSymbolsAndGoesOnWhereItEnded) {
   const Symbols symbols = Symbols::parse("ffffffff81000100 T schedule\n0000000000401000 T not_a_kernel\n");
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  names_->add(0x7f0000001000, 0x40, 0xffffffff8100011c, 0);
-  names_->add(0x7f0000001040, 0x20, 0x401000, 0);
+  names_->add(Hva{0x7f0000001000}, 0x40, Gva{0xffffffff8100011c}, 0);
+  names_->add(Hva{0x7f0000001040}, 0x20, Gva{0x401000}, 0);
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
-  names_->add(0x7f0000000000, 0x80, 0, 0);
+  names_->add(Hva{0x7f0000000000}, 0x80, Gva{0}, 0);
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
   EXPECT_EQ(map_.update(log_.get(), symbols), "");
   EXPECT_EQ(text(),
@@ -59,7 +59,7 @@ TEST_F(PerfMapTest, HasSymbolsAndGoesOnWhereItEnded) {
 TEST_F(PerfMapTest, WaitsForEntriesThatAreBeingWritten) {
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
   names_->count = 1;
-  names_->name[0].host = 0x1000, names_->name[0].bytes = 16, names_->name[0].guest = 0x2000;
+  names_->name[0].host = Hva{0x1000}, names_->name[0].bytes = 16, names_->name[0].guest = Gva{0x2000};
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   EXPECT_EQ(text(), "");
   names_->name[0].ready = 1;
@@ -69,10 +69,10 @@ TEST_F(PerfMapTest, WaitsForEntriesThatAreBeingWritten) {
 
 TEST_F(PerfMapTest, BelievesNothingOfTheLog) {
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  names_->add(~0ull, 16, 0x1000, 0);      // a kernel address
-  names_->add(0x1000, 0, 0x1000, 0);      // nothing
-  names_->add(0x1000, ~0ull, 0x1000, 0);  // everything
-  names_->add(0x5000, 16, 0x3000, 0);
+  names_->add(Hva{~0ull}, 16, Gva{0x1000}, 0);      // a kernel address
+  names_->add(Hva{0x1000}, 0, Gva{0x1000}, 0);      // nothing
+  names_->add(Hva{0x1000}, ~0ull, Gva{0x1000}, 0);  // everything
+  names_->add(Hva{0x5000}, 16, Gva{0x3000}, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   EXPECT_EQ(text(), "5000 10 guest [3000]\n");
   names_->count = ~0u;
@@ -83,11 +83,11 @@ TEST_F(PerfMapTest, BelievesNothingOfTheLog) {
 
 TEST_F(PerfMapTest, ACoreAfterAResetHasAMapOfItsOwn) {
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");
-  names_->add(0x5000, 16, 0x3000, 0);
+  names_->add(Hva{0x5000}, 16, Gva{0x3000}, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   std::remove(map_.path().c_str());
   ASSERT_EQ(map_.begin(log_.get(), pid_ + 1), "");
-  names_->add(0x6000, 16, 0x4000, 0);
+  names_->add(Hva{0x6000}, 16, Gva{0x4000}, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   EXPECT_EQ(text(), "6000 10 guest [4000]\n");
 }
@@ -108,7 +108,7 @@ TEST_F(PerfMapTest, IsNotWrittenThroughALinkOfSomebodyElse) {
   { std::ofstream{target} << "precious"; }
   ASSERT_EQ(::symlink(target.c_str(), path.c_str()), 0);
   ASSERT_EQ(map_.begin(log_.get(), pid_), "");  // the link is replaced
-  names_->add(0x5000, 16, 0x3000, 0);
+  names_->add(Hva{0x5000}, 16, Gva{0x3000}, 0);
   EXPECT_EQ(map_.update(log_.get(), {}), "");
   std::ifstream in{target};
   EXPECT_EQ((std::string{std::istreambuf_iterator<char>{in}, {}}), "precious");

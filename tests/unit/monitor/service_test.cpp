@@ -15,7 +15,7 @@ using channel::RequestKind;
 struct Fakes : devices::TimeSource, machine::InterruptSink, machine::PowerSink, machine::SerialBackend {
   u64 now_ns() const override { return 1000; }
   u64 wall_clock_seconds() const override { return 0; }
-  void msi(u64, u32) override {}
+  void msi(Gpa, u32) override {}
   void extint(bool) override {}
   void nmi() override {}
   void power_off() override { powered_off = true; }
@@ -73,7 +73,7 @@ TEST_F(ServiceTest, RandomRequestsDoNoHarm) {
     Request r;
     r.kind = static_cast<u32>(random() % 14), r.port = static_cast<u16>(random()),
     r.size = static_cast<u16>(random() % 10);
-    r.count = static_cast<u32>(random() % 64), r.address = 0xfec00000 + random() % 0x200000, r.value = random();
+    r.count = static_cast<u32>(random() % 64), r.address = Gpa{0xfec00000 + random() % 0x200000}, r.value = random();
     serve(chipset, r, bulk.data(), &value);
   }
   for (std::size_t i = channel::kBulkBytes; i < bulk.size(); i++) ASSERT_EQ(bulk[i], 0xa5);

@@ -9,11 +9,11 @@ const Symbols kMap = Symbols::parse(
     "ffffffff81000100 T beta\nffffffff81000000 T alpha\n\nnonsense\nffffffff zz\nffffffff81000200 t gamma");
 
 TEST(Symbols, NamesTheNearestBelow) {
-  EXPECT_EQ(kMap.name(0xffffffff81000000), "alpha+0x0");
-  EXPECT_EQ(kMap.name(0xffffffff810001ff), "beta+0xff");
-  EXPECT_EQ(kMap.name(0xffffffff81000210), "gamma+0x10");
-  EXPECT_EQ(kMap.name(0xffffffff80000000), "");
-  EXPECT_EQ(kMap.name(0xffffffffff000000), "") << "too far to mean anything";
+  EXPECT_EQ(kMap.name(Gva{0xffffffff81000000}), "alpha+0x0");
+  EXPECT_EQ(kMap.name(Gva{0xffffffff810001ff}), "beta+0xff");
+  EXPECT_EQ(kMap.name(Gva{0xffffffff81000210}), "gamma+0x10");
+  EXPECT_EQ(kMap.name(Gva{0xffffffff80000000}), "");
+  EXPECT_EQ(kMap.name(Gva{0xffffffffff000000}), "") << "too far to mean anything";
 }
 
 TEST(Present, NamesMarkedAddressesAndHidesControlCharacters) {

@@ -46,7 +46,7 @@ struct MemoryDisk final : virtio::Disk {
 };
 
 struct BlockTest : XenMachineTest {
-  static constexpr Pfn kRing = 32, kData = 64;
+  static constexpr u64 kRing = 32, kData = 64;
   static constexpr u32 kRingRef = 9, kDataRef = 20;  // data frame n is granted as kDataRef + n
   const std::string front = "device/vbd/51712", back = "/local/domain/0/backend/vbd/1/51712";
   MemoryDisk* disk = new MemoryDisk;
@@ -138,7 +138,7 @@ TEST_F(BlockTest, ReadsAndWritesWhatIsGranted) {
   EXPECT_EQ(data(2)[1024], 0x22);
   EXPECT_EQ(data(2)[1536], 0);
   EXPECT_FALSE(in_use(kDataRef + 2));
-  EXPECT_EQ(domain.frames()[mfn(kData + 2)].types, 1u) << "the guest's own mapping";
+  EXPECT_EQ(domain.frames()[frame(kData + 2)].types, 1u) << "the guest's own mapping";
   EXPECT_EQ(ask(transfer(BLKIF_OP_FLUSH_DISKCACHE, 0, {})), BLKIF_RSP_OKAY);
   EXPECT_EQ(disk->seen.back(), virtio::DiskJob::Kind::flush);
   EXPECT_TRUE(domain.events().pending(event));
@@ -212,7 +212,8 @@ TEST_F(BlockTest, WhatCannotBeIsAnErrorAndNoMore) {
   give(100, mfn(kData), GTF_permit_access | GTF_readonly);
   EXPECT_TRUE(refused(transfer(BLKIF_OP_READ, 0, {{100, 0, 7}})));
   EXPECT_EQ(ask(transfer(BLKIF_OP_WRITE, 0, {{100, 0, 7}})), BLKIF_RSP_OKAY);
-  for (const Mfn frame : {mfn(kL1), mfn(kL4), layout.m2p, layout.grants, layout.backends, u64{0}, u64{0xffffffff}}) {
+  for (const u64 frame :
+       {mfn(kL1), mfn(kL4), layout.m2p.raw, layout.grants.raw, layout.backends.raw, u64{0}, u64{0xffffffff}}) {
     give(101, frame);
     EXPECT_TRUE(refused(transfer(BLKIF_OP_READ, 0, {{101, 0, 7}}))) << frame;
   }
@@ -221,7 +222,7 @@ TEST_F(BlockTest, WhatCannotBeIsAnErrorAndNoMore) {
   // A bad one among good ones: nothing is held.
   EXPECT_TRUE(refused(transfer(BLKIF_OP_READ, 0, {{kDataRef, 0, 7}, {kDataRef + 1, 0, 7}, {5, 0, 7}})));
   EXPECT_FALSE(in_use(kDataRef));
-  EXPECT_EQ(domain.frames()[mfn(kData)].types, 1u);
+  EXPECT_EQ(domain.frames()[frame(kData)].types, 1u);
   EXPECT_EQ(read(back + "/state"), "4");
 }
 
@@ -245,7 +246,7 @@ TEST_F(BlockTest, WhatIsInFlightIsHeld) {
   EXPECT_EQ(read(back + "/state"), "2");
   EXPECT_FALSE(in_use(kRingRef));
   EXPECT_FALSE(in_use(kDataRef));
-  EXPECT_EQ(domain.frames()[mfn(kData)].types, 0u);
+  EXPECT_EQ(domain.frames()[frame(kData)].types, 0u);
 }
 
 TEST_F(BlockTest, AFullRingIsServedWhole) {

@@ -10,7 +10,7 @@ namespace {
 
 // The guest's shared info and kernel stack, and a user address space.
 struct Entry : XenTest {
-  static constexpr Pfn kUserL4 = 60, kStackPage = 70;
+  static constexpr u64 kUserL4 = 60, kStackPage = 70;
   static constexpr u64 kHandler = 0x33000;
 
   void SetUp() override {
@@ -24,7 +24,7 @@ struct Entry : XenTest {
     ASSERT_EQ(extended(MMUEXT_NEW_USER_BASEPTR, mfn(kUserL4)), 0);
     cpu.gpr[isa::rsp] = linear(kStackPage) + 0x800;
   }
-  vcpu_info& info() { return *reinterpret_cast<vcpu_info*>(ram.host(Gpa{layout.shared_info * kPageSize})); }
+  vcpu_info& info() { return *reinterpret_cast<vcpu_info*>(ram.host(gpa(layout.shared_info))); }
   u64 pushed(unsigned index) {
     u64 value = 0;
     EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ss, Gva{cpu.gpr[isa::rsp] + index * 8}, &value, 8));
@@ -99,7 +99,7 @@ TEST_F(Entry, WithoutAHandlerOrAStackTheDomainEnds) {
   cpu.fault = cpu::Fault{cpu::Vector::de, 0, 0, 0};
   EXPECT_THROW(static_cast<void>(cpu::deliver_fault(cpu)), Crash);
   cpu.fault = cpu::Fault{cpu::Vector::pf, 0, 0, 0};
-  for (const u64 stack : {u64{0}, linear(kL1) + 0x100, kHypervisorStart + 0x1000, u64{1} << 47}) {
+  for (const u64 stack : {u64{0}, linear(kL1) + 0x100, kHypervisorStart.raw + 0x1000, u64{1} << 47}) {
     cpu.gpr[isa::rsp] = stack;
     EXPECT_THROW(static_cast<void>(cpu::deliver_fault(cpu)), Crash) << stack;
   }

@@ -27,7 +27,7 @@ struct TestHost final : Host {
 
 // Pseudo-physical frame n is mapped at n * 4 KiB, for the first 512; writable but for the four tables that do it.
 struct XenTest : testing::Test {
-  static constexpr Pfn kL4 = 1, kL3 = 2, kL2 = 3, kL1 = 4, kStore = 5, kConsole = 6, kScratch = 16;
+  static constexpr u64 kL4 = 1, kL3 = 2, kL2 = 3, kL1 = 4, kStore = 5, kConsole = 6, kScratch = 16;
   static constexpr u64 kBits = pte::present | pte::writable | pte::user | pte::accessed | pte::dirty;
 
   cpu::Clock clock;
@@ -52,17 +52,19 @@ struct XenTest : testing::Test {
     entry(kL4, 0) = at(kL3) | kBits;
     entry(kL3, 0) = at(kL2) | kBits;
     entry(kL2, 0) = at(kL1) | kBits;
-    for (Pfn pfn = 1; pfn < kEntries; pfn++)
+    for (u64 pfn = 1; pfn < kEntries; pfn++)
       entry(kL1, pfn) = at(pfn) | (pfn >= kL4 && pfn <= kL1 ? kBits & ~pte::writable : kBits);
-    const auto begun = domain.begin(cpu, {mfn(kL4), 0, 0x20000, 0x30000, mfn(kStore), mfn(kConsole)});
+    const auto begun =
+        domain.begin(cpu, {frame(kL4), Gva{}, Gva{0x20000}, Gva{0x30000}, frame(kStore), frame(kConsole)});
     ASSERT_TRUE(begun) << begun.error();
   }
   void TearDown() override { cpu::mmu_destroy(cpu); }
 
-  Mfn mfn(Pfn pfn) const { return layout.mfn(pfn); }
-  u64 at(Pfn pfn) const { return mfn(pfn) * kPageSize; }
-  u64& entry(Pfn table, u64 index) { return domain.frames().table(mfn(table))[index]; }
-  static u64 linear(Pfn pfn) { return pfn * kPageSize; }
+  Mfn frame(u64 pfn) const { return layout.mfn(Pfn{pfn}); }
+  u64 mfn(u64 pfn) const { return frame(pfn).raw; }  // as a hypercall names it
+  u64 at(u64 pfn) const { return mfn(pfn) * kPageSize; }
+  u64& entry(u64 table, u64 index) { return domain.frames().table(frame(table))[index]; }
+  static u64 linear(u64 pfn) { return pfn * kPageSize; }
 
   // A hypercall as the guest's kernel makes it: what `argument` is goes to its scratch page.
   Status call(u64 number, const Domain::Arguments& a) {

@@ -54,7 +54,7 @@ struct MachineBus final : cpu::Bus, devices::MsiSink, devices::IrqLine, virtio::
   }
   u8 pic_acknowledge(cpu::Vcpu&) override { return 0; }
   void ioapic_eoi(cpu::Vcpu&, u8) override {}
-  void msi(u64, u32 data) override { interrupts.push_back(static_cast<u8>(data)); }
+  void msi(Gpa, u32 data) override { interrupts.push_back(static_cast<u8>(data)); }
   void set(bool) override {}
   void interrupt(virtio::Device& device, unsigned queue) override { device.transport().interrupt(queue); }
   void rung(virtio::Device& device, unsigned queue) override { device.backend().serve(queue); }
@@ -82,8 +82,8 @@ struct XenMachineTest : XenTest {
   grant_entry_v1_t& grant(u32 ref) {
     return reinterpret_cast<grant_entry_v1_t*>(domain.frames().table(layout.grants))[ref];
   }
-  void give(u32 ref, Mfn frame, u16 flags = GTF_permit_access, domid_t to = kBackDomain) {
-    grant(ref) = {flags, to, static_cast<u32>(frame)};
+  void give(u32 ref, u64 mfn, u16 flags = GTF_permit_access, domid_t to = kBackDomain) {
+    grant(ref) = {flags, to, static_cast<u32>(mfn)};
   }
   bool in_use(u32 ref) { return grant(ref).flags & (GTF_reading | GTF_writing); }
   Port port() {

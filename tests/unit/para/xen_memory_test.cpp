@@ -36,17 +36,17 @@ TEST_F(Memory, ATranslationDoesNotOutliveTheRightToWrite) {
 }
 
 TEST_F(Memory, NothingButTheGuestsOwnCanBeMapped) {
-  for (const Mfn frame :
-       {Mfn{0}, layout.m2p, layout.m2p_l1, layout.tables_l1, layout.gdt, layout.frames(), Mfn{pte::address >> 12}}) {
+  for (const u64 frame : {u64{0}, layout.m2p.raw, layout.m2p_l1.raw, layout.tables_l1.raw, layout.gdt.raw,
+                          layout.frames(), pte::address >> 12}) {
     EXPECT_EQ(update(at(kL1) + 40 * 8, frame * kPageSize | kBits), fail(XEN_EINVAL)) << frame;
     EXPECT_EQ(update(at(kL1) + 40 * 8, frame * kPageSize | (kBits & ~pte::writable)), fail(XEN_EINVAL)) << frame;
     EXPECT_NE(extended(MMUEXT_PIN_L1_TABLE, frame), 0) << frame;
     EXPECT_NE(extended(MMUEXT_NEW_BASEPTR, frame), 0) << frame;
     EXPECT_NE(extended(MMUEXT_CLEAR_PAGE, frame), 0) << frame;
   }
-  EXPECT_EQ(update(at(kL1) + 40 * 8, layout.shared_info * kPageSize | kBits), 0);
-  EXPECT_EQ(update(at(kL1) + 41 * 8, layout.grants * kPageSize | kBits), 0);
-  EXPECT_EQ(extended(MMUEXT_PIN_L1_TABLE, layout.shared_info), fail(XEN_EINVAL));
+  EXPECT_EQ(update(at(kL1) + 40 * 8, gpa(layout.shared_info).raw | kBits), 0);
+  EXPECT_EQ(update(at(kL1) + 41 * 8, gpa(layout.grants).raw | kBits), 0);
+  EXPECT_EQ(extended(MMUEXT_PIN_L1_TABLE, layout.shared_info.raw), fail(XEN_EINVAL));
 }
 
 TEST_F(Memory, TheHypervisorsSlotsAreItsOwn) {
@@ -57,14 +57,15 @@ TEST_F(Memory, TheHypervisorsSlotsAreItsOwn) {
     EXPECT_EQ(entry(kL4, slot), before);
   }
   u64 value = 0;
-  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{kHypervisorStart + mfn(40) * 8}, &value, 8));
+  EXPECT_TRUE(cpu::read_slow(cpu, cpu::Seg::ds, kHypervisorStart.wrapping_add(mfn(40) * 8), &value, 8));
   EXPECT_EQ(value, 40u) << "machine to pseudo-physical";
-  EXPECT_FALSE(stores(kHypervisorStart + mfn(40) * 8, 0));
-  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, Gva{gdt_address(0)}, &value, 8)) << "descriptor tables";
+  EXPECT_FALSE(stores(kHypervisorStart.raw + mfn(40) * 8, 0));
+  EXPECT_FALSE(cpu::read_slow(cpu, cpu::Seg::ds, gdt_address(0), &value, 8)) << "descriptor tables";
 }
 
 TEST_F(Memory, NoPointerIntoTheHypervisorIsTaken) {
-  for (const u64 pointer : {kHypervisorStart, kTablesStart, kHypervisorEnd - 1, u64{1} << 47, ~u64{0} - 3}) {
+  for (const u64 pointer :
+       {kHypervisorStart.raw, kTablesStart.raw, kHypervisorEnd.raw - 1, u64{1} << 47, ~u64{0} - 3}) {
     EXPECT_EQ(call(__HYPERVISOR_mmu_update, {pointer, 1, 0, DOMID_SELF}), fail(XEN_EFAULT)) << pointer;
     EXPECT_EQ(call(__HYPERVISOR_set_trap_table, {pointer}), fail(XEN_EFAULT)) << pointer;
     EXPECT_EQ(call(__HYPERVISOR_xen_version, {XENVER_extraversion, pointer}), fail(XEN_EFAULT)) << pointer;
@@ -104,15 +105,15 @@ TEST_F(Memory, TheKernelsOwnStoreToATableIsChecked) {
 
 TEST_F(Memory, ReferencesAreCountedOnceForEachEntry) {
   Frames& frames = domain.frames();
-  const u32 before = frames[mfn(40)].refs;
+  const u32 before = frames[frame(40)].refs;
   for (int i = 0; i < 3; i++) {
     EXPECT_EQ(update(at(kL1) + 50 * 8, at(40) | kBits), 0);
-    EXPECT_EQ(frames[mfn(40)].refs, before + 1);
+    EXPECT_EQ(frames[frame(40)].refs, before + 1);
     EXPECT_EQ(update(at(kL1) + 50 * 8, at(40) | (kBits & ~pte::writable)), 0);
-    EXPECT_EQ(frames[mfn(40)].refs, before + 1);
-    EXPECT_EQ(frames[mfn(40)].types, 1u);
+    EXPECT_EQ(frames[frame(40)].refs, before + 1);
+    EXPECT_EQ(frames[frame(40)].types, 1u);
     EXPECT_EQ(update(at(kL1) + 50 * 8, at(50) | kBits), 0);
-    EXPECT_EQ(frames[mfn(40)].refs, before);
+    EXPECT_EQ(frames[frame(40)].refs, before);
   }
 }
 
@@ -121,15 +122,15 @@ TEST_F(Memory, ReferencesAreCountedOnceForEachEntry) {
 TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
   constexpr u64 kUpper = 0xffff960000000000, kReadOnly = kBits & ~pte::writable;
   constexpr unsigned kSlot = 300;
-  constexpr Pfn kOtherL4 = 63;
-  for (Pfn pfn = 60; pfn <= 64; pfn++)
+  constexpr u64 kOtherL4 = 63;
+  for (u64 pfn = 60; pfn <= 64; pfn++)
     ASSERT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(pfn), at(pfn) | kReadOnly, 0}), 0);
   entry(60, 0) = at(61) | kBits, entry(61, 0) = at(62) | kBits, entry(62, 0) = at(40) | kReadOnly;
   entry(62, 1) = at(43) | kReadOnly;
   entry(kOtherL4, 0) = at(kL3) | kBits, entry(kOtherL4, kSlot) = at(60) | kBits;
   ASSERT_EQ(update(at(kL4) + kSlot * 8, at(60) | kBits), 0);
   ASSERT_EQ(extended(MMUEXT_PIN_L4_TABLE, mfn(kOtherL4)), 0);
-  for (Pfn pfn = 40; pfn <= 42; pfn++) std::memcpy(ram.host(Gpa{at(pfn)}), &pfn, sizeof pfn);
+  for (u64 pfn = 40; pfn <= 42; pfn++) std::memcpy(ram.host(Gpa{at(pfn)}), &pfn, sizeof pfn);
   u64 walks = 0;
   const auto read_at = [&](u64 at) {
     u64 value = 0;
@@ -139,7 +140,7 @@ TEST_F(Memory, TheUpperHalfIsFlushedOnceItHasChanged) {
     return value;
   };
   const auto read = [&] { return read_at(kUpper); };
-  const auto switch_to = [&](Pfn root) { ASSERT_EQ(extended(MMUEXT_NEW_BASEPTR, mfn(root)), 0); };
+  const auto switch_to = [&](u64 root) { ASSERT_EQ(extended(MMUEXT_NEW_BASEPTR, mfn(root)), 0); };
   switch_to(kL4);
   EXPECT_EQ(read(), 40u);
   switch_to(kOtherL4);
@@ -215,10 +216,10 @@ TEST_F(Memory, DescriptorsLeadNowhereButToRing3) {
   EXPECT_EQ(set(0x0000ec0000080000), fail(XEN_EINVAL)) << "a call gate";
   EXPECT_EQ(set(0x0000890000000067), fail(XEN_EINVAL)) << "a TSS";
   EXPECT_EQ(set(0x00af9b000000ffff), 0) << "ring 0's";
-  EXPECT_EQ(domain.frames().table(mfn(40))[1], 0x00affb000000ffffu) << "becomes ring 3's";
+  EXPECT_EQ(domain.frames().table(frame(40))[1], 0x00affb000000ffffu) << "becomes ring 3's";
   EXPECT_EQ(call(__HYPERVISOR_update_descriptor, {at(40) + 8, 0x0000ec0000080000}), fail(XEN_EINVAL));
   EXPECT_EQ(call(__HYPERVISOR_update_descriptor, {at(40) + 16, 0x00cf93000000ffff}), 0);
-  EXPECT_EQ(domain.frames().table(mfn(40))[2], 0x00cff3000000ffffu);
+  EXPECT_EQ(domain.frames().table(frame(40))[2], 0x00cff3000000ffffu);
   EXPECT_EQ(call(__HYPERVISOR_update_va_mapping, {linear(40), at(40) | kBits, 0}), fail(XEN_EINVAL));
   EXPECT_EQ(call(__HYPERVISOR_set_gdt, {given(u64{mfn(40)}), 15 * 512}), fail(XEN_EINVAL));
 }

@@ -18,7 +18,7 @@ struct Wire final : virtio::FrameSink {
 };
 
 struct NetworkTest : XenMachineTest {
-  static constexpr Pfn kTx = 32, kRx = 33, kData = 64;
+  static constexpr u64 kTx = 32, kRx = 33, kData = 64;
   static constexpr u32 kTxRef = 9, kRxRef = 10, kDataRef = 20;
   const std::string front = "device/vif/0", back = "/local/domain/0/backend/vif/1/0";
   Wire wire;

@@ -12,7 +12,7 @@ struct StoreTest : XenTest {
 
   void SetUp() override {
     XenTest::SetUp();
-    store = std::make_unique<Store>(domain, ram, mfn(kStore), 1);
+    store = std::make_unique<Store>(domain, ram, frame(kStore), 1);
   }
   struct Answer {
     u32 type;

@@ -51,7 +51,7 @@ TEST_F(VcpuCalls, AnIpiReachesWhomItIsBoundTo) {
   const Port port = answered<evtchn_bind_ipi_t>().port;
   ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_unmask, given(evtchn_unmask_t{port})}), 0);
   ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_send, given(evtchn_send_t{port})}), 0);
-  const auto* shared = reinterpret_cast<shared_info*>(ram.host(Gpa{layout.shared_info * kPageSize}));
+  const auto* shared = reinterpret_cast<shared_info*>(ram.host(gpa(layout.shared_info)));
   EXPECT_EQ(shared->vcpu_info[1].evtchn_upcall_pending, 1);
   EXPECT_EQ(shared->vcpu_info[0].evtchn_upcall_pending, 0);
   EXPECT_TRUE(shared->evtchn_pending[port / 64] >> port % 64 & 1);
@@ -63,7 +63,7 @@ TEST_F(VcpuCalls, AnIpiReachesWhomItIsBoundTo) {
 TEST_F(VcpuCalls, APollHearsOfAnyPort) {
   ASSERT_EQ(call(__HYPERVISOR_event_channel_op, {EVTCHNOP_bind_ipi, given(evtchn_bind_ipi_t{1, 0})}), 0);
   const Port port = answered<evtchn_bind_ipi_t>().port;
-  auto* shared = reinterpret_cast<shared_info*>(ram.host(Gpa{layout.shared_info * kPageSize}));
+  auto* shared = reinterpret_cast<shared_info*>(ram.host(gpa(layout.shared_info)));
   for (const bool masked : {true, false}) {
     shared->evtchn_pending[port / 64] = 0;
     shared->evtchn_mask[port / 64] = masked ? ~0ul : 0;
@@ -133,7 +133,7 @@ TEST_F(VcpuCalls, ItsInfoMovesOnceToAPageOfTheGuests) {
                 {VCPUOP_register_vcpu_info, 0, given(vcpu_register_vcpu_info_t{frame, offset, 0})});
   };
   EXPECT_EQ(place(mfn(kL1), 0), fail(XEN_EINVAL)) << "a page table";
-  EXPECT_EQ(place(layout.gdt, 0), fail(XEN_EINVAL));
+  EXPECT_EQ(place(layout.gdt.raw, 0), fail(XEN_EINVAL));
   EXPECT_EQ(place(mfn(40), kPageSize - 8), fail(XEN_EINVAL)) << "across the page's end";
   EXPECT_EQ(place(mfn(40), 128), 0);
   EXPECT_EQ(place(mfn(41), 128), fail(XEN_EINVAL)) << "twice";
@@ -151,7 +151,7 @@ TEST_F(VcpuCalls, GrantsAreOfVersionOne) {
   std::memcpy(&setup.frame_list, &list, 8);
   EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
   EXPECT_EQ(answered<gnttab_setup_table_t>().status, GNTST_okay);
-  EXPECT_EQ(answered<u64>(512), layout.grants);
+  EXPECT_EQ(answered<u64>(512), layout.grants.raw);
   setup.nr_frames = kGrantFrames + 1;
   EXPECT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
   EXPECT_EQ(answered<gnttab_setup_table_t>().status, GNTST_general_error);
@@ -167,7 +167,7 @@ TEST_F(VcpuCalls, AGrantToItselfIsMappedAndUnmapped) {
   const u64 list = linear(kScratch) + 512;
   std::memcpy(&setup.frame_list, &list, 8);
   ASSERT_EQ(call(__HYPERVISOR_grant_table_op, {GNTTABOP_setup_table, given(setup), 1}), 0);
-  auto* grants = reinterpret_cast<grant_entry_v1_t*>(ram.host(Gpa{layout.grants * kPageSize}));
+  auto* grants = reinterpret_cast<grant_entry_v1_t*>(ram.host(gpa(layout.grants)));
   const auto map = [&](u32 ref, u32 flags, domid_t whose = kDomain) {
     gnttab_map_grant_ref_t op{};
     op.host_addr = linear(50), op.flags = flags, op.ref = ref, op.dom = whose;
@@ -218,7 +218,7 @@ TEST_F(VcpuCalls, AnyHypercallWithAnyArgumentsIsAnswered) {
       case 4:
         return DOMID_SELF;
       case 5:
-        return kHypervisorStart + (random() << 12);
+        return kHypervisorStart.raw + (random() << 12);
       case 6:
         return random() % 5000;
       default:
@@ -242,12 +242,12 @@ TEST_F(VcpuCalls, AnyHypercallWithAnyArgumentsIsAnswered) {
     // The types hold: what the kernel's tables map writable is no table.
     if (i % 1000) continue;
     Frames& frames = domain.frames();
-    for (Mfn frame = 0; frame < layout.frames(); frame++) {
+    for (Mfn frame; frame.raw < layout.frames(); ++frame) {
       if (!frames.is(frame, Type::l1)) continue;
       for (u64 index = 0; index < kEntries; index++) {
         const u64 entry = frames.table(frame)[index];
         if ((entry & pte::present) && (entry & pte::writable) && !layout.shared(pte::mfn(entry))) {
-          ASSERT_TRUE(frames.is(pte::mfn(entry), Type::writable)) << frame << " " << index;
+          ASSERT_TRUE(frames.is(pte::mfn(entry), Type::writable)) << frame.raw << " " << index;
         }
       }
     }

@@ -43,12 +43,12 @@ Block::Block(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 inde
       function_{function},
       index_{index},
       heap_{heap},
-      queue_{ram, Gpa{heap * kPageSize}, kSlots} {
+      queue_{ram, gpa(heap), kSlots} {
   static_assert(kSlots * kSlotBytes == (kDiskFrames - 1) * kPageSize);
   static_assert(kTable + (kMostSegments + 2) * sizeof(VirtioDescriptor) <= kSlotBytes);
 }
 
-Gpa Block::memory(u16 slot) const { return Gpa{(heap_ + 1) * kPageSize + slot * kSlotBytes}; }
+Gpa Block::memory(u16 slot) const { return gpa(heap_ + 1).wrapping_add(slot * kSlotBytes); }
 
 template <class T>
 T* Block::at(u16 slot, u64 offset) const {
@@ -181,7 +181,7 @@ i16 Block::start_transfer(cpu::Vcpu& cpu, const Transfer& t, u16 slot) {
   std::array<VirtioDescriptor, kMostSegments> data;
   for (u32 i = 0; i < t.count; i++) {
     const blkif_request_segment& segment = t.segments[i];
-    data[i] = {s.grants[i].frame * kPageSize + segment.first_sect * kSectorBytes,
+    data[i] = {gpa(s.grants[i].frame).wrapping_add(segment.first_sect * kSectorBytes),
                (segment.last_sect - segment.first_sect + 1u) * kSectorBytes,
                t.writes ? u16{0} : VirtioDescriptor::kWrite, 0};
   }
@@ -205,26 +205,26 @@ i16 Block::start_discard(const blkif_request_discard& request, u16 slot) {
   if (!(function_.features() & kVirtioDiscard) || request.flag & BLKIF_DISCARD_SECURE) return BLKIF_RSP_EOPNOTSUPP;
   if (request.nr_sectors > ~u32{0}) return BLKIF_RSP_ERROR;
   *at<Range>(slot, kRange) = {request.sector_number, static_cast<u32>(request.nr_sectors), 0};
-  const VirtioDescriptor range{memory(slot).raw + kRange, sizeof(Range), 0, 0};
+  const VirtioDescriptor range{memory(slot).wrapping_add(kRange), sizeof(Range), 0, 0};
   offer(slot, {discard, 0, 0}, {&range, 1});
   return BLKIF_RSP_OKAY;
 }
 
 // Header, data, status (5.2.6).
 void Block::offer(u16 slot, const Header& header, std::span<const VirtioDescriptor> data) {
-  const u64 base = memory(slot).raw;
+  const Gpa base = memory(slot);
   *at<Header>(slot, 0) = header;
   *at<u8>(slot, kStatus) = io_error;
   auto* table = at<VirtioDescriptor>(slot, kTable);
   u16 n = 0;
-  const auto add = [&](u64 address, u32 length, u16 flags) {
+  const auto add = [&](Gpa address, u32 length, u16 flags) {
     table[n] = {address, length, static_cast<u16>(flags | VirtioDescriptor::kNext), static_cast<u16>(n + 1)};
     n++;
   };
   add(base, sizeof(Header), 0);
   for (const VirtioDescriptor& d : data) add(d.address, d.length, d.flags);
-  table[n] = {base + kStatus, 1, VirtioDescriptor::kWrite, 0};
-  queue_.offer(slot, Gpa{base + kTable}, n + 1u);
+  table[n] = {base.wrapping_add(kStatus), 1, VirtioDescriptor::kWrite, 0};
+  queue_.offer(slot, base.wrapping_add(kTable), n + 1u);
 }
 
 // -- Answers

@@ -27,18 +27,17 @@ Network::Network(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 
       function_{function},
       index_{index},
       heap_{heap},
-      queues_{VirtioQueue{ram, Gpa{heap * kPageSize}, kBuffers},
-              VirtioQueue{ram, Gpa{(heap + 1) * kPageSize}, kBuffers}} {
+      queues_{VirtioQueue{ram, gpa(heap), kBuffers}, VirtioQueue{ram, gpa(heap + 1), kBuffers}} {
   static_assert(2 * kBuffers * kBufferBytes == (kNetworkFrames - 2) * kPageSize);
   for (u16 slot = 0; slot < kBuffers; slot++) free_.push_back(slot);
 }
 
 Gpa Network::memory(Queue queue, u16 slot) const {
-  return Gpa{(heap_ + 2) * kPageSize + (queue * kBuffers + slot) * kBufferBytes};
+  return gpa(heap_ + 2).wrapping_add((u64{queue} * kBuffers + slot) * kBufferBytes);
 }
 
 u8* Network::buffer(Queue queue, u16 slot, u64 offset) const {
-  return reinterpret_cast<u8*>(ram_.host(Gpa{memory(queue, slot).raw + offset}));
+  return reinterpret_cast<u8*>(ram_.host(memory(queue, slot).wrapping_add(offset)));
 }
 
 VirtioDescriptor* Network::descriptor(Queue queue, u16 slot) const {
@@ -60,8 +59,8 @@ void Network::tell_device(cpu::Vcpu& cpu, Queue queue) {
 }
 
 void Network::listen(u16 slot) {
-  *descriptor(receive, slot) = {memory(receive, slot).raw + kHeader, kBufferBytes - kHeader, VirtioDescriptor::kWrite,
-                                0};
+  *descriptor(receive, slot) = {memory(receive, slot).wrapping_add(kHeader), kBufferBytes - kHeader,
+                                VirtioDescriptor::kWrite, 0};
   queues_[receive].offer(slot, memory(receive, slot), 1);
 }
 
@@ -185,7 +184,7 @@ bool Network::copy_out(cpu::Vcpu& cpu, Frame& frame, u16 slot) {
   if (!frame.right) return false;
   if ((frame.pieces[0].flags & NETTXF_csum_blank) && !fill_checksum({start, total})) return false;
   std::memset(buffer(transmit, slot, kHeader), 0, kHeaderBytes);
-  *descriptor(transmit, slot) = {memory(transmit, slot).raw + kHeader, kHeaderBytes + total, 0, 0};
+  *descriptor(transmit, slot) = {memory(transmit, slot).wrapping_add(kHeader), kHeaderBytes + total, 0, 0};
   return true;
 }
 
@@ -213,7 +212,7 @@ i16 Network::copy_in(cpu::Vcpu& cpu, u32 ref, std::span<const u8> frame) {
   Domain::Held page{ref, true};
   if (!domain_.hold_grants(cpu, {&page, 1})) return NETIF_RSP_ERROR;
   std::memcpy(domain_.host(page.frame), frame.data(), frame.size());
-  if (cpu.code) cpu.code->written(page.frame, 0, frame.size());
+  if (cpu.code) cpu.code->written(page.frame.raw, 0, frame.size());
   domain_.release_grants(cpu, {&page, 1});
   return static_cast<i16>(frame.size());
 }

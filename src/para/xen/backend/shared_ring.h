@@ -62,7 +62,7 @@ class SharedRing {
     responses_ += std::exchange(pending_, 0u);
     __atomic_store_n(&ring_->rsp_prod, responses_, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (cpu.code) cpu.code->written(page_.frame, 0, kPageSize);
+    if (cpu.code) cpu.code->written(page_.frame.raw, 0, kPageSize);
     return responses_ - load(ring_->rsp_event) < responses_ - old;
   }
 

@@ -30,8 +30,8 @@ void VirtioQueue::clear() {
 }
 
 void VirtioQueue::offer(u16 slot, Gpa table, u32 entries) {
-  *at<VirtioDescriptor>(slot * sizeof(VirtioDescriptor)) = {
-      table.raw, static_cast<u32>(entries * sizeof(VirtioDescriptor)), VirtioDescriptor::kIndirect, 0};
+  *at<VirtioDescriptor>(slot * sizeof(VirtioDescriptor)) = {table, static_cast<u32>(entries * sizeof(VirtioDescriptor)),
+                                                            VirtioDescriptor::kIndirect, 0};
   *at<u16>(available_ + kEntries + 2u * (next_ % size_)) = slot;
   next_++;
 }

@@ -4,15 +4,15 @@
 
 #include <optional>
 
+#include "base/addr.h"
 #include "base/guest_memory.h"
-#include "base/types.h"
 
 namespace trapline::para::xen {
 
 // Descriptors, of the queue and of indirect tables.
 struct VirtioDescriptor {
   static constexpr u16 kNext = 1, kWrite = 2, kIndirect = 4;
-  u64 address;
+  Gpa address;
   u32 length;
   u16 flags, next;
 };
@@ -25,8 +25,8 @@ class VirtioQueue {
 
   u16 size() const { return size_; }
   Gpa descriptors() const { return base_; }
-  Gpa driver_area() const { return Gpa{base_.raw + available_}; }
-  Gpa device_area() const { return Gpa{base_.raw + used_}; }
+  Gpa driver_area() const { return base_.wrapping_add(available_); }
+  Gpa device_area() const { return base_.wrapping_add(used_); }
   void clear();
 
   // Makes a request of the slot, which has none: `entries` descriptors at `table`.
@@ -43,7 +43,7 @@ class VirtioQueue {
  private:
   template <class T>
   T* at(u64 offset) const {
-    return reinterpret_cast<T*>(ram_.host(Gpa{base_.raw + offset}));
+    return reinterpret_cast<T*>(ram_.host(base_.wrapping_add(offset)));
   }
 
   GuestMemory& ram_;
