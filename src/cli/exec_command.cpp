@@ -18,6 +18,7 @@
 #include "exec/plain_kernel.h"
 #include "image/store.h"
 #include "monitor/volume_process.h"
+#include "wording/vm_error.h"
 
 namespace trapline::cli {
 
@@ -184,7 +185,7 @@ std::string ExecCommand::add_root(RunOptions& o) {
     root.path = path;
     const auto files =
         monitor::read_volume(root, {.kernel = false, .initrd = false, .kernel_path = {}, .initrd_path = {}});
-    if (!files) return "--rootfs " + files.error();
+    if (!files) return "--rootfs " + wording::line(files.error());
     if (files->root_device.empty()) return fmt::format("--rootfs {}: no partition of it is a root", path);
     task_.root_disk = files->root_device;
   }

@@ -17,6 +17,7 @@
 #include "image/store.h"
 #include "monitor/volume_process.h"
 #include "volume/partitions.h"
+#include "wording/vm_error.h"
 
 namespace trapline::cli {
 
@@ -124,7 +125,7 @@ std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
   const auto disk = parse_disk(o.disks[0]);
   if (!disk) return disk.error();
   auto files = monitor::read_volume(*disk, wish);
-  if (!files) return files.error();
+  if (!files) return wording::line(files.error());
   if (wish.kernel) c.kernel = disk->path + ":" + files->kernel_path, c.kernel_fd = files->kernel.release();
   if (wish.initrd) c.initrd.clear(), c.initrd_fd = files->initrd.release();
   if (wish.kernel && c.append.find("root=") == std::string::npos && !files->root.empty())

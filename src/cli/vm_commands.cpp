@@ -19,6 +19,7 @@
 #include "monitor/console_keeper.h"
 #include "monitor/control.h"
 #include "monitor/registry.h"
+#include "wording/vm_error.h"
 
 namespace trapline::cli {
 
@@ -78,7 +79,7 @@ int VmCommands::run() {
 int VmCommands::list() const {
   const auto registry = monitor::Registry::open();
   if (!registry) {
-    say(registry.error().text());
+    say(wording::line(registry.error()));
     return static_cast<int>(ExitCode::bad_input);
   }
   const auto vms = registry->all();
@@ -103,9 +104,9 @@ int VmCommands::end() const {
   const char* command = stop_->parsed() ? "stop" : "kill";
   if (name_.empty()) return failed(ExitCode::usage, fmt::format("{0}: no VM: name one: trapline {0} NAME", command));
   const auto registry = monitor::Registry::open();
-  if (!registry) return failed(ExitCode::bad_input, registry.error().text());
+  if (!registry) return failed(ExitCode::bad_input, wording::line(registry.error()));
   const auto vm = registry->find(name_);
-  if (!vm) return failed(ExitCode::bad_input, fmt::format("{} {}", command, vm.error().text()));
+  if (!vm) return failed(ExitCode::bad_input, fmt::format("{} {}", command, wording::line(vm.error())));
   if (stop_->parsed()) {
     ::kill(vm->pid, SIGTERM);
     if (ends_within(*registry, *vm, timeout_)) return 0;
@@ -125,14 +126,16 @@ int VmCommands::balloon() const {
   const auto bytes = size_.empty() || size_ == "0" ? std::optional<u64>{0} : parse_size(size_);
   if (!bytes) return failed(ExitCode::usage, fmt::format("{} {}: give a size like 256M, or 0", name_, size_));
   const auto registry = monitor::Registry::open();
-  if (!registry) return failed(ExitCode::bad_input, registry.error().text());
-  if (const auto vm = registry->find(name_); !vm) return failed(ExitCode::bad_input, vm.error().text());
+  if (!registry) return failed(ExitCode::bad_input, wording::line(registry.error()));
+  if (const auto vm = registry->find(name_); !vm) return failed(ExitCode::bad_input, wording::line(vm.error()));
   const auto answer = monitor::ask_vm(*registry, name_, size_.empty() ? "balloon" : fmt::format("balloon {}", *bytes));
-  if (!answer) return failed(ExitCode::bad_input, answer.error().text());
-  unsigned long long target = 0, actual = 0;
-  if (std::sscanf(answer->c_str(), "ok %llu %llu", &target, &actual) != 2)
-    return failed(ExitCode::bad_input, name_ + ": " + *answer);
-  return print(fmt::format("{}: shall give away {} MiB, has given away {} MiB\n", name_, target / MiB, actual / MiB),
+  if (!answer) return failed(ExitCode::bad_input, wording::line(answer.error()));
+  const auto said = monitor::parse_answer(*answer);
+  if (!said) return failed(ExitCode::bad_input, name_ + ": " + wording::line(said.error()));
+  const auto* sizes = std::get_if<monitor::BalloonSizes>(&*said);
+  return print(sizes ? fmt::format("{}: shall give away {} MiB, has given away {} MiB\n", name_, sizes->target / MiB,
+                                   sizes->actual / MiB)
+                     : fmt::format("{}: done\n", name_),
                0);
 }
 

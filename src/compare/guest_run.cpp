@@ -19,6 +19,7 @@
 #include "base/write.h"
 #include "compare/process_memory.h"
 #include "monitor/vm.h"
+#include "wording/vm_error.h"
 
 namespace trapline::compare {
 
@@ -71,7 +72,8 @@ Result<Files, std::string> make_files(u32 vcpus, bool counted) {
   config.figures_fd = files.figures.get(), config.counts_fd = files.counts.get();
   config.stats = counted;
   const monitor::Speaker speaker{[](const std::string& line, int hurry) { say(line, hurry); },
-                                 [](const std::string& text, int hurry) { write_all(STDERR_FILENO, text, hurry); }};
+                                 [](const std::string& text, int hurry) { write_all(STDERR_FILENO, text, hurry); },
+                                 [](const monitor::VmError& error) { return wording::line(error); }};
   const int code = monitor::run_vm(config, speaker);
   std::fflush(nullptr);
   ::_exit(code);

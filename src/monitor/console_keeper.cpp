@@ -262,8 +262,8 @@ int attach_console(const std::string& name, const Speaker& speaker) {
     return static_cast<int>(ExitCode::bad_input);
   };
   const auto registry = Registry::open();
-  if (!registry) return failed(registry.error().text());
-  if (const auto vm = registry->find(name); !vm) return failed("console " + vm.error().text());
+  if (!registry) return failed(speaker.words(registry.error()));
+  if (const auto vm = registry->find(name); !vm) return failed("console " + speaker.words(vm.error()));
   const Fd socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
   const sockaddr_un at = address_of(registry->folder(), name);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0)

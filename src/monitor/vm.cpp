@@ -120,7 +120,7 @@ Result<Answer, ActionError> VmRun::set_balloon(u64 bytes) {
 // On the control socket's thread.
 std::string VmRun::answer(std::string_view request) {
   const auto what = parse_action(request);
-  return what ? line_of(act(*what)) : what.error();
+  return line_of(what ? act(*what) : Result<Answer, ActionError>{Err{what.error()}});
 }
 
 // Signals that are for the command, and SIGTERM as a power button, once. Watch's thread.

@@ -46,15 +46,21 @@ struct ActionError {
     no_balloon,
     too_large,      // value: bytes of memory that the guest has
     not_listening,  // no guest that hears the power button
+    // -- Of lines. said: what was wrong
+    unknown_request,
+    no_number,
+    unintelligible,  // the answer, to who has asked
   };
   Kind kind;
   u64 value = 0;
-  std::string text() const;  // one line, for people
+  std::string said = {};
 };
 
 // -- The control socket's lines
-// "balloon [BYTES]". Error: what is wrong with it, a line.
-Result<Action, std::string> parse_action(std::string_view request);
-std::string line_of(const Result<Answer, ActionError>& answer);  // "ok ...", or the error
+// "balloon [BYTES]"
+Result<Action, ActionError> parse_action(std::string_view request);
+// "ok", "ok TARGET ACTUAL", "refused KIND VALUE SAID"; and what the line says.
+std::string line_of(const Result<Answer, ActionError>& answer);
+Result<Answer, ActionError> parse_answer(std::string_view line);
 
 }  // namespace trapline::monitor

@@ -1,5 +1,5 @@
 // Why a VM could not be started, or asked: what was wrong and the value that was, so that whoever has asked can tell the
-// cases apart. Words are made of it at the end alone (vm_error.cpp).
+// cases apart. Words are made of it at the end alone (wording/vm_error.h).
 #pragma once
 
 #include <string>
@@ -29,11 +29,12 @@ struct VmError {
     net_passt,
     net_socket,
     net_tap,
-    name,   // --name
-    names,  // the folder of names
-    vm,     // of one that runs: its name
-    share,  // --share: the folder
-    vsock,  // --vsock: the path
+    name,    // --name
+    names,   // the folder of names
+    vm,      // of one that runs: its name
+    share,   // --share: the folder
+    vsock,   // --vsock: the path
+    volume,  // a disk image that files are read out of: the path
     // -- The host
     memory,  // --memory, in `bytes`
     launch,  // --append and modules' arguments together, in `bytes`
@@ -110,10 +111,7 @@ struct VmError {
   u64 bytes = 0;
   std::string said = {};
 
-  ExitCode code() const;
-  // One line for the user, with option, value and remedy; without the first two.
-  std::string text() const;
-  std::string reason_text() const;
+  ExitCode code() const { return about >= About::memory ? ExitCode::host_refused : ExitCode::bad_input; }
 };
 
 }  // namespace trapline::monitor

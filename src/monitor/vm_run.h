@@ -87,10 +87,10 @@ class VmRun {
     if (!text.empty()) complain(text);
   }
   int fail(const VmError& error) {
-    complain(error.text());
+    complain(speaker_.words(error));
     return static_cast<int>(error.code());
   }
-  void fail_running(const VmError& error) { machine_->fail(error.code(), error.text()); }
+  void fail_running(const VmError& error) { machine_->fail(error.code(), speaker_.words(error)); }
   void give_hint();
   void collect_stats();
   void complain_of_trace();

@@ -24,6 +24,8 @@ namespace trapline::monitor {
 
 namespace {
 
+using Reason = VmError::Reason;
+
 constexpr unsigned kMostPartitions = 128;
 constexpr int kPatienceMs = 90'000;  // its processor time ends before
 
@@ -51,7 +53,8 @@ class Child {
   Fd lifeline_;  // it ends with this process
 };
 
-Result<Child, std::string> start(std::vector<std::string> words, const std::vector<int>& descriptors) {
+// Error: errno.
+Result<Child, int> start(std::vector<std::string> words, const std::vector<int>& descriptors) {
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
@@ -62,7 +65,7 @@ Result<Child, std::string> start(std::vector<std::string> words, const std::vect
   const int error = errno;
   Fd ours{lifeline[1]};
   if (piped) ::close(lifeline[0]);
-  if (pid < 0) return Err{std::string{std::strerror(error)}};
+  if (pid < 0) return Err{int{error}};
   return Child{pid, std::move(ours)};
 }
 
@@ -78,15 +81,17 @@ std::string text_of(const Fd& fd) {
 bool is_empty(const Fd& fd) { return ::lseek(fd.get(), 0, SEEK_END) <= 0; }
 
 // `disk`: the image, or with `served` a connection to who has so many bytes of it.
-Result<VolumeFiles, std::string> read_from(const std::string& name, const Fd& disk, std::optional<u64> served,
-                                           const VolumeWish& wish) {
-  const auto wrong = [&](const std::string& why) { return Err{fmt::format("{}: {}", name, why)}; };
+Result<VolumeFiles, VmError> read_from(const std::string& name, const Fd& disk, std::optional<u64> served,
+                                       const VolumeWish& wish) {
+  const auto wrong = [&](Reason reason, int error, const std::string& said = {}) {
+    return Err{VmError{VmError::About::volume, reason, name, error, 0, said}};
+  };
   VolumeFiles files;
   const Fd answer{::memfd_create("answer", MFD_CLOEXEC)};
   if (wish.kernel) files.kernel = Fd{::memfd_create("kernel", MFD_CLOEXEC)};
   if (wish.initrd) files.initrd = Fd{::memfd_create("initrd", MFD_CLOEXEC)};
   if (!answer || (wish.kernel && !files.kernel) || (wish.initrd && !files.initrd))
-    return wrong(fmt::format("no memory for what is read out of it: {}", std::strerror(errno)));
+    return wrong(Reason::no_memory, errno);
   std::vector<int> descriptors{disk.get(), answer.get()};
   for (const Fd* fd : {&files.kernel, &files.initrd})
     if (*fd) descriptors.push_back(fd->get());
@@ -95,17 +100,15 @@ Result<VolumeFiles, std::string> read_from(const std::string& name, const Fd& di
                       std::to_string(files.kernel.get()), std::to_string(files.initrd.get()),
                       std::to_string(answer.get()), wish.kernel_path, wish.initrd_path},
                      descriptors);
-  if (!child)
-    return wrong(
-        fmt::format("the process that reads it did not start: {}: raise the limits (ulimit -u, -n)", child.error()));
+  if (!child) return wrong(Reason::no_process, child.error());
   child->wait();
   const std::string text = text_of(answer);
-  if (text.starts_with(channel::kVolumeError)) return wrong(text.substr(1, text.find('\n') - 1));
+  if (text.starts_with(channel::kVolumeError)) return wrong(Reason::gave_up, 0, text.substr(1, text.find('\n') - 1));
   std::istringstream lines{text};
   unsigned number = 0;
   if (!std::getline(lines, files.kernel_path) || !std::getline(lines, files.initrd_path) ||
       !std::getline(lines, files.root) || !(lines >> number) || number > kMostPartitions)
-    return wrong("the process that reads it gave up: its file system may be damaged: give --kernel FILE");
+    return wrong(Reason::ended_early, 0);
   if (!files.root.empty()) files.root_device = number == 0 ? "/dev/vda" : fmt::format("/dev/vda{}", number);
   if (files.initrd && is_empty(files.initrd)) files.initrd = Fd{};
   return files;
@@ -113,17 +116,20 @@ Result<VolumeFiles, std::string> read_from(const std::string& name, const Fd& di
 
 }  // namespace
 
-Result<VolumeFiles, std::string> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish) {
-  const auto wrong = [&](const std::string& why) { return Err{fmt::format("{}: {}", disk.path, why)}; };
+Result<VolumeFiles, VmError> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish) {
+  const auto wrong = [&](VmError error) {
+    error.about = VmError::About::volume, error.value = disk.path;
+    return Err{std::move(error)};
+  };
   const Fd file{::open(disk.path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
-  if (!file) return wrong(fmt::format("{}: name an image that can be read", std::strerror(errno)));
+  if (!file) return wrong({VmError::About::volume, Reason::cannot_open, {}, errno});
   const auto format = format_of(disk, file.get());
-  if (!format) return wrong(format.error().reason_text());
+  if (!format) return wrong(format.error());
   if (*format == machine::DiskFormat::raw) return read_from(disk.path, file, {}, wish);
   machine::DiskConfig reading = disk;
   reading.read_only = true, reading.snapshot = reading.discard = false;
   const auto server = serve_qcow2(reading);
-  if (!server) return wrong(server.error().reason_text());
+  if (!server) return wrong(server.error());
   return read_from(disk.path, server->socket, server->info.bytes, wish);
 }
 

@@ -6,6 +6,7 @@
 #include "base/result.h"
 #include "machine/config.h"
 #include "monitor/files.h"
+#include "monitor/vm_error.h"
 
 namespace trapline::monitor {
 
@@ -20,7 +21,7 @@ struct VolumeWish {
   std::string kernel_path, initrd_path;  // empty: looked for
 };
 
-// Of an image in any format that disks have. Error: one line that names it and the remedy.
-Result<VolumeFiles, std::string> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish);
+// Of an image in any format that disks have. Errors are about the volume.
+Result<VolumeFiles, VmError> read_volume(const machine::DiskConfig& disk, const VolumeWish& wish);
 
 }  // namespace trapline::monitor

@@ -1,4 +1,5 @@
 #include "monitor/storage/cd_image.h"
+#include "wording/vm_error.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ struct CdFileTest : testing::Test {
 TEST_F(CdFileTest, TheLastBlockIsFilledUp) {
   std::ofstream{path} << std::string(2048, 'a') << "b";
   auto cd = CdFile::open(path);
-  ASSERT_TRUE(cd) << cd.error().text();
+  ASSERT_TRUE(cd) << wording::line(cd.error());
   EXPECT_EQ((*cd)->blocks(), 2u);
   std::array<u8, devices::kCdBlock> block{};
   ASSERT_TRUE((*cd)->read(0, block));
@@ -32,7 +33,8 @@ TEST_F(CdFileTest, TheLastBlockIsFilledUp) {
 TEST_F(CdFileTest, WhatIsNoImageIsNamed) {
   const auto empty = CdFile::open(path);
   ASSERT_FALSE(empty);
-  EXPECT_NE(empty.error().text().find("--cdrom " + path + ": is empty"), std::string::npos) << empty.error().text();
+  EXPECT_NE(wording::line(empty.error()).find("--cdrom " + path + ": is empty"), std::string::npos)
+      << wording::line(empty.error());
   EXPECT_FALSE(CdFile::open(path + "-nowhere"));
 }
 

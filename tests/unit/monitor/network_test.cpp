@@ -10,6 +10,7 @@
 #include "monitor/network/networks.h"
 #include "monitor/network/stream_link.h"
 #include "monitor/network/tap_link.h"
+#include "wording/vm_error.h"
 
 namespace trapline::monitor {
 namespace {
@@ -180,11 +181,11 @@ TEST(OpenNetwork, WhatCannotBeIsNamedWithItsRemedy) {
   machine::NetConfig socket;
   socket.kind = machine::NetConfig::Kind::socket;
   socket.path = "/nowhere/passt";
-  EXPECT_THAT(open_network(socket).error().text(), HasSubstr("--net socket,path=/nowhere/passt: No such file"));
+  EXPECT_THAT(wording::line(open_network(socket).error()), HasSubstr("--net socket,path=/nowhere/passt: No such file"));
   machine::NetConfig tap;
   tap.kind = machine::NetConfig::Kind::tap;
   tap.path = "no-such-interface-has-so-long-a-name";
-  EXPECT_THAT(open_network(tap).error().text(), HasSubstr("--net tap,ifname=no-such"));
+  EXPECT_THAT(wording::line(open_network(tap).error()), HasSubstr("--net tap,ifname=no-such"));
 }
 
 }  // namespace

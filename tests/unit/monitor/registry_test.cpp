@@ -1,4 +1,5 @@
 #include "monitor/registry.h"
+#include "wording/vm_error.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,17 +32,17 @@ struct Names : testing::Test {
 
 TEST_F(Names, AreGivenAndTakenOnce) {
   const auto registry = Registry::open();
-  ASSERT_TRUE(registry) << registry.error().text();
+  ASSERT_TRUE(registry) << wording::line(registry.error());
   RunningVm a{.name = "", .what = "a"}, b{.name = "", .what = "b"}, c{.name = "vm1", .what = "c"};
   auto held_a = registry->enter(a), held_b = registry->enter(b);
   ASSERT_TRUE(held_a && held_b);
   EXPECT_EQ(a.name, "vm1");
   EXPECT_EQ(b.name, "vm2");
-  EXPECT_THAT(registry->enter(c).error().text(), testing::HasSubstr("vm1"));
+  EXPECT_THAT(wording::line(registry->enter(c).error()), testing::HasSubstr("vm1"));
   EXPECT_EQ(registry->all().size(), 2u);
   EXPECT_EQ(registry->find("vm2")->what, "b");
   EXPECT_EQ(registry->find("vm2")->pid, ::getpid());
-  EXPECT_THAT(registry->find("vm3").error().text(), testing::HasSubstr("vm1, vm2"));
+  EXPECT_THAT(wording::line(registry->find("vm3").error()), testing::HasSubstr("vm1, vm2"));
 }
 
 TEST_F(Names, OfTheDeadAreForgotten) {

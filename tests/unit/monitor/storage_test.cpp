@@ -2,6 +2,7 @@
 // cannot be opened.
 #include "monitor/storage/file_disk.h"
 #include "monitor/storage/qcow2.h"
+#include "wording/vm_error.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -113,7 +114,7 @@ struct DiskTest : testing::TestWithParam<How>, Disk::Listener {
     config.path = file.path;
     if (is_qcow2(GetParam())) config.format = machine::DiskFormat::qcow2;
     auto opened = open_disk(config);
-    EXPECT_TRUE(opened) << opened.error().text();
+    EXPECT_TRUE(opened) << wording::line(opened.error());
     if (opened && opened->server) server = opened->server->process.pid();
     disk = make(GetParam(), std::move(*opened), [this](const std::string& line) { complaints.push_back(line); });
     if (!disk) return false;
@@ -315,7 +316,7 @@ TEST(OpenDisk, OneWriterOrAnyNumberOfReaders) {
   {
     const auto writer = open(false);
     ASSERT_TRUE(writer);
-    EXPECT_THAT(open(false).error().text(), HasSubstr("in use by another VM"));
+    EXPECT_THAT(wording::line(open(false).error()), HasSubstr("in use by another VM"));
     EXPECT_FALSE(open(true));
   }
   const auto reader = open(true);
@@ -326,7 +327,7 @@ TEST(OpenDisk, OneWriterOrAnyNumberOfReaders) {
 TEST(OpenDisk, WhatCannotBeIsNamedWithItsRemedy) {
   const auto wrong = [](const machine::DiskConfig& config) {
     const auto disk = open_disk(config);
-    return disk ? std::string{} : disk.error().text();
+    return disk ? std::string{} : wording::line(disk.error());
   };
   EXPECT_THAT(wrong({.path = "/nowhere", .serial = ""}), HasSubstr("--disk /nowhere: No such file"));
   EXPECT_THAT(wrong({.path = "/tmp", .serial = "", .read_only = true}), HasSubstr("neither a file nor a block device"));
@@ -353,7 +354,7 @@ struct Qcow2 : testing::Test {
   std::string wrong(machine::DiskConfig config) const {
     config.path = in(config.path);
     const auto disk = open_disk(config);
-    return disk ? std::string{} : disk.error().text();
+    return disk ? std::string{} : wording::line(disk.error());
   }
 };
 
@@ -372,7 +373,7 @@ TEST_F(Qcow2, WhatItLiesOnIsReadIfItsFormatIsSaid) {
   make("-f qcow2 base.qcow2 1M && qemu-io -c 'write -P 7 64k 4k' base.qcow2 >/dev/null");
   make("-f qcow2 -b base.qcow2 -F qcow2 top.qcow2");
   auto disk = open_disk({.path = in("top.qcow2"), .serial = "", .read_only = true});
-  ASSERT_TRUE(disk) << disk.error().text();
+  ASSERT_TRUE(disk) << wording::line(disk.error());
   auto at_once = make_nbd_disk(std::move(*disk), DiskMode::at_once, {});
   Outcome outcome;
   std::vector<u8> data(4096);
@@ -395,7 +396,7 @@ TEST_F(Qcow2, WhatItLiesOnIsReadIfItsFormatIsSaid) {
 TEST_F(Qcow2, OneWriterAtATime) {
   make("-f qcow2 a.qcow2 1M");
   auto writer = open_disk({.path = in("a.qcow2"), .serial = ""});
-  ASSERT_TRUE(writer) << writer.error().text();
+  ASSERT_TRUE(writer) << wording::line(writer.error());
   EXPECT_THAT(wrong({.path = "a.qcow2", .serial = ""}), HasSubstr("in use by another VM: give readonly or snapshot"));
 }
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "monitor/vsock/vsock_sockets.h"
+#include "wording/vm_error.h"
 
 namespace trapline::monitor {
 namespace {
@@ -37,7 +38,7 @@ struct VsockTest : testing::Test {
     EXPECT_NE(::mkdtemp(folder.data()), nullptr);
     path = folder + "/s";
     auto made = VsockSockets::create({.cid = 3, .path = path});
-    EXPECT_TRUE(made) << made.error().text();
+    EXPECT_TRUE(made) << wording::line(made.error());
     sockets = std::move(*made);
     sockets->attach([this](Packet& packet) {
       std::lock_guard guard{lock};
@@ -256,7 +257,7 @@ TEST_F(VsockTest, WhatIsForNobodyIsReset) {
 
 TEST_F(VsockTest, AnotherVmsSocketIsNotTaken) {
   const auto second = VsockSockets::create({.cid = 4, .path = path});
-  EXPECT_THAT(second.error().text(), HasSubstr("name a socket that is not there yet"));
+  EXPECT_THAT(wording::line(second.error()), HasSubstr("name a socket that is not there yet"));
 }
 
 }  // namespace

@@ -1,19 +1,22 @@
 // An error carries what was wrong; its line names option, value and remedy.
-#include "monitor/vm_error.h"
+#include "wording/vm_error.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cerrno>
 
-namespace trapline::monitor {
+namespace trapline::wording {
 namespace {
 
+using monitor::ActionError;
+using monitor::VmError;
+using monitor::VmState;
 using About = VmError::About;
 using Reason = VmError::Reason;
 
 TEST(VmErrorText, NamesOptionValueAndRemedy) {
-  const auto text = [](VmError e) { return e.text(); };
+  const auto text = [](VmError e) { return line(e); };
   EXPECT_EQ(text({About::kernel, Reason::cannot_open, "/k", ENOENT}),
             "kernel /k: No such file or directory: check the path");
   EXPECT_EQ(text({About::initrd, Reason::cannot_open, "", ENOENT}),
@@ -40,8 +43,8 @@ TEST(VmErrorText, NamesOptionValueAndRemedy) {
 TEST(VmErrorText, EveryReasonHasWords) {
   for (u8 reason = 0; reason <= static_cast<u8>(Reason::launch_too_long); reason++) {
     const VmError e{About::disk, static_cast<Reason>(reason), "/d", EIO, MiB, "said"};
-    EXPECT_GT(e.reason_text().size(), 3u) << int{reason};
-    EXPECT_THAT(e.text(), testing::StartsWith(e.reason == Reason::no_name_left ? "no name" : "--disk /d: "));
+    EXPECT_GT(wording::reason(e).size(), 3u) << int{reason};
+    EXPECT_THAT(line(e), testing::StartsWith(e.reason == Reason::no_name_left ? "no name" : "--disk /d: "));
   }
 }
 
@@ -51,5 +54,20 @@ TEST(VmErrorText, WhatTheHostRefusesIsNotBadInput) {
   EXPECT_EQ((VmError{About::core, Reason::no_process}.code()), ExitCode::host_refused);
 }
 
+TEST(VolumeErrorText, NamesTheImage) {
+  EXPECT_EQ(line(VmError{About::volume, Reason::cannot_open, "/d", ENOENT}),
+            "/d: No such file or directory: name an image that can be read");
+  EXPECT_EQ(line(VmError{About::volume, Reason::gave_up, "/d", 0, 0, "no kernel in /boot"}), "/d: no kernel in /boot");
+}
+
+TEST(ActionErrorText, SaysWhatIsWrongWithWhichValue) {
+  using Kind = ActionError::Kind;
+  EXPECT_EQ(line(ActionError{Kind::too_large, 512 * MiB}), "it has 512 MiB of memory: give less");
+  EXPECT_EQ(line(ActionError{Kind::wrong_state, static_cast<u64>(VmState::ended)}), "it is ended");
+  EXPECT_EQ(line(ActionError{Kind::no_number, 0, "1x"}), "no number of bytes: 1x");
+  for (u8 kind = 0; kind <= static_cast<u8>(Kind::unintelligible); kind++)
+    EXPECT_GT(line(ActionError{static_cast<Kind>(kind)}).size(), 5u) << int{kind};
+}
+
 }  // namespace
-}  // namespace trapline::monitor
+}  // namespace trapline::wording

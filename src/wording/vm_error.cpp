@@ -1,14 +1,16 @@
-#include "monitor/vm_error.h"
+#include "wording/vm_error.h"
 
 #include <fmt/format.h>
 
 #include <cerrno>
 #include <cstring>
 
-namespace trapline::monitor {
+namespace trapline::wording {
 
 namespace {
 
+using monitor::ActionError;
+using monitor::VmError;
 using About = VmError::About;
 using Reason = VmError::Reason;
 
@@ -42,6 +44,8 @@ const char* option_of(About about) {
       return "--gdb ";
     case About::disk:
       return "--disk ";
+    case About::volume:
+      return "";
     case About::net_user:
       return "--net user ";
     case About::net_passt:
@@ -69,6 +73,7 @@ const char* option_of(About about) {
 
 const char* remedy_of_opening(About about, int error) {
   if (about == About::disk) return "name an image";
+  if (about == About::volume) return "name an image that can be read";
   const bool folder = about == About::share;
   switch (error) {
     case ENOENT:
@@ -104,6 +109,7 @@ std::string of_file(const VmError& e, const std::string& why) {
     case Reason::unreadable:
       return why + ": give a regular file";
     case Reason::no_memory:
+      if (e.about == About::volume) return "no memory for what is read out of it: " + why;
       return "no memory to hold it: " + why + ": give a regular file";
     case Reason::not_a_rom:
       return fmt::format("{} bytes: a PC's ROM has a multiple of 64 KiB, 8 MiB at most: name a BIOS image", e.bytes);
@@ -175,6 +181,8 @@ std::string of_process(const VmError& e, const std::string& why) {
       switch (e.about) {
         case About::net_user:
           return "no process: " + why + ": raise its limit (ulimit -u)";
+        case About::volume:
+          return "the process that reads it did not start: " + why + ": raise the limits (ulimit -u, -n)";
         case About::disk:
           return "qemu-nbd: " + why + ": " + kProcesses;
         case About::share:
@@ -188,6 +196,8 @@ std::string of_process(const VmError& e, const std::string& why) {
     case Reason::gave_up:
       return e.said;
     case Reason::ended_early:
+      if (e.about == About::volume)
+        return "the process that reads it gave up: its file system may be damaged: give --kernel FILE";
       return "its process ended before it was ready";
     case Reason::silent:
       return e.about == About::net_user ? "its process has ended or says nothing: see whether libslirp0 is installed"
@@ -240,27 +250,49 @@ std::string of_limits(const VmError& e, const std::string& why) {
 
 }  // namespace
 
-ExitCode VmError::code() const { return about >= About::memory ? ExitCode::host_refused : ExitCode::bad_input; }
-
-std::string VmError::reason_text() const {
-  const std::string why = error ? std::strerror(error) : "";
-  if (about == About::names && reason == Reason::cannot_open) return why + ": set XDG_RUNTIME_DIR to a folder of yours";
-  if (about == About::name && reason == Reason::cannot_open) return why;
-  if (reason <= Reason::no_log) return of_file(*this, why);
-  if (reason <= Reason::no_descriptor) return of_socket(*this, why);
-  if (reason <= Reason::no_socket) return of_disk(*this, why);
-  if (reason <= Reason::not_installed) return of_process(*this, why);
-  if (reason <= Reason::no_answer) return of_name(*this, why);
-  return of_limits(*this, why);
+std::string reason(const VmError& e) {
+  const std::string why = e.error ? std::strerror(e.error) : "";
+  if (e.about == About::names && e.reason == Reason::cannot_open)
+    return why + ": set XDG_RUNTIME_DIR to a folder of yours";
+  if (e.about == About::name && e.reason == Reason::cannot_open) return why;
+  if (e.reason <= Reason::no_log) return of_file(e, why);
+  if (e.reason <= Reason::no_descriptor) return of_socket(e, why);
+  if (e.reason <= Reason::no_socket) return of_disk(e, why);
+  if (e.reason <= Reason::not_installed) return of_process(e, why);
+  if (e.reason <= Reason::no_answer) return of_name(e, why);
+  return of_limits(e, why);
 }
 
-std::string VmError::text() const {
-  if (about >= About::memory || reason == Reason::no_name_left) return reason_text();
+std::string line(const VmError& e) {
+  if (e.about >= About::memory || e.reason == Reason::no_name_left) return reason(e);
   // What the process of a share says names the folder itself.
-  if (about == About::share && reason == Reason::gave_up) return reason_text();
-  std::string before = option_of(about) + (value.empty() && about <= About::cdrom ? "''" : value);
+  if (e.about == About::share && e.reason == Reason::gave_up) return reason(e);
+  std::string before = option_of(e.about) + (e.value.empty() && e.about <= About::cdrom ? "''" : e.value);
   if (before.ends_with(' ')) before.pop_back();
-  return before + ": " + reason_text();
+  return before + ": " + reason(e);
 }
 
-}  // namespace trapline::monitor
+std::string line(const ActionError& e) {
+  using Kind = ActionError::Kind;
+  switch (e.kind) {
+    case Kind::wrong_state:
+      return fmt::format("it is {}", name_of(static_cast<monitor::VmState>(e.value)));
+    case Kind::deterministic:
+      return "under --clock instructions nothing is done from outside";
+    case Kind::no_balloon:
+      return "it has no balloon: start it with --balloon 0";
+    case Kind::too_large:
+      return fmt::format("it has {} MiB of memory: give less", e.value / MiB);
+    case Kind::not_listening:
+      return "its guest does not listen to the power button";
+    case Kind::unknown_request:
+      return fmt::format("it does not know this request: {}", e.said);
+    case Kind::no_number:
+      return fmt::format("no number of bytes: {}", e.said);
+    case Kind::unintelligible:
+      return fmt::format("its answer means nothing here: {}", e.said);
+  }
+  return {};
+}
+
+}  // namespace trapline::wording
