@@ -62,6 +62,15 @@ Result<machine::DiskConfig, std::string> parse_disk(const std::string& text) {
   machine::DiskConfig disk;
   const std::vector<std::string> parts = split(text);
   disk.path = parts[0];
+  constexpr std::string_view kVhost = "vhost-user=";
+  if (disk.path.starts_with(kVhost)) {
+    disk.path.erase(0, kVhost.size());
+    disk.vhost_user = true;
+    if (disk.path.empty()) return Err{fmt::format("--disk {}: name a socket: --disk vhost-user=SOCKET", text)};
+    if (parts.size() > 1)
+      return Err{fmt::format("--disk {}: {}: the back end decides that: give it to the back end", text, parts[1])};
+    return disk;
+  }
   if (disk.path.empty()) return Err{fmt::format("--disk {}: name a file: --disk FILE[,OPTION...]", text)};
   for (std::size_t i = 1; i < parts.size(); i++)
     if (const std::string wrong = take(parts[i], disk); !wrong.empty())

@@ -1,4 +1,4 @@
-// --disk FILE[,OPTION...]
+// --disk FILE[,OPTION...] | vhost-user=SOCKET
 #pragma once
 
 #include <string>

@@ -123,6 +123,8 @@ std::string read_first_disk(RunOptions& o, const monitor::VolumeWish& wish) {
   machine::Config& c = o.config;
   if (o.disks.empty()) return "--kernel image: of which disk? give --disk FILE";
   const auto disk = parse_disk(o.disks[0]);
+  if (disk && disk->vhost_user)
+    return "--kernel image: what is on a disk by vhost-user cannot be read here: give --kernel FILE";
   if (!disk) return disk.error();
   auto files = monitor::read_volume(*disk, wish);
   if (!files) return wording::line(files.error());

@@ -87,7 +87,8 @@ std::string take(const std::string& option, NetConfig& net) {
     if (!parse_number(value, 1280, 65520, net.mtu)) return fmt::format("mtu={}: give 1280 to 65520", value);
   } else if (net.kind == NetConfig::Kind::tap && name == "ifname" && !value.empty()) {
     net.path = value;
-  } else if (net.kind == NetConfig::Kind::socket && name == "path" && !value.empty()) {
+  } else if ((net.kind == NetConfig::Kind::socket || net.kind == NetConfig::Kind::vhost_user) && name == "path" &&
+             !value.empty()) {
     net.path = value;
   } else {
     return fmt::format("no option {} here: see `man trapline`", option);
@@ -110,8 +111,11 @@ Result<std::optional<NetConfig>, std::string> parse_net(const std::string& text,
     net.kind = NetConfig::Kind::tap;
   else if (parts[0] == "socket")
     net.kind = NetConfig::Kind::socket;
+  else if (parts[0] == "vhost-user")
+    net.kind = NetConfig::Kind::vhost_user;
   else
-    return Err{fmt::format("--net {}: give user, passt, tap,ifname=NAME, socket,path=PATH or none", text)};
+    return Err{fmt::format(
+        "--net {}: give user, passt, tap,ifname=NAME, socket,path=PATH, vhost-user,path=PATH or none", text)};
   for (std::size_t i = 1; i < parts.size(); i++)
     if (const std::string wrong = take(parts[i], net); !wrong.empty())
       return Err{fmt::format("--net {}: {}", text, wrong)};
@@ -119,6 +123,8 @@ Result<std::optional<NetConfig>, std::string> parse_net(const std::string& text,
     return Err{fmt::format("--net {}: which interface? tap,ifname=NAME", text)};
   if (net.kind == NetConfig::Kind::socket && net.path.empty())
     return Err{fmt::format("--net {}: which socket? socket,path=PATH", text)};
+  if (net.kind == NetConfig::Kind::vhost_user && net.path.empty())
+    return Err{fmt::format("--net {}: which socket? vhost-user,path=PATH", text)};
   return std::optional{net};
 }
 

@@ -1,4 +1,4 @@
-// --net user[,...] | tap,ifname=NAME | socket,path=PATH | none
+// --net user[,...] | tap,ifname=NAME | socket,path=PATH | vhost-user,path=PATH | none
 #pragma once
 
 #include <optional>

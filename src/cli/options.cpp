@@ -215,11 +215,20 @@ std::string check_networks(const RunOptions& o, Config& c) {
 // DIR, and words after commas. A folder with a comma in its name is reached by another name.
 std::string check_share(const std::string& text, Config& c) {
   machine::Share share{text.substr(0, text.find(',')), fmt::format("share{}", c.shares.size()), false};
-  if (share.path.empty()) return fmt::format("--share {}: name a folder: --share DIR[,tag=TAG][,readonly]", text);
+  constexpr std::string_view kVhost = "vhost-user=";
+  if (share.path.starts_with(kVhost)) {
+    share.path.erase(0, kVhost.size());
+    share.vhost_user = true;
+  }
+  if (share.path.empty())
+    return fmt::format("--share {}: name a folder: --share DIR[,tag=TAG][,readonly], or vhost-user=SOCKET[,tag=TAG]",
+                       text);
   for (std::size_t at = text.find(','); at != std::string::npos;) {
     const std::size_t next = text.find(',', at + 1);
     const std::string word = text.substr(at + 1, next == std::string::npos ? next : next - at - 1);
     at = next;
+    if (share.vhost_user && !word.starts_with("tag="))
+      return fmt::format("--share {}: {}: the back end decides that: give it to the back end", text, word);
     if (word == "readonly" || word == "ro")
       share.readonly = true;
     else if (word.starts_with("tag="))
@@ -239,6 +248,8 @@ std::string check_share(const std::string& text, Config& c) {
 std::string check_rest(const RunOptions& o, Config& c) {
   for (const std::string& share : o.shares)
     if (std::string wrong = check_share(share, c); !wrong.empty()) return wrong;
+  if (c.clock == ClockChoice::instructions && c.lends_ram())
+    return "vhost-user: what another program does cannot be repeated: use --clock real";
   if (!c.name.empty() && !monitor::Registry::is_name(c.name))
     return fmt::format("--name {}: give letters, digits, dots, dashes and underscores, 64 at most", c.name);
   if (c.shares.size() > kMostShares) return fmt::format("--share: {}: give {} or fewer", c.shares.size(), kMostShares);

@@ -1,6 +1,7 @@
 // What a VM is made of, as the command line or the API gives it. Plain data, checked by monitor/ before use.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct Share {
   std::string path;
   std::string tag;
   bool readonly = false;
+  bool vhost_user = false;  // `path` is the socket of a back end
 };
 
 // The VM runs one command (trapline exec): src/agent/protocol.h.
@@ -47,18 +49,19 @@ struct DiskConfig {
   std::string path, serial;
   DiskFormat format = DiskFormat::by_content;
   bool read_only = false;
-  bool snapshot = false;  // what the guest writes is thrown away
-  bool discard = false;   // what the guest discards is given back to the host
+  bool snapshot = false;    // what the guest writes is thrown away
+  bool discard = false;     // what the guest discards is given back to the host
+  bool vhost_user = false;  // `path` is the socket of a back end, whose business the rest is
   bool operator==(const DiskConfig&) const = default;
 };
 
 // --net
 struct NetConfig {
-  enum class Kind : u8 { user, passt, tap, socket };
+  enum class Kind : u8 { user, passt, tap, socket, vhost_user };
   Kind kind = Kind::user;
   std::array<u8, 6> mac{};
   u32 mtu = 1500;
-  std::string path;                   // socket: where; tap: the interface
+  std::string path;                   // socket, vhost_user: where; tap: the interface
   bool restricted = false;            // user: the guest reaches what is forwarded and nothing else
   std::vector<std::string> forwards;  // user, passt: as slirp/forward.h has them
   bool operator==(const NetConfig&) const = default;
@@ -120,6 +123,13 @@ struct Config {
   std::string cdrom;  // an image; empty: no drive
   bool boot_menu = false;
   bool display() const { return console == ConsoleChoice::vga; }
+  // Does another program get the guest's RAM?
+  bool lends_ram() const {
+    const auto by_vhost = [](const auto& device) { return device.vhost_user; };
+    return std::any_of(disks.begin(), disks.end(), by_vhost) || std::any_of(shares.begin(), shares.end(), by_vhost) ||
+           std::any_of(networks.begin(), networks.end(),
+                       [](const NetConfig& n) { return n.kind == NetConfig::Kind::vhost_user; });
+  }
 };
 
 }  // namespace trapline::machine

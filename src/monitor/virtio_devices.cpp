@@ -45,12 +45,21 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
     : machine_{machine}, attachments_{attachments} {
   const DiskMode mode = machine.deterministic ? DiskMode::at_once : DiskMode::asynchronous;
   for (OpenDisk& open : disks) {
+    if (open.peer) {
+      const u32 queues = std::min({config.cpus, kMostDiskQueues, open.peer->queues});
+      add_vhost(std::move(open.peer), vhost::disk_kind(queues));
+      continue;
+    }
     auto disk = make_file_disk(std::move(open), mode, attachments.complain);
     disks_.push_back(disk.get());
     const auto calls = disk->calls();
     add(std::make_unique<virtio::Blk>(std::move(disk), std::min(config.cpus, kMostDiskQueues)), calls);
   }
   for (OpenNetwork& opened : networks) {
+    if (opened.peer) {
+      add_vhost(std::move(opened.peer), vhost::net_kind(opened.settings));
+      continue;
+    }
     auto open = std::make_unique<OpenNetwork>(std::move(opened));
     NetLink* link = open->link.get();
     auto net = std::make_unique<virtio::Net>(open->settings, *link, [link] { link->retry(); });
@@ -76,8 +85,23 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
     attachments.command->attach(*console);
     add(std::move(console), {});
   }
-  for (std::size_t i = 0; i < attachments.shares.size(); i++)
-    add(std::make_unique<virtio::NineP>(config.shares[i].tag, *attachments.shares[i]), {});
+  for (std::size_t i = 0; i < attachments.shares.size(); i++) {
+    const std::string& tag = config.shares[i].tag;
+    if (attachments.shares[i])
+      add(std::make_unique<virtio::NineP>(tag, *attachments.shares[i]), {});
+    else
+      add_vhost(attachments.share_peers[i], vhost::share_kind(tag));
+  }
+}
+
+void VirtioDevices::add_vhost(std::shared_ptr<vhost::Peer> peer, std::unique_ptr<vhost::DeviceKind> kind) {
+  auto device = std::make_unique<vhost::VhostDevice>(std::move(peer), std::move(kind), attachments_.complain);
+  vhost_.push_back(device.get());
+  add(std::move(device), {});
+}
+
+void VirtioDevices::attach_ram(int fd, u64 bytes) {
+  for (vhost::VhostDevice* device : vhost_) device->attach_ram(fd, bytes);
 }
 
 void VirtioDevices::add(std::unique_ptr<virtio::Backend> backend, std::vector<int> calls) {
@@ -87,12 +111,17 @@ void VirtioDevices::add(std::unique_ptr<virtio::Backend> backend, std::vector<in
 
 std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   closing_ = false;
-  for (const auto& share : attachments_.shares) share->let_go(false);
+  for (const auto& share : attachments_.shares)
+    if (share) share->let_go(false);
   std::vector<Worker> all;
   if (machine_.deterministic) return all;
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
   for (FileDisk* disk : disks_)
     for (auto& body : disk->threads()) all.push_back({std::move(body), disk->calls()});
+  for (vhost::VhostDevice* device : vhost_) {
+    device->begin();
+    all.push_back({[device] { device->run(); }, vhost::VhostDevice::calls()});
+  }
   if (VsockSockets* vsock = attachments_.vsock.get()) {
     vsock->start();
     all.push_back({[vsock] { vsock->run(); }, VsockSockets::calls()});
@@ -133,9 +162,11 @@ void VirtioDevices::run(std::size_t index) {
 
 void VirtioDevices::close() {
   closing_ = true;
-  for (const auto& share : attachments_.shares) share->let_go(true);
+  for (const auto& share : attachments_.shares)
+    if (share) share->let_go(true);
   dma_.abandon();
   for (FileDisk* disk : disks_) disk->stop();
+  for (vhost::VhostDevice* device : vhost_) device->end();
   if (attachments_.vsock) attachments_.vsock->stop();
   for (const Network& n : networks_) n.open->link->stop();
   if (machine_.channel.vcpus() == 0) return;

@@ -16,6 +16,7 @@
 #include "monitor/network/networks.h"
 #include "monitor/share_process.h"
 #include "monitor/storage/file_disk.h"
+#include "monitor/vhost/vhost_device.h"
 #include "monitor/vsock/vsock_sockets.h"
 
 namespace trapline::monitor {
@@ -24,7 +25,9 @@ struct MachineState;
 
 // What the devices work with and somebody else has made; it outlives them.
 struct Attachments {
-  std::vector<std::unique_ptr<ShareProcess>> shares;                             // as Config::shares
+  // As Config::shares, one of the two.
+  std::vector<std::unique_ptr<ShareProcess>> shares;
+  std::vector<std::shared_ptr<vhost::Peer>> share_peers;
   std::unique_ptr<CommandSession> command;                                       // trapline exec
   std::unique_ptr<VsockSockets> vsock;                                           // --vsock
   std::function<void(const std::string&)> complain = [](const std::string&) {};  // a line for the user; any thread
@@ -40,6 +43,8 @@ class VirtioDevices final : public devices::virtio::Host {
   std::span<devices::virtio::Device* const> devices() const { return pointers_; }
   bool any() const { return !devices_.empty(); }
   GuestDma& dma() { return dma_; }
+  // Of a new core: the file, where somebody else gets it.
+  void attach_ram(int fd, u64 bytes);
   devices::virtio::Balloon* balloon() const { return balloon_; }  // null: none
 
   // A worker: what it runs until close(), and the system calls that its filter allows beside the common ones.
@@ -60,6 +65,7 @@ class VirtioDevices final : public devices::virtio::Host {
 
  private:
   void add(std::unique_ptr<devices::virtio::Backend> backend, std::vector<int> calls);
+  void add_vhost(std::shared_ptr<vhost::Peer> peer, std::unique_ptr<vhost::DeviceKind> kind);
   void run(std::size_t index);
   void complain_of_end(const OpenNetwork& network) const;
 
@@ -73,6 +79,7 @@ class VirtioDevices final : public devices::virtio::Host {
   std::vector<Entry> devices_;
   std::vector<devices::virtio::Device*> pointers_;
   std::vector<FileDisk*> disks_;  // their devices own them
+  std::vector<vhost::VhostDevice*> vhost_;
   devices::virtio::Balloon* balloon_ = nullptr;
   struct Network {
     std::unique_ptr<OpenNetwork> open;

@@ -23,16 +23,19 @@ struct VmError {
     trace_file,
     scan_report,
     perf_map,
-    gdb,       // --gdb: the port or the path
-    disk,      // --disk: the path
+    gdb,   // --gdb: the port or the path
+    disk,  // --disk: the path
+    disk_vhost,
     net_user,  // --net: path or interface, or empty
     net_passt,
     net_socket,
     net_tap,
-    name,    // --name
-    names,   // the folder of names
-    vm,      // of one that runs: its name
-    share,   // --share: the folder
+    net_vhost,
+    name,   // --name
+    names,  // the folder of names
+    vm,     // of one that runs: its name
+    share,  // --share: the folder
+    share_vhost,
     vsock,   // --vsock: the path
     volume,  // a disk image that files are read out of: the path
     // -- The host
@@ -60,6 +63,7 @@ struct VmError {
     path_too_long,  // more than `bytes`
     cannot_bind,
     nobody_listens,
+    unfit_back_end,  // `said`: why
     no_descriptor,
     // -- Disks. `said`: the words of qemu-nbd, or the names in a chain of images
     in_use,

@@ -93,7 +93,15 @@ Result<void, VmError> VmRun::enter_registry() {
 // The processes and sockets beside the machine.
 Result<void, VmError> VmRun::start_attachments() {
   for (const machine::Share& share : config_.shares) {
-    attachments_.shares.push_back(std::make_unique<ShareProcess>());
+    attachments_.shares.emplace_back();
+    attachments_.share_peers.emplace_back();
+    if (share.vhost_user) {
+      auto peer = vhost::open_share_peer(share);
+      if (!peer) return Err{peer.error()};
+      attachments_.share_peers.back() = std::move(*peer);
+      continue;
+    }
+    attachments_.shares.back() = std::make_unique<ShareProcess>();
     if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started) return started;
   }
   attachments_.complain = [this](const std::string& text) { complain(text); };
@@ -107,7 +115,8 @@ Result<void, VmError> VmRun::start_attachments() {
 
 Result<void, VmError> VmRun::shares_ready() {
   for (const auto& share : attachments_.shares)
-    if (auto ready = share->await_ready(); !ready) return ready;
+    if (share)
+      if (auto ready = share->await_ready(); !ready) return ready;
   return {};
 }
 

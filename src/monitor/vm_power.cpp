@@ -22,7 +22,8 @@ struct Memory {
 
 Result<Memory, std::string> make_memory(const machine::Config& config) {
   constexpr u64 kCode = 64 * MiB;  // of a vCPU, as if all of it were used
-  if (config.huge_pages && roomy_for(config.memory + kCode * config.cpus))
+  // A back end of somebody else's gets the file, which therefore needs seals: huge_file.h has none.
+  if (config.huge_pages && !config.lends_ram() && roomy_for(config.memory + kCode * config.cpus))
     if (auto files = make_huge_files({{"guest-ram", config.memory}, {"translated-code", 0}}); !files.empty())
       return Memory{std::move(files[0]), std::move(files[1])};
   auto small = GuestMemory::create_fd(config.memory);
@@ -63,6 +64,7 @@ Result<void, VmError> VmRun::power_on() {
     auto own = GuestMemory::map(memory->ram.get(), config_.memory, {0, config_.display()});
     if (!own) return no_memory(Reason::no_mapping, config_.memory, own.error());
     m.virtio.dma().attach(std::move(*own), std::move(code_lines), page.code_writes);
+    m.virtio.attach_ram(memory->ram.get(), config_.memory);
   }
   if (gdb_) gdb_->core_starting(m.channel);
   if (auto started = start_core(*launch); !started) return started;

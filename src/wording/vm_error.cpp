@@ -46,6 +46,8 @@ const char* option_of(About about) {
       return "--disk ";
     case About::volume:
       return "";
+    case About::disk_vhost:
+      return "--disk vhost-user=";
     case About::net_user:
       return "--net user ";
     case About::net_passt:
@@ -54,10 +56,14 @@ const char* option_of(About about) {
       return "--net socket,path=";
     case About::net_tap:
       return "--net tap,ifname=";
+    case About::net_vhost:
+      return "--net vhost-user,path=";
     case About::name:
       return "--name ";
     case About::share:
       return "--share ";
+    case About::share_vhost:
+      return "--share vhost-user=";
     case About::vsock:
       return "--vsock path=";
     case About::names:
@@ -131,7 +137,10 @@ std::string of_socket(const VmError& e, const std::string& why) {
     case Reason::cannot_bind:
       return why + ": name a socket that is not there yet";
     case Reason::nobody_listens:
+      if (e.about != About::net_socket) return why + ": start the back end first";
       return fmt::format("{}: start what listens there (passt --socket {}) first", why, e.value);
+    case Reason::unfit_back_end:
+      return e.said + ": see which vhost-user back end listens there";
     default:
       return (e.error ? why : std::string{"no descriptor"}) + ": " + kOpenFiles;
   }

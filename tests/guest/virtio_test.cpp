@@ -14,6 +14,7 @@
 
 #include "support/engines.h"
 #include "support/process.h"
+#include "support/program_disk.h"
 
 namespace trapline::test {
 namespace {
@@ -22,67 +23,6 @@ using std::chrono::seconds;
 using testing::HasSubstr;
 using testing::Not;
 using u64 = unsigned long long;
-
-// The smallest program: exit(code).
-std::vector<unsigned char> program(unsigned char code) {
-  std::vector<unsigned char> p(0x80 + 9, 0);
-  const auto put = [&p](std::size_t at, unsigned long long value, unsigned bytes) {
-    for (unsigned i = 0; i < bytes; i++) p[at + i] = static_cast<unsigned char>(value >> 8 * i);
-  };
-  constexpr unsigned long long kBase = 0x400000;
-  std::memcpy(p.data(), "\177ELF\2\1\1", 7);
-  put(0x10, 2, 2), put(0x12, 62, 2), put(0x14, 1, 4);       // executable, x86-64
-  put(0x18, kBase + 0x80, 8), put(0x20, 0x40, 8);           // entry, program headers
-  put(0x34, 0x40, 2), put(0x36, 0x38, 2), put(0x38, 1, 2);  // their sizes, one of them
-  put(0x40, 1, 4), put(0x44, 5, 4);                         // load, read and execute
-  put(0x50, kBase, 8), put(0x58, kBase, 8), put(0x60, p.size(), 8), put(0x68, p.size(), 8), put(0x70, 0x1000, 8);
-  const unsigned char text[] = {0x40, 0xb7, code, 0x31, 0xc0,
-                                0xb0, 60,   0x0f, 0x05};  // mov dil; xor eax; mov al; syscall
-  std::memcpy(&p[0x80], text, sizeof text);
-  return p;
-}
-
-// disk/code.c: blocks of 4 KiB, the n-th a function that returns n + 1.
-std::string functions() {
-  std::string blocks;
-  for (unsigned n = 0; n < 64; n++) {
-    std::string block(4096, '\0');
-    const char text[] = {'\xb8', static_cast<char>(n + 1), 0, 0, 0, '\xc3'};  // mov eax, n + 1; ret
-    block.replace(0, sizeof text, text, sizeof text);
-    blocks += block;
-  }
-  return blocks;
-}
-
-// An ext4 image with `data` and the programs, and a disk of functions.
-struct DiskImage {
-  std::string folder = "/tmp/trapline-guest-disk-XXXXXX", path, code;
-  std::string sum;
-  DiskImage() {
-    EXPECT_NE(::mkdtemp(folder.data()), nullptr);
-    path = folder + "/image";
-    const std::string root = folder + "/root";
-    ::mkdir(root.c_str(), 0755);
-    std::ofstream data{root + "/data"};
-    for (unsigned i = 0; i < 40'000; i++) data << i * 2654435761u << '\n';
-    data.close();
-    for (unsigned n = 1; n <= 60; n++) {
-      const std::string name = fmt::format("{}/exit-{}", root, n);
-      const auto bytes = program(static_cast<unsigned char>(n));
-      std::ofstream{name, std::ios::binary}.write(reinterpret_cast<const char*>(bytes.data()),
-                                                  static_cast<std::streamsize>(bytes.size()));
-      ::chmod(name.c_str(), 0755);
-    }
-    run({"cp", DISK_CODE, root + "/code"});
-    code = folder + "/functions";
-    std::ofstream{code, std::ios::binary} << functions();
-    sum = run({"md5sum", root + "/data"}).output.substr(0, 32);
-    const Finished made = run({"/sbin/mke2fs", "-q", "-t", "ext4", "-d", root, path, "24M"});
-    EXPECT_EQ(made.code, 0) << made.output;
-  }
-  ~DiskImage() { run({"rm", "-rf", folder}); }
-  std::string digest() const { return run({"md5sum", path}).output.substr(0, 32); }
-};
 
 struct Case {
   const char* flavour;
@@ -134,7 +74,7 @@ class GuestDisk : public testing::TestWithParam<Case> {
 };
 
 TEST_P(GuestDisk, IsReadWrittenAndRunFrom) {
-  DiskImage image;
+  ProgramDisk image;
   const bool xen = GetParam().xen;
   std::vector<std::string> options{"--disk", image.path + ",discard,serial=first", "--disk", image.code + ",readonly"};
   if (!xen) options.emplace_back("--rng");
@@ -187,7 +127,7 @@ std::string name_of(const testing::TestParamInfo<Case>& info) {
 INSTANTIATE_TEST_SUITE_P(Kernels, GuestDisk, testing::ValuesIn(cases()), name_of);
 
 TEST(GuestDisks, ReadonlyAndSnapshotLeaveTheImage) {
-  DiskImage image;
+  ProgramDisk image;
   const std::string before = image.digest();
   const Case c{"cloud-amd64", 1, "auto"};
   const Finished reads = boot(c, {"--disk", image.path + ",readonly"});
@@ -236,7 +176,7 @@ TEST(GuestBalloon, FreePagesGoBackToTheHost) {
 // What the guest has of a qcow2 image, and the host afterwards.
 TEST(GuestDisks, Qcow2IsReadWrittenAndRunFrom) {
   if (run({"sh", "-c", "command -v qemu-nbd"}).code != 0) GTEST_SKIP() << "qemu-nbd is not installed (qemu-utils)";
-  DiskImage image;
+  ProgramDisk image;
   const std::string base = image.folder + "/base.qcow2", top = image.folder + "/top.qcow2";
   ASSERT_EQ(run({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", image.path, base}).code, 0);
   ASSERT_EQ(run({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top}).code, 0);

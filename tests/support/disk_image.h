@@ -77,7 +77,10 @@ else
 fi
 modprobe ext4
 for word in $(cat /proc/cmdline); do
-  case $word in root=PARTUUID=*) number=${word##*-} ;; esac
+  case $word in
+    root=PARTUUID=*) number=${word##*-} ;;
+    modules=*) modprobe "${word#*=}" ;;
+  esac
 done
 mount -t ext4 -o ro "/dev/$disk$((0x$number))" /mnt
 exec switch_root /mnt /sbin/init

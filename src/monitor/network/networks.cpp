@@ -166,6 +166,12 @@ Result<OpenNetwork, VmError> open_network(const NetConfig& config) {
     }
     case NetConfig::Kind::passt:
       return start_passt(config);
+    case NetConfig::Kind::vhost_user: {
+      auto peer = vhost::open_net_peer(config);
+      if (!peer) return Err{peer.error()};
+      network.peer = std::move(*peer);
+      return network;
+    }
     case NetConfig::Kind::socket: {
       auto socket = connect_to(config.path);
       if (!socket) return Err{socket.error()};

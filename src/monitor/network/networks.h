@@ -7,11 +7,13 @@
 #include "machine/config.h"
 #include "monitor/helper_process.h"
 #include "monitor/network/link.h"
+#include "monitor/vhost/vhost_peer.h"
 
 namespace trapline::monitor {
 
 struct OpenNetwork {
-  std::unique_ptr<NetLink> link;
+  std::unique_ptr<NetLink> link;  // or
+  std::unique_ptr<vhost::Peer> peer = {};
   devices::virtio::Net::Settings settings;
   HelperProcess process;
   // passt: what is said when it ends, and its own words.

@@ -170,6 +170,13 @@ Result<OpenDisk, VmError> open_any(const machine::DiskConfig& config) {
 }  // namespace
 
 Result<OpenDisk, VmError> open_disk(const machine::DiskConfig& config) {
+  if (config.vhost_user) {
+    auto peer = vhost::open_disk_peer(config);
+    if (!peer) return Err{peer.error()};
+    OpenDisk disk;
+    disk.peer = std::move(*peer);
+    return disk;
+  }
   auto disk = open_any(config);
   if (disk) return disk;
   VmError error = disk.error();

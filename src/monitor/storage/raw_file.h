@@ -7,6 +7,7 @@
 #include "machine/config.h"
 #include "monitor/files.h"
 #include "monitor/storage/nbd_server.h"
+#include "monitor/vhost/vhost_peer.h"
 
 namespace trapline::monitor {
 
@@ -38,8 +39,9 @@ int read_vectors(int fd, std::vector<iovec> data, u64 offset);
 int write_vectors(int fd, std::vector<iovec> data, u64 offset, int flags);
 
 struct OpenDisk {
-  std::unique_ptr<Image> image;  // one of these two
+  std::unique_ptr<Image> image;  // one of these three
   std::unique_ptr<NbdServer> server;
+  std::unique_ptr<vhost::Peer> peer;
   devices::virtio::Disk::Facts facts;
 };
 // By the thread that lives as long as the disk. Error: one line that names file and remedy.

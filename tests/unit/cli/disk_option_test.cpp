@@ -23,6 +23,7 @@ TEST(DiskOption, OptionsInAnyOrder) {
   EXPECT_EQ(good("a.img,format=qcow2"), (DiskConfig{.path = "a.img", .serial = "", .format = DiskFormat::qcow2}));
   EXPECT_EQ(good("a.img,discard,serial=disk 0,snapshot"),
             (DiskConfig{.path = "a.img", .serial = "disk 0", .snapshot = true, .discard = true}));
+  EXPECT_EQ(good("vhost-user=/run/a,,b"), (DiskConfig{.path = "/run/a,b", .serial = "", .vhost_user = true}));
   EXPECT_EQ(good("a,,b,readonly"), (DiskConfig{.path = "a,b", .serial = "", .read_only = true}));
 }
 
@@ -30,6 +31,8 @@ TEST(DiskOption, WhatCannotBeIsNamed) {
   const auto wrong = [](const std::string& text) { return parse_disk(text) ? "" : parse_disk(text).error(); };
   EXPECT_THAT(wrong(""), HasSubstr("name a file"));
   EXPECT_THAT(wrong(",readonly"), HasSubstr("name a file"));
+  EXPECT_THAT(wrong("vhost-user="), HasSubstr("name a socket"));
+  EXPECT_THAT(wrong("vhost-user=/a,readonly"), HasSubstr("readonly: the back end decides that"));
   EXPECT_THAT(wrong("a,read-only"), HasSubstr("no option read-only: give format=raw or qcow2, readonly"));
   EXPECT_THAT(wrong("a,readonly=on"), HasSubstr("no option readonly=on"));
   EXPECT_THAT(wrong("a,"), HasSubstr("no option"));

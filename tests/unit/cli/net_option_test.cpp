@@ -27,6 +27,9 @@ TEST(NetOption, KindsAndTheirOptions) {
   EXPECT_THAT(passt.forwards, ElementsAre("tcp:127.0.0.1:2222:10.0.2.15:22"));
   EXPECT_EQ(good("tap,ifname=tap0").path, "tap0");
   EXPECT_EQ(good("socket,path=/run/x").path, "/run/x");
+  const NetConfig vhost = good("vhost-user,path=/run/y,mtu=9000");
+  EXPECT_EQ(vhost.kind, NetConfig::Kind::vhost_user);
+  EXPECT_EQ(vhost.path, "/run/y");
   const auto none = parse_net("none", "a");
   EXPECT_TRUE(none && !*none);
 }
@@ -46,6 +49,7 @@ TEST(NetOption, WhatCannotBeIsNamed) {
   EXPECT_THAT(wrong("bridge"), HasSubstr("--net bridge: give user, passt, tap"));
   EXPECT_THAT(wrong("tap"), HasSubstr("which interface?"));
   EXPECT_THAT(wrong("socket"), HasSubstr("which socket?"));
+  EXPECT_THAT(wrong("vhost-user"), HasSubstr("which socket?"));
   for (const char* forward :
        {"tcp::0-:22", "tcp::22", "sctp::1-:1", "tcp:host:1-:1", "tcp::1-:99999", "tcp::1-x:1", ""})
     EXPECT_THAT(wrong(std::string{"user,hostfwd="} + forward), HasSubstr("hostfwd")) << forward;

@@ -71,6 +71,24 @@ TEST(Check, RefusesEnginesByName) {
   EXPECT_EQ(complaint(o), "--para vmware: no such interface: use none, kvm, xen or auto");
 }
 
+TEST(Check, TakesSharesOfOtherPrograms) {
+  RunOptions o = valid();
+  o.shares = {"vhost-user=/run/fs,tag=home"};
+  const auto c = check(o);
+  ASSERT_TRUE(c) << c.error();
+  EXPECT_TRUE(c->shares[0].vhost_user);
+  EXPECT_EQ(c->shares[0].path, "/run/fs");
+  EXPECT_TRUE(c->lends_ram());
+  o.clock = "instructions";
+  EXPECT_EQ(complaint(o), "vhost-user: what another program does cannot be repeated: use --clock real");
+  o = valid();
+  o.shares = {"vhost-user=/run/fs,readonly"};
+  EXPECT_EQ(complaint(o),
+            "--share vhost-user=/run/fs,readonly: readonly: the back end decides that: give it to the back end");
+  o.shares = {"vhost-user="};
+  EXPECT_NE(complaint(o).find("name a folder"), std::string::npos);
+}
+
 TEST(Check, TakesADebuggersPort) {
   RunOptions o = valid();
   o.config.gdb_wait = true;

@@ -36,6 +36,8 @@ TEST(VmErrorText, NamesOptionValueAndRemedy) {
   EXPECT_EQ(text({About::vm, Reason::no_such_vm, "a", 0, 0, "b, c"}), "a: no such VM: there are b, c");
   EXPECT_EQ(text({About::share, Reason::gave_up, "/s", 0, 0, "--share /s: words of its own"}),
             "--share /s: words of its own");
+  EXPECT_EQ(text({About::share_vhost, Reason::unfit_back_end, "/s", 0, 0, "it has no queue"}),
+            "--share vhost-user=/s: it has no queue: see which vhost-user back end listens there");
   EXPECT_EQ(text({About::launch, Reason::launch_too_long, {}, 0, 70'000}),
             "--append and module arguments are too long: shorten them");
 }
