@@ -129,7 +129,11 @@ void on_signal(int signal, siginfo_t* info, void* context) {
 
 }  // namespace
 
-void set_report_channel(const channel::Channel& channel) { g_page = &channel.vm(); }
+// By a mapping of its own, which outlives the channel: setting up the VM may fail, and has taken it.
+void set_report_channel(const channel::Channel& channel) {
+  void* const at = ::mmap(nullptr, sizeof(channel::VmPage), PROT_READ | PROT_WRITE, MAP_SHARED, channel.fd(), 0);
+  g_page = at == MAP_FAILED ? &channel.vm() : static_cast<channel::VmPage*>(at);
+}
 void set_report_vm(Vm* vm) { g_vm = vm; }
 void set_report_images(const Images* images) { g_images = images; }
 void set_current_vcpu(const cpu::Vcpu* cpu) {

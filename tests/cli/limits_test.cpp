@@ -98,6 +98,22 @@ TEST(Limits, Memory) {
       }
 }
 
+// Each step of setting up a VM is the one that fails, at some size.
+TEST(Limits, AddressSpaceThatEndsInTheMiddleOfSettingUp) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer reserves more than any of these";
+#endif
+  const TempFile kernel{multiboot(exits_with(5))};
+  unsigned refused = 0;
+  for (u64 mib = 64; mib < 256; mib += mib < 128 ? 2 : 8) {
+    const std::string limit = "--as=" + std::to_string(mib * MiB);
+    const Finished f = separately({"prlimit", limit}, command(kernel));
+    runs_or_is_refused(f, limit);
+    if (f.code == kRefused) refused++;
+  }
+  EXPECT_GT(refused, 5u);
+}
+
 TEST(Limits, FilesOfNoSize) {
   const TempFile kernel{multiboot(exits_with(5))};
   const Finished f = separately({"prlimit", "--fsize=0"}, command(kernel));

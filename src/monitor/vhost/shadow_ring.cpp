@@ -28,7 +28,7 @@ bool ShadowRing::never_fits(const Request& request) {
 }
 
 void ShadowRing::put(u64 at, const virtio::Segment& segment, u16 flags, u16 next) {
-  const Descriptor d{segment.at.raw, static_cast<u32>(segment.bytes.size()), flags, next};
+  const Descriptor d{segment.at, static_cast<u32>(segment.bytes.size()), flags, next};
   std::memcpy(memory_ + at, &d, sizeof d);
 }
 
@@ -60,7 +60,7 @@ bool ShadowRing::push(Request& request) {
   for (const virtio::Segment& s : request.readable()) add(s, 0);
   for (const virtio::Segment& s : request.writable()) add(s, virtio::descriptor_flag::write);
   if (by_table) {
-    const Descriptor d{address_ + kTables + head * kTable, static_cast<u32>(segments * sizeof(Descriptor)),
+    const Descriptor d{Gpa{address_ + kTables + head * kTable}, static_cast<u32>(segments * sizeof(Descriptor)),
                        virtio::descriptor_flag::indirect, 0};
     std::memcpy(memory_ + head * sizeof d, &d, sizeof d);
   }
