@@ -38,7 +38,7 @@ inline void boot_once(const BootHead& head, boot::Bytes kernel) {
   cpu::Vcpu cpu;
   const auto info = boot::load_kernel(memory, cpu, request);
   if (info) {
-    INVARIANT(info->entry == cpu.rip, "entry {:#x}, rip {:#x}", info->entry, cpu.rip);
+    INVARIANT(info->entry == Gpa{cpu.rip}, "entry {}, rip {:#x}", info->entry, cpu.rip);
     INVARIANT(memory.is_ram(Gpa{cpu.rip}), "entry {:#x} is not RAM", cpu.rip);
   } else {
     INVARIANT(info.error().starts_with("fuzz: ") && info.error().find('\n') == std::string::npos, "error line: {}",

@@ -66,7 +66,7 @@ extern "C" int LLVMFuzzerTestOneInput(const u8* data, std::size_t size) {
     stub.receive({data + 1, n});
     if (stub.running())
       stub.stopped({static_cast<u32>(data[0] & 1), static_cast<channel::DebugReport>(data[0] >> 1 & 3),
-                    static_cast<channel::StopKind>(data[0] >> 3 & 3), data[0]});
+                    static_cast<channel::StopKind>(data[0] >> 3 & 3), Gva{data[0]}});
     data += n + 1, size -= n + 1;
   }
   stub.ended(data[-1], 0);

@@ -39,13 +39,13 @@ void use(CoreTarget& target, u8 what) {
       target.write_registers(what >> 3 & 3, registers);
       break;
     case 2:
-      INVARIANT(target.read_memory(0, what, memory) <= sizeof memory, "more than asked for");
+      INVARIANT(target.read_memory(0, Gva{what}, memory) <= sizeof memory, "more than asked for");
       break;
     case 3:
-      INVARIANT(target.write_memory(0, what, memory) <= sizeof memory, "more than given");
+      INVARIANT(target.write_memory(0, Gva{what}, memory) <= sizeof memory, "more than given");
       break;
     case 4:
-      target.translate(what >> 3 & 3, what);
+      target.translate(what >> 3 & 3, Gva{what});
       break;
     case 5:
       target.set_stops(std::vector<channel::DebugStop>(what));
