@@ -1,19 +1,18 @@
 #include "devices/virtio/net.h"
 
+#include "devices/virtio/net_offload.h"
+
 namespace trapline::devices::virtio {
 
 namespace {
 
 // 5.1.3
-constexpr u64 kMtu = 1 << 3, kMac = 1 << 5, kMergeable = 1 << 15, kStatus = 1 << 16;
-
-// 5.1.6: all zeros but for the last, as no offload is offered.
-struct Header {
-  u8 flags, gso_type;
-  u16 header_bytes, gso_size, checksum_start, checksum_offset;
-  u16 buffers;
-};
-static_assert(sizeof(Header) == 12);
+constexpr u64 kChecksum = 1 << 0, kGuestChecksum = 1 << 1, kMtu = 1 << 3, kMac = 1 << 5, kGuestTcp4 = 1 << 7,
+              kGuestTcp6 = 1 << 8, kGuestEcn = 1 << 9, kHostTcp4 = 1 << 11, kHostTcp6 = 1 << 12, kHostEcn = 1 << 13,
+              kMergeable = 1 << 15, kStatus = 1 << 16;
+// What others do to our frames we can do too, but we make no large segments of small ones.
+constexpr u64 kOwn = kMac | kStatus | kMergeable | kMtu | kChecksum | kGuestChecksum | kHostTcp4 | kHostTcp6 | kHostEcn;
+constexpr u64 kOfTheSink = kGuestTcp4 | kGuestTcp6 | kGuestEcn;
 
 // 5.1.4
 struct Config {
@@ -28,7 +27,7 @@ Net::Net(const Settings& settings, FrameSink& sink, std::function<void()> buffer
     : Backend{{.type = 1,
                .name = "virtio-net",
                .class_code = 0x020000,
-               .features = kMac | kStatus | kMergeable | kMtu,
+               .features = sink.has_headers() ? kOwn | kOfTheSink : kOwn,
                .queues = {256, 256}}},
       settings_{settings},
       sink_{sink},
@@ -41,7 +40,19 @@ void Net::read_config(u64 offset, std::span<u8> out) const {
 void Net::start(u64 features) {
   std::lock_guard guard{lock_};
   running_ = true;
+  use(features);
+}
+
+void Net::use(u64 features) {
   mergeable_ = features & kMergeable;
+  features_ = features;
+}
+
+// 5.1.3.1
+bool Net::accepts(u64 features) const {
+  const auto needs = [features](u64 these, u64 one) { return !(features & these) || features & one; };
+  return needs(kGuestTcp4 | kGuestTcp6, kGuestChecksum) && needs(kGuestEcn, kGuestTcp4 | kGuestTcp6) &&
+         needs(kHostTcp4 | kHostTcp6, kChecksum) && needs(kHostEcn, kHostTcp4 | kHostTcp6);
 }
 
 void Net::stop() {
@@ -53,14 +64,14 @@ void Net::stop() {
 // Buffers that were taken and not used are in flight: a device is saved without any.
 std::vector<u8> Net::save() const {
   std::lock_guard guard{lock_};
-  return {running_, mergeable_};
+  return {running_};
 }
 
-void Net::restore(std::span<const u8> state, u64) {
+void Net::restore(std::span<const u8> state, u64 features) {
   std::lock_guard guard{lock_};
   collected_.clear();
-  running_ = state.size() == 2 && state[0] != 0;
-  mergeable_ = state.size() == 2 && state[1] != 0;
+  running_ = state.size() == 1 && state[0] != 0;
+  use(running_ ? features : 0);
 }
 
 void Net::set_link(bool up) {
@@ -78,17 +89,38 @@ void Net::serve(unsigned index) {
 
 void Net::send(Request&& request) {
   const u64 bytes = request.readable_bytes();
-  if (bytes > sizeof(Header) && bytes - sizeof(Header) <= kLargestFrame) {
-    std::vector<iovec> frame;
-    u64 skip = sizeof(Header);
-    for (const Segment& s : request.readable()) {
-      const u64 skipped = std::min<u64>(skip, s.bytes.size());
-      skip -= skipped;
-      if (skipped < s.bytes.size()) frame.push_back({s.bytes.data() + skipped, s.bytes.size() - skipped});
-    }
-    sink_.send(frame);
-  }
+  NetHeader header;
+  if (bytes > sizeof header && bytes - sizeof header <= kLargestFrame && request.read(0, header))
+    send_finished(request, header);
   queue(transmit).complete(std::move(request), 0);
+}
+
+void Net::send_finished(const Request& request, NetHeader header) {
+  const u64 features = features_;
+  if (!(features & kChecksum)) header = {};
+  header.buffers = 0;
+  const bool plain = header.flags == 0 && header.segmentation == net_segmentation::none;
+  if (!plain && !sink_.has_headers()) {
+    // What is looked at is a copy: the guest may rewrite its own.
+    outgoing_.resize(request.readable_bytes() - sizeof header);
+    if (!request.read(sizeof header, std::span<std::byte>{outgoing_})) return;
+    if (header.segmentation != net_segmentation::none) {
+      segment(header, outgoing_, [this](std::span<const iovec> frame) { sink_.send(frame); });
+      return;
+    }
+    if (header.flags & net_flag::needs_checksum && !finish_checksum(header, outgoing_)) return;
+    const iovec whole{outgoing_.data(), outgoing_.size()};
+    return sink_.send({&whole, 1});
+  }
+  std::vector<iovec> frame;
+  if (sink_.has_headers()) frame.push_back({&header, sizeof header});
+  u64 skip = sizeof header;
+  for (const Segment& s : request.readable()) {
+    const u64 skipped = std::min<u64>(skip, s.bytes.size());
+    skip -= skipped;
+    if (skipped < s.bytes.size()) frame.push_back({s.bytes.data() + skipped, s.bytes.size() - skipped});
+  }
+  sink_.send(frame);
 }
 
 // With mergeable buffers a frame may take as many as it needs (5.1.6.3.2), else one must do.
@@ -99,7 +131,7 @@ Net::Room Net::collect(u64 bytes) {
     if (!collected_.empty() && !mergeable_) return Room::never;
     auto request = queue(receive).next();
     if (!request) return Room::none;
-    if (request->writable_bytes() < sizeof(Header)) {
+    if (request->writable_bytes() < sizeof(NetHeader)) {
       queue(receive).complete(std::move(*request), 0);  // no buffer
       continue;
     }
@@ -110,26 +142,61 @@ Net::Room Net::collect(u64 bytes) {
 }
 
 bool Net::deliver(std::span<const std::byte> frame) {
+  NetHeader header;
+  if (sink_.has_headers()) {
+    if (frame.size() < sizeof header) return true;
+    std::memcpy(&header, frame.data(), sizeof header);
+    frame = frame.subspan(sizeof header);
+  } else if (features_ & kGuestChecksum && checksum_is_right(frame)) {
+    header.flags = net_flag::data_valid;
+  }
+  if (takes(header)) return put(header, frame);
+  // The driver wants the whole work done. It is TCP's to send again what of this finds no room.
+  const bool whole = header.segmentation == net_segmentation::none;
+  if (whole && !(header.flags & net_flag::needs_checksum)) return put({}, frame);
+  std::vector<std::byte> copy(frame.begin(), frame.end());
+  if (whole) return !finish_checksum(header, copy) || put({}, copy);
+  segment(header, copy, [this](std::span<const iovec> pieces) {
+    std::vector<std::byte> one;
+    for (const iovec& v : pieces) {
+      const auto* from = static_cast<const std::byte*>(v.iov_base);
+      one.insert(one.end(), from, from + v.iov_len);
+    }
+    (void)put({}, one);
+  });
+  return true;
+}
+
+// Has the driver agreed to frames with such a header?
+bool Net::takes(const NetHeader& header) const {
+  const u64 features = features_;
+  if (header.flags != 0 && !(features & kGuestChecksum)) return false;
+  const u8 kind = header.segmentation & static_cast<u8>(~net_segmentation::ecn);
+  if (header.segmentation & net_segmentation::ecn && !(features & kGuestEcn)) return false;
+  return kind == net_segmentation::none || (kind == net_segmentation::tcp4 && features & kGuestTcp4) ||
+         (kind == net_segmentation::tcp6 && features & kGuestTcp6);
+}
+
+bool Net::put(const NetHeader& header, std::span<const std::byte> frame) {
   std::vector<Request> buffers;
   {
     std::lock_guard guard{lock_};
     if (!running_ || frame.size() > kLargestFrame) return true;
-    Room room = collect(sizeof(Header) + frame.size());
+    Room room = collect(sizeof header + frame.size());
     if (room == Room::none) {
       if (!queue(receive).listen()) return false;
-      room = collect(sizeof(Header) + frame.size());
+      room = collect(sizeof header + frame.size());
     }
     if (room != Room::enough) return room == Room::never;
     buffers = std::move(collected_);
     collected_.clear();
   }
-  fill(std::move(buffers), frame);
+  fill(std::move(buffers), header, frame);
   queue(receive).signal();
   return true;
 }
 
-void Net::fill(std::vector<Request> buffers, std::span<const std::byte> frame) {
-  Header header{};
+void Net::fill(std::vector<Request> buffers, NetHeader header, std::span<const std::byte> frame) {
   header.buffers = static_cast<u16>(buffers.size());
   for (u64 offset = sizeof header; Request & r : buffers) {
     const u64 n = std::min<u64>(frame.size(), r.writable_bytes() - offset);

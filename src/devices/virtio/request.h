@@ -3,6 +3,7 @@
 #pragma once
 
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -37,15 +38,13 @@ class Request {
   // Copies [offset, offset + to.size()) of the readable bytes. False: there are not so many, and nothing was copied.
   bool read(u64 offset, std::span<std::byte> to) const;
   template <class T>
-  bool read(u64 offset, T& value) const {
-    return read(offset, std::as_writable_bytes(std::span{&value, 1}));
-  }
+  requires std::is_trivially_copyable_v<T>
+  bool read(u64 offset, T& value) const { return read(offset, std::as_writable_bytes(std::span{&value, 1})); }
   // The same into the writable bytes.
   bool write(u64 offset, std::span<const std::byte> from);
   template <class T>
-  bool write(u64 offset, const T& value) {
-    return write(offset, std::as_bytes(std::span{&value, 1}));
-  }
+  requires std::is_trivially_copyable_v<T>
+  bool write(u64 offset, const T& value) { return write(offset, std::as_bytes(std::span{&value, 1})); }
 
   // -- For the ring that makes it.
   // Adds the buffer of a descriptor. False: it is not RAM, or readable after writable, or too much.

@@ -181,7 +181,7 @@ Result<OpenNetwork, VmError> open_network(const NetConfig& config) {
     case NetConfig::Kind::tap: {
       auto tap = open_tap(config.path);
       if (!tap) return Err{tap.error()};
-      network.link = std::make_unique<TapLink>(std::move(*tap));
+      network.link = std::make_unique<TapLink>(std::move(*tap), true);
       return network;
     }
   }

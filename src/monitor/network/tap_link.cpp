@@ -13,7 +13,10 @@
 
 namespace trapline::monitor {
 
-TapLink::TapLink(Fd tap) : tap_{std::move(tap)}, frame_(devices::virtio::Net::kLargestFrame) {}
+TapLink::TapLink(Fd tap, bool headers)
+    : tap_{std::move(tap)},
+      headers_{headers},
+      frame_(sizeof(devices::virtio::NetHeader) + devices::virtio::Net::kLargestFrame) {}
 
 void TapLink::send(std::span<const iovec> frame) {
   [[maybe_unused]] const ssize_t n = ::writev(tap_.get(), frame.data(), static_cast<int>(frame.size()));
@@ -43,8 +46,12 @@ Result<Fd, VmError> open_tap(const std::string& interface) {
   ifreq request{};
   if (interface.size() >= sizeof request.ifr_name) return wrong(Reason::no_such_interface);
   std::memcpy(request.ifr_name, interface.data(), interface.size());
-  request.ifr_flags = IFF_TAP | IFF_NO_PI;
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
   if (::ioctl(tap.get(), TUNSETIFF, &request) != 0) return wrong(Reason::interface_refused, errno);
+  int bytes = sizeof(devices::virtio::NetHeader);
+  if (::ioctl(tap.get(), TUNSETVNETHDRSZ, &bytes) != 0) return wrong(Reason::interface_refused, errno);
+  // What a driver does not want of it the device undoes.
+  ::ioctl(tap.get(), TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN);
   return tap;
 }
 

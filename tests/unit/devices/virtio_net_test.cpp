@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "devices/virtio/net_offload.h"
 #include "support/virtio_driver.h"
 
 namespace trapline::devices::virtio {
@@ -13,6 +14,8 @@ constexpr u64 kMergeable = 1 << 15;
 
 struct Wire final : FrameSink {
   std::vector<std::vector<u8>> frames;
+  bool headers = false;
+  bool has_headers() const override { return headers; }
   void send(std::span<const iovec> frame) override {
     std::vector<u8> bytes;
     for (const iovec& v : frame) {
@@ -170,6 +173,135 @@ TEST_F(NetTest, TellsItsAddressMtuAndLink) {
   device->read_config(0, config);
   EXPECT_EQ(config[6], 0);
   EXPECT_EQ(device->config_generation(), 1);
+}
+
+// -- Offloads. The frames are IPv4 and TCP of `data` bytes, the checksum field as drivers leave it.
+
+constexpr u64 kChecksums = feature::version_1 | kMergeable | 1 << 0 | 1 << 1;  // CSUM, GUEST_CSUM
+constexpr u64 kSegments = kChecksums | 1 << 11;                                // HOST_TSO4
+
+std::vector<std::byte> tcp_frame(std::size_t data) {
+  std::vector<std::byte> f(54 + data, std::byte{7});
+  const auto put = [&f](std::size_t at, std::initializer_list<unsigned> bytes) {
+    for (const unsigned b : bytes) f[at++] = static_cast<std::byte>(b);
+  };
+  const unsigned total = static_cast<unsigned>(40 + data);
+  put(12, {8, 0, 0x45, 0, total >> 8, total, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2});
+  put(46, {0x50, 0x18});
+  const u16 sum = ones_sum(std::span{f}.subspan(26, 8), 6 + static_cast<u32>(20 + data));
+  put(50, {unsigned{sum} >> 8, sum});
+  return f;
+}
+NetHeader tcp_header(u16 segment_bytes = 0) {
+  NetHeader h;
+  h.flags = net_flag::needs_checksum;
+  h.checksum_start = 34, h.checksum_offset = 16;
+  h.segment_bytes = segment_bytes;
+  h.segmentation = segment_bytes ? net_segmentation::tcp4 : net_segmentation::none;
+  return h;
+}
+
+struct NetOffloadTest : NetTest {
+  void transmit(const NetHeader& header, const std::vector<std::byte>& frame) {
+    dma.put(kData, header);
+    std::memcpy(dma.ram.host(Gpa{kData + 12}), frame.data(), frame.size());
+    driver.add({{kData, static_cast<u32>(12 + frame.size())}});
+    device->notify(1);
+  }
+  static bool right(const std::vector<u8>& frame) { return checksum_is_right(std::as_bytes(std::span{frame})); }
+};
+
+TEST_F(NetOffloadTest, ChecksumsAreFinishedForTheWire) {
+  plug(1, kChecksums);
+  transmit(tcp_header(), tcp_frame(1001));
+  ASSERT_EQ(wire.frames.size(), 1u);
+  EXPECT_TRUE(right(wire.frames[0]));
+  NetHeader beyond = tcp_header();
+  beyond.checksum_offset = 0xffff;
+  transmit(beyond, tcp_frame(100));
+  EXPECT_EQ(wire.frames.size(), 1u) << "what cannot be is lost";
+  EXPECT_TRUE(driver.used() && driver.used());
+}
+
+TEST_F(NetOffloadTest, LargeSegmentsAreCutForTheWire) {
+  plug(1, kSegments);
+  transmit(tcp_header(1446), tcp_frame(60'000));
+  ASSERT_EQ(wire.frames.size(), 42u);
+  for (const auto& frame : wire.frames) EXPECT_TRUE(right(frame));
+}
+
+TEST_F(NetOffloadTest, WhatWasNotAgreedIsNotDone) {
+  plug(1);
+  transmit(tcp_header(1446), tcp_frame(3000));
+  ASSERT_EQ(wire.frames.size(), 1u);
+  EXPECT_EQ(wire.frames[0].size(), 3054u);
+  EXPECT_FALSE(right(wire.frames[0]));
+}
+
+TEST_F(NetOffloadTest, FeaturesThatNeedOthersAreRefusedAlone) {
+  plug(1);
+  for (const u64 wrong : {u64{1} << 11, u64{1} << 12, u64{1} << 0 | 1 << 13}) EXPECT_FALSE(net->accepts(wrong));
+  EXPECT_TRUE(net->accepts(kSegments | 1 << 13));
+}
+
+TEST_F(NetOffloadTest, DriversNeedNotSumUpWhatIsRight) {
+  plug(0, kChecksums);
+  auto frame = tcp_frame(500);
+  EXPECT_TRUE(finish_checksum(tcp_header(), frame));
+  driver.add({{kData, 1000, true}});
+  driver.add({{kData + 0x1000, 1000, true}});
+  EXPECT_TRUE(net->deliver(frame));
+  EXPECT_EQ(dma.get<u8>(kData), net_flag::data_valid);
+  frame[60] ^= std::byte{1};
+  EXPECT_TRUE(net->deliver(frame));
+  EXPECT_EQ(dma.get<u8>(kData + 0x1000), 0) << "and find out by themselves what is not";
+}
+
+// A TAP interface: what is asked for is done there.
+struct TapTest : NetOffloadTest {
+  TapTest() { wire.headers = true; }
+  std::vector<std::byte> with(const NetHeader& header, const std::vector<std::byte>& frame) {
+    std::vector<std::byte> all(sizeof header + frame.size());
+    std::memcpy(all.data(), &header, sizeof header);
+    std::memcpy(&all[sizeof header], frame.data(), frame.size());
+    return all;
+  }
+};
+
+TEST_F(TapTest, HeadersGoAlong) {
+  plug(1, kSegments);
+  transmit(tcp_header(1446), tcp_frame(5000));
+  ASSERT_EQ(wire.frames.size(), 1u);
+  EXPECT_EQ(wire.frames[0].size(), 12u + 5054);
+  EXPECT_EQ(wire.frames[0][0], net_flag::needs_checksum);
+  EXPECT_EQ(wire.frames[0][1], net_segmentation::tcp4);
+}
+
+TEST_F(TapTest, LargeSegmentsComeWhole) {
+  plug(0, kSegments | 1 << 7);
+  driver.add({{kData, 9000, true}});
+  EXPECT_TRUE(net->deliver(with(tcp_header(1446), tcp_frame(5000))));
+  EXPECT_EQ(driver.used()->length, 12u + 5054);
+  EXPECT_EQ(dma.get<u8>(kData + 1), net_segmentation::tcp4);
+  EXPECT_EQ(dma.get<u16>(kData + 10), 1u);
+}
+
+TEST_F(TapTest, DriversThatWantNothingGetFinishedFrames) {
+  plug(0);
+  for (u64 i = 0; i < 8; i++) driver.add({{kData + 0x1000 * i, 2000, true}});
+  EXPECT_TRUE(net->deliver(with(tcp_header(1446), tcp_frame(4000))));
+  EXPECT_TRUE(net->deliver(with(tcp_header(), tcp_frame(100))));
+  NetHeader valid;
+  valid.flags = net_flag::data_valid;
+  EXPECT_TRUE(net->deliver(with(valid, frame(100))));
+  std::vector<u32> lengths;
+  for (u64 i = 0; const auto used = driver.used(); i++) {
+    lengths.push_back(used->length - 12);
+    const auto* at = dma.ram.host(Gpa{kData + 0x1000 * i});
+    EXPECT_EQ(dma.get<u16>(kData + 0x1000 * i), 0) << "no flag and no segmentation";
+    EXPECT_EQ(checksum_is_right({at + 12, used->length - 12}), i < 4);
+  }
+  EXPECT_EQ(lengths, (std::vector<u32>{54 + 1446, 54 + 1446, 54 + 1108, 154, 100}));
 }
 
 }  // namespace

@@ -149,7 +149,7 @@ TEST_F(StreamTest, StopFreesOneThatWaitsForAReader) {
 // A packet socket behaves as a TAP interface does.
 TEST(TapLink, AReadIsAFrameAndAWriteIsOne) {
   Pair pair{SOCK_SEQPACKET | SOCK_NONBLOCK};
-  TapLink link{Fd{pair.fd[0]}};
+  TapLink link{Fd{pair.fd[0]}, false};
   Fd other{pair.fd[1]};
   char a[] = "ab", c[] = "c";
   const iovec parts[] = {{a, 2}, {c, 1}};
