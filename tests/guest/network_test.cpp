@@ -9,6 +9,7 @@
 
 #include <thread>
 
+#include "support/disk_image.h"
 #include "support/engines.h"
 #include "support/process.h"
 #include "support/process_table.h"
@@ -194,6 +195,49 @@ TEST(GuestNetworks, APortThatIsTakenIsNamed) {
   const Finished vm = run(command("auto", fmt::format("user,hostfwd=tcp::{}-:22", server.port()), 1));
   EXPECT_EQ(vm.code, 3);
   EXPECT_THAT(vm.output, HasSubstr(fmt::format("--net user: hostfwd: TCP port {} of 127.0.0.1", server.port())));
+}
+
+// A TAP interface in a network of its own. Large segments go both ways: the host's TCP makes them as the guest's does.
+TEST(GuestNetworks, ATapInterfaceTakesWholeSegments) {
+  if (!LinuxDisk::possible()) GTEST_SKIP() << "no busybox, kernel or mke2fs here";
+  const auto alone = [](const std::string& script) {
+    return run({"unshare", "-n", "sh", "-c", script}, {}, seconds{220});
+  };
+  const std::string interface =
+      "ip tuntap add t0 mode tap && ip addr add 10.0.2.2/24 dev t0 && ip link set t0 up && ip link set lo up";
+  if (alone(interface).code != 0) GTEST_SKIP() << "no TAP interface can be made here";
+  const LinuxDisk disk{R"sh(#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+/bin/busybox ip link set eth0 up
+/bin/busybox ip addr add 10.0.2.15/24 dev eth0
+echo "tap-test: came $(/bin/busybox nc 10.0.2.2 7000 </dev/null | /bin/busybox md5sum)"
+/bin/busybox seq 1 1000000 | /bin/busybox nc 10.0.2.2 7001
+/bin/busybox sleep 1
+/bin/busybox poweroff -f
+)sh"};
+  const std::string server = disk.folder() / "server.py";
+  std::ofstream{server} << R"py(
+import hashlib, socket, threading
+listeners = [socket.create_server(("10.0.2.2", port)) for port in (7000, 7001)]
+def send():
+    with listeners[0].accept()[0] as c:
+        c.sendall(b"".join(b"%d\n" % i for i in range(1, 1000001)))
+def receive():
+    sum = hashlib.md5()
+    with listeners[1].accept()[0] as c:
+        while bytes := c.recv(1 << 16):
+            sum.update(bytes)
+    print("tap-test: went", sum.hexdigest(), flush=True)
+for f in (send, receive):
+    threading.Thread(target=f).start()
+)py";
+  const std::string sum = run({"sh", "-c", "seq 1 1000000 | md5sum"}).output.substr(0, 32);
+  const Finished vm = alone(fmt::format(
+      "{}; python3 {} & exec {} run {} --memory 256M --timeout 200 --net tap,ifname=t0 --append modules=virtio_net",
+      interface, server, TRAPLINE_EXECUTABLE, disk.path()));
+  EXPECT_EQ(vm.code, 0) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("tap-test: came " + sum));
+  EXPECT_THAT(vm.output, HasSubstr("tap-test: went " + sum));
 }
 
 }  // namespace
