@@ -11,6 +11,9 @@ using devices::virtio::RingPlace;
 // 4.1.4: what a capability points to.
 enum Structure : u8 { common = 1, notify = 2, isr = 3, device_config = 4, pci_access = 5 };
 constexpr u8 kVendorCapability = 0x09;
+// PCI Bus Power Management Interface 1.2, 3.2: D0 and D3, no events, and state that outlives D3. Drivers which see the last
+// do not reset the device when the guest suspends (Linux 6.9 and later), which some could not set up again: that of 9P.
+constexpr u8 kPowerCapability = 0x01, kPowerVersion = 3, kPowerState = 3, kNoSoftReset = 1 << 3;
 constexpr u32 kDoorbellBytes = 4;
 constexpr u8 kQueueInterrupt = 1, kConfigInterrupt = 2;  // ISR status
 
@@ -85,6 +88,10 @@ void VirtioPci::add_capabilities() {
   put32(msix_capability_ + 4, kMsixBar);
   put32(msix_capability_ + 8, static_cast<u32>(Msix::kPending) | kMsixBar);
   make_writable(msix_capability_ + 3, 1, 0xc0);
+  power_ = add_capability(kPowerCapability, 8);
+  config_[power_ + 2] = kPowerVersion;
+  config_[power_ + 4] = kNoSoftReset;
+  make_writable(power_ + 4, 1, kPowerState);
 }
 
 // 4.1.4.9: a window into BAR 0 by configuration accesses. Its size, or 0 for one that cannot be; `at` its place.
@@ -114,7 +121,10 @@ void VirtioPci::config_write(unsigned offset, unsigned size, u32 value) {
     if (const unsigned length = access_window(size, at)) write(at, length, value);
     return;
   }
+  const u8 state = config_[power_ + 4];
   PciDevice::config_write(offset, size, value);
+  if (const u8 asked = config_[power_ + 4] & kPowerState; asked != 0 && asked != kPowerState)
+    config_[power_ + 4] = state;
   msix_.control(static_cast<u16>(config_[msix_capability_ + 3] << 8));
   update_line();
 }
@@ -271,6 +281,7 @@ Gpa VirtioPci::doorbells() const {
 
 void VirtioPci::reset() {
   PciDevice::reset();
+  config_[power_ + 4] = kNoSoftReset;
   device_.reset();
   msix_.reset();
   config_[msix_capability_ + 3] = 0;

@@ -71,7 +71,7 @@ class VirtioPci final : public PciDevice, public devices::virtio::Transport {
   devices::IrqLine& inta_;
   Registers registers_{*this};
   Msix msix_;
-  unsigned msix_capability_ = 0, window_ = 0;
+  unsigned msix_capability_ = 0, window_ = 0, power_ = 0;
   u8 isr_ = 0;
   u16 config_vector_ = Msix::kNoVector;
   std::vector<u16> queue_vectors_;

@@ -228,6 +228,27 @@ TEST(VirtioPci, AskingForAReset) {
   EXPECT_EQ(rig.messages.sent[0].second, 0x40u);
 }
 
+TEST(VirtioPci, SleepTakesNothingFromIt) {
+  Rig rig;
+  const unsigned power = rig.capability(1);
+  ASSERT_NE(power, 0u);
+  EXPECT_EQ(rig.config(power + 2, 2) & 7, 3u);
+  EXPECT_EQ(rig.config(power + 4, 2), 8u) << "D0, and no reset on the way back";
+  rig.common(0x14, 1, status::acknowledge);
+  rig.config(power + 4, 2, 3);
+  EXPECT_EQ(rig.config(power + 4, 2), 11u);
+  for (const u32 other : {1u, 2u}) {
+    rig.config(power + 4, 2, other);
+    EXPECT_EQ(rig.config(power + 4, 2), 11u) << "there is no D" << other;
+  }
+  rig.config(power + 4, 2, 0);
+  EXPECT_EQ(rig.config(power + 4, 2), 8u);
+  EXPECT_EQ(rig.common(0x14, 1), status::acknowledge);
+  rig.config(power + 4, 2, 3);
+  rig.bus.reset();
+  EXPECT_EQ(rig.config(power + 4, 2), 8u);
+}
+
 TEST(VirtioPci, TheWindowInConfigurationSpace) {
   Rig rig;
   const unsigned window = rig.capability(9, 5);
