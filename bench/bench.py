@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import catalog, cliffs, commands, image, page, report, session, systems  # noqa: E402
+from harness import catalog, cliffs, commands, devices, image, page, report, session, systems  # noqa: E402
 
 READY = "Trapline guest:"
 QUICK = 0.25  # --quick: this scale, one round
@@ -21,7 +21,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="repetitions (3)")
     parser.add_argument("--slow-rounds", type=int, default=1, help="of these, in how many the slow systems (interpret, bochs) run more than boots (1)")
-    parser.add_argument("--only", help="comma-separated workloads or groups: " + ", ".join([*(g.key for g in catalog.GROUPS), "exec", "cliffs", "cliffs:KIND"]))
+    parser.add_argument("--only", help="comma-separated workloads or groups: " + ", ".join([*(g.key for g in catalog.GROUPS), "exec", "image", "cliffs", "cliffs:KIND"]))
     parser.add_argument("--engines", "--systems", dest="systems", help="comma-separated: native, translate, patch, interpret, qemu, bochs; translate/none, translate/xen, patch/none, patch/xen: another --para")
     parser.add_argument("--quick", action="store_true", help=f"one round at --scale {QUICK}, without Bochs")
     parser.add_argument("--scale", type=float, help="work per workload (1: 20 to 100 ms on this machine itself)")
@@ -44,6 +44,9 @@ def options():
         print("Commands in a VM, on this host's files (exec)")
         for row, (_, what, _) in commands.ROWS.items():
             print(f"  {row:14} {what}")
+        print("A Debian image: its boot, its disk, its network (image)")
+        for row, (what, _, _) in devices.ROWS.items():
+            print(f"  {row:14} {what}")
         print("Small loops in varied places (cliffs)")
         for kind, what in cliffs.KINDS.items():
             print(f"  {'cliffs:' + kind:16} {what}")
@@ -57,7 +60,7 @@ def chosen_workloads(only):
         return every
     groups, chosen = {g.key: list(g.workloads) for g in catalog.GROUPS}, []
     for word in only.split(","):
-        if word in ("cliffs", "exec") or word.startswith("cliffs:") or word in commands.ROWS:
+        if word in ("cliffs", "exec", "image") or word.startswith("cliffs:") or word in commands.ROWS or word in devices.ROWS:
             continue
         if word not in groups and word not in every:
             sys.exit(f"bench: no workload or group '{word}': bench/bench.py --list")
@@ -86,6 +89,15 @@ def chosen_commands(args):
     return [row for row in commands.ROWS if "exec" in words or row in words]
 
 
+def chosen_devices(args, not_run):
+    words = (args.only or ("" if args.quick else "image")).split(",")
+    rows = [row for row in devices.ROWS if "image" in words or row in words]
+    if rows and (why := devices.missing()):
+        not_run.append(f"a Debian image: {why}")
+        return []
+    return rows
+
+
 def chosen_systems(args, not_run):
     every = {s.name: s for s in systems.every_system(str(args.trapline))}
     usual = [n for n, s in every.items() if s.default and not (args.quick and (n == "bochs" or isinstance(s, systems.Para)))]
@@ -112,6 +124,7 @@ class Run:
         self.systems = chosen_systems(args, self.not_run)
         self.measured = {s.name: {} for s in self.systems}
         self.command_rows, self.commands = chosen_commands(args), commands.Commands()
+        self.device_rows, self.devices = chosen_devices(args, self.not_run), devices.Devices()
         self.cliff_kinds, self.cliffs = chosen_cliffs(args), cliffs.Cliffs()
         self.given_up = set()  # (system, workload): over the limit once is enough
 
@@ -204,8 +217,13 @@ class Run:
         names = [s.name for s in self.systems]
         self.commands.round(self.command_rows, commands.chosen_systems(str(self.args.trapline), names), lambda text: self.say(f"round {number + 1}: {text}"))
 
+    def run_devices(self, number):
+        names = [s.name for s in self.systems]
+        executable = str(self.args.trapline)
+        self.devices.round(self.device_rows, devices.chosen_systems(executable, names), executable, lambda text: self.say(f"round {number + 1}: {text}"))
+
     def omissions(self):
-        self.failures += self.commands.failures
+        self.failures += self.commands.failures + self.devices.failures
         for system, rows in self.cliffs.left_out.items():
             self.not_run += [f"{system}: cliffs: {row}" for row in rows]
         for system in self.systems:
@@ -245,6 +263,7 @@ def main():
     for number in range(args.rounds):
         run.round(number)
         run.run_commands(number)
+        run.run_devices(number)
         if run.cliff_kinds is not None:
             run.run_cliffs(number)
     run.omissions()
@@ -254,7 +273,7 @@ def main():
         "kernel": (systems.kernel().parent / "version").read_text().strip(), "memory": systems.MEMORY,
         "options": {"rounds": args.rounds, "scale": args.scale, "limit": args.limit, "only": args.only},
         "versions": {"trapline": tool_version([str(args.trapline), "--version"]), "qemu": tool_version(["qemu-system-x86_64", "--version"])},
-        "measured": run.measured, "cliffs": run.cliffs, "commands": run.commands, "not_run": run.not_run, "failures": run.failures,
+        "measured": run.measured, "cliffs": run.cliffs, "commands": run.commands, "devices": run.devices, "not_run": run.not_run, "failures": run.failures,
     }
     text = report.text(data)
     print(text, end="")

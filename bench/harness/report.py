@@ -2,7 +2,7 @@
 import dataclasses
 import json
 
-from . import catalog, cliffs, commands, figures
+from . import catalog, cliffs, commands, devices, figures
 
 
 def duration(seconds):
@@ -106,6 +106,8 @@ def text(run):
             out += [group.title, *("  " + line for line in align(rows)), ""]
     if "commands" in run:
         out += commands.lines(run["commands"], align)
+    if "devices" in run:
+        out += devices.lines(run["devices"], align)
     if "cliffs" in run:
         out += cliffs.lines(run["cliffs"], align)
     others = other_figures(measured, limit)
@@ -134,6 +136,8 @@ def as_json(run):
     plain["measured"] = {s: {w: [r and dataclasses.asdict(r) for r in results] for w, results in ws.items()} for s, ws in run["measured"].items()}
     if "commands" in run:
         plain["commands"] = run["commands"].seconds
+    if "devices" in run:
+        plain["devices"] = run["devices"].figures
     if "cliffs" in run:
         plain["cliffs"] = run["cliffs"].best
     limit = run["options"]["limit"]

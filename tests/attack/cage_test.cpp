@@ -46,8 +46,8 @@ class CageAttack : public testing::Test {
     ASSERT_EQ(cages.size(), 1u);
     cage_ = std::move(cages[0]);
     registers_ = {};
-    cage_->map(kText, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
-    cage_->map(kTarget, 4096, PROT_READ | PROT_WRITE, CAGE_RAM_FD, 2 * 4096, true);
+    cage_->map(Gva{kText}, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
+    cage_->map(Gva{kTarget}, 4096, PROT_READ | PROT_WRITE, CAGE_RAM_FD, 2 * 4096, true);
     registers_.rip = kText;
   }
   void code(std::initializer_list<int> bytes) {
@@ -68,7 +68,7 @@ class CageAttack : public testing::Test {
   static u64 in_stub(const char* at) { return kStub + static_cast<u64>(at - cage_stub_begin); }
   // Orders still work, and are those of the core.
   bool obeys() {
-    cage_->map(0x9000000000, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
+    cage_->map(Gva{0x9000000000}, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
     return cage_->carry_out();
   }
 
@@ -196,7 +196,7 @@ TEST_F(CageAttack, WithoutThatTheProgramReadsTheNonce) {
   registers_.gpr[kRsi] = kTarget;
   registers_.gpr[kRdx] = 4096;
   ASSERT_TRUE(run());  // it says so
-  cage_->map(0x9000000000, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
+  cage_->map(Gva{0x9000000000}, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
   go();
   const auto* stolen = reinterpret_cast<const volatile Orders*>(ram_ + 2 * 4096);
   for (int i = 0; i < 1000 && stolen->count == 0; i++) usleep(1000);
@@ -231,7 +231,7 @@ TEST_F(CageAttack, SayingThatItHasStoppedDoesNotMakeItSo) {
   go();
   ASSERT_TRUE(await());
   // It runs on; what is stale must be gone, or the cage.
-  cage_->unmap(kTarget, 4096);
+  cage_->unmap(Gva{kTarget}, 4096);
   EXPECT_FALSE(cage_->carry_out());
   EXPECT_TRUE(cage_->dead());
 }
@@ -286,7 +286,7 @@ TEST_F(CageAttack, NothingOfTheOrdersIsLeftForTheProgram) {
     registers_.gpr[kRsi] = kStub + at;
     registers_.gpr[kRdi] = kTarget;
     registers_.rip = kText;
-    cage_->map(0x9000000000, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
+    cage_->map(Gva{0x9000000000}, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
     ASSERT_TRUE(run());
     ASSERT_EQ(stop_.signal, SIGSYS) << std::hex << at;
     if (at >= CAGE_ORDERS + B_ORDER && at < CAGE_STACK) {

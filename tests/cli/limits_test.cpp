@@ -105,8 +105,8 @@ TEST(Limits, AddressSpaceThatEndsInTheMiddleOfSettingUp) {
 #endif
   const TempFile kernel{multiboot(exits_with(5))};
   unsigned refused = 0;
-  for (u64 mib = 64; mib < 256; mib += mib < 128 ? 2 : 8) {
-    const std::string limit = "--as=" + std::to_string(mib * MiB);
+  for (unsigned mib = 64; mib < 256; mib += mib < 128 ? 2 : 8) {
+    const std::string limit = "--as=" + std::to_string(mib * (1ull << 20));
     const Finished f = separately({"prlimit", limit}, command(kernel));
     runs_or_is_refused(f, limit);
     if (f.code == kRefused) refused++;

@@ -288,11 +288,11 @@ class VhostBackEnd {
     devices::virtio::Descriptor d;
     std::memcpy(&d, table + 16 * head, sizeof d);
     if (d.flags & devices::virtio::descriptor_flag::indirect) {
-      table = find(d.address, d.length, false);
+      table = find(d.address.raw, d.length, false);
       std::memcpy(&d, table, sizeof d);
     }
     for (;;) {
-      const Bytes bytes{reinterpret_cast<u8*>(find(d.address, d.length, false)), d.length};
+      const Bytes bytes{reinterpret_cast<u8*>(find(d.address.raw, d.length, false)), d.length};
       (d.flags & devices::virtio::descriptor_flag::write ? all.writable : all.readable).push_back(bytes);
       if (!(d.flags & devices::virtio::descriptor_flag::next)) return all;
       std::memcpy(&d, table + 16 * d.next, sizeof d);

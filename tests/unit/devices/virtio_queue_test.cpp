@@ -322,7 +322,7 @@ TEST_P(Rings, RingsInThemselves) {
   Rig rig{GetParam()};
   rig.device.write_status(0);
   test::bring_up(rig.device, feature::version_1 | (GetParam() ? feature::ring_packed : 0),
-                 {0x10000, 0x10000, 0x10000, 8});
+                 {Gpa{0x10000}, Gpa{0x10000}, Gpa{0x10000}, 8});
   for (u64 i = 0; i < 256; i += 2) rig.dma.put<u16>(0x10000 + i, 1);
   for (unsigned i = 0; i < 20; i++) {
     rig.serve();

@@ -45,7 +45,7 @@ struct RingTest : testing::TestWithParam<bool> {
   Request request(unsigned reads, unsigned writes, u64 seed = 0) {
     Request r;
     for (unsigned i = 0; i < reads + writes; i++)
-      EXPECT_TRUE(r.add(dma, 0x1000 + 64 * (seed % 1000 + i), 1 + i % 60, i >= reads));
+      EXPECT_TRUE(r.add(dma, Gpa{0x1000 + 64 * (seed % 1000 + i)}, 1 + i % 60, i >= reads));
     return r;
   }
   // The next chain: its head, and as (address, length, written by the device).
@@ -58,8 +58,8 @@ struct RingTest : testing::TestWithParam<bool> {
     u64 table = 0;
     auto d = get<Descriptor>(16 * u64{head});
     if (d.flags & 4) {
-      table = d.address - kAt;
-      EXPECT_GE(d.address, kAt);
+      table = d.address.raw - kAt;
+      EXPECT_GE(d.address.raw, kAt);
       EXPECT_EQ(d.length % 16, 0u);
       d = get<Descriptor>(table);
     }
@@ -85,7 +85,7 @@ TEST_P(RingTest, ChainsArriveAsTheyWere) {
   const auto all = chain(*head);
   ASSERT_EQ(all.size(), 5u);
   for (unsigned i = 0; i < 5; i++) {
-    EXPECT_EQ(all[i].address, 0x1000 + 64 * i);
+    EXPECT_EQ(all[i].address.raw, 0x1000 + 64 * i);
     EXPECT_EQ(all[i].length, 1 + i);
     EXPECT_EQ(all[i].flags & 2, i >= 2 ? 2 : 0);
   }
@@ -113,7 +113,7 @@ TEST_P(RingTest, ManyAtOnceInAnyOrder) {
       ring.publish();
       const auto head = take();
       ASSERT_TRUE(head);
-      held.emplace_back(*head, chain(*head)[0].address);
+      held.emplace_back(*head, chain(*head)[0].address.raw);
     } else if (!held.empty()) {
       std::swap(held[random() % held.size()], held.back());
       give(held.back().first, 0);
@@ -332,9 +332,9 @@ struct DeviceTest : testing::Test, devices::virtio::Host, devices::virtio::Trans
     put(at + 0x20, u64{0});
     put(at + 0x40, u8{0xff});
     const u16 first = static_cast<u16>(3 * made);
-    put(kTable + 16 * u64{first}, Descriptor{at, 8, 1, static_cast<u16>(first + 1)});
-    put(kTable + 16 * (first + 1u), Descriptor{at + 0x20, 8, 3, static_cast<u16>(first + 2)});
-    put(kTable + 16 * (first + 2u), Descriptor{at + 0x40, 1, 2, 0});
+    put(kTable + 16 * u64{first}, Descriptor{Gpa{at}, 8, 1, static_cast<u16>(first + 1)});
+    put(kTable + 16 * (first + 1u), Descriptor{Gpa{at + 0x20}, 8, 3, static_cast<u16>(first + 2)});
+    put(kTable + 16 * (first + 2u), Descriptor{Gpa{at + 0x40}, 1, 2, 0});
     put(kDriver + 4 + 2 * u64{made}, first);
     devices::virtio::store_release(dma.ram.host(Gpa{kDriver + 2}), ++made);
     device->notify(0);
@@ -490,8 +490,8 @@ TEST_F(DeviceTest, AShareWithoutABackEndAnswersInItsOwnProtocol) {
   EXPECT_STREQ(reinterpret_cast<const char*>(config.data()), "tag");
   EXPECT_EQ(config[36], 1);
   Request request;
-  ASSERT_TRUE(request.add(dma, kRequest, 40, false));
-  ASSERT_TRUE(request.add(dma, kRequest + 0x100, 80, true));
+  ASSERT_TRUE(request.add(dma, Gpa{kRequest}, 40, false));
+  ASSERT_TRUE(request.add(dma, Gpa{kRequest + 0x100}, 80, true));
   put(kRequest + 8, u64{4711});
   EXPECT_EQ(share_kind("tag")->fail(request), 16u);
   EXPECT_EQ(get<u32>(kRequest + 0x100), 16u);
