@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "base/host_refused.h"
 #include "base/trace.h"
 #include "core/finish.h"
 #include "cpu/mmu.h"
@@ -89,11 +90,13 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   if (!kind) return Err{fmt::format("engine {}: not built into this version", launch.engine)};
   // Before the heap grows, or anything else takes the places.
   auto space = engine::HostSpace::reserve(launch.cpus, sizeof(VcpuUnit), kind->needs, launch.code_memory_fd);
-  if (!space)
-    return Err{
-        fmt::format("engine {}: this host lacks address space for {} vCPUs, there is room for {}: use --cpus {} "
-                    "or --engine interpret",
-                    kind->name, launch.cpus, space.error(), std::max(space.error(), 1u))};
+  if (!space) {
+    const u32 fit = space.error();
+    throw HostRefused{fmt::format(
+        "engine {}: this host lacks address space for {} vCPUs: {}", kind->name, launch.cpus,
+        fit ? fmt::format("there is room for {}: use --cpus {} or --engine interpret", fit, fit)
+            : "there is room for none: raise its limit (ulimit -v), or use --engine interpret")};
+  }
   cpu::set_split_locks_trap(launch.split_locks_trap);
   auto options = options_of(launch);
   if (!options) return Err{options.error()};
