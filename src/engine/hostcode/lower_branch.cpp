@@ -53,7 +53,7 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before, bool tur
     e_.store(var(&state_.left), r10);
   }
   // What is given back counts as retired for who reads the budget: the block's count minus `uncounted` is `before`.
-  const u16 counted = static_cast<u16>(uncounted ? block_->count : before);
+  const u16 counted = uncounted ? block_->count : before;
   if (target <= from) poll(target, counted);
   if (linkable(target)) {
     ExitStub& s = site(ExitStub::Kind::link, nullptr);

@@ -70,7 +70,8 @@ void AddressSpace::become(Gva base, Region& region, unsigned index, u64 then) {
     run_ = {address, 0, then, lower};
   }
   run_.length = address - run_.address + kPageSize;
-  pages_ += ((then & mapped) != 0) - ((now & mapped) != 0);
+  static_assert(mapped == 1);  // so that the bit counts
+  pages_ += (then & mapped) - (now & mapped);
   if ((then & ~now) & write) frames_.note_write(page_of(then));
   if ((then & ~now) & execute) frames_.note_execute(page_of(then));
   region.in_use[index] = then != 0;
