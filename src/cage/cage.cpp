@@ -211,8 +211,9 @@ void Cage::place(Place place, int cpu) {
   place_ = place, place_cpu_ = cpu;
   cpu_set_t set;
   CPU_ZERO(&set);
-  for (int i = 0; i < CPU_SETSIZE; i++)
-    if (place == Place::beside ? i == cpu : place == Place::anywhere || i != cpu) CPU_SET(i, &set);
+  const auto here = static_cast<unsigned>(cpu);
+  for (unsigned i = 0; i < CPU_SETSIZE; i++)
+    if (place == Place::beside ? i == here : place == Place::anywhere || i != here) CPU_SET(i, &set);
   ::sched_setaffinity(parts_.pid, sizeof set, &set);  // a hint: refused, everything still works, only slower
 }
 

@@ -39,7 +39,7 @@ std::string size_text(u64 bytes) {
 
 std::string day_of(i64 seconds) {
   char text[32] = {};
-  const time_t at = static_cast<time_t>(seconds);
+  const time_t at{seconds};
   tm parts{};
   ::strftime(text, sizeof text, "%Y-%m-%d", ::localtime_r(&at, &parts));
   return text;

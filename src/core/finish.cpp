@@ -157,7 +157,8 @@ void install_crash_handlers() {
 }
 
 void install_alternate_stack() {
-  const u64 frame = std::max<u64>(::getauxval(AT_MINSIGSTKSZ), MINSIGSTKSZ);  // beyond 8 KiB where the host has AMX
+  const auto least = static_cast<u64>(MINSIGSTKSZ);
+  const u64 frame = std::max<u64>(::getauxval(AT_MINSIGSTKSZ), least);  // beyond 8 KiB where the host has AMX
   const u64 bytes = (frame + 64 * KiB + kPageSize - 1) & kPageMask;
   void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return;

@@ -80,7 +80,7 @@ Switched deliver_protected(Vcpu& cpu, const Event& e) {
     rsp = esp;
     stack_error = selector_error(ss_selector);
   }
-  const unsigned items = (vm86 ? 9 : inner ? 5 : 3) + (e.has_error ? 1 : 0);
+  const unsigned items = (vm86 ? 9u : inner ? 5u : 3u) + (e.has_error ? 1u : 0u);
   StackWriter stack{cpu, ss, rsp, false, cpl, stack_error};
   if (!stack.has_room(items * width)) return Switched::fault;
   if (!check_target(cpu, code, target) || !mark_accessed(cpu, code)) return Switched::fault;

@@ -43,7 +43,7 @@ struct Descriptor {
   }
   u16 attr() const { return high >> 8 & 0xf0ff; }  // as Segment::attr
   // Gates.
-  u16 gate_selector() const { return low >> 16; }
+  u16 gate_selector() const { return static_cast<u16>(low >> 16); }
   u64 gate_offset() const { return (low & 0xffff) | (high & 0xffff0000) | static_cast<u64>(upper) << 32; }
   u8 gate_parameters() const { return high & 31; }
   u8 gate_ist() const { return high & 7; }

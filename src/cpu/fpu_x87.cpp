@@ -95,7 +95,7 @@ void clear_top(u8* image) {
   u8 before[128];
   std::memcpy(before, image + kRegisters, sizeof before);
   for (unsigned i = 0; i < 8; i++) std::memcpy(image + kRegisters + (i + top) % 8 * 16, before + i * 16, 16);
-  put<u16>(image, kFsw, get<u16>(image, kFsw) & ~(7u << 11));
+  put<u16>(image, kFsw, static_cast<u16>(get<u16>(image, kFsw) & ~(7u << 11)));
 }
 
 // The registers in the host are of no more use. FNINIT leaves no unmasked exception pending for anyone else.

@@ -21,8 +21,8 @@ void set_bit(std::array<u32, 64>& reg, u32 first, u8 vector) { reg[first + vecto
 void clear_bit(std::array<u32, 64>& reg, u32 first, u8 vector) { reg[first + vector / 32] &= ~(1u << (vector % 32)); }
 
 int highest(const std::array<u32, 64>& reg, u32 first) {
-  for (int word = 7; word >= 0; word--)
-    if (const u32 bits = reg[first + word]) return word * 32 + 31 - std::countl_zero(bits);
+  for (u32 word = 8; word-- > 0;)
+    if (const u32 bits = reg[first + word]) return static_cast<int>(word * 32 + 31) - std::countl_zero(bits);
   return -1;
 }
 
@@ -128,7 +128,7 @@ void Lapic::take_inbox() {
       bits &= ~u64{0xffff};
     }
     for (; bits; bits &= bits - 1) {
-      const int bit = std::countr_zero(bits);
+      const auto bit = static_cast<u32>(std::countr_zero(bits));
       request(static_cast<u8>(word * 64 + bit), level >> bit & 1);
     }
   }

@@ -29,7 +29,7 @@ u8* image_of(const ucontext_t& context) { return reinterpret_cast<u8*>(context.u
   unsigned a, b, c, d;
   __cpuid(1, a, b, c, d);
   if (!(c & bit_OSXSAVE)) return l;
-  const u64 xcr0 = _xgetbv(0);
+  const auto xcr0 = static_cast<u64>(_xgetbv(0));
   const auto offset = [&](unsigned component) -> u32 {
     if (!(xcr0 >> component & 1)) return 0;
     __cpuid_count(0xd, component, a, b, c, d);

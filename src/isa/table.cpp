@@ -114,7 +114,8 @@ struct Index {
 
 const Row* find(const Shape& s) {
   static const Index index;
-  for (unsigned i = index.first[s.mnemonic]; i < index.first[s.mnemonic + 1u]; i++)
+  const auto mnemonic = static_cast<std::size_t>(s.mnemonic);
+  for (unsigned i = index.first[mnemonic]; i < index.first[mnemonic + 1]; i++)
     if (const Row& r = kRows[index.rows[i]]; matches(r.form, s)) return &r;
   return nullptr;
 }

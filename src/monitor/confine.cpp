@@ -55,7 +55,7 @@ Filter make_filter(std::span<const int> more, int& error) {
   allow(SCMP_SYS(mmap), {not_executable, {3, SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS}});
   allow(SCMP_SYS(mprotect), {not_executable});
   allow(SCMP_SYS(tgkill), {{0, SCMP_CMP_EQ, static_cast<u64>(::getpid()), 0}});
-  for (const u64 request : {TCGETS, TCSETS, TIOCGPGRP})
+  for (const u64 request : {u64{TCGETS}, u64{TCSETS}, u64{TIOCGPGRP}})
     allow(SCMP_SYS(ioctl), {{1, SCMP_CMP_MASKED_EQ, 0xffffffff, request}});
   return filter;
 }
