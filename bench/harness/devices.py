@@ -5,7 +5,6 @@ system and round: one to the login prompt, timed from the start of the program t
 scratch disk (O_DIRECT, a raw file of the host's, its page cache in between for both) and iperf3 talks to the host through libslirp for both."""
 import json
 import os
-import pathlib
 import re
 import select
 import shutil
