@@ -23,7 +23,7 @@ bool writes(Access access) { return access == Access::write || access == Access:
 bool holds_code(const Vcpu& cpu, Gpa gpa) { return cpu.code && cpu.code->has_code(gpa.frame()); }
 
 // The part of an access that lies in one page.
-struct Piece {
+struct PagePart {
   Gva linear = {};
   unsigned size = 0;
   Gpa gpa = {};
@@ -33,7 +33,7 @@ struct Piece {
 };
 
 struct Span {
-  Piece piece[2];
+  PagePart piece[2];
   unsigned count = 0;
 };
 
@@ -61,7 +61,7 @@ void watched(Vcpu& cpu, TlbEntry& e, Access access) {
 }
 
 // The walk has faulted. A store that the hypervisor takes is none: it goes the way of device memory.
-bool hypervisor_takes(Vcpu& cpu, Access access, Piece& piece) {
+bool hypervisor_takes(Vcpu& cpu, Access access, PagePart& piece) {
   constexpr u32 kProtection = pf_error::present | pf_error::write;
   if (!cpu.hypervisor || !writes(access) || (cpu.fault.error & (kProtection | pf_error::reserved)) != kProtection)
     return false;
@@ -74,7 +74,7 @@ bool hypervisor_takes(Vcpu& cpu, Access access, Piece& piece) {
   return true;
 }
 
-bool resolve(Vcpu& cpu, Access access, u32 need, bool user, Piece& piece) {
+bool resolve(Vcpu& cpu, Access access, u32 need, bool user, PagePart& piece) {
   TlbEntry& e = state(cpu).half_of(piece.linear).data.at(piece.linear);
   // A hypervisor takes write permission away for good where code only borrows it: the tables say which.
   const bool revoked = cpu.hypervisor && writes(access) && !(e.perm & need);
@@ -149,9 +149,10 @@ bool resolve_span(Vcpu& cpu, Seg seg, Gva linear, unsigned size, Access access, 
   const u32 need = needed(cpu, access, system);
   const bool user = cpu.cpl == 3 && !system;
   const unsigned first = static_cast<unsigned>(std::min<u64>(size, kPageSize - linear.page_offset()));
-  span.piece[0] = Piece{.linear = linear, .size = first};
+  span.piece[0] = PagePart{.linear = linear, .size = first};
   span.count = 1;
-  if (first != size) span.piece[span.count++] = Piece{.linear = Gva{(linear.raw + first) & mask}, .size = size - first};
+  if (first != size)
+    span.piece[span.count++] = PagePart{.linear = Gva{(linear.raw + first) & mask}, .size = size - first};
   for (unsigned i = 0; i < span.count; i++)
     if (!resolve(cpu, access, need, user, span.piece[i])) return false;
   if (system) return true;
@@ -236,7 +237,7 @@ void device_write(Vcpu& cpu, Gpa gpa, const u8* in, unsigned size) {
 void load(Vcpu& cpu, const Span& span, void* out) {
   u8* to = static_cast<u8*>(out);
   for (unsigned i = 0; i < span.count; i++) {
-    const Piece& p = span.piece[i];
+    const PagePart& p = span.piece[i];
     if (p.host)
       copy(to, p.host, p.size);
     else
@@ -248,7 +249,7 @@ void load(Vcpu& cpu, const Span& span, void* out) {
 void store(Vcpu& cpu, const Span& span, const void* in) {
   const u8* from = static_cast<const u8*>(in);
   for (unsigned i = 0; i < span.count; i++) {
-    const Piece& p = span.piece[i];
+    const PagePart& p = span.piece[i];
     if (p.rom) {
       TRACE(exits, "write to ROM {} size {}", p.gpa, p.size);
     } else if (p.host) {
@@ -383,7 +384,7 @@ u8* rmw_slow(Vcpu& cpu, Seg seg, Gva linear, unsigned size, bool* faulted) {
 bool replace_slow(Vcpu& cpu, Seg seg, Gva linear, const void* expected, const void* in, unsigned size, bool* stored) {
   Span span;
   if (!resolve_span(cpu, seg, linear, size, Access::rmw, false, span)) return false;
-  const Piece& p = span.piece[0];
+  const PagePart& p = span.piece[0];
   *stored = true;
   if (p.table) return cpu.hypervisor->replace_table(cpu, linear, p.gpa, expected, in, size, stored);
   if (span.count != 1 || !p.host || p.rom) {

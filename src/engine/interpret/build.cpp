@@ -117,7 +117,7 @@ bool Builder::add_plain(const Source& source, const Insn& insn) {
 Builder::Step Builder::add_semantic(const Insn& insn, cpu::Semantic semantic, bool ends) {
   last_plain_ = false;
   append(ends ? run_semantic : run_inner_semantic, insn);
-  Piece piece;
+  PendingOp piece;
   piece.op = static_cast<u32>(ops_.size() - 1);
   piece.extra.insn = insn;
   piece.extra.semantic = semantic;
@@ -172,7 +172,7 @@ Builder::Step Builder::add_called(Vcpu& cpu, const Insn& insn) {
   switch (vector_.prepare(cpu, insn, whole(insn), vector)) {
     case Prepared::yes: {
       append(run_vector, insn);
-      Piece piece;
+      PendingOp piece;
       piece.op = static_cast<u32>(ops_.size() - 1);
       piece.extra.insn = insn;
       piece.extra.vector = vector;
@@ -314,7 +314,7 @@ DecodedBlock* Builder::place(Vcpu& cpu, const Source& source) {
   if (!memory) return nullptr;
   DecodedBlock* block = new (memory) DecodedBlock;
   u8* extras = memory + header + ops_bytes;
-  for (const Piece& piece : pieces_) {
+  for (const PendingOp& piece : pieces_) {
     ops_[piece.op].imm = reinterpret_cast<u64>(new (extras) Extra(piece.extra));
     extras += sizeof(Extra);
   }

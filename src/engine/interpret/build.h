@@ -32,7 +32,7 @@ class Builder {
 
  private:
   enum class Step : u8 { more, end, before /* the block ends before this instruction */, fault, full };
-  struct Piece {  // an op whose Extra still has to be placed
+  struct PendingOp {  // an op whose Extra still has to be placed
     u32 op;
     Extra extra;
   };
@@ -64,7 +64,7 @@ class Builder {
   isa::Raw raw_;                    // whole()'s
   // Of the block under way:
   std::vector<Op> ops_;
-  std::vector<Piece> pieces_;
+  std::vector<PendingOp> pieces_;
   u8 code_[kPageSize + 16] = {};  // snapshot of the bytes
   u64 available_ = 0;             // of it, on the first page
   u32 at_ = 0;                    // bytes decoded

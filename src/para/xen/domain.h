@@ -3,8 +3,8 @@
 //
 // One object per VM, installed as Vcpu::hypervisor before threads start; each call comes on a vCPU's thread. Locks, in
 // this order: `lock_` (frames, page tables, grants, placement of vCPU areas; a vCPU that waits for it answers the
-// others' requests), then `events_lock_` (ports; nothing sleeps or asks under it). What VcpuState says of a vCPU is its
-// own thread's, but for what is said there.
+// others' requests), then `events_lock_` (ports; nothing sleeps or asks under it). A VcpuState belongs to its vCPU's
+// thread, but for the fields marked otherwise.
 #pragma once
 
 #include <algorithm>
@@ -71,7 +71,7 @@ struct VcpuState {
   bool fpu_trap = false;     // the guest has asked for #NM
   u32 iopl = 0;              // PHYSDEVOP_set_iopl
   Gva io_bitmap;             // a bit a port, of the kernel's memory
-  u32 io_ports = 0;          // as many as it speaks of
+  u32 io_ports = 0;          // how many it covers
   u64 upper_seen = ~u64{0};  // Frames::upper_changes() when it flushed all
   u64 dr7 = 0x400;           // as the guest sees it; the CPU has no I/O breakpoints of a guest's
   bool returned = false;     // the iret hypercall has left the kernel, or its place in it
@@ -110,8 +110,8 @@ class Domain final : public cpu::Hypervisor {
   u32 vcpus() const { return static_cast<u32>(vcpu_.size()); }
   void raise(Port port);  // from a back end
 
-  // -- For back ends (for_back_ends.cpp). A frame that the guest has granted to domain 0, held as a mapping of a grant
-  // holds one: it is not given back, nor, if it is written to, made a page table, before it is let go.
+  // -- For back ends (for_back_ends.cpp). A frame that the guest has granted to domain 0. While it is held it is not
+  // given back, nor, where the back end writes to it, made a page table.
   struct Held {
     u32 ref;
     bool writes;  // by the back end
@@ -219,7 +219,7 @@ class Domain final : public cpu::Hypervisor {
 
   // grants.cpp; results of single operations are GNTST_*.
   struct GrantMap {
-    u32 ref, flags;  // GNTMAP_*: how it is mapped still
+    u32 ref, flags;  // GNTMAP_*: the mappings that are left
     Mfn frame;
   };
   Status grant_table_op(cpu::Vcpu& cpu, u64 command, Gva argument, u64 count);
@@ -270,7 +270,7 @@ class Domain final : public cpu::Hypervisor {
   Host& host_;
   Frames frames_;
   std::vector<std::unique_ptr<VcpuState>> vcpu_;
-  std::vector<cpu::Vcpu*> cpus_;  // by number; entered when each is first seen
+  std::vector<cpu::Vcpu*> cpus_;  // by number; filled in as each is first seen
   EventChannels events_;
   std::unique_ptr<Console> console_;
   std::unique_ptr<Store> store_;

@@ -29,9 +29,9 @@ void BackEnds::make_all(cpu::Vcpu& cpu) {
   for (const VirtioFunction& function : VirtioFunction::find(cpu)) {
     const u32 instance = static_cast<u32>(all_.size());
     if (function.type() == VirtioFunction::kBlock && end - next >= kDiskFrames)
-      add(std::make_unique<Block>(domain_, ram_, function, disks++, instance, next), kDiskFrames);
+      add(std::make_unique<BlockBackEnd>(domain_, ram_, function, disks++, instance, next), kDiskFrames);
     if (function.type() == VirtioFunction::kNetwork && end - next >= kNetworkFrames)
-      add(std::make_unique<Network>(domain_, ram_, function, networks++, instance, next), kNetworkFrames);
+      add(std::make_unique<NetworkBackEnd>(domain_, ram_, function, networks++, instance, next), kNetworkFrames);
   }
 }
 

@@ -32,12 +32,12 @@ static_assert(offsetof(blkif_request, id) == offsetof(blkif_request_indirect, id
               offsetof(blkif_request, id) == offsetof(blkif_request_discard, id) &&
               offsetof(blkif_request, nr_segments) == offsetof(blkif_request_indirect, indirect_op));
 
-struct Block::Header {
+struct BlockBackEnd::Header {
   u32 type, reserved;
   u64 sector;
 };
 
-Block::Block(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap)
+BlockBackEnd::BlockBackEnd(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap)
     : BackEnd{domain, "vbd", device_number(index), Consumer::block, instance},
       ram_{ram},
       function_{function},
@@ -48,14 +48,14 @@ Block::Block(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 inde
   static_assert(kTable + (kMostSegments + 2) * sizeof(VirtioDescriptor) <= kSlotBytes);
 }
 
-Gpa Block::memory(u16 slot) const { return gpa(heap_ + 1).wrapping_add(slot * kSlotBytes); }
+Gpa BlockBackEnd::memory(u16 slot) const { return gpa(heap_ + 1).wrapping_add(slot * kSlotBytes); }
 
 template <class T>
-T* Block::at(u16 slot, u64 offset) const {
+T* BlockBackEnd::at(u16 slot, u64 offset) const {
   return reinterpret_cast<T*>(ram_.host(Gpa{memory(slot).raw + offset}));
 }
 
-bool Block::begin(cpu::Vcpu& cpu, u8 vector) {
+bool BlockBackEnd::begin(cpu::Vcpu& cpu, u8 vector) {
   if (!function_.begin(cpu, kVirtioReadOnly | kVirtioFlush | kVirtioDiscard)) return false;
   function_.add_queue(cpu, 0, queue_, vector);
   function_.go(cpu);
@@ -65,11 +65,11 @@ bool Block::begin(cpu::Vcpu& cpu, u8 vector) {
 
 // -- xenstore
 
-BackEnd::Nodes Block::front_nodes() const {
+BackEnd::Nodes BlockBackEnd::front_nodes() const {
   return {{"virtual-device", std::to_string(device_number(index_))}, {"device-type", "disk"}};
 }
 
-BackEnd::Nodes Block::back_nodes() const {
+BackEnd::Nodes BlockBackEnd::back_nodes() const {
   const bool read_only = function_.features() & kVirtioReadOnly, discards = function_.features() & kVirtioDiscard;
   Nodes nodes = {{"dev", device_name(index_)},
                  {"type", "phy"},
@@ -91,7 +91,7 @@ BackEnd::Nodes Block::back_nodes() const {
   return nodes;
 }
 
-Result<void, std::string> Block::connect(cpu::Vcpu& cpu) {
+Result<void, std::string> BlockBackEnd::connect(cpu::Vcpu& cpu) {
   if (auto protocol = check_protocol(cpu); !protocol) return protocol;
   const auto ref = front_number(cpu, "ring-ref");
   if (!ref) return Err{ref.error()};
@@ -103,14 +103,14 @@ Result<void, std::string> Block::connect(cpu::Vcpu& cpu) {
   return {};
 }
 
-void Block::disconnect(cpu::Vcpu& cpu) {
+void BlockBackEnd::disconnect(cpu::Vcpu& cpu) {
   ring_.detach(domain_, cpu);
   disconnect_port(port_);
 }
 
 // -- Requests
 
-Result<void, std::string> Block::serve(cpu::Vcpu& cpu) {
+Result<void, std::string> BlockBackEnd::serve(cpu::Vcpu& cpu) {
   u64 taken = 0;
   while (!ring_.overrun() && taken < kMostAtOnce) {
     const auto request = ring_.take();
@@ -125,7 +125,7 @@ Result<void, std::string> Block::serve(cpu::Vcpu& cpu) {
   return {};
 }
 
-void Block::take(cpu::Vcpu& cpu, const blkif_request& request) {
+void BlockBackEnd::take(cpu::Vcpu& cpu, const blkif_request& request) {
   u16 slot = 0;
   while (slots_[slot].busy) slot++;  // there is one: no more are taken than the ring has
   Slot& s = slots_[slot];
@@ -139,7 +139,7 @@ void Block::take(cpu::Vcpu& cpu, const blkif_request& request) {
   in_flight_++;
 }
 
-i16 Block::start(cpu::Vcpu& cpu, const blkif_request& request, u16 slot) {
+i16 BlockBackEnd::start(cpu::Vcpu& cpu, const blkif_request& request, u16 slot) {
   switch (request.operation) {
     case BLKIF_OP_READ:
     case BLKIF_OP_WRITE: {
@@ -168,7 +168,7 @@ i16 Block::start(cpu::Vcpu& cpu, const blkif_request& request, u16 slot) {
 }
 
 // The frames are held until the answer: for a write as they are, else for writing.
-i16 Block::start_transfer(cpu::Vcpu& cpu, const Transfer& t, u16 slot) {
+i16 BlockBackEnd::start_transfer(cpu::Vcpu& cpu, const Transfer& t, u16 slot) {
   if (t.count == 0) return BLKIF_RSP_ERROR;
   Slot& s = slots_[slot];
   for (u32 i = 0; i < t.count; i++) {
@@ -190,7 +190,7 @@ i16 Block::start_transfer(cpu::Vcpu& cpu, const Transfer& t, u16 slot) {
 }
 
 // The segments are in a page of the guest's: copied once.
-i16 Block::start_indirect(cpu::Vcpu& cpu, const blkif_request_indirect& request, u16 slot) {
+i16 BlockBackEnd::start_indirect(cpu::Vcpu& cpu, const blkif_request_indirect& request, u16 slot) {
   const bool writes = request.indirect_op == BLKIF_OP_WRITE;
   if ((!writes && request.indirect_op != BLKIF_OP_READ) || request.nr_segments > kMostSegments) return BLKIF_RSP_ERROR;
   Domain::Held page{request.indirect_grefs[0], false};
@@ -201,7 +201,7 @@ i16 Block::start_indirect(cpu::Vcpu& cpu, const blkif_request_indirect& request,
   return start_transfer(cpu, t, slot);
 }
 
-i16 Block::start_discard(const blkif_request_discard& request, u16 slot) {
+i16 BlockBackEnd::start_discard(const blkif_request_discard& request, u16 slot) {
   if (!(function_.features() & kVirtioDiscard) || request.flag & BLKIF_DISCARD_SECURE) return BLKIF_RSP_EOPNOTSUPP;
   if (request.nr_sectors > ~u32{0}) return BLKIF_RSP_ERROR;
   *at<Range>(slot, kRange) = {request.sector_number, static_cast<u32>(request.nr_sectors), 0};
@@ -211,7 +211,7 @@ i16 Block::start_discard(const blkif_request_discard& request, u16 slot) {
 }
 
 // Header, data, status (5.2.6).
-void Block::offer(u16 slot, const Header& header, std::span<const VirtioDescriptor> data) {
+void BlockBackEnd::offer(u16 slot, const Header& header, std::span<const VirtioDescriptor> data) {
   const Gpa base = memory(slot);
   *at<Header>(slot, 0) = header;
   *at<u8>(slot, kStatus) = io_error;
@@ -229,7 +229,7 @@ void Block::offer(u16 slot, const Header& header, std::span<const VirtioDescript
 
 // -- Answers
 
-void Block::answer(u64 id, u8 operation, i16 status) {
+void BlockBackEnd::answer(u64 id, u8 operation, i16 status) {
   blkif_response response{};
   response.id = id;
   response.operation = operation;
@@ -237,11 +237,11 @@ void Block::answer(u64 id, u8 operation, i16 status) {
   ring_.answer(response);
 }
 
-void Block::publish(cpu::Vcpu& cpu) {
+void BlockBackEnd::publish(cpu::Vcpu& cpu) {
   if (ring_.publish(cpu)) raise(port_);
 }
 
-Result<void, std::string> Block::complete(cpu::Vcpu& cpu) {
+Result<void, std::string> BlockBackEnd::complete(cpu::Vcpu& cpu) {
   while (const auto done = queue_.take()) {
     Slot& s = slots_[done->slot];
     if (!std::exchange(s.busy, false)) continue;

@@ -13,13 +13,13 @@
 
 namespace trapline::para::xen {
 
-class Block final : public BackEnd {
+class BlockBackEnd final : public BackEnd {
  public:
   static constexpr unsigned kMostSegments = 32;  // of an indirect request
   static constexpr u8 kNoVector = 0;
 
   // The n-th disk, xvda, xvdb, ...; `heap`: kDiskFrames.
-  Block(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap);
+  BlockBackEnd(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap);
   // False: the device does not work.
   bool begin(cpu::Vcpu& cpu, u8 vector);
 

@@ -15,13 +15,14 @@ constexpr u64 kMostAtOnce = 4096;  // requests that one call takes
 
 }  // namespace
 
-struct Network::Frame {
+struct NetworkBackEnd::Frame {
   std::array<netif_tx_request, kMostPieces> pieces;
   unsigned count = 0, extras = 0;
   bool right = true;  // so far
 };
 
-Network::Network(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap)
+NetworkBackEnd::NetworkBackEnd(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance,
+                               Mfn heap)
     : BackEnd{domain, "vif", index, Consumer::network, instance},
       ram_{ram},
       function_{function},
@@ -32,19 +33,19 @@ Network::Network(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 
   for (u16 slot = 0; slot < kBuffers; slot++) free_.push_back(slot);
 }
 
-Gpa Network::memory(Queue queue, u16 slot) const {
+Gpa NetworkBackEnd::memory(Queue queue, u16 slot) const {
   return gpa(heap_ + 2).wrapping_add((u64{queue} * kBuffers + slot) * kBufferBytes);
 }
 
-u8* Network::buffer(Queue queue, u16 slot, u64 offset) const {
+u8* NetworkBackEnd::buffer(Queue queue, u16 slot, u64 offset) const {
   return reinterpret_cast<u8*>(ram_.host(memory(queue, slot).wrapping_add(offset)));
 }
 
-VirtioDescriptor* Network::descriptor(Queue queue, u16 slot) const {
+VirtioDescriptor* NetworkBackEnd::descriptor(Queue queue, u16 slot) const {
   return reinterpret_cast<VirtioDescriptor*>(buffer(queue, slot, 0));
 }
 
-bool Network::begin(cpu::Vcpu& cpu, u8 vector) {
+bool NetworkBackEnd::begin(cpu::Vcpu& cpu, u8 vector) {
   if (!function_.begin(cpu, kVirtioMac)) return false;
   for (const Queue q : {receive, transmit}) function_.add_queue(cpu, q, queues_[q], vector);
   function_.go(cpu);
@@ -54,11 +55,11 @@ bool Network::begin(cpu::Vcpu& cpu, u8 vector) {
   return true;
 }
 
-void Network::tell_device(cpu::Vcpu& cpu, Queue queue) {
+void NetworkBackEnd::tell_device(cpu::Vcpu& cpu, Queue queue) {
   if (queues_[queue].publish()) function_.ring(cpu, queue);
 }
 
-void Network::listen(u16 slot) {
+void NetworkBackEnd::listen(u16 slot) {
   *descriptor(receive, slot) = {memory(receive, slot).wrapping_add(kHeader), kBufferBytes - kHeader,
                                 VirtioDescriptor::kWrite, 0};
   queues_[receive].offer(slot, memory(receive, slot), 1);
@@ -66,9 +67,9 @@ void Network::listen(u16 slot) {
 
 // -- xenstore
 
-BackEnd::Nodes Network::front_nodes() const { return {{"handle", std::to_string(index_)}, {"mac", mac_}}; }
+BackEnd::Nodes NetworkBackEnd::front_nodes() const { return {{"handle", std::to_string(index_)}, {"mac", mac_}}; }
 
-BackEnd::Nodes Network::back_nodes() const {
+BackEnd::Nodes NetworkBackEnd::back_nodes() const {
   Nodes nodes = {{"handle", std::to_string(index_)}, {"mac", mac_}, {"type", "vif"}, {"feature-rx-copy", "1"}};
   for (const char* absent :
        {"feature-rx-flip", "feature-sg", "feature-gso-tcpv4", "feature-gso-tcpv6", "feature-ipv6-csum-offload",
@@ -77,7 +78,7 @@ BackEnd::Nodes Network::back_nodes() const {
   return nodes;
 }
 
-Result<void, std::string> Network::connect(cpu::Vcpu& cpu) {
+Result<void, std::string> NetworkBackEnd::connect(cpu::Vcpu& cpu) {
   if (auto protocol = check_protocol(cpu); !protocol) return protocol;
   if (front_value(cpu, "request-rx-copy").value_or("0") != "1")
     return Err{std::string("the front end wants pages flipped, not copied")};
@@ -94,7 +95,7 @@ Result<void, std::string> Network::connect(cpu::Vcpu& cpu) {
   return attached;
 }
 
-void Network::disconnect(cpu::Vcpu& cpu) {
+void NetworkBackEnd::disconnect(cpu::Vcpu& cpu) {
   tx_.detach(domain_, cpu);
   rx_.detach(domain_, cpu);
   disconnect_port(port_);
@@ -104,7 +105,7 @@ void Network::disconnect(cpu::Vcpu& cpu) {
 
 // -- From the guest
 
-Result<void, std::string> Network::serve(cpu::Vcpu& cpu) {
+Result<void, std::string> NetworkBackEnd::serve(cpu::Vcpu& cpu) {
   take_done();
   auto sent = send_all(cpu);
   tell_device(cpu, transmit);
@@ -114,14 +115,14 @@ Result<void, std::string> Network::serve(cpu::Vcpu& cpu) {
   return sent;
 }
 
-Result<void, std::string> Network::complete(cpu::Vcpu&) { return {}; }  // serve() follows, and does it
+Result<void, std::string> NetworkBackEnd::complete(cpu::Vcpu&) { return {}; }  // serve() follows, and does it
 
-void Network::take_done() {
+void NetworkBackEnd::take_done() {
   while (const auto done = queues_[transmit].take()) free_.push_back(done->slot);
   while (const auto done = queues_[receive].take()) frames_.push_back(*done);
 }
 
-Result<void, std::string> Network::send_all(cpu::Vcpu& cpu) {
+Result<void, std::string> NetworkBackEnd::send_all(cpu::Vcpu& cpu) {
   for (u64 taken = 0; !free_.empty();) {
     if (tx_.overrun() || rx_.overrun()) return Err{std::string("a ring's producer is further than the ring is long")};
     if (taken > kMostAtOnce) return Err{std::string("nothing but frames that cannot be sent")};
@@ -141,7 +142,7 @@ Result<void, std::string> Network::send_all(cpu::Vcpu& cpu) {
 }
 
 // All requests of a frame, its first one's extras left out: nothing that they could ask for has been offered.
-bool Network::gather(const netif_tx_request& first, Frame& frame) {
+bool NetworkBackEnd::gather(const netif_tx_request& first, Frame& frame) {
   frame.pieces[frame.count++] = first;
   bool extra = first.flags & NETTXF_extra_info;
   while (extra) {
@@ -161,7 +162,7 @@ bool Network::gather(const netif_tx_request& first, Frame& frame) {
 }
 
 // The first request's size is that of the whole frame. False: there is nothing to be sent; `right` says whose fault it is.
-bool Network::copy_out(cpu::Vcpu& cpu, Frame& frame, u16 slot) {
+bool NetworkBackEnd::copy_out(cpu::Vcpu& cpu, Frame& frame, u16 slot) {
   const u32 total = frame.pieces[0].size;
   u32 first = total;
   for (unsigned i = 1; i < frame.count; i++) {
@@ -191,7 +192,7 @@ bool Network::copy_out(cpu::Vcpu& cpu, Frame& frame, u16 slot) {
 // -- To the guest
 
 // Each into the next page that the front end has given; a frame for which there is none waits.
-void Network::deliver(cpu::Vcpu& cpu) {
+void NetworkBackEnd::deliver(cpu::Vcpu& cpu) {
   while (!frames_.empty()) {
     const auto request = rx_.take();
     if (!request) break;
@@ -208,7 +209,7 @@ void Network::deliver(cpu::Vcpu& cpu) {
 }
 
 // How many bytes, or what is wrong with the page.
-i16 Network::copy_in(cpu::Vcpu& cpu, u32 ref, std::span<const u8> frame) {
+i16 NetworkBackEnd::copy_in(cpu::Vcpu& cpu, u32 ref, std::span<const u8> frame) {
   Domain::Held page{ref, true};
   if (!domain_.hold_grants(cpu, {&page, 1})) return NETIF_RSP_ERROR;
   std::memcpy(domain_.host(page.frame), frame.data(), frame.size());

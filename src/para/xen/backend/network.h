@@ -14,10 +14,10 @@
 
 namespace trapline::para::xen {
 
-class Network final : public BackEnd {
+class NetworkBackEnd final : public BackEnd {
  public:
   // The n-th interface; `heap`: kNetworkFrames.
-  Network(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap);
+  NetworkBackEnd(Domain& domain, GuestMemory& ram, VirtioFunction function, u32 index, u32 instance, Mfn heap);
   // False: the device does not work.
   bool begin(cpu::Vcpu& cpu, u8 vector);
 

@@ -20,7 +20,8 @@ class VirtioFunction {
   static std::vector<VirtioFunction> find(cpu::Vcpu& cpu);
   u16 type() const { return type_; }
 
-  // 3.1.1: reset and features, of those `wanted` that there are; each queue; and off it goes. False: the device refuses.
+  // VIRTIO 1.2, 3.1.1: reset, and those of the features `wanted` that the device has; each queue; DRIVER_OK. False: the
+  // device refuses.
   bool begin(cpu::Vcpu& cpu, u64 wanted);
   void add_queue(cpu::Vcpu& cpu, u16 index, const VirtioQueue& queue, u8 vector);
   void go(cpu::Vcpu& cpu);
