@@ -63,6 +63,7 @@ TEST(Doorbells, ArePostedWhereTheyArePublished) {
   auto page = std::make_unique<devices::DevicePage>();
   devices::DoorbellView view;
   view.at[0] = Gpa{0xc0003000}, view.at[2] = Gpa{0xc0008000};
+  view.at[3] = Gpa{0xfebf3000};  // where a BIOS places it
   page->doorbells.store(view);
   auto serial = std::make_unique<channel::SerialRing>();
   auto bells = std::make_unique<channel::Doorbell[]>(channel::kDoorbells);
@@ -73,9 +74,11 @@ TEST(Doorbells, ArePostedWhereTheyArePublished) {
   bus.mmio_write(cpu, Gpa{0xc0003000}, 2, 0);
   bus.mmio_write(cpu, Gpa{0xc0008004}, 2, 1);
   bus.mmio_write(cpu, Gpa{0xc0008008}, 4, 2);
+  bus.mmio_write(cpu, Gpa{0xfebf3000}, 2, 0);
   EXPECT_EQ(bells[0].rung.load(), 1u);
   EXPECT_EQ(bells[1].rung.load(), 0u);
   EXPECT_EQ(bells[2].rung.load(), 6u);
+  EXPECT_EQ(bells[3].rung.load(), 1u);
   EXPECT_EQ(monitor.writes, 0u);
   bus.mmio_write(cpu, Gpa{0xc0002000}, 4, 0);  // beside them
   bus.mmio_write(cpu, Gpa{0xc0008100}, 4, 0);
