@@ -260,7 +260,7 @@ std::string of_limits(const VmError& e, const std::string& why) {
 }  // namespace
 
 std::string reason(const VmError& e) {
-  const std::string why = e.error ? std::strerror(e.error) : "";
+  std::string why = e.error ? std::strerror(e.error) : "";
   if (e.about == About::names && e.reason == Reason::cannot_open)
     return why + ": set XDG_RUNTIME_DIR to a folder of yours";
   if (e.about == About::name && e.reason == Reason::cannot_open) return why;
