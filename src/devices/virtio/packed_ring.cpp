@@ -18,12 +18,13 @@ class PackedRing final : public Ring {
         ring_at_{place.descriptors} {}
 
   Take take(Request& request) override;
-  void give(const Request& request, u32 written) override;
+  void give(std::span<const Given> all) override;
   bool wants_interrupt() override;
   void hush() override { store_release(device_ + 2, kEventsOff); }
   bool listen() override;
 
  private:
+  u16 put_used(const Request& request, u32 written);
   std::byte* at(u16 position) const { return ring_ + u64{position} * sizeof(PackedDescriptor); }
   // 2.8.1: available when AVAIL is the wrap counter and USED is not.
   bool available(u16 position, bool wrap) const {
@@ -68,17 +69,32 @@ Ring::Take PackedRing::take(Request& request) {
   return Take::broken;
 }
 
-// One used descriptor for the list, at the device's own place; it skips as many as the list had (2.8.7).
-void PackedRing::give(const Request& request, u32 written) {
+// One used descriptor for each list, at the device's own place; it skips as many as the list had (2.8.7). The driver looks
+// at them in their order, so the first one's flags come last.
+void PackedRing::give(std::span<const Given> all) {
+  std::byte* first = nullptr;
+  u16 flags_of_first = 0;
+  for (const Given& g : all) {
+    std::byte* flags_at = at(at_.given) + offsetof(PackedDescriptor, flags);
+    const u16 flags = put_used(g.request, g.written);
+    if (first != nullptr)
+      store_release(flags_at, flags);
+    else
+      first = flags_at, flags_of_first = flags;
+    advance(at_.given, at_.given_wrap, g.request.descriptors);
+  }
+  if (first != nullptr) store_release(first, flags_of_first);
+}
+
+// All but the flags, which are returned.
+u16 PackedRing::put_used(const Request& request, u32 written) {
   std::byte* d = at(at_.given);
   const u64 offset = static_cast<u64>(d - ring_);
   std::memcpy(d + offsetof(PackedDescriptor, length), &written, sizeof written);
   std::memcpy(d + offsetof(PackedDescriptor, id), &request.id, sizeof request.id);
   dma_.written(ring_at_.wrapping_add(offset), sizeof(PackedDescriptor));
   const u16 both = descriptor_flag::avail | descriptor_flag::used;
-  const u16 flags = static_cast<u16>((at_.given_wrap ? both : 0) | (written != 0 ? descriptor_flag::write : 0));
-  store_release(d + offsetof(PackedDescriptor, flags), flags);
-  advance(at_.given, at_.given_wrap, request.descriptors);
+  return static_cast<u16>((at_.given_wrap ? both : 0) | (written != 0 ? descriptor_flag::write : 0));
 }
 
 bool PackedRing::wants_interrupt() {

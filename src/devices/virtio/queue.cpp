@@ -26,13 +26,22 @@ std::optional<Request> Queue::next() {
 }
 
 void Queue::complete(Request&& request, u32 written) {
-  INVARIANT(request.queue_ == this, "a request of another queue");
-  INVARIANT(written <= request.writable_bytes(), "{} bytes written of {}", written, request.writable_bytes());
-  for (const Segment& s : request.writable()) dma_.written(s.at, s.bytes.size());
+  Given one{std::move(request), written};
+  complete({&one, 1});
+}
+
+void Queue::complete(std::span<Given> all) {
+  for (const Given& g : all) {
+    INVARIANT(g.request.queue_ == this, "a request of another queue");
+    INVARIANT(g.written <= g.request.writable_bytes(), "{} bytes written of {}", g.written, g.request.writable_bytes());
+    for (const Segment& s : g.request.writable()) dma_.written(s.at, s.bytes.size());
+  }
   std::lock_guard guard{lock_};
-  request.queue_ = nullptr;
-  in_flight_--;
-  if (ring_) ring_->give(request, written);
+  for (Given& g : all) {
+    g.request.queue_ = nullptr;
+    in_flight_--;
+  }
+  if (ring_) ring_->give(all);
 }
 
 void Queue::signal() {

@@ -41,6 +41,8 @@ class Queue {
   // The device has written at most the request's writable bytes, of which the first `written` are for the driver.
   // Nothing happens once a reset has begun.
   void complete(Request&& request, u32 written);
+  // Several that belong together: the driver sees all of them at once.
+  void complete(std::span<Given> all);
   // Interrupts the driver if it has asked to be told of what was completed.
   void signal();
   void finish(Request&& request, u32 written) {

@@ -60,4 +60,10 @@ class Request {
   u64 readable_bytes_ = 0, writable_bytes_ = 0;
 };
 
+// One that the device has done with, and of which it has written the first `written` bytes.
+struct Given {
+  Request request;
+  u32 written = 0;
+};
+
 }  // namespace trapline::devices::virtio

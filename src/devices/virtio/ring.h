@@ -33,8 +33,8 @@ class Ring {
   virtual ~Ring() = default;
   // The next request, into an empty one. `broken`: what the driver wrote means nothing; the device needs a reset.
   virtual Take take(Request& request) = 0;
-  // Done with a request of which the device has written the first `written` bytes.
-  virtual void give(const Request& request, u32 written) = 0;
+  // Done with these: the driver sees all of them at once, or none.
+  virtual void give(std::span<const Given> all) = 0;
   // Has the driver asked for an interrupt for what was given since the last call?
   virtual bool wants_interrupt() = 0;
   // While requests are being taken notifications are of no use; after listen() they come. True: there is more to take.

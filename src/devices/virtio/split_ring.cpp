@@ -20,7 +20,7 @@ class SplitRing final : public Ring {
         used_at_{place.device} {}
 
   Take take(Request& request) override;
-  void give(const Request& request, u32 written) override;
+  void give(std::span<const Given> all) override;
   bool wants_interrupt() override;
   void hush() override;
   bool listen() override;
@@ -64,12 +64,14 @@ bool SplitRing::follow(u16 head, Request& request) {
   return false;
 }
 
-void SplitRing::give(const Request& request, u32 written) {
-  const UsedElement element{request.id, written};
-  const u64 offset = kRingEntries + place(at_.given) * sizeof element;
-  std::memcpy(used_ + offset, &element, sizeof element);
-  dma_.written(used_at_.wrapping_add(offset), sizeof element);
-  store_release(used_ + kRingIndex, ++at_.given);
+void SplitRing::give(std::span<const Given> all) {
+  for (const Given& g : all) {
+    const UsedElement element{g.request.id, g.written};
+    const u64 offset = kRingEntries + place(at_.given++) * sizeof element;
+    std::memcpy(used_ + offset, &element, sizeof element);
+    dma_.written(used_at_.wrapping_add(offset), sizeof element);
+  }
+  store_release(used_ + kRingIndex, at_.given);
 }
 
 bool SplitRing::wants_interrupt() {

@@ -33,10 +33,8 @@ class ShadowRing {
   // What was pushed may be seen. True: the back end wants to be told.
   bool publish();
 
-  struct Used {
-    devices::virtio::Request request;
-    u32 written;  // at most the request's writable bytes
-  };
+  // `written`: at most the request's writable bytes.
+  using Used = devices::virtio::Given;
   enum class Take { used, nothing, broken };
   Take take(Used& used);
   // All that are in flight, as they are: the back end does not use the ring any more.

@@ -307,8 +307,8 @@ bool VhostDevice::take_back(unsigned index) {
     ShadowRing::Used used{};
     while ((took = lane.ring.take(used)) == ShadowRing::Take::used) all.push_back(std::move(used));
   }
-  for (ShadowRing::Used& used : all) queue(index).complete(std::move(used.request), used.written);
   if (all.empty()) return took != ShadowRing::Take::broken;
+  queue(index).complete(all);  // at once: a network's frame may have several buffers
   queue(index).signal();
   pass_on(index);
   return took != ShadowRing::Take::broken;

@@ -85,6 +85,27 @@ TEST_P(Rings, BuffersComeInOrderAndGoBackWithTheirLength) {
   EXPECT_FALSE(rig.broken());
 }
 
+TEST_P(Rings, WhatBelongsTogetherIsSeenAtOnce) {
+  Rig rig{GetParam()};
+  for (unsigned round = 0; round < 10; round++) {
+    std::vector<u16> ids;
+    for (u64 i = 0; i < 3; i++) ids.push_back(rig.driver->add({{kData + 16 * i, 16, true}}));
+    rig.serve();
+    std::vector<Given> all;
+    for (Request& r : rig.keeper->held) all.push_back({std::move(r), static_cast<u32>(all.size() + 1)});
+    rig.keeper->held.clear();
+    ASSERT_EQ(all.size(), 3u);
+    unsigned looks = 0;
+    rig.dma.look = [&] { EXPECT_EQ((looks++, rig.driver->used()), std::nullopt) << round; };
+    rig.queue.complete(all);
+    rig.dma.look = [] {};
+    EXPECT_EQ(looks, 6u);
+    for (u32 i = 0; i < 3; i++) EXPECT_EQ(rig.driver->used(), (Done{ids[i], i + 1}));
+    EXPECT_EQ(rig.driver->used(), std::nullopt);
+  }
+  EXPECT_EQ(rig.device.in_flight(), 0u);
+}
+
 // A worker that finds rings to be nonsense may say so only when the driver has begun anew.
 TEST_P(Rings, WhatBrokeBeforeAResetBreaksNothingAfterIt) {
   Rig rig{GetParam()};
