@@ -130,7 +130,7 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
     NetLink* link = n.open->link.get();
     link->start();
     all.push_back({[this, link, net = n.device, open = n.open.get()] {
-                     link->receive([net](std::span<const std::byte> frame) { return net->deliver(frame); },
+                     link->receive([net](std::span<const NetLink::Frame> frames) { return net->deliver(frames); },
                                    [this, net, open] {
                                      net->set_link(false);
                                      if (!open->what.empty()) complain_of_end(*open);

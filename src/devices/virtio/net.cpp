@@ -10,9 +10,9 @@ namespace {
 constexpr u64 kChecksum = 1 << 0, kGuestChecksum = 1 << 1, kMtu = 1 << 3, kMac = 1 << 5, kGuestTcp4 = 1 << 7,
               kGuestTcp6 = 1 << 8, kGuestEcn = 1 << 9, kHostTcp4 = 1 << 11, kHostTcp6 = 1 << 12, kHostEcn = 1 << 13,
               kMergeable = 1 << 15, kStatus = 1 << 16;
-// What others do to our frames we can do too, but we make no large segments of small ones.
-constexpr u64 kOwn = kMac | kStatus | kMergeable | kMtu | kChecksum | kGuestChecksum | kHostTcp4 | kHostTcp6 | kHostEcn;
-constexpr u64 kOfTheSink = kGuestTcp4 | kGuestTcp6 | kGuestEcn;
+constexpr u64 kOwn = kMac | kStatus | kMergeable | kMtu | kChecksum | kGuestChecksum | kHostTcp4 | kHostTcp6 |
+                     kHostEcn | kGuestTcp4 | kGuestTcp6;
+constexpr u64 kOfTheSink = kGuestEcn;
 
 // 5.1.4
 struct Config {
@@ -105,6 +105,7 @@ void Net::send_finished(const Request& request, NetHeader header) {
     outgoing_.resize(request.readable_bytes() - sizeof header);
     if (!request.read(sizeof header, std::span<std::byte>{outgoing_})) return;
     if (header.segmentation != net_segmentation::none) {
+      if (sink_.takes_large()) header.segment_bytes = 0xffff;
       segment(header, outgoing_, [this](std::span<const iovec> frame) { sink_.send(frame); });
       return;
     }
@@ -141,7 +142,26 @@ Net::Room Net::collect(u64 bytes) {
   return Room::enough;
 }
 
-bool Net::deliver(std::span<const std::byte> frame) {
+bool Net::deliver(Frame frame) { return deliver({&frame, 1}) == 1; }
+
+std::size_t Net::deliver(std::span<const Frame> frames) {
+  std::size_t done = 0;
+  while (done < frames.size()) {
+    NetHeader header;
+    const bool large = features_ & (kGuestTcp4 | kGuestTcp6) && !sink_.has_headers();
+    const std::size_t count = large ? coalesce(frames.subspan(done), header, incoming_) : 1;
+    if (count > 1 && takes(header) && put(header, incoming_))
+      done += count;
+    else if (hand_over(frames[done]))  // a large one may be more than the buffers can ever hold
+      done++;
+    else
+      break;
+  }
+  queue(receive).signal();
+  return done;
+}
+
+bool Net::hand_over(Frame frame) {
   NetHeader header;
   if (sink_.has_headers()) {
     if (frame.size() < sizeof header) return true;
@@ -188,24 +208,31 @@ bool Net::put(const NetHeader& header, std::span<const std::byte> frame) {
       room = collect(sizeof header + frame.size());
     }
     if (room != Room::enough) return room == Room::never;
-    buffers = std::move(collected_);
-    collected_.clear();
+    // More may have been collected for a larger one that found no room.
+    std::size_t used = 0;
+    for (u64 room_there = 0; room_there < sizeof header + frame.size(); used++)
+      room_there += collected_[used].writable_bytes();
+    const auto rest = collected_.begin() + static_cast<std::ptrdiff_t>(used);
+    buffers.assign(std::make_move_iterator(collected_.begin()), std::make_move_iterator(rest));
+    collected_.erase(collected_.begin(), rest);
   }
   fill(std::move(buffers), header, frame);
-  queue(receive).signal();
   return true;
 }
 
+// A driver that saw the first of several buffers alone would miss the others.
 void Net::fill(std::vector<Request> buffers, NetHeader header, std::span<const std::byte> frame) {
   header.buffers = static_cast<u16>(buffers.size());
+  std::vector<Given> all;
   for (u64 offset = sizeof header; Request & r : buffers) {
     const u64 n = std::min<u64>(frame.size(), r.writable_bytes() - offset);
     if (offset != 0) r.write(0, header);
     r.write(offset, frame.first(n));
     frame = frame.subspan(n);
-    queue(receive).complete(std::move(r), static_cast<u32>(offset + n));
+    all.push_back({std::move(r), static_cast<u32>(offset + n)});
     offset = 0;
   }
+  queue(receive).complete(all);
 }
 
 }  // namespace trapline::devices::virtio

@@ -22,6 +22,8 @@ struct FrameSink {
   virtual void send(std::span<const iovec> frame) = 0;
   // Frames have a NetHeader before them both ways, and what that asks for is done there.
   virtual bool has_headers() const { return false; }
+  // There is no wire: TCP segments may be as large as packets are.
+  virtual bool takes_large() const { return false; }
 };
 
 class Net final : public Backend {
@@ -46,6 +48,9 @@ class Net final : public Backend {
   // room now; `buffers_came` follows when it
   // has, and the same frame may be tried again. A frame that no buffer can take is lost.
   bool deliver(std::span<const std::byte> frame);
+  // Several at once, which become large segments where the driver takes those. How many were taken.
+  using Frame = std::span<const std::byte>;
+  std::size_t deliver(std::span<const Frame> frames);
   // The other end is there or is not. Any thread but one that holds the machine's lock.
   void set_link(bool up);
 
@@ -55,6 +60,7 @@ class Net final : public Backend {
   Room collect(u64 bytes);  // under lock_
   void use(u64 features);   // under lock_
   bool takes(const NetHeader& header) const;
+  bool hand_over(std::span<const std::byte> frame);
   bool put(const NetHeader& header, std::span<const std::byte> frame);
   void fill(std::vector<Request> buffers, NetHeader header, std::span<const std::byte> frame);
   void send(Request&& request);
@@ -69,6 +75,7 @@ class Net final : public Backend {
   bool running_ = false, mergeable_ = false;
   std::atomic<u64> features_{0};     // of the driver that runs
   std::vector<std::byte> outgoing_;  // the worker's
+  std::vector<std::byte> incoming_;  // deliver()'s
 };
 
 }  // namespace trapline::devices::virtio

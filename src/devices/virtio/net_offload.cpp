@@ -147,6 +147,82 @@ bool segment(const NetHeader& header, std::span<std::byte> frame,
   return true;
 }
 
+namespace {
+
+// A segment with data of a stream that others may follow; where its data begins. 0: it is none.
+std::size_t payload_of_stream(std::span<const std::byte> frame, const Layout& l) {
+  constexpr u8 kAcknowledge = 0x10, kPush = 8;
+  if (l.protocol != kTcp || l.fragment || l.end < l.transport + kLeastTcp) return 0;
+  const std::size_t payload = l.transport + (std::size_t{std::to_integer<u8>(frame[l.transport + 12])} >> 4 << 2);
+  const u8 flags = std::to_integer<u8>(frame[l.transport + 13]);
+  if (payload < l.transport + kLeastTcp || payload >= l.end || (flags & ~kPush) != kAcknowledge) return 0;
+  if (!l.v6 && ones_sum(frame.subspan(l.ip, l.transport - l.ip)) != 0xffff) return 0;
+  return checksum_is_right(frame) ? payload : 0;
+}
+
+// Of the first frame's headers and another's: equal but for lengths, numbers, sums and PSH.
+bool same_headers(std::span<const std::byte> a, std::span<const std::byte> b, const Layout& l, std::size_t payload) {
+  const auto same = [&](std::size_t from, std::size_t to) {
+    return std::equal(a.begin() + static_cast<std::ptrdiff_t>(from), a.begin() + static_cast<std::ptrdiff_t>(to),
+                      b.begin() + static_cast<std::ptrdiff_t>(from));
+  };
+  const std::size_t t = l.transport;
+  const bool ip = l.v6 ? same(0, l.ip + 4) && same(l.ip + 6, t)
+                       : same(0, l.ip + 2) && same(l.ip + 6, l.ip + 10) && same(l.ip + 12, t);
+  return ip && same(t, t + 4) && same(t + 8, t + 13) && same(t + 14, t + 16) && same(t + 18, payload);
+}
+
+}  // namespace
+
+std::size_t coalesce(std::span<const std::span<const std::byte>> frames, NetHeader& header,
+                     std::vector<std::byte>& whole) {
+  constexpr std::size_t kMostIp = 65535;
+  constexpr std::byte kPush{8};
+  if (frames.size() < 2) return frames.size();
+  const auto first = frames[0];
+  const auto l = look(first);
+  const std::size_t payload = l ? payload_of_stream(first, *l) : 0;
+  if (payload == 0) return 1;
+  const std::size_t most = l->end - payload;
+  std::size_t count = 1, length = most, last = most;
+  bool pushed = (first[l->transport + 13] & kPush) != std::byte{0};
+  while (count < frames.size() && last == most && !pushed) {
+    const auto next = frames[count];
+    const auto n = look(next);
+    if (!n || n->transport != l->transport || n->v6 != l->v6 || payload_of_stream(next, *n) != payload) break;
+    const std::size_t more = n->end - payload;
+    if (more > most || payload - l->ip + length + more > kMostIp || !same_headers(first, next, *l, payload)) break;
+    if (big32(&next[l->transport + 4]) != static_cast<u32>(big32(&first[l->transport + 4]) + length)) break;
+    if (count == 1) whole.assign(first.begin(), first.begin() + static_cast<std::ptrdiff_t>(l->end));
+    whole.insert(whole.end(), next.begin() + static_cast<std::ptrdiff_t>(payload),
+                 next.begin() + static_cast<std::ptrdiff_t>(n->end));
+    pushed = (next[l->transport + 13] & kPush) != std::byte{0};
+    length += more;
+    last = more;
+    count++;
+  }
+  if (count == 1) return 1;
+  std::byte *ip = &whole[l->ip], *transport = &whole[l->transport];
+  const std::size_t tcp = payload - l->transport + length;
+  if (pushed) transport[13] |= kPush;
+  if (l->v6) {
+    put16(ip + 4, static_cast<u32>(tcp));
+  } else {
+    put16(ip + 2, static_cast<u32>(whole.size() - l->ip));
+    put16(ip + 10, 0);
+    put16(ip + 10, static_cast<u16>(~ones_sum({ip, l->transport - l->ip})));
+  }
+  put16(transport + 16, ones_sum({}, pseudo_sum(whole, *l, tcp)));
+  header = {};
+  header.flags = net_flag::needs_checksum;
+  header.segmentation = l->v6 ? net_segmentation::tcp6 : net_segmentation::tcp4;
+  header.header_bytes = static_cast<u16>(payload);
+  header.segment_bytes = static_cast<u16>(most);
+  header.checksum_start = static_cast<u16>(l->transport);
+  header.checksum_offset = 16;
+  return count;
+}
+
 bool checksum_is_right(std::span<const std::byte> frame) {
   const auto l = look(frame);
   if (!l || l->fragment || (l->protocol != kTcp && l->protocol != kUdp)) return false;

@@ -27,6 +27,12 @@ bool finish_checksum(const NetHeader& header, std::span<std::byte> frame);
 bool segment(const NetHeader& header, std::span<std::byte> frame,
              const std::function<void(std::span<const iovec>)>& send);
 
+// How many of these frames, from the first on, are parts of one TCP stream in their order, right in all their sums, and
+// alike in all but what segment() would make of them; more than one is built into `whole`, with its header. 64 KiB at
+// most.
+std::size_t coalesce(std::span<const std::span<const std::byte>> frames, NetHeader& header,
+                     std::vector<std::byte>& whole);
+
 // Is this TCP or UDP in a whole IP packet, with the right checksum?
 bool checksum_is_right(std::span<const std::byte> frame);
 

@@ -14,9 +14,10 @@ class NetLink : public devices::virtio::FrameSink {
  public:
   // Throws HostRefused.
   NetLink();
-  // The receiving thread: until stop(), gives each frame to `deliver`, again and again until it is taken; between two
-  // tries it waits for retry(). `closed`: the other end is gone, or does not keep to the framing.
-  using Deliver = std::function<bool(std::span<const std::byte>)>;
+  // The receiving thread: until stop(), gives frames to `deliver`, which says how many it has taken, again and again until
+  // all are; between two tries it waits for retry(). `closed`: the other end is gone, or does not keep to the framing.
+  using Frame = devices::virtio::Net::Frame;
+  using Deliver = std::function<std::size_t(std::span<const Frame>)>;
   virtual void receive(const Deliver& deliver, const std::function<void()>& closed) = 0;
 
   void start() { stopping_ = false; }

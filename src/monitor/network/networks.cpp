@@ -160,7 +160,7 @@ Result<OpenNetwork, VmError> open_network(const NetConfig& config) {
       auto user = start_user_network(config);
       if (!user) return Err{user.error()};
       if (auto ready = await_ready(user->socket.get()); !ready) return Err{ready.error()};
-      network.link = std::make_unique<StreamLink>(std::move(user->socket));
+      network.link = std::make_unique<StreamLink>(std::move(user->socket), StreamLink::Segments::of_any_size);
       network.process = std::move(user->process);
       return network;
     }

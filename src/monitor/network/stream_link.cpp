@@ -16,7 +16,8 @@ constexpr std::size_t kBuffer = 4 * (kLength + devices::virtio::Net::kLargestFra
 
 }  // namespace
 
-StreamLink::StreamLink(Fd socket) : socket_{std::move(socket)}, buffer_(kBuffer) {}
+StreamLink::StreamLink(Fd socket, Segments segments)
+    : socket_{std::move(socket)}, segments_{segments}, buffer_(kBuffer) {}
 
 // Whole or not at all, in the order of calls. Waits with poll(), so that stop() is heard.
 void StreamLink::send(std::span<const iovec> frame) {
@@ -68,17 +69,24 @@ void StreamLink::receive(const Deliver& deliver, const std::function<void()>& cl
 
 // All whole frames. False: one was not taken, or the length of one cannot be.
 bool StreamLink::deliver_buffered(const Deliver& deliver) {
-  while (end_ - first_ >= kLength) {
+  frames_.clear();
+  std::size_t at = first_;
+  bool sound = true;
+  while (end_ - at >= kLength) {
     u32 length = 0;
-    std::memcpy(&length, &buffer_[first_], sizeof length);
+    std::memcpy(&length, &buffer_[at], sizeof length);
     length = ntohl(length);
-    if (length > devices::virtio::Net::kLargestFrame) {
-      broken_ = true;
-      return false;
-    }
-    if (end_ - first_ < kLength + length) break;
-    if (!deliver({&buffer_[first_ + kLength], length})) return false;
-    first_ += kLength + length;
+    sound = length <= devices::virtio::Net::kLargestFrame;
+    if (!sound || end_ - at < kLength + length) break;
+    frames_.emplace_back(&buffer_[at + kLength], length);
+    at += kLength + length;
+  }
+  const std::size_t taken = frames_.empty() ? 0 : deliver(frames_);
+  for (std::size_t i = 0; i < taken; i++) first_ += kLength + frames_[i].size();
+  if (taken < frames_.size()) return false;
+  if (!sound) {
+    broken_ = true;
+    return false;
   }
   std::memmove(buffer_.data(), &buffer_[first_], end_ - first_);
   end_ -= first_;

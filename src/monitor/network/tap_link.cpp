@@ -31,7 +31,8 @@ void TapLink::receive(const Deliver& deliver, const std::function<void()>& close
       }
       return;
     }
-    while (n > 0 && !deliver({frame_.data(), static_cast<std::size_t>(n)}))
+    const Frame frame{frame_.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
+    while (n > 0 && deliver({&frame, 1}) == 0)
       if (!await(-1)) return;
   }
 }

@@ -193,6 +193,95 @@ TEST(Segments, WhatDoesNotBelongTogetherIsRefused) {
   EXPECT_TRUE(refused(h, [&](Bytes& b) { b.resize(f.payload); }));
 }
 
+// What segment() cuts comes together again, and only that.
+struct Cut {
+  std::vector<Bytes> frames;
+  std::vector<std::span<const std::byte>> views;
+  Frame from;
+  Cut(bool six, std::size_t data, unsigned most, std::mt19937_64& random) : from{six, data, random, 0, 12} {
+    from.bytes[from.transport + 13] = std::byte{0x18};
+    Bytes copy = from.bytes;
+    EXPECT_TRUE(segment(from.header(most), copy, [this](std::span<const iovec> pieces) {
+      Bytes one;
+      for (const iovec& v : pieces) {
+        const auto* at = static_cast<const std::byte*>(v.iov_base);
+        one.insert(one.end(), at, at + v.iov_len);
+      }
+      frames.push_back(one);
+    }));
+  }
+  std::size_t together(NetHeader& header, Bytes& whole) {
+    views.assign(frames.begin(), frames.end());
+    return coalesce(views, header, whole);
+  }
+};
+
+TEST(Coalesce, UndoesSegments) {
+  std::mt19937_64 random{8};
+  for (unsigned round = 0; round < 200; round++) {
+    const unsigned most = 500 + static_cast<unsigned>(random() % 1000);
+    Cut cut{round % 2 == 1, most + 1 + random() % 40'000, most, random};
+    if (round % 3 == 0) cut.frames.back().resize(cut.frames.back().size() + 5);  // padding is no part of it
+    NetHeader header;
+    Bytes whole;
+    ASSERT_EQ(cut.together(header, whole), cut.frames.size());
+    EXPECT_EQ(header.segment_bytes, most);
+    EXPECT_EQ(header.segmentation, cut.from.v6 ? net_segmentation::tcp6 : net_segmentation::tcp4);
+    ASSERT_TRUE(finish_checksum(header, whole));
+    EXPECT_TRUE(right(cut.from, whole));
+    Bytes expected = cut.from.bytes;
+    ASSERT_TRUE(finish_checksum(cut.from.header(), expected));
+    EXPECT_EQ(whole, expected) << round;
+  }
+}
+
+TEST(Coalesce, StopsAtWhatDoesNotFollow) {
+  std::mt19937_64 random{9};
+  NetHeader header;
+  Bytes whole;
+  const auto changed = [&](auto change, bool sums = true) {
+    Cut cut{false, 5000, 1000, random};
+    Bytes& third = cut.frames[2];
+    change(third, cut.from);
+    if (sums) {
+      put(third, cut.from.ip + 10, 0);
+      put(third, cut.from.ip + 10, ~slow_sum(part(third, cut.from.ip, 20)) & 0xffff);
+      const unsigned tcp = static_cast<unsigned>(third.size() - cut.from.transport);
+      put(third, cut.from.transport + 16, slow_sum(part(third, cut.from.ip + 12, 8), 6 + tcp));
+      EXPECT_TRUE(finish_checksum(cut.from.header(), third));
+    }
+    return cut.together(header, whole);
+  };
+  EXPECT_EQ(changed([](Bytes&, Frame&) {}), 5u);
+  EXPECT_EQ(changed([](Bytes& f, Frame&) { f.back() ^= std::byte{1}; }, false), 2u) << "a wrong sum";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.ip + 11] ^= std::byte{1}; }, false), 2u) << "the header's";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 7] ^= std::byte{1}; }), 2u) << "another place";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 1] ^= std::byte{1}; }), 2u) << "another port";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 9] ^= std::byte{1}; }), 2u) << "acknowledges more";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 25] ^= std::byte{1}; }), 2u) << "another option";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 13] = std::byte{0x11}; }), 2u) << "the end";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.transport + 13] = std::byte{0x18}; }), 3u) << "a push ends it";
+  EXPECT_EQ(changed([](Bytes& f, Frame& l) { f[l.ip + 15] ^= std::byte{1}; }), 2u) << "somebody else";
+  EXPECT_EQ(changed([](Bytes& f, Frame&) { f[0] ^= std::byte{2}; }), 2u) << "by another way";
+}
+
+TEST(Coalesce, AnythingIsHarmless) {
+  std::mt19937_64 random{10};
+  for (unsigned round = 0; round < 5'000; round++) {
+    Cut cut{round % 2 == 1, 3000, 700, random};
+    for (Bytes& f : cut.frames)
+      if (random() % 2 == 0) {
+        f[random() % std::min<std::size_t>(90, f.size())] = static_cast<std::byte>(random());
+        f.resize(random() % 4 == 0 ? random() % f.size() : f.size());
+      }
+    NetHeader header;
+    Bytes whole;
+    const std::size_t count = cut.together(header, whole);
+    EXPECT_GE(count, 1u);
+    EXPECT_LE(count, cut.frames.size());
+  }
+}
+
 // Any header over any frame: nothing outside is touched (a sanitizer would say so), and what is sent is bounded.
 TEST(Segments, OfAnythingAreFew) {
   std::mt19937_64 random{7};

@@ -14,7 +14,8 @@ constexpr u64 kMergeable = 1 << 15;
 
 struct Wire final : FrameSink {
   std::vector<std::vector<u8>> frames;
-  bool headers = false;
+  bool headers = false, large = false;
+  bool takes_large() const override { return large; }
   bool has_headers() const override { return headers; }
   void send(std::span<const iovec> frame) override {
     std::vector<u8> bytes;
@@ -255,6 +256,49 @@ TEST_F(NetOffloadTest, DriversNeedNotSumUpWhatIsRight) {
   frame[60] ^= std::byte{1};
   EXPECT_TRUE(net->deliver(frame));
   EXPECT_EQ(dma.get<u8>(kData + 0x1000), 0) << "and find out by themselves what is not";
+}
+
+TEST_F(NetOffloadTest, WithoutAWireSegmentsStayLarge) {
+  wire.large = true;
+  plug(1, kSegments);
+  transmit(tcp_header(1446), tcp_frame(60'000));
+  ASSERT_EQ(wire.frames.size(), 1u);
+  EXPECT_EQ(wire.frames[0].size(), 60'054u);
+  EXPECT_TRUE(right(wire.frames[0]));
+}
+
+// Parts of a stream come as one where the driver takes that, and there is room.
+TEST_F(NetOffloadTest, PartsOfAStreamComeTogether) {
+  const auto segments = [] {
+    std::vector<std::vector<std::byte>> all;
+    auto frame = tcp_frame(3000);
+    frame[47] = std::byte{0x10};
+    segment(tcp_header(1000), frame, [&](std::span<const iovec> pieces) {
+      std::vector<std::byte> one(pieces[0].iov_len + pieces[1].iov_len);
+      std::memcpy(one.data(), pieces[0].iov_base, pieces[0].iov_len);
+      std::memcpy(&one[pieces[0].iov_len], pieces[1].iov_base, pieces[1].iov_len);
+      all.push_back(one);
+    });
+    return all;
+  }();
+  ASSERT_EQ(segments.size(), 3u);
+  const std::vector<Net::Frame> frames{segments.begin(), segments.end()};
+  plug(0, kSegments | 1 << 7);
+  driver.add({{kData, 9000, true}});
+  EXPECT_EQ(net->deliver(frames), 3u);
+  EXPECT_EQ(driver.used()->length, 12u + 3054);
+  EXPECT_EQ(dma.get<u8>(kData + 1), net_segmentation::tcp4);
+  driver.add({{kData, 1100, true}});
+  driver.add({{kData + 0x1000, 1100, true}});
+  EXPECT_EQ(net->deliver(frames), 2u) << "no room for all: as many as there is room for";
+  for (const u64 at : {kData, kData + 0x1000}) {
+    EXPECT_EQ(driver.used()->length, 12u + 1054);
+    EXPECT_EQ(dma.get<u16>(at + 10), 1u) << "each in a buffer of its own";
+  }
+  plug(0, kChecksums);
+  for (u64 i = 0; i < 3; i++) driver.add({{kData + 0x1000 * i, 2000, true}});
+  EXPECT_EQ(net->deliver(frames), 3u);
+  EXPECT_EQ(dma.get<u8>(kData + 1), 0) << "not agreed";
 }
 
 // A TAP interface: what is asked for is done there.

@@ -34,11 +34,13 @@ struct StreamTest : testing::Test {
   void receive() {
     receiver = std::thread{[this] {
       link.receive(
-          [this](std::span<const std::byte> f) {
-            if (refusals > 0) return refusals--, false;
+          [this](std::span<const NetLink::Frame> some) {
+            if (refusals > 0) return refusals--, std::size_t{0};
+            const NetLink::Frame f = some[0];
             frames.emplace_back(f.begin(), f.end());
             count++;
-            return true;
+            if (some.size() > 1) link.retry();  // one by one
+            return std::size_t{1};
           },
           [this] { closings++; });
     }};
@@ -160,10 +162,10 @@ TEST(TapLink, AReadIsAFrameAndAWriteIsOne) {
   std::atomic<bool> refuse{true}, closed{false};
   std::thread receiver{[&] {
     link.receive(
-        [&](std::span<const std::byte> f) {
-          if (refuse.exchange(false)) return false;
-          got = f.size();
-          return true;
+        [&](std::span<const NetLink::Frame> frames) {
+          if (refuse.exchange(false)) return 0;
+          got = frames[0].size();
+          return 1;
         },
         [&] { closed = true; });
   }};
