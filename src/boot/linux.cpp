@@ -16,8 +16,8 @@ namespace at {
 constexpr u64 setup_sects = 0x1f1, syssize = 0x1f4, vid_mode = 0x1fa, boot_flag = 0x1fe, jump = 0x200, header = 0x202,
               version = 0x206, type_of_loader = 0x210, loadflags = 0x211, code32_start = 0x214, ramdisk_image = 0x218,
               ramdisk_size = 0x21c, heap_end_ptr = 0x224, cmd_line_ptr = 0x228, initrd_addr_max = 0x22c,
-              kernel_alignment = 0x230, relocatable = 0x234, min_alignment = 0x235, xloadflags = 0x236,
-              cmdline_size = 0x238, setup_data = 0x250, pref_address = 0x258, init_size = 0x260;
+              kernel_alignment = 0x230, relocatable = 0x234, xloadflags = 0x236, cmdline_size = 0x238,
+              setup_data = 0x250, pref_address = 0x258, init_size = 0x260;
 // boot_params only
 constexpr u64 ext_mem_k = 0x002, acpi_rsdp = 0x070, ext_ramdisk_image = 0x0c0, ext_ramdisk_size = 0x0c4,
               ext_cmd_line_ptr = 0x0c8, alt_mem_k = 0x1e0, e820_entries = 0x1e8, edd = 0x290, e820_table = 0x2d0;

@@ -14,6 +14,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if __has_include(<sys/rseq.h>)  // glibc 2.35 and later
+#include <sys/rseq.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -38,11 +41,10 @@ bool host_has_fsgsbase() {
 
 // glibc 2.35 and later register restartable sequences: the kernel would write to an area that is gone.
 void forget_thread() {
-#ifdef SYS_rseq
-  constexpr u32 kSignature = 0x53053053, kUnregister = 1, kBytes = 32;
-  extern const std::ptrdiff_t rseq_offset __asm__("__rseq_offset");
-  auto* area = static_cast<char*>(__builtin_thread_pointer()) + rseq_offset;
-  ::syscall(SYS_rseq, area, kBytes, kUnregister, kSignature);
+#ifdef RSEQ_SIG
+  constexpr u32 kBytes = 32;
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  ::syscall(SYS_rseq, area, kBytes, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
 #endif
   ::syscall(SYS_set_robust_list, nullptr, 24);
   ::syscall(SYS_set_tid_address, nullptr);

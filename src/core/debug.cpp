@@ -15,8 +15,6 @@ using engine::Exit;
 
 namespace {
 
-constexpr int kEveryone = 1 << 20;
-
 u64 bit_of(const VcpuUnit& unit) { return u64{1} << unit.cpu.index; }
 u64 all_bits(std::size_t vcpus) { return vcpus >= 64 ? ~u64{0} : (u64{1} << vcpus) - 1; }
 

@@ -48,7 +48,6 @@ class Direct {
   u64 vectors_at_ = 0;        // where the newest vector state is: cage::Cage::kVectors, or in the signal stack
   bool vectors_ran_ = false;  // and cpu.vec is older
   Handover handover_;
-  int why_ = 0;
   u64 last_fault_ = 0;
   unsigned same_faults_ = 0;
   Gpa written_code_{~u64{0}};  // the frame of the last write to one with code

@@ -19,9 +19,8 @@ constexpr u8 kForcedPrefix[] = {0x0f, 0x0b, 'x', 'e', 'n'};  // ud2a; .ascii "xe
 
 namespace msr {
 constexpr u32 ucode_rev = 0x8b, spec_ctrl = 0x48, pred_cmd = 0x49, flush_cmd = 0x10b, misc_enable = 0x1a0,
-              efer = 0xc0000080, star = 0xc0000081, lstar = 0xc0000082, cstar = 0xc0000083, fmask = 0xc0000084,
-              fs_base = 0xc0000100, gs_base = 0xc0000101, kernel_gs_base = 0xc0000102, apic_base = 0x1b,
-              sysenter_cs = 0x174, sysenter_eip = 0x176;
+              efer = 0xc0000080, star = 0xc0000081, fmask = 0xc0000084, fs_base = 0xc0000100, gs_base = 0xc0000101,
+              kernel_gs_base = 0xc0000102, apic_base = 0x1b, sysenter_cs = 0x174, sysenter_eip = 0x176;
 }
 
 // What a guest's CR4 may differ in; the rest is the hypervisor's and reads as it is.

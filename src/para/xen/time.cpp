@@ -8,7 +8,6 @@ namespace trapline::para::xen {
 
 namespace {
 
-constexpr u64 kNsPerSecond = 1'000'000'000;
 constexpr u64 kNever = ~u64{0};
 
 }  // namespace

@@ -110,8 +110,8 @@ Result<void, std::string> NetworkBackEnd::serve(cpu::Vcpu& cpu) {
   auto sent = send_all(cpu);
   tell_device(cpu, transmit);
   deliver(cpu);
-  const bool news = tx_.publish(cpu) | rx_.publish(cpu);
-  if (news) raise(port_);
+  const bool tx_news = tx_.publish(cpu), rx_news = rx_.publish(cpu);
+  if (tx_news || rx_news) raise(port_);
   return sent;
 }
 
