@@ -292,7 +292,7 @@ u64 IdeChannel::read_master(u64 offset, unsigned size) const {
     const u8 byte = at == 0             ? s_.master_command
                     : at == 2           ? s_.master_status
                     : at >= 4 && at < 8 ? static_cast<u8>(s_.table >> 8 * (at - 4))
-                                        : 0;
+                                        : u8{0};
     value |= u64{byte} << 8 * i;
   }
   return value;

@@ -32,7 +32,7 @@ bool add_all(const Dma& dma, const std::byte* table, u32 count, Request& request
 }  // namespace
 
 bool add_indirect(const Dma& dma, Gpa address, u32 length, u16 most, TableOrder order, Request& request) {
-  const u32 count = length / kBytes;
+  const auto count = static_cast<u32>(length / kBytes);
   if (count == 0 || count > most || length % kBytes != 0) return false;
   const auto table = dma.bytes(address, length);
   if (!table) return false;
