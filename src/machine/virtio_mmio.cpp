@@ -1,5 +1,11 @@
 #include "machine/virtio_mmio.h"
 
+#include <fmt/format.h>
+
+#include <sstream>
+
+#include "devices/board_map.h"
+
 namespace trapline::machine {
 
 namespace {
@@ -156,6 +162,20 @@ void VirtioMmio::reset() {
 void VirtioMmio::restore(const State& state) {
   device_.restore(state.device);
   interrupts_ = state.interrupts;
+}
+
+std::string virtio_mmio_words(const std::string& command_line, u32 devices) {
+  bool no_acpi = false;
+  std::istringstream words{command_line};
+  for (std::string word; words >> word;) {
+    no_acpi |= word == "acpi=off";
+    if (word.starts_with("virtio_mmio.device=")) return {};
+  }
+  std::string all;
+  for (u32 i = 0; no_acpi && i < devices; i++)
+    all += fmt::format(" virtio_mmio.device={}@{:#x}:{}", VirtioMmio::kBytes,
+                       devices::map::virtio_mmio + i * VirtioMmio::kBytes, devices::pci_intx_gsi(i + 1, 0));
+  return all;
 }
 
 }  // namespace trapline::machine

@@ -4,6 +4,8 @@
 // Doorbells are requests here as other accesses are: which queue is meant is in the value, not in the place.
 #pragma once
 
+#include <string>
+
 #include "devices/device.h"
 #include "devices/virtio/device.h"
 
@@ -41,5 +43,9 @@ class VirtioMmio final : public devices::Device, public devices::virtio::Transpo
   devices::IrqLine& line_;
   u32 interrupts_ = 0;  // InterruptStatus
 };
+
+// Words for a Linux that is told to look at no ACPI table (acpi=off) and was built with VIRTIO_MMIO_CMDLINE_DEVICES: where
+// the first so many devices are. Nothing if `command_line` does not say that, or names devices itself.
+std::string virtio_mmio_words(const std::string& command_line, u32 devices);
 
 }  // namespace trapline::machine

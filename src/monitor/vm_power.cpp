@@ -5,6 +5,7 @@
 
 #include "base/guest_memory.h"
 #include "channel/futex.h"
+#include "machine/virtio_mmio.h"
 #include "monitor/huge_file.h"
 #include "monitor/vm_run.h"
 
@@ -75,7 +76,10 @@ Result<void, VmError> VmRun::power_on() {
 Result<channel::Launch, VmError> VmRun::launch_for(int ram_fd, int code_fd, int devices_fd, CodeLines* code_lines) {
   const MachineState& m = *machine_;
   channel::Launch launch = images_.launch(config_);
-  if (config_.virtio_mmio) launch.virtio_mmio = static_cast<u32>(m.virtio.devices().size());
+  if (config_.virtio_mmio) {
+    launch.virtio_mmio = static_cast<u32>(m.virtio.devices().size());
+    launch.command_line += machine::virtio_mmio_words(launch.command_line, launch.virtio_mmio);
+  }
   launch.ram_fd = ram_fd;
   launch.code_memory_fd = code_fd;
   launch.devices_fd = devices_fd;

@@ -121,6 +121,15 @@ TEST(VirtioMmio, ARequestIsAnsweredAndInterruptsUntilItIsAcknowledged) {
   EXPECT_EQ(rig.get(0x44), 0u);
 }
 
+TEST(VirtioMmio, IsNamedToKernelsThatLookAtNoTable) {
+  EXPECT_EQ(virtio_mmio_words("console=ttyS0", 2), "");
+  EXPECT_EQ(virtio_mmio_words("acpi=off console=ttyS0", 2),
+            " virtio_mmio.device=512@0xfeb00000:17 virtio_mmio.device=512@0xfeb00200:18");
+  EXPECT_EQ(virtio_mmio_words("acpi=off", 0), "");
+  EXPECT_EQ(virtio_mmio_words("acpi=off virtio_mmio.device=512@0xfeb00000:17", 2), "") << "the user knows better";
+  EXPECT_EQ(virtio_mmio_words("noacpi=off", 2), "");
+}
+
 TEST(VirtioMmio, StateIsWhole) {
   for (u64 seed = 1; seed <= 20; seed++) {
     SCOPED_TRACE(seed);
