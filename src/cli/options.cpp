@@ -339,9 +339,10 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->capture_default_str();
   run.add_option("--timeout", c.timeout_seconds, "end the VM after this time, exit code 5; 0: never")
       ->type_name("SECONDS");
-  run.add_option("--disk", o.disks,
-                 "a disk (virtio-blk): a raw or qcow2 image or a block device; options: format=raw, readonly, snapshot, "
-                 "serial=NAME, discard; or vhost-user=SOCKET; can be given several times")
+  run.add_option(
+         "--disk", o.disks,
+         "a disk (virtio-blk): a raw or qcow2 image or a block device; options: format=raw, readonly, snapshot, "
+         "serial=NAME, discard; or vhost-user=SOCKET; can be given several times")
       ->type_name("FILE[,OPTION...]")
       ->expected(1)
       ->allow_extra_args(false)
@@ -359,7 +360,8 @@ void add_run_options(CLI::App& run, RunOptions& o) {
       ->allow_extra_args(false)
       ->take_all();
   run.add_option("--name", c.name, "what `trapline ps` and `trapline stop` call this VM")->type_name("NAME");
-  run.add_option("--share", o.shares, "show a folder to the guest, by 9p over virtio, or what serves vhost-user=SOCKET; repeatable")
+  run.add_option("--share", o.shares,
+                 "show a folder to the guest, by 9p over virtio, or what serves vhost-user=SOCKET; repeatable")
       ->type_name("DIR[,tag=TAG][,readonly]")
       ->expected(1)
       ->allow_extra_args(false)
