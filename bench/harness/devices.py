@@ -19,6 +19,8 @@ ROWS = {
     "image-login": ("a Debian image, from power-on to the login prompt", "s", 0.5),
     "fio-read": ("fio: sequential reads of 64 KiB, 16 at a time", "MB/s", 4),
     "fio-write": ("fio: sequential writes of 64 KiB, 16 at a time", "MB/s", 4),
+    "fio-read1m": ("fio: sequential reads of 1 MiB, 16 at a time", "MB/s", 4),
+    "fio-write1m": ("fio: sequential writes of 1 MiB, 16 at a time", "MB/s", 4),
     "fio-randread": ("fio: random reads of 4 KiB, 16 at a time", "MB/s", 4),
     "fio-randwrite": ("fio: random writes of 4 KiB, 16 at a time", "MB/s", 4),
     "iperf3-send": ("iperf3: one TCP stream to the host", "Mbit/s", 3),
@@ -90,7 +92,7 @@ class Qemu:
 
 
 def fio(guest, kind):
-    block = "64k" if "rand" not in kind else "4k"
+    kind, block = (kind[:-2], "1m") if kind.endswith("1m") else (kind, "4k" if "rand" in kind else "64k")
     said = guest.command(f"fio --name=row --filename=/dev/vdb --rw={kind} --bs={block} --size={SCRATCH_MIB}M --direct=1 --ioengine=libaio --iodepth=16 "
                          f"--runtime={SECONDS} --time_based --output-format=json --output=/run/fio; cat /run/fio")
     begin, end = said.index("{"), said.rindex("}")

@@ -174,7 +174,7 @@ std::string virtio_mmio_words(const std::string& command_line, u32 devices) {
   std::string all;
   for (u32 i = 0; no_acpi && i < devices; i++)
     all += fmt::format(" virtio_mmio.device={}@{:#x}:{}", VirtioMmio::kBytes,
-                       devices::map::virtio_mmio + i * VirtioMmio::kBytes, devices::pci_intx_gsi(i + 1, 0));
+                       devices::map::virtio_mmio.raw + i * VirtioMmio::kBytes, devices::pci_intx_gsi(i + 1, 0));
   return all;
 }
 
