@@ -37,6 +37,8 @@ void Queue::complete(std::span<Given> all) {
     for (const Segment& s : g.request.writable()) dma_.written(s.at, s.bytes.size());
   }
   std::lock_guard guard{lock_};
+  INVARIANT(in_flight_ >= all.size(), "queue {}: {} requests are completed, {} in flight", index_, all.size(),
+            in_flight_);
   for (Given& g : all) {
     g.request.queue_ = nullptr;
     in_flight_--;
@@ -95,6 +97,7 @@ void Queue::rest_at(const RingPosition& at) {
 
 void Queue::drop() {
   std::lock_guard guard{lock_};
+  INVARIANT(in_flight_ != 0, "queue {}: a request is dropped that is not in flight", index_);
   in_flight_--;
 }
 
