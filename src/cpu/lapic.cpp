@@ -4,6 +4,7 @@
 
 #include <bit>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/lapic_registers.h"
 #include "cpu/vcpu.h"
@@ -56,6 +57,8 @@ Lapic::State Lapic::save() const {
 
 void Lapic::restore(const State& state) {
   s_ = state.registers;
+  INVARIANT(s_.highest_irr == highest(s_.reg, irr) && s_.highest_isr == highest(s_.reg, isr),
+            "a saved APIC has {} and {} on top", s_.highest_irr, s_.highest_isr);
   for (unsigned i = 0; i < 4; i++) {
     inbox_.level[i].store(state.level[i], std::memory_order_relaxed);
     inbox_.fixed[i].store(state.fixed[i], std::memory_order_release);
@@ -196,6 +199,8 @@ std::optional<u8> Lapic::pending() {
 }
 
 void Lapic::accept(u8 vector) {
+  INVARIANT(requested(vector), "vector {:#x} is accepted, and nobody has asked", vector);
+  INVARIANT((vector & 0xf0) > (ppr() & 0xf0), "vector {:#x} is accepted at priority {:#x}", vector, ppr());
   clear_bit(s_.reg, irr, vector);
   set_bit(s_.reg, isr, vector);
   s_.highest_irr = highest(s_.reg, irr);
@@ -216,6 +221,7 @@ void Lapic::look_again() {
 void Lapic::eoi() {
   if (s_.highest_isr < 0) return;
   const u8 vector = static_cast<u8>(s_.highest_isr);
+  INVARIANT(test_bit(s_.reg, isr, vector), "vector {:#x} ends, and is not in service", vector);
   clear_bit(s_.reg, isr, vector);
   s_.highest_isr = highest(s_.reg, isr);
   TRACE(interrupts, "eoi {:#x}", vector);
