@@ -41,9 +41,19 @@ u64 xsave_bytes() {
   return bytes;
 }
 
+// Nobody asks for a part of a page, or for the stub's own place.
+void check_range(Gva address, u64 length) {
+  INVARIANT(length != 0 && (address.raw | length) % kPageSize == 0, "an order for {}+{:#x}", address, length);
+  INVARIANT(address.raw >= kStubEnd || length <= kStub - address.raw, "an order for {}+{:#x}, where the stub is",
+            address, length);
+}
+
 }  // namespace
 
 void Cage::map(Gva address, u64 length, int prot, int fd, u64 offset, bool populate) {
+  check_range(address, length);
+  INVARIANT(offset % kPageSize == 0, "a mapping of a file from {:#x} on", offset);
+  INVARIANT((prot & (PROT_WRITE | PROT_EXEC)) != (PROT_WRITE | PROT_EXEC), "{} writable and executable", address);
   const u64 flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
   queue_.push_back({SYS_mmap,
                     {address.raw, length, static_cast<u64>(prot), parts_.nonce.with_flags(flags),
@@ -52,10 +62,13 @@ void Cage::map(Gva address, u64 length, int prot, int fd, u64 offset, bool popul
 }
 
 void Cage::unmap(Gva address, u64 length) {
+  check_range(address, length);
   queue_.push_back({SYS_munmap, {address.raw, length, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
 }
 
 void Cage::protect(Gva address, u64 length, int prot) {
+  check_range(address, length);
+  INVARIANT((prot & (PROT_WRITE | PROT_EXEC)) != (PROT_WRITE | PROT_EXEC), "{} writable and executable", address);
   queue_.push_back(
       {SYS_mprotect,
        {address.raw, length, static_cast<u64>(prot), parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0},
@@ -79,6 +92,7 @@ void Cage::take_back_mappings() {
 
 // The first orders of the queue, as many as fit.
 void Cage::send(u32 after) {
+  INVARIANT(expected_ == 0 && !queue_.empty(), "orders before the last ones are proved, or none");
   Orders orders{};
   orders.count = static_cast<u32>(std::min<std::size_t>(queue_.size(), kMostOrders));
   orders.after = after;
@@ -106,9 +120,10 @@ bool Cage::await_quietly() {
   const u64 start = __rdtsc();
   while (!stopped()) {
     // On one CPU it cannot answer while this thread polls.
-    const u64 poll = place_ == Place::beside ? 0 : kPollTicks;
+    const u64 poll = affinity_ == Affinity::beside ? 0 : kPollTicks;
     if (channel::poll_for(poll, [&] { return stopped(); })) break;
-    if (place_ == Place::apart) place(place_, ::sched_getcpu());  // this thread may have moved onto its CPU
+    if (affinity_ == Affinity::apart)
+      set_affinity(affinity_, ::sched_getcpu());  // this thread may have moved onto its CPU
     sleeps().store(1);
     if (const u32 now = calls().load(); now == turn_) channel::futex_wait(calls(), now, kAsleepNs);
     sleeps().store(0);
@@ -136,6 +151,8 @@ bool Cage::carry_out() {
 }
 
 void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spin_ticks) {
+  INVARIANT(xrstor >= kVectors || (xrstor % 64 == 0 && xrstor <= CAGE_STACK_BYTES - xsave_bytes()),
+            "an XSAVE image at {:#x} of the signal stack", xrstor);
   Exchange& x = parts_.shared->exchange;
   while (queue_.size() > kMostOrders) {
     send(1);
@@ -206,14 +223,14 @@ void Cage::kick() {
   if (!dead_) ::syscall(SYS_tgkill, parts_.pid, parts_.pid, kKick);
 }
 
-void Cage::place(Place place, int cpu) {
-  if (dead_ || (place == place_ && cpu == place_cpu_)) return;
-  place_ = place, place_cpu_ = cpu;
+void Cage::set_affinity(Affinity affinity, int cpu) {
+  if (dead_ || (affinity == affinity_ && cpu == affinity_cpu_)) return;
+  affinity_ = affinity, affinity_cpu_ = cpu;
   cpu_set_t set;
   CPU_ZERO(&set);
   const auto here = static_cast<unsigned>(cpu);
   for (unsigned i = 0; i < CPU_SETSIZE; i++)
-    if (place == Place::beside ? i == here : place == Place::anywhere || i != here) CPU_SET(i, &set);
+    if (affinity == Affinity::beside ? i == here : affinity == Affinity::anywhere || i != here) CPU_SET(i, &set);
   ::sched_setaffinity(parts_.pid, sizeof set, &set);  // a hint: refused, everything still works, only slower
 }
 

@@ -91,9 +91,9 @@ class Cage {
   // It has stopped, and will not go on soon: others may need the CPU that it polls on.
   void rest() { parts_.shared->exchange.spins.store(0, std::memory_order_relaxed); }
   void kick();
-  // Where the host may run it: on this CPU alone, or anywhere but there. Remembered: repeating costs nothing.
-  enum class Place : u8 { anywhere, beside, apart };
-  void place(Place place, int cpu);
+  // Where the host may run it: beside the core on this CPU, or anywhere but there. Remembered: repeating costs nothing.
+  enum class Affinity : u8 { anywhere, beside, apart };
+  void set_affinity(Affinity affinity, int cpu);
   // Kills it and waits until it is gone. For cages that lie or do not answer.
   void kill();
   // Has it ended by itself?
@@ -109,8 +109,8 @@ class Cage {
   u64 expected_ = 0;  // the token of the orders under way; 0: none
   bool dead_ = false;
   u64 fs_base_ = 0, gs_base_ = 0;
-  Place place_ = Place::anywhere;
-  int place_cpu_ = -1;
+  Affinity affinity_ = Affinity::anywhere;
+  int affinity_cpu_ = -1;
 };
 
 }  // namespace trapline::cage

@@ -19,7 +19,7 @@ struct Nonce {
   u64 with_fd(u64 value) const { return (value & 0xffffffff) | u64{fd} << 32; }
 };
 
-// What can be left out, so that a test shows what it is there for. A VM has all.
+// The defences, each of which a test can leave out to show what it is for. A VM has all.
 struct Defences {
   bool calls = true;      // the guest's system calls are signals
   bool arguments = true;  // calls of the stub have its arguments

@@ -30,7 +30,7 @@ class Pool {
   std::vector<pid_t> processes() const;
   // Hands them out: each to one vCPU.
   std::vector<std::unique_ptr<Cage>> share(unsigned part, unsigned parts);
-  // Likewise.
+  // The part of the room for patched pages that goes with them, and where it lies in the cages' file.
   std::span<u8> copies(unsigned part, unsigned parts) const;
   u64 copies_offset(unsigned part, unsigned parts) const;
 

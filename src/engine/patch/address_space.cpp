@@ -7,6 +7,7 @@
 #include <bitset>
 #include <vector>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/mmu_internal.h"
 
@@ -55,6 +56,8 @@ void AddressSpace::finish() {
 // Whoever calls it calls `finish` behind the last region. Pages that go are one order with those that have never been
 // there; so the pages of a program that ends are few.
 void AddressSpace::become(Gva base, Region& region, unsigned index, u64 then) {
+  INVARIANT((then & (write | execute)) != (write | execute), "{} writable and executable", page_of(then));
+  INVARIANT(!(then & copy) || (then & execute), "a patched copy of {} that is not executed", page_of(then));
   u64& now = region.page[index];
   if (then == now) {
     if (now != 0 && run_.entry == 0) finish();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "channel/futex.h"
 #include "cpu/debug_port.h"
@@ -163,6 +164,8 @@ ExitReason Direct::died() {
 
 ExitReason Direct::run() {
   constexpr unsigned kMostSingles = 20'000;
+  INVARIANT(cpu_.cpl == 3 && cpu_.in_long64() && cpu_.rip < kLowerHalf, "{:#x} in ring {} is no user code", cpu_.rip,
+            cpu_.cpl);
   AddressSpace* const space = cages_.make_current();
   if (!space) {
     tiers_.demote(program());

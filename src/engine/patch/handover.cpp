@@ -48,7 +48,9 @@ bool Handover::wants_out() const {
          (cpu_.timer_deadline != ~u64{0} && cpu_.vm_tsc() >= cpu_.timer_deadline);
 }
 
-void Handover::place(Cage& cage) { cage.place(apart_ ? Cage::Place::apart : Cage::Place::beside, ::sched_getcpu()); }
+void Handover::place(Cage& cage) {
+  cage.set_affinity(apart_ ? Cage::Affinity::apart : Cage::Affinity::beside, ::sched_getcpu());
+}
 
 u32 Handover::give(Cage& cage) {
   place(cage);
