@@ -9,7 +9,7 @@ namespace trapline::boot::loader {
 
 namespace {
 
-constexpr std::string_view kOwner{"Xen", 4};
+constexpr std::string_view kOwner{"Xen\0", 4};
 
 std::string text(Bytes bytes) {
   std::string s(reinterpret_cast<const char*>(bytes.data()), bytes.size());

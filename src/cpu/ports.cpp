@@ -29,7 +29,7 @@ Allowed bitmap_allows(Vcpu& cpu, u16 port, unsigned size) {
   if (at + 1 > cpu.tr.limit) return Allowed::no;
   u16 bits;
   if (!system_read(cpu, Gva{cpu.tr.base + at}, bits)) return Allowed::fault;
-  return bits >> (port & 7) & ((1u << size) - 1) ? Allowed::no : Allowed::yes;
+  return u32{bits} >> (port & 7) & ((1u << size) - 1) ? Allowed::no : Allowed::yes;
 }
 
 // False: cpu.fault set.

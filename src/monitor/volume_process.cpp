@@ -56,6 +56,7 @@ class Child {
 // Error: errno.
 Result<Child, int> start(std::vector<std::string> words, const std::vector<int>& descriptors) {
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   int lifeline[2] = {-1, -1};

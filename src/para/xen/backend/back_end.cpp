@@ -1,5 +1,7 @@
 #include "para/xen/backend/back_end.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "base/trace.h"
@@ -34,7 +36,7 @@ void BackEnd::announce(cpu::Vcpu& cpu) {
   all.push_back({front_, "", kFrontPermissions});
   all.push_back({back_, "", kBackPermissions});
   const auto add = [&all](const std::string& folder, const std::vector<std::string>& permissions, const Nodes& nodes) {
-    for (const auto& [name, value] : nodes) all.push_back({folder + "/" + name, value, permissions});
+    for (const auto& [name, value] : nodes) all.push_back({fmt::format("{}/{}", folder, name), value, permissions});
   };
   add(back_, kBackPermissions,
       {{"frontend", front_},
