@@ -1,6 +1,7 @@
 #include "engine/translate/gather.h"
 
 #include <cstddef>
+#include <vector>
 
 #include "engine/hostcode/exit_stub.h"
 #include "engine/translate/thunk_parts.h"
@@ -92,6 +93,31 @@ void emit_gather(Emitter& e, State& state, const HostWays& ways, u8 bytes, bool 
   e.jmp(call);
 }
 
+namespace {
+
+// 1 to 15 bytes from RSI to RDI, by two moves of the largest size that fits: they may overlap. Leaves the flags alone.
+void copy_few(Emitter& e, const u64& bytes) {
+  std::vector<Emitter::Near> done;
+  for (const unsigned bits : {3u, 2u, 1u}) {
+    const i32 size = 1 << bits;
+    e.mov_imm(rcx, bits);
+    e.shrx(rcx, var(&bytes), rcx);
+    const auto smaller = e.jrcxz();
+    e.load(rcx, var(&bytes));
+    e.load_sized(static_cast<unsigned>(size), r10, at(rsi));
+    e.store_sized(static_cast<unsigned>(size), at(rdi), r10);
+    e.load_sized(static_cast<unsigned>(size), r10, at(rsi, rcx, 0, -size));
+    e.store_sized(static_cast<unsigned>(size), at(rdi, rcx, 0, -size), r10);
+    done.push_back(e.jmp_near());
+    e.bind(smaller);
+  }
+  e.load_sized(1, r10, at(rsi));
+  e.store_sized(1, at(rdi), r10);
+  for (const auto jump : done) e.bind(jump);
+}
+
+}  // namespace
+
 // The flags are the instruction's, and R10, R11 and RCX of no more use to it.
 void emit_scatter(Emitter& e, State& state, bool many) {
   e.store(var(&state.saved_rax), rsi);
@@ -99,20 +125,15 @@ void emit_scatter(Emitter& e, State& state, bool many) {
   e.load(rsi, var(&state.scatter_from));
   for (const unsigned page : {0u, 1u}) {
     e.load(rdi, var(&state.scatter_to[page]));
-    e.load(rcx, var(&state.scatter_bytes[page]));
     if (many) {
+      e.load(rcx, var(&state.scatter_bytes[page]));
       e.rep(StringInsn::movs, 1);
       continue;
     }
-    const u64 next = e.pc();
-    e.movzx8(r10, at(rsi));
-    e.store_sized(1, at(rdi), r10);
-    e.lea(rsi, at(rsi, 1));
-    e.lea(rdi, at(rdi, 1));
-    e.lea(rcx, at(rcx, -1));
-    const auto done = e.jrcxz();
-    e.jmp(next);
-    e.bind(done);
+    copy_few(e, state.scatter_bytes[page]);
+    if (page != 0) break;
+    e.load(rcx, var(&state.scatter_bytes[page]));
+    e.lea(rsi, at(rsi, rcx, 0));
   }
   e.load(rsi, var(&state.saved_rax));
   e.load(rdi, var(&state.saved_rdx));

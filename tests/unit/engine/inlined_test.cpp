@@ -362,6 +362,58 @@ TEST_F(Inlined, AStoreOverTheEndOfAPageIntoCode) {
   EXPECT_EQ(vm.at<u16>(kFunction - 2), 0x5544u);
 }
 
+// However many bytes lie on each side, and nothing beside them.
+TEST_F(Inlined, StoresOverTheEndOfAPage) {
+  constexpr u64 kEnd = 0x401000;
+  const struct {
+    unsigned bytes;
+    std::vector<u8> store;
+  } kStores[] = {{2, {0x66, 0x89, 0x17}},          // mov [rdi], dx
+                 {4, {0x89, 0x17}},                // mov [rdi], edx
+                 {8, {0x48, 0x89, 0x17}},          // mov [rdi], rdx
+                 {8, {0x66, 0x0F, 0xD6, 0x07}},    // movq [rdi], xmm0
+                 {16, {0xF3, 0x0F, 0x7F, 0x07}}};  // movdqu [rdi], xmm0
+  u8 value[16];
+  for (u8 i = 0; i < 16; i++) value[i] = static_cast<u8>(0xa0 + i);
+  u64 place = vm.kCode;
+  for (const auto& s : kStores) {
+    // mov rcx, 3; l: stc; <store>; setc bl; lea rcx, [rcx - 1]; jrcxz out; jmp l; out: hlt
+    std::vector<u8> code{0x48, 0xC7, 0xC1, 3, 0, 0, 0, 0xF9};
+    code.insert(code.end(), s.store.begin(), s.store.end());
+    const std::vector<u8> tail{0x0F,
+                               0x92,
+                               0xC3,
+                               0x48,
+                               0x8D,
+                               0x49,
+                               0xFF,
+                               0xE3,
+                               0x02,
+                               0xEB,
+                               static_cast<u8>(-(12 + static_cast<int>(s.store.size()))),
+                               0xF4};
+    code.insert(code.end(), tail.begin(), tail.end());
+    std::copy(code.begin(), code.end(), &vm.at<u8>(place));
+    for (unsigned before = 1; before < s.bytes; before++) {
+      vm.cpu.activity = Activity::running;
+      vm.cpu.rip = place;
+      std::memset(&vm.at<u8>(kEnd - 32), 0x5a, 64);
+      std::memcpy(&vm.reg(isa::rdx), value, 8);
+      std::memcpy(vm.cpu.vec.zmm[0], value, 16);
+      vm.reg(isa::rdi) = kEnd - before;
+      ASSERT_EQ(vm.run(), Exit::halted) << s.bytes << " bytes, " << before << " before the end";
+      EXPECT_EQ(vm.reg(isa::rbx) & 0xff, 1u) << "CF stays";
+      for (unsigned i = 0; i < 64; i++) {
+        const unsigned at = i - 32 + before;  // in the operand
+        EXPECT_EQ(vm.at<u8>(kEnd - 32 + i), at < s.bytes ? value[at] : 0x5a)
+            << s.bytes << " bytes, " << before << " before the end, byte " << i;
+      }
+    }
+    place += 64;
+  }
+  EXPECT_GT(vm.cpu.count.blocks_translated, 0u);
+}
+
 // A page that is the user's, under SMAP.
 struct Smap : Inlined {
   static constexpr u64 kUserPage = 0x400000;
