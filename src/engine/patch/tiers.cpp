@@ -37,12 +37,12 @@ void Tiers::translated(u64 root, u64 ticks, u64 decoded, u64 entries) {
   s.translated += ticks;
   s.decoded += decoded;
   s.entries += entries;
-  const u64 least = s.needed ? s.needed : costs_.promote_after;
+  const u64 least = s.needed ? s.needed : scaled(costs_.promote_after, std::min(stop_, costs_.stop));
   if (s.translated < least) return;
   // Of a compiler's first milliseconds nearly all is decoding, and so will the next be: no cage is dearer.
   const u64 fresh = s.decoded * costs_.decoding * 100 / s.translated;  // per cent
   if (fresh < kNearlyAll) {
-    if (!s.needed && s.translated < dearer(least, 32)) return;
+    if (!s.needed && s.translated < dearer(costs_.promote_after, 32)) return;
     if (fresh < kMuch && s.translated < dearer(costs_.promote_hot, 8)) return;
   }
   s.is_new = fresh >= kMuch;
@@ -63,17 +63,25 @@ void Tiers::translated(u64 root, u64 ticks, u64 decoded, u64 entries) {
   promotions++;
 }
 
+// What is right where a stop takes costs_.stop, where it takes `stop`.
+u64 Tiers::scaled(u64 ticks, u64 stop) const {
+  constexpr u64 kCheapest = 4;  // a part of it: a cage has to be had, and its first pages looked at, too
+  return std::max(ticks / kCheapest, ticks / 1024 * (stop * 1024 / costs_.stop));
+}
+
 // A cage costs the faults by which it is filled; who translates as long as that takes loses at most as much again. Most
 // programs of a boot or of a build end sooner.
 u64 Tiers::dearer(u64 ticks, u64 most) const {
-  const u64 by = std::max(stop_, costs_.stop) * patience_ / costs_.stop;
-  return ticks / kLeastPatience * std::min(by, most * kLeastPatience);
+  return std::min(scaled(ticks, stop_ * patience_ / kLeastPatience), ticks * most);
 }
 
+// The first stops say more than the guess that stands in for them.
 void Tiers::learn(const Stay& stay) {
   const u64 stops = stay.calls + stay.faults;
   if (stops == 0) return;
-  const u64 weight = std::min<u64>(stops, 64);  // of 1024
+  constexpr u64 kGuess = 64;  // stops that it is worth
+  learnt_ += stops;
+  const u64 weight = std::min<u64>(std::max(stops, stops * 1024 / (kGuess + learnt_)), 64);  // of 1024
   stop_ = (stop_ * (1024 - weight) + stay.beside / stops * weight) / 1024;
 }
 

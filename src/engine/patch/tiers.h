@@ -20,7 +20,7 @@ class Tiers {
     u64 invest_page;    // more for each fault that has fetched code that has not,
     u64 invest_new;     // but no more than this
     u64 rest;           // translated user time before a demoted address space is tried again
-    u64 stop;           // what a stop of a cage takes where all these are right: dearer ones raise the first two
+    u64 stop;           // what a stop of a cage takes where all these are right: the first two follow it
   };
   // always: all are direct, and stay so.
   Tiers(const Costs& costs, bool always) : costs_{costs}, always_{always} {}
@@ -59,6 +59,7 @@ class Tiers {
     bool paid = false;    // it has been worth it
     unsigned setbacks = 0;
   };
+  u64 scaled(u64 ticks, u64 stop) const;
   u64 dearer(u64 ticks, u64 most) const;
   void learn(const Stay& stay);
   bool known(u64 root) const;
@@ -69,7 +70,8 @@ class Tiers {
   } current_;
   Costs costs_;
   bool always_;
-  u64 stop_ = costs_.stop;         // on average
+  u64 stop_ = costs_.stop;         // on average,
+  u64 learnt_ = 0;                 // of so many
   u64 patience_ = kLeastPatience;  // sixteenths: grows as programs end before their cages have paid
   static constexpr u64 kLeastPatience = 16, kMostPatience = 256;
   std::unordered_map<u64, Space> spaces_;

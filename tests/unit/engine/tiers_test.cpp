@@ -165,6 +165,18 @@ TEST_F(TiersTest, DearStopsMakeAllWait) {
   EXPECT_TRUE(tiers.direct(kOther));
 }
 
+TEST_F(TiersTest, CheapStopsMakeTheNextOnesWaitForLess) {
+  translate(kRoot, 1'200'000);
+  for (int i = 0; i < 2000; i++) tiers.ran(kRoot, {.inside = 40'000, .beside = 20'000, .calls = 1});
+  ASSERT_TRUE(tiers.direct(kRoot));
+  translate(kOther, 500'000, 90);
+  EXPECT_FALSE(tiers.direct(kOther));
+  translate(kOther, 200'000, 90);
+  EXPECT_TRUE(tiers.direct(kOther));
+  translate(kRoot + kOther, 200'000, 90);
+  EXPECT_FALSE(tiers.direct(kRoot + kOther)) << "a quarter at least";
+}
+
 TEST_F(TiersTest, AlwaysMeansAlways) {
   Tiers always{kCosts, true};
   EXPECT_TRUE(always.direct(kOther));
