@@ -4,6 +4,8 @@
 #include <x86intrin.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <bitset>
 #include <vector>
 
@@ -16,7 +18,6 @@ namespace trapline::engine::patch {
 namespace {
 
 constexpr u64 kRegion = 2 * MiB;
-constexpr unsigned kAround = 64;        // pages, aligned, that a fault looks at
 constexpr u64 kDearestOrder = 200'000;  // ticks that are not for a neighbour's sake
 constexpr unsigned kLongRun = 8;        // of them, side by side in RAM too: one order, cheaper than the fault to come
 
@@ -144,43 +145,53 @@ bool AddressSpace::put_off(const cpu::Vcpu& cpu, Gva linear) {
   return ++read_[p.gpa.frame()] > kMany && put_off_.insert(linear.frame()).second;
 }
 
+// What goes along with the page that is asked for: pages that one order maps with it, and long runs. Bits by page.
+u64 AddressSpace::along(std::span<const UserPage, kAround> pages, unsigned asked, bool fetch) {
+  u64 along = 0;
+  for (unsigned i = 0, begin = 0; i < kAround; i++) {
+    const bool goes_on =
+        i + 1 < kAround && pages[i].present && pages[i + 1].present &&
+        pages[i + 1].gpa == pages[i].gpa.wrapping_add(kPageSize) &&
+        (fetch ? pages[i].executable == pages[i + 1].executable : pages[i].writable == pages[i + 1].writable);
+    if (goes_on) continue;
+    const unsigned length = i + 1 - begin;
+    if ((begin <= asked && asked <= i) || length >= kLongRun) along |= ~u64{0} >> (kAround - length) << begin;
+    begin = i + 1;
+  }
+  return along;
+}
+
 bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
   if (linear.raw >= cage::kStub - kPageSize && linear.raw < cage::kStubEnd) return false;
   if (mappings_ >= most_mappings_) clear();
-  const Gva base{linear.raw & ~(kRegion - 1)};
-  const unsigned asked = linear.frame() % kPages, first = asked & ~(kAround - 1);
+  const bool fetch = want == Want::fetch;
+  const unsigned first = linear.frame() % kPages & ~(kAround - 1), asked = linear.frame() % kAround;
+  const Gva base{linear.raw & ~(kRegion - 1)}, from = base.wrapping_add(first * kPageSize);
   const UserRegion tables{cpu, root_, linear};
+  std::array<UserPage, kAround> pages;
+  for (unsigned i = 0; i < kAround; i++) pages[i] = tables.page(first + i);
   u64 code = 0;
-  for (unsigned i = first; want == Want::fetch && i < first + kAround; i++) {
-    const UserPage p = tables.page(i);
+  for (unsigned i = 0; fetch && i < kAround; i++) {
+    const UserPage& p = pages[i];
+    const Gva at = from.wrapping_add(i * kPageSize);
     if (!p.executable || !cpu::is_plain_ram(cpu, p.gpa)) continue;
-    if (i != asked && entry_of(base.wrapping_add(i * kPageSize)) != 0) continue;
-    if (runs(base.wrapping_add(i * kPageSize), p) && (i == asked || !patched(p.gpa))) code |= u64{1} << (i - first);
-  }
-  // What goes along: pages that one order maps with the one that is asked for, and long runs.
-  u64 along = 0;
-  for (unsigned i = first, begin = first; i < first + kAround; i++) {
-    const UserPage p = tables.page(i), next = tables.page(std::min(i + 1, kPages - 1));
-    const bool goes_on = i + 1 < first + kAround && p.present && next.present &&
-                         next.gpa == p.gpa.wrapping_add(kPageSize) &&
-                         (want == Want::fetch ? p.executable == next.executable : p.writable == next.writable);
-    if (goes_on) continue;
-    if ((begin <= asked && asked <= i) || i + 1 - begin >= kLongRun)
-      for (unsigned j = begin; j <= i; j++) along |= u64{1} << (j - first);
-    begin = i + 1;
+    if (i != asked && entry_of(at) != 0) continue;
+    if (runs(at, p) && (i == asked || !patched(p.gpa))) code |= u64{1} << i;
   }
   bool done = false;
   auto& region = regions_[linear.raw / kRegion];
   if (!region) region = std::make_unique<Region>();
-  reconcile(base, *region, first, first + kAround, [&](unsigned i, u64 now) -> u64 {
-    const UserPage p = tables.page(i);
-    if (!(along >> (i - first) & 1)) return now;
-    if (i != asked && (now & mapped)) return now;  // what it has become is told by a flush, not by a neighbour
-    if (base.raw + i * kPageSize >= cage::kStub && base.raw + i * kPageSize < cage::kStubEnd) return now;
-    if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
+  for (u64 left = along(pages, asked, fetch); left != 0; left &= left - 1) {
+    const auto i = static_cast<unsigned>(std::countr_zero(left));
+    const UserPage& p = pages[i];
+    const Gva at = from.wrapping_add(i * kPageSize);
+    const u64 now = region->page[first + i];
+    if (i != asked && (now & mapped)) continue;  // what it has become is told by a flush, not by a neighbour
+    if (at.raw >= cage::kStub && at.raw < cage::kStubEnd) continue;
+    if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) continue;
     u64 entry = p.gpa.raw | mapped;
-    if (want == Want::fetch) {
-      if (!(code >> (i - first) & 1)) return now;
+    if (fetch) {
+      if (!(code >> i & 1)) continue;
       entry |= execute | (patched(p.gpa) ? u64{copy} : u64{0});
     } else if (p.writable && !frames_.holds_code(p.gpa)) {
       entry |= write;
@@ -188,11 +199,11 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
       entry = now;
     }
     if (i == asked) done = want != Want::write || (entry & write);
-    if (i == asked && !done) return now;
-    return entry;
-  });
+    if (i == asked && !done) continue;
+    become(base, *region, first + i, entry);
+  }
   finish();
-  if (!done && want == Want::fetch) refused_.insert(linear.frame());
+  if (!done && fetch) refused_.insert(linear.frame());
   return done;
 }
 

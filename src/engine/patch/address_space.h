@@ -4,6 +4,7 @@
 #include <bitset>
 #include <map>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -78,6 +79,8 @@ class AddressSpace {
   // The same for each page that is mapped.
   template <class Wanted>
   void review(Gva base, Region& region, Wanted wanted);
+  static constexpr unsigned kAround = 64;  // pages, aligned, that a fault looks at
+  static u64 along(std::span<const UserPage, kAround> pages, unsigned asked, bool fetch);
   void become(Gva base, Region& region, unsigned index, u64 then);
   void order(Gva address, u64 length, u64 entry, bool lower);
   void finish();

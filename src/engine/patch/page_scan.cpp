@@ -1,8 +1,10 @@
 #include "engine/patch/page_scan.h"
 
+#include <emmintrin.h>
+
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <bit>
 
 #include "isa/decode_memo.h"
 
@@ -15,14 +17,34 @@ namespace {
 // the kernel's vDSO has it among the alternatives to its own code, which nobody runs.
 enum class Finding : u8 { nothing, hints, reveals, harms };
 
+// Bit i: the byte at `at` + i is 0F, and `look` knows the one behind it. `at` + 17 bytes are read.
+u32 candidates(const u8* at) {
+  const auto load = [](const u8* from) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)); };
+  const __m128i second = load(at + 1);
+  const auto is = [&](char byte) { return _mm_cmpeq_epi8(second, _mm_set1_epi8(byte)); };
+  const __m128i to_3 = _mm_cmpeq_epi8(_mm_min_epu8(second, _mm_set1_epi8(3)), second);
+  const __m128i known = to_3 | is(0x34) | is(0x38) | is(static_cast<char>(0xa2)) | is(static_cast<char>(0xc7));
+  return static_cast<u32>(_mm_movemask_epi8(_mm_cmpeq_epi8(load(at), _mm_set1_epi8(0x0f)) & known));
+}
+
+// Could `meant` (below) hold for a memory operand with this ModRM and SIB byte?
+bool on_the_stack(u8 modrm, u8 sib) {
+  constexpr u8 kSib = 4, kBp = 5;
+  const u8 rm = modrm & 7;
+  return rm == kSib ? (sib >> 3 & 7) == 4 && (sib & 6) == 4 : rm == kBp && modrm >= 0x40;
+}
+
 // Of the bytes behind 0F; `left` of them are there. SDM Vol. 2, APM Vol. 3.
 Finding look(const u8* at, std::size_t left, const HostLacks& host) {
   const Finding shows_aux = host.aux_offered ? Finding::reveals : Finding::hints;
   if (left == 0) return Finding::nothing;
   switch (at[0]) {
-    case 0x00:  // SLDT, STR, VERR, VERW
+    // Nobody means these with memory; their bytes stand in every second page, in distances above all.
+    case 0x00:  // SLDT, STR, VERR, VERW; 2 and 3 are privileged, 6 and 7 undefined
+      return left >= 2 && at[1] >= 0xc0 && !(at[1] & 0x10) ? Finding::hints : Finding::nothing;
     case 0x02:  // LAR
     case 0x03:  // LSL
+      return left >= 2 && at[1] >= 0xc0 ? Finding::hints : Finding::nothing;
     case 0x34:  // SYSENTER: its return address is lost on Intel's
       return Finding::hints;
     case 0xa2:  // CPUID. Where it faults, INT3 in its place is still a fifth of the price: only the outer host can see
@@ -53,7 +75,9 @@ Finding look(const u8* at, std::size_t left, const HostLacks& host) {
     case 0xf9:  // RDTSCP
       return shows_aux;
     default:  // SGDT, SIDT with memory; SMSW
-      return ((at[1] >> 3 & 7) <= 1 && at[1] < 0xc0) || (at[1] >> 3 & 7) == 4 ? Finding::hints : Finding::nothing;
+      if (const u8 reg = at[1] >> 3 & 7; reg > 1 && reg != 4) return Finding::nothing;
+      if (at[1] >= 0xc0) return (at[1] >> 3 & 7) == 4 ? Finding::hints : Finding::nothing;
+      return left >= 3 && on_the_stack(at[1], at[2]) ? Finding::hints : Finding::nothing;
   }
 }
 
@@ -92,14 +116,16 @@ bool decode(Page page, u32 at, const HostLacks& host, isa::Insn& insn) {
 // Where an instruction has the 0F at a given place for its opcode: how many of a number of ways there meet it, and its
 // first byte. x86 code falls into step soon, wherever one begins to decode it.
 struct Votes {
+  static constexpr u32 kWays = 16, kMost = 14;
   u32 site = ~0u, given = 0, ways = 0;
   // An instruction that began on the page before ends within 14 bytes: one of these ways is the CPU's.
-  bool all() const { return ways == 16 && given == ways; }
-  bool most() const { return ways == 16 && given >= 14; }
+  bool all() const { return ways == kWays && given == ways; }
+  bool most() const { return ways == kWays && given >= kMost; }
 };
 
-Votes vote(Page page, u32 at, const HostLacks& host) {
-  constexpr u32 kBefore = 64, kWays = 16;
+// `to_the_end`: though there cannot be `most` any more.
+Votes vote(Page page, u32 at, bool to_the_end, const HostLacks& host) {
+  constexpr u32 kBefore = 64;
   const u32 first = at < kBefore ? 0 : at - kBefore;
   // The ways soon run together: each byte is decoded once. 0: not looked at; else one more than where the way from here
   // arrives, or `missed`.
@@ -128,8 +154,11 @@ Votes vote(Page page, u32 at, const HostLacks& host) {
     return end;
   };
   Votes votes;
-  for (u32 start = first; start < first + kWays && start <= at; start++, votes.ways++)
+  for (u32 start = first; start < first + Votes::kWays && start <= at; start++, votes.ways++) {
     if (const u32 end = follow(start); end != missed) votes.given++, votes.site = end - 1;
+    const u32 missing = start + 1 - first - votes.given;
+    if (!to_the_end && missing > Votes::kWays - Votes::kMost) break;
+  }
   return votes;
 }
 
@@ -216,24 +245,29 @@ bool among_code(Page page, const Votes& votes, const HostLacks& host) {
   return true;
 }
 
+// Replaces what has its opcode at `at`, where it is certain to be an instruction. False: it may be one, and reveals.
+bool judge(Page page, u32 at, bool reveals, const HostLacks& host, PageScan& scan) {
+  const Votes votes = vote(page, at, reveals, host);
+  if (votes.given == 0) return true;
+  if (!votes.most() || !among_code(page, votes, host)) return !reveals;
+  if (scan.sites.empty() || scan.sites.back() != votes.site) scan.sites.push_back(static_cast<u16>(votes.site));
+  return true;
+}
+
 }  // namespace
 
 PageScan scan_page(std::span<const u8, kPageSize> page, const HostLacks& host) {
+  constexpr u32 kLine = 16;
   PageScan scan;
-  const u8 *const begin = page.data(), *const end = begin + kPageSize;
-  for (const u8* at = begin; (at = static_cast<const u8*>(std::memchr(at, 0x0f, static_cast<std::size_t>(end - at))));
-       at++) {
-    const Finding finding = look(at + 1, static_cast<std::size_t>(end - at - 1), host);
-    if (finding == Finding::harms) {
-      scan.refused = true;
-      return scan;
-    }
-    if (finding == Finding::nothing) continue;
-    const Votes votes = vote(page, static_cast<u32>(at - begin), host);
-    if (votes.given == 0) continue;
-    if (votes.most() && among_code(page, votes, host)) {
-      if (scan.sites.empty() || scan.sites.back() != votes.site) scan.sites.push_back(static_cast<u16>(votes.site));
-    } else if (finding == Finding::reveals) {
+  std::array<u8, kLine + 1> last{};  // with a byte that is none behind it
+  std::copy(page.end() - kLine, page.end(), last.begin());
+  for (u32 line = 0; line < kPageSize; line += kLine) {
+    u32 found = candidates(line + kLine < kPageSize ? page.data() + line : last.data());
+    for (; found != 0; found &= found - 1) {
+      const u32 at = line + static_cast<u32>(std::countr_zero(found));
+      const Finding finding = look(page.data() + at + 1, kPageSize - at - 1, host);
+      if (finding == Finding::nothing) continue;
+      if (finding != Finding::harms && judge(page, at, finding == Finding::reveals, host, scan)) continue;
       scan.refused = true;
       return scan;
     }
