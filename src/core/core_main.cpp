@@ -122,7 +122,7 @@ void load_guest(Vm& vm, Images& images, boot::BootRequest request) {
 // Before there are threads, and before guest RAM or an image is mapped: forks are cheap then.
 std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   const engine::EngineKind* kind = engine::find_engine(launch.engine, launch.cpus);
-  if (!kind || !kind->cages || launch.instructions_clock || launch.verify) return nullptr;
+  if (!kind || !kind->cages || launch.instructions_clock) return nullptr;
   const unsigned each = 8;
   constexpr u64 kCopyPages = 1024;      // of code with patches, a vCPU
   constexpr unsigned kOwnThreads = 12;  // of both processes, beside two for each vCPU

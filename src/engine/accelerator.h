@@ -55,9 +55,11 @@ struct Accelerator {
   virtual u32 threshold() const = 0;
 
   // -- For --verify (engine/verify/), which runs every stretch twice
-  // From now on `run` executes at most one block, leaves with ExitReason::one before an instruction that cannot be done twice
+  // From now on `run` executes at most one block, or one stay of user code where it is not counted; leaves with ExitReason::one before an instruction that cannot be done twice
   // (cpu::find_semantic), links nothing, and counts. False: cannot.
   virtual bool go_block_by_block() { return false; }
+  // The last `run` has executed instructions that are not in cpu.retired: where it has ended its state alone says.
+  virtual bool uncounted() const { return false; }
   // Writes of translated code to any page come by cpu::probe again.
   virtual void revoke_writes() {}
   // Calls `see` with all that code translated so far may reach, or (not `all`) with what has come since the last call.

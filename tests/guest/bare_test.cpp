@@ -93,6 +93,7 @@ std::vector<Bare> guests() {
                               "tasks",
                               "v86",
                               "syscall64",
+                              "user64",
                               "debug",
                               "interrupts",
                               "strings",
@@ -112,7 +113,7 @@ std::vector<Bare> guests() {
     for (const unsigned cpus : {2u, 4u}) all.push_back({"smp", cpus, engine});
   }
   for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
-                            "debug", "interrupts", "strings", "lookups", "smc", "moved", "smp"})
+                            "user64", "debug", "interrupts", "strings", "lookups", "smc", "moved", "smp"})
     all.push_back({guest, 1, "translate", "hot"});
   for (const char* way :
        {"nolink", "nojumps", "nomove", "nosharing", "novector", "nox87", "noinline", "nothunks", "max-block=1"})
@@ -120,10 +121,10 @@ std::vector<Bare> guests() {
   for (const char* way : {"nogs", "nopext"})
     for (const char* guest : {"faults64", "paging64", "syscall64", "lookups", "smc", "moved"})
       all.push_back({guest, 1, "translate", way});
-  for (const char* guest : {"faults64", "paging64", "syscall64", "debug", "smp"})
+  for (const char* guest : {"faults64", "paging64", "syscall64", "user64", "debug", "smp"})
     all.push_back({guest, 1, "patch", "direct"});
   for (const char* guest : {"modes", "faults32", "faults64", "paging64", "segments", "tasks", "v86", "syscall64",
-                            "debug", "interrupts", "strings", "smc", "moved", "nmi", "smp", "vendor64"})
+                            "user64", "debug", "interrupts", "strings", "smc", "moved", "nmi", "smp", "vendor64"})
     all.push_back({guest, 1, "patch", "traps"});
   all.push_back({"smp", 4, "patch", "traps"});
   return all;

@@ -67,7 +67,7 @@ TEST_P(VerifiedGuest, IsTheSameTranslatedAndInterpreted) {
 constexpr Bare kGuests[] = {{"modes", 1},   {"faults32", 1}, {"faults64", 1},  {"paging64", 1}, {"segments", 1},
                             {"tasks", 1},   {"v86", 1},      {"syscall64", 1}, {"debug", 1},    {"interrupts", 1},
                             {"strings", 1}, {"lookups", 1},  {"smc", 1},       {"moved", 1},    {"smp", 1},
-                            {"smp", 2},     {"vendor64", 1}};
+                            {"smp", 2},     {"vendor64", 1}, {"user64", 1}};
 std::string name_of(const testing::TestParamInfo<Bare>& info) {
   return fmt::format("{}_{}cpu", info.param.guest, info.param.cpus);
 }
@@ -103,6 +103,37 @@ Finished verified(const std::vector<unsigned char>& code, const std::string& mis
   return run({TRAPLINE_EXECUTABLE, "run", "--engine", "translate", "--verify", "--kernel", kernel.path(), "--memory",
               "64M", "--timeout", "60"},
              {}, seconds{90}, options);
+}
+
+// A program that runs as it is, in a cage, and may find that out (tests/guest/bare/user64.asm).
+Finished program_in_a_cage(const char* what) {
+  return run(
+      {TRAPLINE_EXECUTABLE, "run", "--engine", "patch", "--verify", "--kernel",
+       fmt::format("{}/user64.elf", BARE_GUESTS), "--append", what, "--memory", "64M", "--stats", "--timeout", "60"},
+      {}, seconds{90});
+}
+
+class VerifiedCage : public testing::Test {
+ protected:
+  void SetUp() override { SKIP_UNLESS_OFFERED("patch"); }
+};
+
+TEST_F(VerifiedCage, DoesWhatIsInterpreted) {
+  const Finished vm = program_in_a_cage("");
+  EXPECT_EQ(vm.code, 33) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("PASS"));
+  EXPECT_THAT(vm.output, testing::ContainsRegex("cages: system calls +200 ")) << "it was not in one";
+}
+
+// What it reads of its own text is the copy with the trap: a difference, which stands for all others.
+TEST_F(VerifiedCage, ThatShowsTheProgramSomethingElseIsFound) {
+  const Finished vm = program_in_a_cage("text");
+  EXPECT_EQ(vm.code, kDifferent) << vm.output;
+  EXPECT_THAT(vm.output, HasSubstr("interpret did not come to where it stopped"));
+  EXPECT_THAT(vm.output, testing::ContainsRegex("rax +[0-9a-f]+ +f +cc "));
+  EXPECT_THAT(vm.output, testing::ContainsRegex("gpa [0-9a-f]+ +0+ +0+f +0+cc "));
+  EXPECT_THAT(vm.output, HasSubstr("movzx eax, byte ptr")) << "the interpreter's last steps";
+  EXPECT_THAT(vm.output, HasSubstr("it ran as it is"));
 }
 
 class NeedsTranslate : public testing::Test {

@@ -12,6 +12,7 @@
 #include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/mmu_internal.h"
+#include "cpu/write_watch.h"
 
 namespace trapline::engine::patch {
 
@@ -102,6 +103,11 @@ bool AddressSpace::runs(Gva linear, const UserPage& page) {
 // code unless they are told otherwise, and reading it must show what is there.
 bool AddressSpace::patched(Gpa page) const { return frames_.copy_of(page) != ~u64{0}; }
 
+// Whoever watches writes (--verify) is told of each page's first one by a fault, which maps it.
+bool AddressSpace::may_write(const UserPage& page) const {
+  return page.writable && !frames_.holds_code(page.gpa) && cpu::write_watch == nullptr;
+}
+
 void AddressSpace::map_present(const cpu::Vcpu& cpu) {
   constexpr std::size_t kMostPages = 4096;
   constexpr u64 kMostOrders = 512;
@@ -129,7 +135,7 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
       const UserPage p = tables.page(i);
       if ((now & mapped) || !p.present || !cpu::is_plain_ram(cpu, p.gpa)) return now;
       if (code[i]) return p.gpa.raw | mapped | execute;
-      return p.gpa.raw | mapped | (p.writable && !frames_.holds_code(p.gpa) ? u64{write} : u64{0});
+      return p.gpa.raw | mapped | (may_write(p) ? u64{write} : u64{0});
     });
   }
   finish();
@@ -193,7 +199,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
     if (fetch) {
       if (!(code >> i & 1)) continue;
       entry |= execute | (patched(p.gpa) ? u64{copy} : u64{0});
-    } else if (p.writable && !frames_.holds_code(p.gpa)) {
+    } else if (may_write(p) || (i == asked && want == Want::write && p.writable && !frames_.holds_code(p.gpa))) {
       entry |= write;
     } else if ((now & execute) && page_of(now) == p.gpa) {
       entry = now;
@@ -267,7 +273,7 @@ void AddressSpace::revalidate_around(const cpu::Vcpu& cpu, Gva linear) {
   review(base, *found->second, [&](unsigned i, u64 now) -> u64 {
     const UserPage p = tables.page(i);
     // A page that was copied on a write is about to be written to.
-    if (i == here && p.writable && !(now & execute) && cpu::is_plain_ram(cpu, p.gpa) && !frames_.holds_code(p.gpa))
+    if (i == here && may_write(p) && !(now & execute) && cpu::is_plain_ram(cpu, p.gpa))
       return p.gpa.raw | mapped | write;
     if (!p.present || p.gpa != page_of(now) || ((now & execute) && !p.executable)) return 0;
     return p.writable ? now : now & ~u64{write};

@@ -86,6 +86,7 @@ class AddressSpace {
   void finish();
   u64 entry_of(Gva linear) const;
   bool patched(Gpa page) const;
+  bool may_write(const UserPage& page) const;
   bool runs(Gva linear, const UserPage& page);
   bool border_ok(Gva linear, Gpa gpa) const;
   void prove();

@@ -99,6 +99,10 @@ void Cages::give_up(Gpa page) {
   check_code();
 }
 
+void Cages::revoke_writes() {
+  for (Slot& s : spaces_) s.space->drop_all_write();
+}
+
 // -- TLB flushes
 void Cages::flushed_all() {
   inner_->flushed_all();
@@ -129,7 +133,7 @@ void Cages::dropped_write(Gpa page) {
 
 void Cages::dropped_all_write() {
   inner_->dropped_all_write();
-  for (Slot& s : spaces_) s.space->drop_all_write();
+  revoke_writes();
 }
 
 }  // namespace trapline::engine::patch

@@ -28,6 +28,8 @@ class Cages final : public cpu::TlbMirror {
   bool holds_code(Gpa page) const { return frames_.holds_code(page); }
   // What was decoded of it goes, wherever: it may be written to.
   void give_up(Gpa page);
+  // No cage has write permission; the next write of each page is a fault.
+  void revoke_writes();
   std::size_t room() const { return spaces_.size() + free_.size(); }
 
   void flushed_all() override;

@@ -14,6 +14,7 @@
 #include "cpu/far_transfer.h"
 #include "cpu/fpu.h"
 #include "cpu/mmu_internal.h"
+#include "cpu/write_watch.h"
 #include "engine/common/sensitive_counts.h"
 #include "engine/patch/vectors.h"
 
@@ -26,6 +27,9 @@ namespace {
 constexpr u32 kUserFlags = 0x244dd5;  // without RF, which every fault sets in its frame
 constexpr u64 kVsyscall = 0xffffffffff600000;
 constexpr u64 kLowerHalf = u64{1} << 47;
+// While somebody watches writes (--verify), what runs here is to be interpreted too, at a hundredth of the speed: ticks
+// from one stop to the next, and in all until it leaves.
+constexpr u64 kWatched = 100'000, kWatchedInAll = 300'000;
 // What 64-bit code runs with on Linux, as host and as guest.
 constexpr u16 kUserCs = 0x33, kUserSs = 0x2b;
 
@@ -108,6 +112,7 @@ void Direct::resume(AddressSpace& space) {
   Cage& cage = space.cage();
   TRACE(cages, "resume {:#x}, rsp {:#x}", registers_.rip, registers_.gpr[4]);
   if (!cage.shared().exchange.fsgsbase) cage.set_bases(registers_.fs_base, registers_.gs_base);
+  if (cpu::write_watch) cpu_.timer_deadline = std::min(timer_, cpu_.vm_tsc() + kWatched);
   const u32 polls = handover_.give(cage);
   cage.resume(registers_, vectors_at_, host_components(), polls);
 }
@@ -186,14 +191,15 @@ ExitReason Direct::run() {
   stay_ = {};
   stay_.beside = space->take_flush_ticks();
   enter(space->cage());
-  if (std::exchange(told_.root, Gpa{~u64{0}}) == root() &&
+  timer_ = cpu_.timer_deadline;
+  if (std::exchange(told_.root, Gpa{~u64{0}}) == root() && !cpu::write_watch &&
       !(told_.want == AddressSpace::Want::read && space->put_off(cpu_, told_.linear)))
     space->map_around(cpu_, told_.linear, told_.want);
   u64 since = __rdtsc();
   TRACE(cages, "enters after {} ticks outside", since - left_at_);
   ExitReason why = ExitReason::nothing;
   do {
-    if (handover_.wants_out()) {
+    if (handover_.wants_out() || (cpu::write_watch && stay_.inside > kWatchedInAll)) {
       why = leave(*space, ExitReason::boundary);
       break;
     }
@@ -243,6 +249,7 @@ ExitReason Direct::run() {
       }
     }
   } while (why == ExitReason::nothing);
+  cpu_.timer_deadline = timer_;
   if (stay_.inside > 1'000'000) singles_ = 0;
   left_at_ = __rdtsc();
   cpu_.count.cage_inside += stay_.inside, cpu_.count.cage_beside += stay_.beside;

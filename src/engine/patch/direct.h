@@ -57,6 +57,7 @@ class Direct {
     unsigned stands_for = 1, skipped = 0;     // of brief stretches every fourth is timed
   } translated_;
   Tiers::Stay stay_;  // of this run
+  u64 timer_ = 0;     // the vCPU's deadline, which is nearer while writes are watched
   u64 left_at_ = 0;
   TrapCost call_cost_{3000, 8'000}, fault_cost_{6000, 80'000};
   // A fault that the guest has been told of: once its tables have the page, so has the cage.

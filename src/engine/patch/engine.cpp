@@ -20,7 +20,7 @@ namespace patch {
 
 namespace {
 
-HostLacks host_lacks(const cpu::Vcpu& cpu, bool cpuid_faults) {
+HostLacks host_lacks(const cpu::Vcpu& cpu, bool cpuid_faults, bool repeatable) {
   u32 low, high;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   HostLacks host;
@@ -28,6 +28,7 @@ HostLacks host_lacks(const cpu::Vcpu& cpu, bool cpuid_faults) {
   host.cpuid_faults = cpuid_faults;
   host.aux_offered = !cpu.cpuid || cpu.cpuid->has(cpu::Feature::rdtscp) || cpu.cpuid->has(cpu::Feature::rdpid);
   host.xcr0_same = low == host_components() && high == 0;
+  host.repeatable = repeatable;
   return host;
 }
 
@@ -39,12 +40,14 @@ Tiers::Costs costs(u64 tsc_khz) {
 
 class Patch final : public Accelerator, translate::UserGate {
  public:
-  Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share, bool always)
+  // repeatable: what cages do is to be done again by somebody else (--verify).
+  Patch(cpu::Vcpu& cpu, std::unique_ptr<translate::Translator> translator, const CageShare& share, bool always,
+        bool repeatable)
       : cpu_{cpu},
         translator_{std::move(translator)},
         cages_{cpu,
                share.pool->share(share.part, share.parts),
-               host_lacks(cpu, share.pool->cpuid_faults()),
+               host_lacks(cpu, share.pool->cpuid_faults(), repeatable),
                share.pool->copies(share.part, share.parts),
                share.pool->copies_offset(share.part, share.parts),
                share.most_mappings},
@@ -54,7 +57,8 @@ class Patch final : public Accelerator, translate::UserGate {
 
   ExitReason run(cpu::Vcpu& cpu, u32 key, u64 limit) override {
     if (cpu.cpl != 3) direct_.left_user();
-    if (takes(cpu)) return direct_.run();
+    uncounted_ = takes(cpu);
+    if (uncounted_) return direct_.run();
     const ExitReason why = translator_->run(cpu, key, limit);
     if (cpu.cpl != 3) direct_.left_user();
     return why;
@@ -65,7 +69,18 @@ class Patch final : public Accelerator, translate::UserGate {
   void flush() override { translator_->flush(); }
   u32 threshold() const override { return translator_->threshold(); }
   bool takes(const cpu::Vcpu&) override { return cages_.room() != 0 && direct_.takes(); }
-  std::string listing() const override { return translator_->listing(); }
+  bool go_block_by_block() override { return translator_->go_block_by_block(); }
+  bool uncounted() const override { return uncounted_; }
+  void revoke_writes() override {
+    translator_->revoke_writes();
+    cages_.revoke_writes();
+  }
+  void each_reach(bool all, const std::function<void(const Reach&)>& see) override {
+    translator_->each_reach(all, see);
+  }
+  std::string listing() const override {
+    return uncounted_ ? "  (it ran as it is, in a cage)\n" : translator_->listing();
+  }
 
  private:
   bool wants_user() override { return takes(cpu_); }
@@ -75,6 +90,7 @@ class Patch final : public Accelerator, translate::UserGate {
   std::unique_ptr<translate::Translator> translator_;
   Cages cages_;
   Direct direct_;
+  bool uncounted_ = false;
 };
 
 }  // namespace
@@ -90,13 +106,14 @@ std::string patch_lacks() {
 
 std::unique_ptr<Engine> make_patch(cpu::Vcpu& cpu, CodeArena& arena, const VcpuSpace& space,
                                    const EngineOptions& options) {
-  if (!options.cages.pool || options.on_difference) return make_translate(cpu, arena, space, options);
+  if (!options.cages.pool) return make_translate(cpu, arena, space, options);
   std::string why;
   auto translator = translate::Translator::make(cpu, space, options, &why);
   if (!translator) throw HostRefused{fmt::format("engine patch: this host lacks {}: use --engine interpret", why)};
-  return make_accelerated(
-      cpu, arena,
-      std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages, options.debug.direct_always));
+  const bool verify = options.on_difference != nullptr;  // of what may run directly, all does
+  auto patch = std::make_unique<patch::Patch>(cpu, std::move(translator), options.cages,
+                                              options.debug.direct_always || verify, verify);
+  return make_accelerated(cpu, arena, verify::checked(cpu, std::move(patch), options.on_difference));
 }
 
 }  // namespace trapline::engine

@@ -23,7 +23,8 @@ u32 candidates(const u8* at) {
   const __m128i second = load(at + 1);
   const auto is = [&](char byte) { return _mm_cmpeq_epi8(second, _mm_set1_epi8(byte)); };
   const __m128i to_3 = _mm_cmpeq_epi8(_mm_min_epu8(second, _mm_set1_epi8(3)), second);
-  const __m128i known = to_3 | is(0x34) | is(0x38) | is(static_cast<char>(0xa2)) | is(static_cast<char>(0xc7));
+  const __m128i known = to_3 | is(0x31) | is(0x34) | is(0x38) | is(static_cast<char>(0xa2)) |
+                        is(static_cast<char>(0xae)) | is(static_cast<char>(0xc7));
   return static_cast<u32>(_mm_movemask_epi8(_mm_cmpeq_epi8(load(at), _mm_set1_epi8(0x0f)) & known));
 }
 
@@ -33,6 +34,9 @@ bool on_the_stack(u8 modrm, u8 sib) {
   const u8 rm = modrm & 7;
   return rm == kSib ? (sib >> 3 & 7) == 4 && (sib & 6) == 4 : rm == kBp && modrm >= 0x40;
 }
+
+// ModRM /`reg` with memory.
+bool saves(u8 modrm, u8 reg) { return modrm < 0xc0 && (modrm >> 3 & 7) == reg; }
 
 // Of the bytes behind 0F; `left` of them are there. SDM Vol. 2, APM Vol. 3.
 Finding look(const u8* at, std::size_t left, const HostLacks& host) {
@@ -47,13 +51,19 @@ Finding look(const u8* at, std::size_t left, const HostLacks& host) {
       return left >= 2 && at[1] >= 0xc0 ? Finding::hints : Finding::nothing;
     case 0x34:  // SYSENTER: its return address is lost on Intel's
       return Finding::hints;
+    case 0x31:  // RDTSC
+      return host.repeatable ? Finding::reveals : Finding::nothing;
     case 0xa2:  // CPUID. Where it faults, INT3 in its place is still a fifth of the price: only the outer host can see
                 // that it must fault.
       return host.cpuid_faults ? Finding::hints : Finding::reveals;
     case 0x38:  // ENQCMD, ENQCMDS
       return left >= 2 && at[1] == 0xf8 ? Finding::harms : Finding::nothing;
     case 0xc7:  // RDPID is F3 0F C7 /7 with a register; without F3 it is RDSEED
-      return left >= 2 && at[1] >= 0xf8 ? shows_aux : Finding::nothing;
+      if (left < 2) return Finding::nothing;
+      if (host.repeatable && (at[1] >= 0xf0 || saves(at[1], 4))) return Finding::reveals;  // RDRAND, RDSEED, XSAVEC
+      return at[1] >= 0xf8 ? shows_aux : Finding::nothing;
+    case 0xae:  // XSAVE, XSAVEOPT
+      return host.repeatable && left >= 2 && (saves(at[1], 4) || saves(at[1], 6)) ? Finding::reveals : Finding::nothing;
     case 0x01:
       break;
     default:
@@ -69,7 +79,7 @@ Finding look(const u8* at, std::size_t left, const HostLacks& host) {
     case 0xfb:
     case 0xfd:  // RDPRU
       return Finding::harms;
-    case 0xd0:  // XGETBV
+    case 0xd0:  // XGETBV; with ECX 1 it shows which components are in use
     case 0xee:  // RDPKRU
       return Finding::reveals;
     case 0xf9:  // RDTSCP
@@ -78,6 +88,20 @@ Finding look(const u8* at, std::size_t left, const HostLacks& host) {
       if (const u8 reg = at[1] >> 3 & 7; reg > 1 && reg != 4) return Finding::nothing;
       if (at[1] >= 0xc0) return (at[1] >> 3 & 7) == 4 ? Finding::hints : Finding::nothing;
       return left >= 3 && on_the_stack(at[1], at[2]) ? Finding::hints : Finding::nothing;
+  }
+}
+
+bool saves_all(ZydisMnemonic mnemonic) {
+  switch (mnemonic) {
+    case ZYDIS_MNEMONIC_XSAVE:
+    case ZYDIS_MNEMONIC_XSAVE64:
+    case ZYDIS_MNEMONIC_XSAVEC:
+    case ZYDIS_MNEMONIC_XSAVEC64:
+    case ZYDIS_MNEMONIC_XSAVEOPT:
+    case ZYDIS_MNEMONIC_XSAVEOPT64:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -99,9 +123,13 @@ bool reveals(ZydisMnemonic mnemonic, const HostLacks& host) {
     case ZYDIS_MNEMONIC_SMSW:
       return true;
     case ZYDIS_MNEMONIC_XGETBV:
-      return !host.xcr0_same;
+      return !host.xcr0_same || host.repeatable;
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDRAND:
+    case ZYDIS_MNEMONIC_RDSEED:
+      return host.repeatable;
     default:
-      return false;
+      return host.repeatable && saves_all(mnemonic);
   }
 }
 
@@ -212,7 +240,7 @@ bool meant(const isa::Insn& insn) {
   constexpr u8 kRsp = 4, kRbp = 5;
   const bool memory =
       std::ranges::any_of(insn.op, [](const isa::Operand& o) { return o.kind == isa::Operand::Kind::mem; });
-  if (!memory) return true;
+  if (!memory || saves_all(insn.mnemonic)) return true;
   return (insn.mnemonic == ZYDIS_MNEMONIC_SGDT || insn.mnemonic == ZYDIS_MNEMONIC_SIDT ||
           insn.mnemonic == ZYDIS_MNEMONIC_SMSW) &&
          (insn.mem.base == kRsp || insn.mem.base == kRbp) && insn.mem.index == isa::kNoReg;

@@ -14,6 +14,8 @@ struct HostLacks {
   bool xcr0_same = false;  // XGETBV shows the guest's XCR0
   bool cpuid_faults = false;
   bool aux_offered = true;  // RDTSCP or RDPID: the guest's programs may use them, and they show the host's CPU number
+  bool repeatable = false;  // what it executes must have the same result the next time: no time, no random
+                            // numbers, nothing that shows which registers the CPU takes for unused
   isa::Vendor vendor = isa::Vendor::intel;
 };
 

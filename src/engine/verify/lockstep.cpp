@@ -23,6 +23,29 @@ u64 all_exceptions(const Vcpu::Counters& count) {
   return std::accumulate(std::begin(count.exceptions), std::end(count.exceptions), u64{0});
 }
 
+// What has been done in cages is not taken back in the accounts.
+void keep_counts(const Vcpu::Counters& from, Vcpu::Counters& to) {
+  to.cage_calls = from.cage_calls, to.cage_faults = from.cage_faults;
+  to.cage_traps = from.cage_traps, to.cage_kicks = from.cage_kicks;
+  to.cage_inside = from.cage_inside, to.cage_beside = from.cage_beside;
+  to.cage_promotions = from.cage_promotions, to.cage_demotions = from.cage_demotions;
+}
+
+// Stopped between elements of a REP, `there` is some elements further than `here`, and else the same.
+bool is_part_of_rep(const Vcpu& here, const Registers& there) {
+  const u64 done = here.gpr[isa::rcx] - there.gpr[isa::rcx];
+  if (here.gpr[isa::rcx] <= there.gpr[isa::rcx]) return false;
+  bool moved = false;
+  for (unsigned i = 0; i < 16; i++) {
+    if (i == isa::rcx || here.gpr[i] == there.gpr[i]) continue;
+    const u64 up = there.gpr[i] - here.gpr[i], by = std::min(up, 0 - up);
+    if ((i != isa::rsi && i != isa::rdi) || (by != done && by != 2 * done && by != 4 * done && by != 8 * done))
+      return false;
+    moved = true;
+  }
+  return moved;
+}
+
 // Of the run loop that is under way: the reference brings its own, and requests of others wait until it is done.
 class Aside {
  public:
@@ -106,6 +129,7 @@ Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, ExitReason* l
   inner_->revoke_writes();
   *left = inner_->run(cpu, key, limit);
   if (*left == ExitReason::nothing) return Verdict::nothing;
+  uncounted_ = inner_->uncounted();
   INVARIANT(*left != ExitReason::halt && *left != ExitReason::stop,
             "a stretch from {:#x} has done what cannot be done twice", before_.rip);
   if (*left == ExitReason::fault) {  // to the handler's first instruction
@@ -118,13 +142,14 @@ Lockstep::Verdict Lockstep::compare(Vcpu& cpu, u32 key, u64 limit, ExitReason* l
   const bool comparable = !journal_->touched_device() && cpu.code->epoch() == epoch && !journal_->too_many();
   journal_->turn_over();
   before_.restore(cpu);
+  keep_counts(translated_.count, cpu.count);
   calm_ = 0;
   if (!comparable) {
     journal_->undo();
     return Verdict::not_comparable;
   }
   cpu.timer_deadline = ~u64{0};
-  const bool same = interpret(cpu, *left);
+  const bool same = uncounted_ ? follow(cpu) : interpret(cpu, *left);
   cpu.timer_deadline = before_.timer_deadline;
   return same ? Verdict::equal : Verdict::differs;
 }
@@ -144,6 +169,56 @@ bool Lockstep::interpret(Vcpu& cpu, ExitReason left) {
   extra_ = true;
   (void)reference_->step(cpu);
   return agree(cpu);
+}
+
+// Step by step until everything is as the stretch has left it. What leaves user code before that has missed it.
+bool Lockstep::follow(Vcpu& cpu) {
+  constexpr u64 kMost = 20'000'000;
+  unsigned most_alike = 0;
+  nearest_ = 0;
+  exit_ = Exit::budget_spent;
+  u8 code[2];
+  at_syscall_ = translated_.gpr[isa::rcx] == translated_.rip + 2 && cpu::peek(cpu, Gva{translated_.rip}, code, 2) &&
+                code[0] == 0x0f && code[1] == 0x05;
+  for (u64 step = 0; step < kMost; step++) {
+    if (cpu.rip == translated_.rip) {
+      if (arrived(cpu)) return true;
+      unsigned alike = 0;
+      for (unsigned i = 0; i < 16; i++) alike += cpu.gpr[i] == translated_.gpr[i];
+      if (alike >= most_alike) most_alike = alike, nearest_ = step;
+      take_part(cpu);
+      if (arrived(cpu)) return true;
+    }
+    if (cpu.cpl != 3) break;
+    (void)reference_->step(cpu);
+  }
+  return false;
+}
+
+// Are the two where one must be to be the other? `retired` is the reference's to say.
+bool Lockstep::arrived(const Vcpu& cpu) {
+  // The host's SYSCALL, which has stopped it, has left there what the guest's is about to.
+  if (at_syscall_) translated_.gpr[isa::rcx] = cpu.gpr[isa::rcx], translated_.gpr[isa::r11] = cpu.gpr[isa::r11];
+  if (cpu.rip != translated_.rip || cpu.arith != translated_.arith || cpu.cpl != translated_.cpl ||
+      !std::equal(cpu.gpr, std::end(cpu.gpr), translated_.gpr))
+    return false;
+  translated_.retired = cpu.retired;
+  // What XSAVE64 has no room for, by which a host's kernel keeps them; and on AMD's CPUs those that it keeps only while
+  // an exception is pending (APM Vol. 2, 11.4.4).
+  cpu::X87State& x87 = translated_.x87;
+  x87.fcs = cpu.x87.fcs, x87.fds = cpu.x87.fds;
+  if (cpu.vendor() == isa::Vendor::amd) x87.fip = cpu.x87.fip, x87.fdp = cpu.x87.fdp, x87.fop = cpu.x87.fop;
+  return agree(cpu) || (forgive_flags(cpu) && agree(cpu));
+}
+
+// The reference does as many elements of a REP, and is there too.
+void Lockstep::take_part(Vcpu& cpu) {
+  if (!is_part_of_rep(cpu, translated_)) return;
+  if (const isa::Insn insn = at_rip(cpu); insn.address_bytes != 8 || !(insn.rep || insn.repne)) return;
+  cpu.gpr[isa::rcx] -= translated_.gpr[isa::rcx];
+  (void)reference_->step(cpu);
+  cpu.gpr[isa::rcx] += translated_.gpr[isa::rcx];
+  cpu.rip = translated_.rip;
 }
 
 // A SIMD instruction that raises #XM has set its flags in MXCSR; the interpreter, which raises it, does so again.
@@ -185,11 +260,15 @@ isa::Insn Lockstep::at_rip(const Vcpu& cpu) {
   return insn;
 }
 
-// The reference once more, instruction by instruction, each with what it changes.
+// The reference once more (of a stay in a cage the last steps of it), instruction by instruction, each with what it changes.
 std::string Lockstep::steps(Vcpu& cpu) {
+  constexpr u64 kLast = 64;
   std::string text;
   cpu.timer_deadline = ~u64{0};
-  for (u64 i = translated_.retired - before_.retired + extra_; i > 0; i--) {
+  u64 left = uncounted_ ? nearest_ : translated_.retired - before_.retired + extra_;
+  for (; uncounted_ && left > kLast; left--) (void)reference_->step(cpu);
+  interpreted_.capture(cpu);
+  for (; left > 0; left--) {
     Registers last;
     last.capture(cpu);
     char name[160] = "(no instruction)";
@@ -206,7 +285,7 @@ std::string Lockstep::steps(Vcpu& cpu) {
 }
 
 void Lockstep::report(Vcpu& cpu) {
-  const char* what = trouble(cpu.count);
+  const char* what = uncounted_ ? "interpret did not come to where it stopped" : trouble(cpu.count);
   const std::string why = what ? what : "registers or memory differ";
   take_back(cpu);
   const std::string code = steps(cpu);

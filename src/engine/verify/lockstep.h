@@ -5,7 +5,8 @@
 // the interpreter executes as many instructions from the same state, and registers and written pages are compared. The
 // interpreter's result stays. Both use the same vCPU, so nothing but a stretch is ever done twice: a stretch ends
 // before instructions whose effects go beyond registers and RAM, and one that meets device memory is taken back and
-// left to the interpreter.
+// left to the interpreter. Of user code that runs as it is (`uncounted`) nobody knows how many instructions it was: the
+// interpreter goes on until its state is the one in which that stopped.
 #pragma once
 
 #include <memory>
@@ -38,11 +39,15 @@ class Lockstep final : public Accelerator {
   }
   void flush() override { inner_->flush(); }
   u32 threshold() const override { return inner_->threshold(); }
+  bool takes(const cpu::Vcpu& cpu) override { return inner_->takes(cpu); }
 
  private:
   enum class Verdict : u8 { equal, differs, not_comparable, nothing };
   Verdict compare(cpu::Vcpu& cpu, u32 key, u64 limit, ExitReason* left);
   bool interpret(cpu::Vcpu& cpu, ExitReason left);
+  bool follow(cpu::Vcpu& cpu);
+  bool arrived(const cpu::Vcpu& cpu);
+  void take_part(cpu::Vcpu& cpu);
   bool agree(const cpu::Vcpu& cpu);
   bool look_wide(u64 rip);
   bool forgive_flags(const cpu::Vcpu& cpu);
@@ -65,6 +70,9 @@ class Lockstep final : public Accelerator {
   Exit exit_ = Exit::budget_spent;                   // of the reference
   std::vector<u8> seen_ = std::vector<u8>(1 << 16);  // stretches from here, by a hash of RIP
   bool extra_ = false;                               // it did one step more than instructions have retired
+  bool uncounted_ = false;                           // the stretch was; of it:
+  bool at_syscall_ = false;                          // it has stopped before one, in its own way
+  u64 nearest_ = 0;  // steps of the reference to where it was most like the stretch's end
 };
 
 // `inner` as it is, or, with somebody to tell of a difference, in lockstep with the interpreter.
