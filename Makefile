@@ -23,7 +23,7 @@ help:
 	@echo "make deb    build/trapline_VERSION_amd64.deb"
 	@echo "make examples  one small kernel in three builds (docs/paravirtualization.md)"
 	@echo "make bench  workloads natively, under every engine, QEMU TCG and Bochs (ROUNDS=N, BENCH_OPTIONS='--quick ...')"
-	@echo "make stress a hundred kills under writes to disks; litmus tests on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
+	@echo "make stress a hundred kills under writes to disks; litmus tests, and stress-ng, on 4 vCPUs for ten minutes (ENGINE=, SECONDS=, CPUS=)"
 	@echo "make fuzz   ten million random instructions against this CPU (ENGINE=interpret, FUZZ_OPTIONS=)"
 	@echo "make tsan   the tests in which threads meet, built with ThreadSanitizer"
 	@echo "make lint   clang-format, layers, documents, scripts, clang-tidy"
@@ -76,6 +76,7 @@ stress: build
 	@scripts/guest-kernel.sh cloud-amd64
 	@TRAPLINE_KILLS=20 build/tests/guest/guest_test --gtest_filter='*DiskKill*' --gtest_brief=1
 	@tests/guest/stress.sh $(or $(ENGINE),auto) $(or $(SECONDS),600) $(or $(CPUS),4)
+	@tests/guest/stress_ng.sh $(or $(ENGINE),auto) $(or $(SECONDS),600) $(or $(CPUS),4)
 
 fuzz: build
 	build/trapline fuzz --engine $(or $(ENGINE),interpret) --count 10000000 $(FUZZ_OPTIONS)
