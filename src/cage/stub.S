@@ -41,6 +41,8 @@ cage_stub_begin:
 
 // ---- Signal handler. EDI signal, RSI siginfo, RDX ucontext: the guest's registers are in the frame. ----
 cage_stub_signal:
+        pushq   $2                              // Linux leaves NT, with which IRETQ is a fault, and AC as they were
+        popfq
         mov     UC_RIP(%rdx), %rax
         lea     cage_stub_begin(%rip), %rcx
         sub     %rcx, %rax

@@ -340,12 +340,15 @@ ExitReason Direct::serve_trap(AddressSpace& space, const cage::Stop& stop) {
     registers_.rip -= two ? 2 : 1;
     return emulate(space);
   }
-  if (!(registers_.rflags & cpu::flag::tf)) {  // INT1
-    registers_.rip -= 1;
+  // INT1 has no bit in DR6, a step has: the second of two POPF may have cleared TF. A hypervisor of AMD's leaves RIP where
+  // it was.
+  if (stop.code != TRAP_TRACE) {
+    if (guest_byte(Gva{registers_.rip - 1}) == 0xf1) registers_.rip -= 1;
     return emulate(space);
   }
-  // POPF has set TF: the instruction behind it has been executed.
+  // POPF has set TF: the instruction behind it has been executed, or an element of a REP, of which RF tells.
   put_back(space.cage());
+  cpu_.set_rflags_raw((cpu_.rflags() & ~cpu::flag::rf) | (static_cast<u32>(registers_.rflags) & cpu::flag::rf));
   return cpu::debug_trap(cpu_, cpu::dr6::bs) == cpu::Outcome::stop ? ExitReason::stop : ExitReason::boundary;
 }
 
@@ -361,6 +364,14 @@ bool Direct::writes_code(Gva linear) {
   return false;
 }
 
+// Do the guest's tables allow the access? cpu_.fault says how not.
+bool Direct::allows(Gva address, AddressSpace::Want want) {
+  using Want = AddressSpace::Want;
+  const cpu::AlignmentUnchecked unchecked{cpu_};  // AC is as it was when the cage was entered
+  if (want == Want::fetch) return cpu::fetch_lookup(cpu_, address) != nullptr;
+  return cpu::probe(cpu_, cpu::Seg::ds, address, 1, want == Want::write ? cpu::Access::write : cpu::Access::read);
+}
+
 ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop) {
   using Want = AddressSpace::Want;
   const Want want = stop.error & cpu::pf_error::fetch   ? Want::fetch
@@ -374,11 +385,7 @@ ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop)
     stay_.fetches += !cages_.rewritten(page);
     if (page == written_code_) written_code_ = Gpa{~u64{0}};
   }
-  const cpu::AlignmentUnchecked unchecked{cpu_};
-  const bool allowed = want == Want::fetch ? cpu::fetch_lookup(cpu_, address) != nullptr
-                                           : cpu::probe(cpu_, cpu::Seg::ds, address, 1,
-                                                        want == Want::write ? cpu::Access::write : cpu::Access::read);
-  if (!allowed) {
+  if (!allows(address, want)) {
     const cpu::Fault fault = cpu_.fault;
     told_ = {root(), address, want};
     put_back(space.cage());

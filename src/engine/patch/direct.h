@@ -39,6 +39,7 @@ class Direct {
   bool passed_filter(const cage::Stop& stop);
   bool adopt_selectors(const cage::Stop& stop);
   bool writes_code(Gva linear);
+  bool allows(Gva address, AddressSpace::Want want);
   u8 guest_byte(Gva linear) const;
 
   cpu::Vcpu& cpu_;

@@ -68,7 +68,7 @@ main64:
     or eax, 1 << 18                     ; AM
     mov cr0, rax
     WRMSR64 MSR_STAR, (0x0020 << 48) | (KERNEL_CODE << 32)
-    WRMSR64 MSR_FMASK, 0x40700
+    WRMSR64 MSR_FMASK, 0x44700          ; AC, NT, DF, IF, TF
     WRMSR64 MSR_LSTAR, system_call
     WRMSR64 MSR_FS_BASE, own_data
     mov eax, [multiboot_info]
@@ -86,6 +86,7 @@ main64:
     STEP page_faults
     STEP what_shows_the_host
     STEP single_step
+    STEP flags
 .skip:
     ret
 .text:
@@ -94,11 +95,11 @@ main64:
 
 computing:
     call work
-    mov [expected], rax
+    mov [expected_work], rax
     PROGRAM 0x30, user_work
-    CHECK64 rax, [expected]
+    CHECK64 rax, [expected_work]
     PROGRAM 0x30, user_work             ; and again, with all that it touches in place
-    CHECK64 rax, [expected]
+    CHECK64 rax, [expected_work]
     ret
 
 strings:
@@ -194,6 +195,32 @@ single_step:
     PROGRAM 1, user_steps
     CHECK64 [seen64_ip], user_steps.behind
     CHECK64 rcx, 1
+    PROGRAM 1, user_steps_over_popf     ; which clears TF itself
+    CHECK64 [seen64_ip], user_steps_over_popf.behind
+    mov rax, [seen64_flags]
+    and eax, 0x100
+    CHECK64 rax, 0
+    PROGRAM 1, user_steps_into_rep
+    CHECK64 [seen64_ip], user_steps_into_rep.at
+    CHECK64 rcx, 2
+    ret
+
+; Whatever a program may set is there when it goes on, and nothing to whoever serves it. RAX: what it had after a call.
+flags:
+    PROGRAM 0x30, user_flags
+    and eax, 0x44cd5
+    CHECK64 rax, 0x44cd5
+    mov rax, [seen64_flags]
+    and eax, 0x44cd5
+    CHECK64 rax, 0x44cd5
+    PROGRAM 14, user_clears_ac
+    mov rax, [seen64_flags]
+    and eax, 0x40000
+    CHECK64 rax, 0
+    PROGRAM 0x30, user_flags
+    call work                           ; leaves zeros
+    PROGRAM 0x30, user_work
+    CHECK64 rax, [expected_work]
     ret
 
 own_text:
@@ -416,6 +443,41 @@ user_steps:
 .behind:
     inc ecx
     int 0x30
+user_flags:
+    pushfq
+    or dword [rsp], 0x44cd5             ; AC, NT, OF, DF, the arithmetic ones
+    popfq
+    syscall
+    pushfq
+    pop rax
+    int 0x30
+user_steps_over_popf:
+    pushfq
+    pushfq
+    or dword [rsp], 1 << 8
+    popfq
+    popfq
+.behind:
+    int 0x30
+user_steps_into_rep:
+    mov ecx, 3
+    mov rsi, buffer
+    mov rdi, buffer2
+    pushfq
+    or dword [rsp], 1 << 8
+    popfq
+.at:
+    rep movsb
+    int 0x30
+user_clears_ac:
+    pushfq
+    or dword [rsp], 1 << 18
+    popfq
+    syscall                             ; goes on with it
+    pushfq
+    and dword [rsp], ~(1 << 18)
+    popfq
+    mov rax, [TEST_BASE + 0x123]
 user_reads_text:
     movzx eax, byte [user_cpuid_itself]
     mov [sum], rax
@@ -437,6 +499,7 @@ own_gdt_pointer:
 align 8
 own_data: dq 0x5555
 expected: dq 0
+expected_work: dq 0
 
 section .bss
 alignb 4096
