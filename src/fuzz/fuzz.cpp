@@ -71,6 +71,7 @@ class Run {
       report_.progress(start, sequences_);
     }
     report_.summary(start, sequences_, native_.restarts());
+    if (const u64 stops = guest_.cage_stops()) fmt::print(options_.out, "fuzz: a cage has stopped {} times\n", stops);
     return report_.differing() ? difference : no_difference;
   }
 

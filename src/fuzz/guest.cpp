@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "cage/pool.h"
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
 #include "cpu/lapic.h"
@@ -92,7 +93,9 @@ struct Guest::Impl {
   std::unique_ptr<engine::CodeArena> arena;
   std::unique_ptr<engine::Engine> engine;
   u64 next_table = kTables;
+  std::unique_ptr<cage::Pool> cages;
   std::optional<Watchdog> watchdog;  // of an engine that does not count
+  Result<GuestMemory, std::string> make_ram(bool with_cages);
 
   template <class T>
   void put(u64 gpa, T value) {
@@ -193,10 +196,11 @@ void Guest::Impl::enter(const Program& program, std::size_t slot) {
   cpu.set_rflags_raw(static_cast<u32>(r.rflags));
   cpu.cpl = 3;
   cpu.segment(isa::Seg::cs) = code_segment(program.size, slot);
-  for (const isa::Seg s : {isa::Seg::ss, isa::Seg::ds, isa::Seg::es}) cpu.segment(s) = segment(kUserSs, 0xc0f3);
-  for (const isa::Seg s : {isa::Seg::fs, isa::Seg::gs}) {
-    cpu.segment(s) = segment(0, 0);
-    cpu.segment(s).usable = false;
+  cpu.segment(isa::Seg::ss) = segment(kUserSs, 0xc0f3);
+  for (const isa::Seg s : {isa::Seg::ds, isa::Seg::es, isa::Seg::fs, isa::Seg::gs}) {
+    const bool null = program.size == isa::CodeSize::bits64 || s == isa::Seg::fs || s == isa::Seg::gs;
+    cpu.segment(s) = null ? segment(0, 0) : segment(kUserSs, 0xc0f3);
+    cpu.segment(s).usable = !null;
   }
   cpu.segment(isa::Seg::gs).base = place::gs_base;
   cpu.debug.dr6 = 0xffff0ff0;
@@ -246,6 +250,19 @@ void Guest::Impl::leave(Snapshot& out, Ending& ending, engine::Exit exit) {
   std::memcpy(out.memory.stack, ram.host(Gpa{kStackGpa}), place::stack_size);
 }
 
+// With cages, which must be made while there is but one thread.
+Result<GuestMemory, std::string> Guest::Impl::make_ram(bool with_cages) {
+  if (!with_cages) return GuestMemory::anonymous(kRam);
+  auto fd = GuestMemory::create_fd(kRam);
+  if (!fd) return Err{fd.error()};
+  constexpr unsigned kCages = 1, kCopyPages = 64;
+  auto pool = cage::Pool::make(kCages, *fd, kCopyPages);
+  auto memory = pool ? GuestMemory::map(*fd, kRam) : Err{pool.error()};
+  ::close(*fd);
+  if (pool) cages = std::move(*pool);
+  return memory;
+}
+
 Guest::Guest() : impl_{std::make_unique<Impl>()} {}
 
 Guest::~Guest() {
@@ -260,7 +277,7 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
     return Err{fmt::format("fuzz: --engine {}: this host lacks {}: use interpret", kind->name, lacks)};
   std::unique_ptr<Guest> g(new Guest);
   Impl& m = *g->impl_;
-  auto ram = GuestMemory::anonymous(kRam);
+  auto ram = m.make_ram(kind->cages);
   if (!ram) return Err{ram.error()};
   m.ram = std::move(*ram);
   auto cpuid = cpu::Cpuid::make({.cpus = 1, .para_kvm = false, .tsc_khz = 1'000'000});
@@ -302,7 +319,11 @@ Result<std::unique_ptr<Guest>, std::string> Guest::make(const std::string& engin
   engine::EngineOptions options;
   options.hot_threshold = 1;  // a sequence runs once
   options.count_instructions = counted;
-  if (!counted) m.watchdog.emplace(*c.attention);
+  if (m.cages) {
+    options.cages.pool = m.cages.get();
+    options.debug.direct_always = true;
+  }
+  if (!counted || m.cages) m.watchdog.emplace(*c.attention);
   m.arena = std::make_unique<engine::CodeArena>(kind->arena_bytes);
   m.engine = kind->make(c, *m.arena, {}, options);
   return g;
@@ -317,6 +338,11 @@ void Guest::load(const std::vector<const Program*>& programs) {
   const u64 used = programs.size() * place::slot;
   for (u64 offset = 0; offset < used; offset += kPageSize)
     m.code->written((kCodeGpa + offset) / kPageSize, 0, static_cast<u32>(kPageSize));
+}
+
+u64 Guest::cage_stops() const {
+  const cpu::Vcpu::Counters& count = impl_->cpu.count;
+  return count.cage_calls + count.cage_faults + count.cage_traps + count.cage_kicks;
 }
 
 void Guest::run(const Program& program, std::size_t index, Outcome& out) {

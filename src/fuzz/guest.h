@@ -23,6 +23,8 @@ class Guest {
   void load(const std::vector<const Program*>& programs);
   // Runs the program loaded as number `index`.
   void run(const Program& program, std::size_t index, Outcome& out);
+  // How often a cage has stopped: 0 where the engine has none.
+  u64 cage_stops() const;
 
  private:
   Guest();

@@ -76,16 +76,16 @@ bool install_code16() {
 }
 
 // 64-bit processes have null selectors in DS and ES, which is nothing to code of other sizes.
-void load_data_segments() { asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(u32{kStack})); }
+void load_data_segments(u32 selector) { asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(selector)); }
 
 void find_code_sizes(Native::Shared& shared) {
-  load_data_segments();
+  load_data_segments(kStack);
   shared.code32 = is_code(kCode32);
   shared.code16 = install_code16();
 }
 
 void enter_code(ucontext_t& context, isa::CodeSize size, u64 slot) {
-  if (size != isa::CodeSize::bits64) load_data_segments();  // not for ever: a host was seen to lose ES
+  load_data_segments(size == isa::CodeSize::bits64 ? 0u : u32{kStack});  // each time: a host was seen to lose ES
   greg_t& segments = context.uc_mcontext.gregs[REG_CSGSFS];
   segments = static_cast<greg_t>((static_cast<u64>(segments) & 0x0000ffffffff0000) | code_selector(size, slot) |
                                  u64{kStack} << 48);
