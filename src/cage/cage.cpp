@@ -42,16 +42,16 @@ u64 xsave_bytes() {
 }
 
 // Nobody asks for a part of a page, or for the stub's own place.
-void check_range(Gva address, u64 length) {
+void check_range(u64 stub, Gva address, u64 length) {
   INVARIANT(length != 0 && (address.raw | length) % kPageSize == 0, "an order for {}+{:#x}", address, length);
-  INVARIANT(address.raw >= kStubEnd || length <= kStub - address.raw, "an order for {}+{:#x}, where the stub is",
-            address, length);
+  INVARIANT(address.raw >= stub + kStubBytes || length <= stub - address.raw,
+            "an order for {}+{:#x}, where the stub is", address, length);
 }
 
 }  // namespace
 
 void Cage::map(Gva address, u64 length, int prot, int fd, u64 offset, bool populate) {
-  check_range(address, length);
+  check_range(stub(), address, length);
   INVARIANT(offset % kPageSize == 0, "a mapping of a file from {:#x} on", offset);
   INVARIANT((prot & (PROT_WRITE | PROT_EXEC)) != (PROT_WRITE | PROT_EXEC), "{} writable and executable", address);
   const u64 flags = MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0);
@@ -62,12 +62,12 @@ void Cage::map(Gva address, u64 length, int prot, int fd, u64 offset, bool popul
 }
 
 void Cage::unmap(Gva address, u64 length) {
-  check_range(address, length);
+  check_range(stub(), address, length);
   queue_.push_back({SYS_munmap, {address.raw, length, 0, parts_.nonce.with_flags(0), parts_.nonce.with_fd(0), 0}, 0});
 }
 
 void Cage::protect(Gva address, u64 length, int prot) {
-  check_range(address, length);
+  check_range(stub(), address, length);
   INVARIANT((prot & (PROT_WRITE | PROT_EXEC)) != (PROT_WRITE | PROT_EXEC), "{} writable and executable", address);
   queue_.push_back(
       {SYS_mprotect,
@@ -164,7 +164,7 @@ void Cage::resume(const Registers& r, u64 xrstor, u32 components, u32 spin_ticks
   if (dead_) return;
   for (unsigned i = 0; i < 16; i++) x.new_gregs[kOrder[i]] = r.gpr[i];
   x.new_fs_base = r.fs_base, x.new_gs_base = r.gs_base;
-  const u64 place = xrstor == kNothing ? 0 : xrstor == kVectors ? kStub + CAGE_VECTORS : kStub + CAGE_STACK + xrstor;
+  const u64 place = xrstor == kNothing ? 0 : xrstor == kVectors ? stub() + CAGE_VECTORS : stub() + CAGE_STACK + xrstor;
   x.xrstor = place;
   x.xmask = components;
   x.spins.store(spin_ticks, std::memory_order_relaxed);
@@ -201,7 +201,7 @@ bool Cage::take(Stop& stop, Registers& r) {
   stop.cs = static_cast<u16>(g[Greg::selectors]);
   stop.ds = x.ds, stop.es = x.es, stop.fs = x.fs, stop.gs = x.gs;
   if (stop.fs | stop.gs) fs_base_ = gs_base_ = ~u64{0};  // gone with the selectors
-  const u64 offset = g[Greg::fpstate] - (kStub + CAGE_STACK);
+  const u64 offset = g[Greg::fpstate] - (stub() + CAGE_STACK);
   stop.fpstate = g[Greg::fpstate] % 64 == 0 && offset <= CAGE_STACK_BYTES - xsave_bytes() ? offset : kNothing;
   for (unsigned i = 0; i < 16; i++) r.gpr[i] = g[kOrder[i]];
   r.rip = g[Greg::rip];

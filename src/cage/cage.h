@@ -52,12 +52,16 @@ class Cage {
     Shared* shared = nullptr;
     Nonce nonce{};
     Tokens tokens;
+    u64 stub = kStub;
     bool trusted = false;  // for tests: what it says is not proved
   };
   explicit Cage(const Parts& parts) : parts_{parts} {}
 
   Shared& shared() { return *parts_.shared; }
   pid_t pid() const { return parts_.pid; }
+  // Where its stub begins and ends.
+  u64 stub() const { return parts_.stub; }
+  u64 stub_end() const { return parts_.stub + kStubBytes; }
   bool dead() const { return dead_; }
 
   // Has it closed its filter behind it? Waits for it; once, before all else.

@@ -55,25 +55,24 @@ constexpr std::size_t kNumber = offsetof(seccomp_data, nr), kArch = offsetof(sec
                       kIp = offsetof(seccomp_data, instruction_pointer);
 constexpr unsigned kArchPrctl = SYS_arch_prctl;
 
-u32 site(const char* at) { return static_cast<u32>(kStub + static_cast<u64>(at - cage_stub_begin)); }
-
 }  // namespace
 
-std::vector<sock_filter> filter(const Nonce& nonce, const Defences& defences) {
+std::vector<sock_filter> filter(u64 stub, const Nonce& nonce, const Defences& defences) {
   if (!defences.calls) return {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const auto site = [stub](const char* at) { return static_cast<u32>(stub + static_cast<u64>(at - cage_stub_begin)); };
   Program p{defences.arguments};
   p.require(kArch, AUDIT_ARCH_X86_64);
-  p.require(kIp + 4, static_cast<u32>(kStub >> 32));
+  p.require(kIp + 4, static_cast<u32>(stub >> 32));
   p.load(kIp);
   p.when(site(cage_site_wake), [&] {
     p.require(kNumber, SYS_futex);
-    p.require64(0, kStub + CAGE_EXCHANGE + X_CALLS);
+    p.require64(0, stub + CAGE_EXCHANGE + X_CALLS);
     p.require(Program::low(1), FUTEX_WAKE);
     p.allow();
   });
   p.when(site(cage_site_wait), [&] {
     p.require(kNumber, SYS_futex);
-    p.require64(0, kStub + CAGE_EXCHANGE + X_ANSWERS);
+    p.require64(0, stub + CAGE_EXCHANGE + X_ANSWERS);
     p.require(Program::low(1), FUTEX_WAIT);
     p.require64(3, 0);
     p.allow();
@@ -81,7 +80,7 @@ std::vector<sock_filter> filter(const Nonce& nonce, const Defences& defences) {
   p.when(site(cage_site_read), [&] {
     p.require(kNumber, SYS_read);
     p.require64(0, CAGE_ORDER_FD);
-    p.require64(1, kStub + CAGE_ORDERS);
+    p.require64(1, stub + CAGE_ORDERS);
     p.require64(2, sizeof(Orders));
     p.allow();
   });

@@ -27,7 +27,7 @@ struct Defences {
   bool tokens = true;     // what is said of orders is proved
 };
 
-// For a stub at kStub. Any thread.
-std::vector<sock_filter> filter(const Nonce& nonce, const Defences& defences = {});
+// For a stub at `stub`. Any thread.
+std::vector<sock_filter> filter(u64 stub, const Nonce& nonce, const Defences& defences = {});
 
 }  // namespace trapline::cage

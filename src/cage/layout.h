@@ -1,6 +1,7 @@
 // Where things lie in a cage, for the stub (assembly) and for the core (C++). docs/cages.md.
 //
-//   kStub      the stub's code, read and execute: the only place that the filter accepts a system call from
+//   stub       the stub's code, read and execute: the only place that the filter accepts a system call from. At kStub;
+//              of some cages at kOtherStub, for guests that map something at kStub
 //   exchange   one page shared with the core: registers, whose turn it is
 //   vectors    one page shared with the core: an XSAVE image that the core has made
 //   orders     one private page, filled by a read() of the order pipe: what only the core can have written
@@ -8,6 +9,7 @@
 #pragma once
 
 #define CAGE_STUB 0x2f5a3c710000
+#define CAGE_OTHER_STUB 0x1d93b64e0000
 #define CAGE_CODE_BYTES 0x1000
 #define CAGE_EXCHANGE 0x1000
 #define CAGE_VECTORS 0x2000
@@ -63,7 +65,7 @@
 
 namespace trapline::cage {
 
-inline constexpr u64 kStub = CAGE_STUB, kStubEnd = CAGE_STUB + CAGE_BYTES, kTop = CAGE_TOP;
+inline constexpr u64 kStub = CAGE_STUB, kOtherStub = CAGE_OTHER_STUB, kStubBytes = CAGE_BYTES, kTop = CAGE_TOP;
 inline constexpr unsigned kMostOrders = 63;
 
 // Indices of `gregs`.

@@ -55,6 +55,7 @@ struct Birth {
   u64 shared_offset;
   const std::vector<sock_filter>* filter;
   pid_t parent;
+  u64 stub;
 };
 
 // Places descriptors at their numbers and closes all others.
@@ -72,7 +73,7 @@ bool keep_descriptors(const Birth& b) {
 }
 
 bool map_stub(const Birth& b) {
-  const auto at = [](u64 offset) { return reinterpret_cast<void*>(kStub + offset); };
+  const auto at = [&](u64 offset) { return reinterpret_cast<void*>(b.stub + offset); };
   const auto map = [&](u64 offset, u64 bytes, int flags, int fd, u64 file_offset) {
     return ::mmap(at(offset), bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED_NOREPLACE, fd,
                   static_cast<off_t>(file_offset)) == at(offset);
@@ -85,14 +86,14 @@ bool map_stub(const Birth& b) {
   return ::mprotect(at(0), CAGE_CODE_BYTES, PROT_READ | PROT_EXEC) == 0;
 }
 
-void install_handlers() {
+void install_handlers(u64 stub) {
   stack_t stack{};
-  stack.ss_sp = reinterpret_cast<void*>(kStub + CAGE_STACK);
+  stack.ss_sp = reinterpret_cast<void*>(stub + CAGE_STACK);
   stack.ss_size = CAGE_STACK_BYTES;
   ::sigaltstack(&stack, nullptr);
   struct sigaction action {};
   action.sa_sigaction =
-      reinterpret_cast<void (*)(int, siginfo_t*, void*)>(kStub + static_cast<u64>(cage_stub_signal - cage_stub_begin));
+      reinterpret_cast<void (*)(int, siginfo_t*, void*)>(stub + static_cast<u64>(cage_stub_signal - cage_stub_begin));
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   for (const int s : kSignals) ::sigaction(s, &action, nullptr);
   sigset_t none;
@@ -115,15 +116,15 @@ bool set_cpuid(unsigned long enabled) { return ::syscall(SYS_arch_prctl, kArchSe
   ::prctl(PR_SET_DUMPABLE, 0);
   if (!map_stub(b) || !keep_descriptors(b)) ::_exit(1);
   for (const int resource : {RLIMIT_CORE, RLIMIT_NPROC, RLIMIT_NOFILE, RLIMIT_FSIZE}) limit(resource);
-  auto* program = reinterpret_cast<sock_fprog*>(kStub + CAGE_EXCHANGE + X_FILTER);
+  auto* program = reinterpret_cast<sock_fprog*>(b.stub + CAGE_EXCHANGE + X_FILTER);
   auto* code = reinterpret_cast<sock_filter*>(program + 1);
   program->len = static_cast<unsigned short>(b.filter->size());
   program->filter = code;
   std::memcpy(code, b.filter->data(), b.filter->size() * sizeof(sock_filter));
-  install_handlers();
+  install_handlers(b.stub);
   set_cpuid(0);
   forget_thread();
-  reinterpret_cast<void (*)()>(kStub + static_cast<u64>(cage_stub_init - cage_stub_begin))();
+  reinterpret_cast<void (*)()>(b.stub + static_cast<u64>(cage_stub_init - cage_stub_begin))();
   __builtin_unreachable();
 }
 
@@ -183,7 +184,7 @@ unsigned room_for_tasks(unsigned most) {
 }  // namespace
 
 Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd, u64 copy_pages, unsigned spare,
-                                                      const Defences& defences) {
+                                                      const Defences& defences, unsigned elsewhere) {
   std::unique_ptr<Pool> pool{new Pool};
   ::signal(SIGPIPE, SIG_IGN);  // orders to a cage that somebody has killed say EPIPE
   if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
@@ -215,13 +216,14 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
     parts.nonce = {static_cast<u32>(random[0]) | 1, static_cast<u32>(random[0] >> 32) | 1};
     parts.tokens = Tokens{random[1], random[2]};
     parts.trusted = !defences.tokens;
+    if (i + elsewhere >= count) parts.stub = kOtherStub;
     parts.shared = pool->shared_ + i;
     parts.shared->exchange.fsgsbase = host_has_fsgsbase();
     parts.order_fd = ends[1];
-    const std::vector<sock_filter> program = filter(parts.nonce, defences);
+    const std::vector<sock_filter> program = filter(parts.stub, parts.nonce, defences);
     const pid_t parent = ::getpid();
     parts.pid = ::fork();
-    if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program, parent});
+    if (parts.pid == 0) live({fd, ram_fd, copies_fd, ends[0], i * sizeof(Shared), &program, parent, parts.stub});
     if (parts.pid < 0) why = failed("fork"), too_many = errno == EAGAIN;
     ::close(ends[0]);
     if (parts.pid < 0) {

@@ -16,9 +16,10 @@ class Pool {
  public:
   // Forks `count` cages from the calling thread, which must be the only one, and which they do not outlive. ram_fd:
   // guest RAM, not kept. copy_pages: room for pages with patches, which cages can map and only this process can write.
-  // Fewer cages than asked for, or none: the host's limits, which leave room for `spare` more tasks. Error: one line.
+  // The last `elsewhere` of them have their stub at kOtherStub. Fewer cages than asked for, or none: the host's limits,
+  // which leave room for `spare` more tasks. Error: one line.
   static Result<std::unique_ptr<Pool>, std::string> make(unsigned count, int ram_fd, u64 copy_pages, unsigned spare = 0,
-                                                         const Defences& defences = {});
+                                                         const Defences& defences = {}, unsigned elsewhere = 0);
   ~Pool();  // kills them
   Pool(const Pool&) = delete;
 

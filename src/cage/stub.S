@@ -1,4 +1,4 @@
-// The stub of a cage: position-independent code of one page, copied to CAGE_STUB. It hands the guest's registers over
+// The stub of a cage: position-independent code of one page, copied to where a cage has it. It hands the guest's registers over
 // to the core, waits, carries out orders for the cage's own mappings, and goes on with the guest. docs/cages.md.
 //
 // No CALL and no RET: behind a kernel entry the return predictor may be no good (Safe RET).

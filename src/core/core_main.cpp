@@ -127,7 +127,7 @@ std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   constexpr u64 kCopyPages = 1024;      // of code with patches, a vCPU
   constexpr unsigned kOwnThreads = 12;  // of both processes, beside two for each vCPU
   auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus,
-                               2 * launch.cpus + kOwnThreads);
+                               2 * launch.cpus + kOwnThreads, {}, launch.cpus);
   if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
   return std::move(*pool);
 }

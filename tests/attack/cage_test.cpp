@@ -21,7 +21,8 @@ constexpr u64 kSecret = 0x5ec2e75ec2e7;  // in RAM page 1, which is never mapped
 
 enum Gpr : u8 { kRax, kRcx, kRdx, kRbx, kRsp, kRbp, kRsi, kRdi, kR8, kR9, kR10 };
 
-class CageAttack : public testing::Test {
+// With the stub in both of its places.
+class CageAttack : public testing::TestWithParam<u64> {
  protected:
   void SetUp() override {
     fd_ = memfd_create("ram", 0);
@@ -39,12 +40,13 @@ class CageAttack : public testing::Test {
   // Without one of the defences the same attack must succeed: it is no test else.
   void begin(const Defences& defences = {}) {
     cage_.reset();
-    auto pool = Pool::make(1, fd_, 1, 0, defences);
+    auto pool = Pool::make(1, fd_, 1, 0, defences, GetParam() == kOtherStub);
     ASSERT_TRUE(pool) << pool.error();
     pool_ = std::move(*pool);
     auto cages = pool_->share(0, 1);
     ASSERT_EQ(cages.size(), 1u);
     cage_ = std::move(cages[0]);
+    ASSERT_EQ(cage_->stub(), stub());
     registers_ = {};
     cage_->map(Gva{kText}, 4096, PROT_READ | PROT_EXEC, CAGE_RAM_FD, 0, true);
     cage_->map(Gva{kTarget}, 4096, PROT_READ | PROT_WRITE, CAGE_RAM_FD, 2 * 4096, true);
@@ -65,7 +67,8 @@ class CageAttack : public testing::Test {
       if (i % 4096 == 0 && cage_->has_ended()) return false;
     return cage_->take(stop_, registers_);
   }
-  static u64 in_stub(const char* at) { return kStub + static_cast<u64>(at - cage_stub_begin); }
+  static u64 stub() { return GetParam(); }
+  u64 in_stub(const char* at) const { return stub() + static_cast<u64>(at - cage_stub_begin); }
   // Orders still work, and are those of the core.
   bool obeys() {
     cage_->map(Gva{0x9000000000}, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
@@ -80,7 +83,7 @@ class CageAttack : public testing::Test {
   Stop stop_;
 };
 
-TEST_F(CageAttack, NoSystemCallIsMadeByItsNumber) {
+TEST_P(CageAttack, NoSystemCallIsMadeByItsNumber) {
   code({0x0f, 0x05});
   std::vector<u64> numbers;
   for (u64 n = 0; n < 512; n++) numbers.push_back(n);
@@ -105,7 +108,7 @@ TEST_F(CageAttack, NoSystemCallIsMadeByItsNumber) {
   EXPECT_TRUE(obeys());
 }
 
-TEST_F(CageAttack, WithoutTheFilterSystemCallsAreMade) {
+TEST_P(CageAttack, WithoutTheFilterSystemCallsAreMade) {
   begin({.calls = false});
   code({0x0f, 0x05, 0x0f, 0x0b});  // syscall; ud2
   registers_.gpr[kRax] = SYS_getppid;
@@ -114,7 +117,7 @@ TEST_F(CageAttack, WithoutTheFilterSystemCallsAreMade) {
   EXPECT_EQ(registers_.gpr[kRax], static_cast<u64>(getpid()));
 }
 
-TEST_F(CageAttack, NorByTheOtherEntries) {
+TEST_P(CageAttack, NorByTheOtherEntries) {
   code({0xcd, 0x80});  // int 0x80: exit_group, of 32-bit programs
   registers_.gpr[kRax] = 252;
   ASSERT_TRUE(run());
@@ -130,7 +133,7 @@ TEST_F(CageAttack, NorByTheOtherEntries) {
   EXPECT_TRUE(obeys());
 }
 
-TEST_F(CageAttack, TheOrderInstructionNeedsTheNonce) {
+TEST_P(CageAttack, TheOrderInstructionNeedsTheNonce) {
   code({0xff, 0xe1});  // jmp rcx
   for (const u64 guess : {u64{0}, ~u64{0} << 32, u64{1} << 32}) {
     begin();
@@ -146,7 +149,7 @@ TEST_F(CageAttack, TheOrderInstructionNeedsTheNonce) {
   }
 }
 
-TEST_F(CageAttack, WithoutItTheProgramMapsWhatItLikes) {
+TEST_P(CageAttack, WithoutItTheProgramMapsWhatItLikes) {
   begin({.nonce = false});
   // mov rax, [rbx]; test rax, rax; jz +2; syscall; mov eax, r15d; jmp rcx
   code({0x48, 0x8b, 0x03, 0x48, 0x85, 0xc0, 0x74, 0x02, 0x0f, 0x05, 0x44, 0x89, 0xf8, 0xff, 0xe1});
@@ -164,11 +167,11 @@ TEST_F(CageAttack, WithoutItTheProgramMapsWhatItLikes) {
   EXPECT_EQ(registers_.gpr[kRax], kSecret);
 }
 
-TEST_F(CageAttack, OtherCallsOfTheStubGoWhereTheyMustOnly) {
+TEST_P(CageAttack, OtherCallsOfTheStubGoWhereTheyMustOnly) {
   code({0xff, 0xe1});
   // A read of the order pipe into memory of the program's, and one of another descriptor.
   for (const auto& [fd, to] :
-       {std::pair{u64{CAGE_ORDER_FD}, kTarget}, std::pair{u64{CAGE_RAM_FD}, kStub + CAGE_ORDERS}}) {
+       {std::pair{u64{CAGE_ORDER_FD}, kTarget}, std::pair{u64{CAGE_RAM_FD}, stub() + CAGE_ORDERS}}) {
     begin();
     registers_.gpr[kRcx] = in_stub(cage_site_read) - 2;
     registers_.gpr[kRax] = SYS_read;
@@ -186,10 +189,10 @@ TEST_F(CageAttack, OtherCallsOfTheStubGoWhereTheyMustOnly) {
   EXPECT_FALSE(run());
 }
 
-TEST_F(CageAttack, WithoutThatTheProgramReadsTheNonce) {
+TEST_P(CageAttack, WithoutThatTheProgramReadsTheNonce) {
   begin({.arguments = false});
   code({0xf0, 0xff, 0x03, 0xff, 0xe1});  // lock inc dword [rbx]; jmp rcx
-  registers_.gpr[kRbx] = kStub + CAGE_EXCHANGE + X_CALLS;
+  registers_.gpr[kRbx] = stub() + CAGE_EXCHANGE + X_CALLS;
   registers_.gpr[kRcx] = in_stub(cage_site_read) - 2;
   registers_.gpr[kRax] = SYS_read;
   registers_.gpr[kRdi] = CAGE_ORDER_FD;
@@ -204,7 +207,7 @@ TEST_F(CageAttack, WithoutThatTheProgramReadsTheNonce) {
   EXPECT_NE(stolen->order[0].argument[3] >> 32, 0u);
 }
 
-TEST_F(CageAttack, SteppingThroughTheStubEndsIt) {
+TEST_P(CageAttack, SteppingThroughTheStubEndsIt) {
   code({0x9d, 0xff, 0xe1});  // popfq; jmp rcx
   const u64 flags = 0x302;   // TF
   std::memcpy(ram_ + 2 * 4096 + 0x800, &flags, 8);
@@ -213,21 +216,21 @@ TEST_F(CageAttack, SteppingThroughTheStubEndsIt) {
   // The trap behind JMP is taken in the stub.
   if (run()) {
     ASSERT_EQ(stop_.signal, SIGTRAP);  // the one behind POPFQ's next instruction, if the host tells it here
-    EXPECT_TRUE(registers_.rip < kStub || registers_.rip >= kStubEnd);
+    EXPECT_TRUE(registers_.rip < stub() || registers_.rip >= stub() + kStubBytes);
   }
 }
 
-TEST_F(CageAttack, TheStubsCodeCannotBeWritten) {
+TEST_P(CageAttack, TheStubsCodeCannotBeWritten) {
   code({0x88, 0x01});  // mov [rcx], al
-  registers_.gpr[kRcx] = kStub + 0x100;
+  registers_.gpr[kRcx] = stub() + 0x100;
   ASSERT_TRUE(run());
   EXPECT_EQ(stop_.signal, SIGSEGV);
-  EXPECT_EQ(stop_.cr2, kStub + 0x100);
+  EXPECT_EQ(stop_.cr2, stub() + 0x100);
 }
 
-TEST_F(CageAttack, SayingThatItHasStoppedDoesNotMakeItSo) {
+TEST_P(CageAttack, SayingThatItHasStoppedDoesNotMakeItSo) {
   code({0xf0, 0xff, 0x01, 0xeb, 0xfe});  // lock inc dword [rcx]; jmp .
-  registers_.gpr[kRcx] = kStub + CAGE_EXCHANGE + X_CALLS;
+  registers_.gpr[kRcx] = stub() + CAGE_EXCHANGE + X_CALLS;
   go();
   ASSERT_TRUE(await());
   // It runs on; what is stale must be gone, or the cage.
@@ -236,7 +239,7 @@ TEST_F(CageAttack, SayingThatItHasStoppedDoesNotMakeItSo) {
   EXPECT_TRUE(cage_->dead());
 }
 
-TEST_F(CageAttack, ForgedOrdersAreNotCarriedOut) {
+TEST_P(CageAttack, ForgedOrdersAreNotCarriedOut) {
   // Writes an order for page 1 of the RAM into the page of orders, then makes a system call.
   auto* orders = reinterpret_cast<Orders*>(ram_ + 2 * 4096);
   *orders = {};
@@ -244,7 +247,7 @@ TEST_F(CageAttack, ForgedOrdersAreNotCarriedOut) {
   orders->order[0] = {SYS_mmap, {kTarget, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, CAGE_RAM_FD, 4096}, 0};
   code({0xf3, 0xa4, 0x0f, 0x05});  // rep movsb; syscall
   registers_.gpr[kRsi] = kTarget;
-  registers_.gpr[kRdi] = kStub + CAGE_ORDERS;
+  registers_.gpr[kRdi] = stub() + CAGE_ORDERS;
   registers_.gpr[kRcx] = 4096;
   ASSERT_TRUE(run());
   ASSERT_EQ(stop_.signal, SIGSYS);
@@ -252,38 +255,38 @@ TEST_F(CageAttack, ForgedOrdersAreNotCarriedOut) {
   EXPECT_TRUE(cage_->dead());
 }
 
-TEST_F(CageAttack, AForgedTokenProvesNothing) {
+TEST_P(CageAttack, AForgedTokenProvesNothing) {
   auto* orders = reinterpret_cast<Orders*>(ram_ + 2 * 4096);
   *orders = {};
   orders->count = 1, orders->done = 1, orders->after = 1;
   orders->token = 0x1234567;
   code({0xf3, 0xa4, 0x0f, 0x05});
   registers_.gpr[kRsi] = kTarget;
-  registers_.gpr[kRdi] = kStub + CAGE_ORDERS;
+  registers_.gpr[kRdi] = stub() + CAGE_ORDERS;
   registers_.gpr[kRcx] = 4096;
   ASSERT_TRUE(run());
   EXPECT_FALSE(obeys());
 }
 
-TEST_F(CageAttack, WithoutProofItWouldBeBelieved) {
+TEST_P(CageAttack, WithoutProofItWouldBeBelieved) {
   begin({.tokens = false});
   auto* orders = reinterpret_cast<Orders*>(ram_ + 2 * 4096);
   *orders = {};
   orders->count = 1, orders->done = 1, orders->after = 1;
   code({0xf3, 0xa4, 0x0f, 0x05});
   registers_.gpr[kRsi] = kTarget;
-  registers_.gpr[kRdi] = kStub + CAGE_ORDERS;
+  registers_.gpr[kRdi] = stub() + CAGE_ORDERS;
   registers_.gpr[kRcx] = 4096;
   ASSERT_TRUE(run());
   EXPECT_TRUE(obeys());
 }
 
-TEST_F(CageAttack, NothingOfTheOrdersIsLeftForTheProgram) {
+TEST_P(CageAttack, NothingOfTheOrdersIsLeftForTheProgram) {
   // Reads the page of orders and the signal stack: no word of it may be the nonce or look like an order.
   code({0x48, 0x8b, 0x06, 0x48, 0x89, 0x07, 0x0f, 0x05});  // mov rax, [rsi]; mov [rdi], rax; syscall
   for (u64 at = 0; at < CAGE_BYTES; at += at < CAGE_EXCHANGE ? 512 : 56) {
     if (at >= CAGE_STACK && at < CAGE_STACK + 0xe800) continue;  // hardly touched
-    registers_.gpr[kRsi] = kStub + at;
+    registers_.gpr[kRsi] = stub() + at;
     registers_.gpr[kRdi] = kTarget;
     registers_.rip = kText;
     cage_->map(Gva{0x9000000000}, 4096, PROT_READ, CAGE_RAM_FD, 3 * 4096, false);
@@ -299,7 +302,7 @@ TEST_F(CageAttack, NothingOfTheOrdersIsLeftForTheProgram) {
   }
 }
 
-TEST_F(CageAttack, SignalFramesCannotBeForged) {
+TEST_P(CageAttack, SignalFramesCannotBeForged) {
   code({0xb8, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05});  // rt_sigreturn
   registers_.gpr[kRsp] = kTarget + 0x100;
   ASSERT_TRUE(run());
@@ -312,12 +315,12 @@ TEST_F(CageAttack, SignalFramesCannotBeForged) {
   EXPECT_FALSE(run());
 }
 
-TEST_F(CageAttack, LoopingInTheStubDoesNotHoldTheCore) {
+TEST_P(CageAttack, LoopingInTheStubDoesNotHoldTheCore) {
   code({0xff, 0xe1});
   registers_.gpr[kRcx] = in_stub(cage_site_read) - 2;  // as the stub itself would: waits for orders that do not come
   registers_.gpr[kRax] = SYS_read;
   registers_.gpr[kRdi] = CAGE_ORDER_FD;
-  registers_.gpr[kRsi] = kStub + CAGE_ORDERS;
+  registers_.gpr[kRsi] = stub() + CAGE_ORDERS;
   registers_.gpr[kRdx] = 4096;
   go();
   usleep(2000);
@@ -326,7 +329,7 @@ TEST_F(CageAttack, LoopingInTheStubDoesNotHoldTheCore) {
   EXPECT_TRUE(cage_->dead());
 }
 
-TEST_F(CageAttack, ACageDiesWithWhoMadeIt) {
+TEST_P(CageAttack, ACageDiesWithWhoMadeIt) {
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
   const pid_t maker = fork();
@@ -356,6 +359,11 @@ TEST_F(CageAttack, ACageDiesWithWhoMadeIt) {
   }
   close(ends[0]), close(ends[1]);
 }
+
+INSTANTIATE_TEST_SUITE_P(Stubs, CageAttack, testing::Values(kStub, kOtherStub),
+                         [](const testing::TestParamInfo<u64>& stub) {
+                           return std::string{stub.param == kStub ? "usual" : "other"};
+                         });
 
 }  // namespace
 }  // namespace trapline::cage

@@ -68,7 +68,7 @@ void AddressSpace::become(Gva base, Region& region, unsigned index, u64 then) {
   const bool lower = (then & mapped) && (now & mapped) && page_of(then) == page_of(now) && (then & ~now) == 0;
   const Gva address = base.wrapping_add(index * kPageSize);
   const u64 expected = run_.entry & copy ? ~u64{0} : run_.entry & mapped ? run_.entry + run_.length : 0;
-  const bool follows = then == 0 ? !(run_.address.raw < cage::kStubEnd && address.raw >= cage::kStubEnd)
+  const bool follows = then == 0 ? !(run_.address.raw < cage_->stub() && address.raw >= cage_->stub())
                                  : address == run_.address.wrapping_add(run_.length);
   if (run_.length == 0 || !follows || then != expected || lower != run_.lower) {
     finish();
@@ -108,6 +108,12 @@ bool AddressSpace::may_write(const UserPage& page) const {
   return page.writable && !frames_.holds_code(page.gpa) && cpu::write_watch == nullptr;
 }
 
+// An access to where the stub is would be no fault: whoever uses what is near by might come there.
+void AddressSpace::note_use(Gva linear) {
+  constexpr u64 kNear = 1 * GiB;
+  if (linear.raw - (cage_->stub() - kNear) < 2 * kNear) stub_in_the_way_ = true;
+}
+
 void AddressSpace::map_present(const cpu::Vcpu& cpu) {
   constexpr std::size_t kMostPages = 4096;
   constexpr u64 kMostOrders = 512;
@@ -119,8 +125,9 @@ void AddressSpace::map_present(const cpu::Vcpu& cpu) {
   });
   for (const u64 number : numbers) {
     const Gva base{number * kRegion};
+    note_use(base);
     if (pages_ >= kMostPages || mappings_ - before >= kMostOrders) break;
-    if (base.raw + kRegion > cage::kStub && base.raw < cage::kStubEnd) continue;
+    if (base.raw + kRegion > cage_->stub() && base.raw < cage_->stub_end()) continue;
     const UserRegion tables{cpu, root_, base};
     if (!tables.any() || tables.large()) continue;  // large pages are mapped as they are touched
     std::bitset<kPages> code;
@@ -168,7 +175,8 @@ u64 AddressSpace::along(std::span<const UserPage, kAround> pages, unsigned asked
 }
 
 bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
-  if (linear.raw >= cage::kStub - kPageSize && linear.raw < cage::kStubEnd) return false;
+  note_use(linear);
+  if (linear.raw >= cage_->stub() - kPageSize && linear.raw < cage_->stub_end()) return false;
   if (mappings_ >= most_mappings_) clear();
   const bool fetch = want == Want::fetch;
   const unsigned first = linear.frame() % kPages & ~(kAround - 1), asked = linear.frame() % kAround;
@@ -193,7 +201,7 @@ bool AddressSpace::map_around(const cpu::Vcpu& cpu, Gva linear, Want want) {
     const Gva at = from.wrapping_add(i * kPageSize);
     const u64 now = region->page[first + i];
     if (i != asked && (now & mapped)) continue;  // what it has become is told by a flush, not by a neighbour
-    if (at.raw >= cage::kStub && at.raw < cage::kStubEnd) continue;
+    if (at.raw >= cage_->stub() && at.raw < cage_->stub_end()) continue;
     if (!p.present || !cpu::is_plain_ram(cpu, p.gpa)) continue;
     u64 entry = p.gpa.raw | mapped;
     if (fetch) {
@@ -303,8 +311,8 @@ void AddressSpace::drop_all_write() {
 
 void AddressSpace::clear() {
   if (pages_ != 0 || mappings_ != 0) {
-    cage_->unmap(Gva{}, cage::kStub);
-    cage_->unmap(Gva{cage::kStubEnd}, cage::kTop - cage::kStubEnd);
+    cage_->unmap(Gva{}, cage_->stub());
+    cage_->unmap(Gva{cage_->stub_end()}, cage::kTop - cage_->stub_end());
   }
   regions_.clear();
   refused_.clear();

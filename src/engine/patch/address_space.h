@@ -40,6 +40,8 @@ class AddressSpace {
   bool put_off(const cpu::Vcpu& cpu, Gva linear);
 
   void forget_refusals() { refused_.clear(); }
+  // The program has something of its own where the stub is, or less than a GiB from there.
+  bool stub_in_the_way() const { return stub_in_the_way_; }
 
   // -- When these return the cage has proved that what was stale is gone, or is dead (and has nothing).
   // Compares all that is mapped with the guest's tables.
@@ -84,6 +86,7 @@ class AddressSpace {
   void become(Gva base, Region& region, unsigned index, u64 then);
   void order(Gva address, u64 length, u64 entry, bool lower);
   void finish();
+  void note_use(Gva linear);
   u64 entry_of(Gva linear) const;
   bool patched(Gpa page) const;
   bool may_write(const UserPage& page) const;
@@ -102,7 +105,7 @@ class AddressSpace {
   std::unordered_map<u64, u32> read_;  // numbers of frames that reads have asked for, and how often
   std::unordered_set<u64> put_off_;    // page numbers
   std::size_t pages_ = 0;
-  bool ended_ = false;
+  bool ended_ = false, stub_in_the_way_ = false;
   u64 flush_ticks_ = 0, order_ticks_ = 20'000;  // of an order among others, on average
   u64 mappings_ = 0;                            // made since `clear`: at least as many as the host counts
 };

@@ -55,19 +55,38 @@ AddressSpace* Cages::now_runs(AddressSpace& space) {
   return &space;
 }
 
+void Cages::evict(std::vector<Slot>::iterator slot) {
+  slot->space->clear();
+  last_ = nullptr;
+  if (!slot->space->cage().dead()) free_.push_back(slot->space->release());
+  spaces_.erase(slot);
+}
+
+// A free one with its stub there; the one that has been idle longest if need be; or any.
+std::unique_ptr<cage::Cage> Cages::take(u64 stub) {
+  const auto there = [stub](const cage::Cage& cage) { return cage.stub() == stub; };
+  const auto is_free = [&] { return std::find_if(free_.begin(), free_.end(), [&](auto& c) { return there(*c); }); };
+  auto found = is_free();
+  if (found == free_.end() && (free_.empty() || stub != cage::kStub)) {
+    auto oldest = spaces_.end();
+    for (auto s = spaces_.begin(); s != spaces_.end(); ++s)
+      if ((stub == cage::kStub || there(s->space->cage())) &&
+          (oldest == spaces_.end() || s->last_use < oldest->last_use))
+        oldest = s;
+    if (oldest != spaces_.end()) evict(oldest);
+    found = is_free();
+  }
+  if (found == free_.end()) found = free_.begin();
+  if (found == free_.end()) return nullptr;
+  std::unique_ptr<cage::Cage> taken = std::move(*found);
+  free_.erase(found);
+  return taken;
+}
+
 AddressSpace* Cages::make_current() {
   if (AddressSpace* known = current()) return now_runs(*known);
-  if (free_.empty() && !spaces_.empty()) {
-    const auto oldest = std::min_element(spaces_.begin(), spaces_.end(),
-                                         [](const Slot& a, const Slot& b) { return a.last_use < b.last_use; });
-    oldest->space->clear();
-    last_ = nullptr;
-    if (!oldest->space->cage().dead()) free_.push_back(oldest->space->release());
-    spaces_.erase(oldest);
-  }
-  if (free_.empty()) return nullptr;
-  std::unique_ptr<cage::Cage> cage = std::move(free_.back());
-  free_.pop_back();
+  std::unique_ptr<cage::Cage> cage = take(elsewhere_.contains(root().raw) ? cage::kOtherStub : cage::kStub);
+  if (!cage) return nullptr;
   cage->forget();
   spaces_.push_back(
       {std::make_unique<AddressSpace>(std::move(cage), frames_, root(), most_mappings_), pcid(), ++uses_});
@@ -77,12 +96,13 @@ AddressSpace* Cages::make_current() {
 }
 
 void Cages::drop_current() {
-  Slot* slot = find(root());
-  if (!slot) return;
-  slot->space->clear();
-  last_ = nullptr;
-  if (!slot->space->cage().dead()) free_.push_back(slot->space->release());
-  spaces_.erase(spaces_.begin() + (slot - spaces_.data()));
+  if (Slot* slot = find(root())) evict(spaces_.begin() + (slot - spaces_.data()));
+}
+
+void Cages::make_way() {
+  constexpr std::size_t kMost = 4096;
+  if (elsewhere_.size() >= kMost) elsewhere_.clear();
+  if (elsewhere_.insert(root().raw).second) drop_current();
 }
 
 void Cages::check_code() {

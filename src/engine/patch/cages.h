@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <unordered_set>
 #include <vector>
 
 #include "cpu/mmu.h"
@@ -22,6 +23,8 @@ class Cages final : public cpu::TlbMirror {
   // The same; gives it the cage that has been idle for longest if need be. Null: there is none (all died).
   AddressSpace* make_current();
   void drop_current();
+  // Its program has something of its own where the stub is: it gets a cage that has it elsewhere, the next time.
+  void make_way();
   // Code that cages execute has been overwritten: takes it out of them.
   void check_code();
   bool rewritten(Gpa page) const { return frames_.rewritten(page); }
@@ -51,6 +54,8 @@ class Cages final : public cpu::TlbMirror {
   Gpa root() const { return Gpa{cpu_.cr3 & 0x000ffffffffff000}; }
   u16 pcid() const { return cpu_.cr4 & cpu::cr4::pcide ? cpu_.cr3 & 0xfff : 0; }
   void bury_dead();
+  void evict(std::vector<Slot>::iterator slot);
+  std::unique_ptr<cage::Cage> take(u64 stub);
   AddressSpace* now_runs(AddressSpace& space);
 
   cpu::Vcpu& cpu_;
@@ -59,6 +64,7 @@ class Cages final : public cpu::TlbMirror {
   u64 most_mappings_;
   std::vector<Slot> spaces_;
   std::vector<std::unique_ptr<cage::Cage>> free_;
+  std::unordered_set<u64> elsewhere_;  // top-level tables whose programs are in the way of the usual stub
   u64 uses_ = 0;
   cage::Cage* last_ = nullptr;  // ran last, and may be polling
 };

@@ -160,10 +160,10 @@ ExitReason Direct::leave(AddressSpace& space, ExitReason why) {
 
 // Only guest code that attacks the stub, or somebody outside, ends a cage. What its registers were nobody knows: the
 // program gets the fault of code that has jumped to where the guest has nothing mapped.
-ExitReason Direct::died() {
+ExitReason Direct::died(const Cage& cage) {
   tiers_.demote(program());
-  cpu_.rip = cage::kStub;
-  cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage::kStub, 0};
+  cpu_.rip = cage.stub();
+  cpu_.fault = cpu::Fault{cpu::Vector::pf, cpu::pf_error::user | cpu::pf_error::fetch, cage.stub(), 0};
   return ExitReason::fault;
 }
 
@@ -182,7 +182,7 @@ ExitReason Direct::run() {
     return ExitReason::boundary;
   }
   cages_.check_code();
-  if (space->cage().dead()) return died();
+  if (space->cage().dead()) return died(space->cage());
   if (space->refused(Gva{cpu_.rip})) {
     if (++singles_ > kMostSingles) singles_ = 0, tiers_.demote(program());
     return ExitReason::one;
@@ -211,7 +211,7 @@ ExitReason Direct::run() {
     handover_.wait(space->cage());
     cage::Stop stop;
     if (space->cage().dead() || !space->cage().take(stop, registers_)) {
-      why = died();
+      why = died(space->cage());
       break;
     }
     const u64 now = __rdtsc(), all = now - since;
@@ -229,7 +229,7 @@ ExitReason Direct::run() {
     if (!stop.kept) {
       if (stop.fpstate == Cage::kNothing) {
         space->cage().kill();
-        why = died();
+        why = died(space->cage());
         break;
       }
       vectors_at_ = stop.fpstate;
@@ -243,7 +243,7 @@ ExitReason Direct::run() {
         why = serve(*space, stop);
       } else if (!adopt_selectors(stop)) {
         space->cage().kill();
-        why = died();
+        why = died(space->cage());
       } else if (why = serve(*space, stop); why == ExitReason::nothing) {
         why = leave(*space, ExitReason::boundary);
       }
@@ -255,6 +255,7 @@ ExitReason Direct::run() {
   cpu_.count.cage_inside += stay_.inside, cpu_.count.cage_beside += stay_.beside;
   tiers_.ran(program(), stay_);
   cpu_.count.cage_promotions = tiers_.promotions, cpu_.count.cage_demotions = tiers_.demotions;
+  if (space->stub_in_the_way()) cages_.make_way();
   return why;
 }
 
@@ -401,11 +402,12 @@ ExitReason Direct::serve_page_fault(AddressSpace& space, const cage::Stop& stop)
     if (same_faults_ > 8) tiers_.demote(program());
     return leave(space, ExitReason::one);
   }
-  if (space.cage().dead()) return died();
+  if (space.cage().dead()) return died(space.cage());
   if (want == Want::read && space.put_off(cpu_, address)) return leave(space, ExitReason::one);
-  if (want == Want::write && writes_code(address)) return space.cage().dead() ? died() : leave(space, ExitReason::one);
+  if (want == Want::write && writes_code(address))
+    return space.cage().dead() ? died(space.cage()) : leave(space, ExitReason::one);
   if (!space.map_around(cpu_, address, want)) return leave(space, ExitReason::one);
-  return space.cage().dead() ? died() : ExitReason::nothing;
+  return space.cage().dead() ? died(space.cage()) : ExitReason::nothing;
 }
 
 }  // namespace trapline::engine::patch

@@ -28,7 +28,7 @@ class Direct {
   void resume(AddressSpace& space);
   void put_back(cage::Cage& cage);
   ExitReason leave(AddressSpace& space, ExitReason why);
-  ExitReason died();
+  ExitReason died(const cage::Cage& cage);
   void count(const cage::Stop& stop);
   ExitReason emulate(AddressSpace& space);
   // Nothing: it goes on.

@@ -12,6 +12,8 @@
 %define USER_CODE 0x33
 %define IF 0x200
 %define ROUNDS 20000
+%define STUB 0x2f5a3c710000
+%define NEAR_STUB (STUB - 0x20000000)
 
 %macro WRMSR64 2
     mov ecx, %1
@@ -87,6 +89,7 @@ main64:
     STEP what_shows_the_host
     STEP single_step
     STEP flags
+    STEP where_the_stub_is
 .skip:
     ret
 .text:
@@ -221,6 +224,24 @@ flags:
     call work                           ; leaves zeros
     PROGRAM 0x30, user_work
     CHECK64 rax, [expected_work]
+    ret
+
+; Memory where a cage has its stub (src/cage/layout.h) is memory to the program, and no slower.
+where_the_stub_is:
+    mov rdi, pml4 + (STUB >> 39 & 511) * 8
+    mov qword [rdi], stub_pdpt + 7
+    mov qword [stub_pdpt + (STUB >> 30 & 511) * 8], stub_pd + 7
+    mov qword [stub_pd + (STUB >> 21 & 511) * 8], stub_pt + 7
+    mov qword [stub_pd + (NEAR_STUB >> 21 & 511) * 8], near_pt + 7
+    mov qword [near_pt + (NEAR_STUB >> 12 & 511) * 8], test_page2 + 7
+    mov qword [stub_pt + (STUB >> 12 & 511) * 8], test_page + 7
+    mov qword [stub_pt + (STUB + 0x1000 >> 12 & 511) * 8], test_page + 7
+    mov qword [test_page], 5
+    PROGRAM 0x30, user_is_near
+    PROGRAM 0x30, user_reads_there      ; what it could read and write of the stub
+    CHECK64 rax, 5
+    PROGRAM 0x30, user_counts_there
+    CHECK64 [test_page], 20005
     ret
 
 own_text:
@@ -478,6 +499,22 @@ user_clears_ac:
     and dword [rsp], ~(1 << 18)
     popfq
     mov rax, [TEST_BASE + 0x123]
+user_is_near:
+    mov rdi, NEAR_STUB
+    mov rax, [rdi]
+    int 0x30
+user_reads_there:
+    mov rdi, STUB + 0x1000
+    mov rax, [rdi]
+    int 0x30
+user_counts_there:
+    mov rdi, STUB
+    mov ecx, 20000
+.again:
+    inc qword [rdi]
+    dec ecx
+    jnz .again
+    int 0x30
 user_reads_text:
     movzx eax, byte [user_cpuid_itself]
     mov [sum], rax
@@ -503,6 +540,10 @@ expected_work: dq 0
 
 section .bss
 alignb 4096
+stub_pdpt: resb 4096
+stub_pd: resb 4096
+stub_pt: resb 4096
+near_pt: resb 4096
 buffer: resb 16384
 buffer2: resb 16384
 save_area: resb 8192
