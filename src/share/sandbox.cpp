@@ -115,9 +115,10 @@ void harden_process() {
   keep_few_capabilities();
   ::prctl(PR_SET_DUMPABLE, 0);
   ::signal(SIGXFSZ, SIG_IGN);  // a write says EFBIG
-  const rlimit none{0, 0}, memory{kMostMemory, kMostMemory};
+  const rlimit none{0, 0};
   ::setrlimit(RLIMIT_CORE, &none);
-#ifndef __SANITIZE_ADDRESS__
+#ifndef __SANITIZE_ADDRESS__  // its shadow memory is address space
+  const rlimit memory{kMostMemory, kMostMemory};
   ::setrlimit(RLIMIT_AS, &memory);
 #endif
 }

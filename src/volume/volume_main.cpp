@@ -35,11 +35,12 @@ constexpr int kAllowed[] = {
     SCMP_SYS(getrandom), SCMP_SYS(restart_syscall)};
 
 bool close_in(int server) {
-  const rlimit none{0, 0}, memory{kMostMemory, kMostMemory}, seconds{kMostSeconds, kMostSeconds};
+  const rlimit none{0, 0}, seconds{kMostSeconds, kMostSeconds};
   ::setrlimit(RLIMIT_CORE, &none);
   ::setrlimit(RLIMIT_NOFILE, &none);
   ::setrlimit(RLIMIT_CPU, &seconds);
-#ifndef __SANITIZE_ADDRESS__
+#ifndef __SANITIZE_ADDRESS__  // its shadow memory is address space
+  const rlimit memory{kMostMemory, kMostMemory};
   ::setrlimit(RLIMIT_AS, &memory);
 #endif
   ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

@@ -57,7 +57,7 @@ class Emitter : public CodeBuffer {
   // ModRM with SIB and displacement; `reg` and the operand by their low three bits. `trailing`: immediate bytes that
   // follow.
   void modrm(u8 reg, const Mem& m, unsigned trailing = 0);
-  void modrm(u8 reg, u8 rm) { byte(0xC0 | (reg & 7) << 3 | (rm & 7)); }
+  void modrm(u8 reg, u8 rm) { byte(0xC0u | (reg & 7u) << 3 | (rm & 7u)); }
   static unsigned rex_bits(u8 reg, const Mem& m);
   static unsigned rex_bits(u8 reg, u8 rm) { return (reg & 8) >> 1 | (rm & 8) >> 3; }
 

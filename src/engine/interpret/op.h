@@ -21,7 +21,7 @@
     !defined(TRAPLINE_LOOPED)
 #define TRAPLINE_DISPATCH(cpu, op) return (op)->fn(cpu, op)
 #else
-#define TRAPLINE_DISPATCH(cpu, op) return (op)
+#define TRAPLINE_DISPATCH(cpu, op) return static_cast<void>(cpu), (op)
 #endif
 #define TRAPLINE_NEXT(cpu, op) TRAPLINE_DISPATCH(cpu, (op) + 1)
 

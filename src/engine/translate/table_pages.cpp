@@ -29,7 +29,7 @@ bool TablePages::widens(Gva linear, u8 v) {
   if (widened_ + kMibs > kMost / 4 || count_ + kMibs > kMost) return false;
   const Gva block{linear.raw & ~(kBlock - 1)};
   unsigned many = 0;
-  for (u64 at = 0; at < kBlock; at += MiB) many += touched(block.wrapping_add(at)) >> v & 1u;
+  for (u64 at = 0; at < kBlock; at += MiB) many += (touched(block.wrapping_add(at)) >> v & 1) != 0;
   if (many != kMany) return false;
   for (u64 at = 0; at < kBlock; at += MiB) touch(block.wrapping_add(at), v);
   widened_ += kMibs - many;
