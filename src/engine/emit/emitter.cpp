@@ -7,7 +7,7 @@ void Emitter::modrm(u8 reg, const Mem& m, unsigned trailing) {
   if (m.absolute) {
     byte(r | 5);
     note(Fixup::Kind::outside, size(), m.absolute);
-    imm32(m.absolute - (pc() + 4 + trailing));
+    imm32(displacement(m.absolute, pc() + 4 + trailing));
     return;
   }
   if (m.base == kNone) {  // SIB without a base: disp32 follows

@@ -4,7 +4,9 @@
 // replaced, for which it has the raw parts already; the rest is the forms named here and in vector_forms.h.
 #pragma once
 
+#include "base/invariant.h"
 #include "engine/emit/code_buffer.h"
+#include "engine/emit/displacement.h"
 
 namespace trapline::engine::emit {
 
@@ -83,11 +85,19 @@ class Emitter : public CodeBuffer {
   [[nodiscard]] Far jcc(Condition c) { return put(0x0F, 0x80 | static_cast<u8>(c)), far(); }
   // LEA of the place where it is bound.
   [[nodiscard]] Far lea_of(u8 to) { return put(0x48 | (to & 8) >> 1, 0x8D, (to & 7) << 3 | 5), far(); }
-  bool reaches(Near jump) const { return size() - (jump.at + 1) <= 127; }
-  void bind(Near jump) { patch8(jump.at, static_cast<u8>(size() - (jump.at + 1))); }
+  void bind(Near jump) {
+    const bool bound = try_bind(jump);
+    INVARIANT(bound, "a short jump over {} bytes", size() - (jump.at + 1));
+  }
+  // False: it does not reach so far.
+  [[nodiscard]] bool try_bind(Near jump) {
+    const u32 distance = size() - (jump.at + 1);
+    patch8(jump.at, static_cast<u8>(distance));
+    return distance <= 127;
+  }
   void bind(Far jump) { patch32(jump.at, size() - (jump.at + 4)); }
   // To any address within 2 GiB, backwards too.
-  void bind(Far jump, u64 target) { patch32(jump.at, static_cast<u32>(target - (address_of(jump.at) + 4))); }
+  void bind(Far jump, u64 target) { patch32(jump.at, displacement(target, address_of(jump.at) + 4)); }
 
   // -- What the translator says all the time. None touches the flags.
   void mov(u8 to, u8 from, bool wide = true) { op(0, wide, 0x8B, to, from); }
@@ -129,7 +139,7 @@ class Emitter : public CodeBuffer {
   void jmp(u64 target) {
     byte(0xE9);
     note(Fixup::Kind::outside, size(), target);
-    imm32(target - (pc() + 4));
+    imm32(displacement(target, pc() + 4));
   }
   void jmp_reg(u8 reg) { op(0, false, 0xFF, 4, reg); }
   void jmp_mem(const Mem& m) { op(0, false, 0xFF, 4, m); }

@@ -147,7 +147,7 @@ void CodeCache::note_stable(Block& block, Gva page) {
 // The code at `from` becomes a jump.
 void CodeCache::redirect(u64 from, u64 to) {
   u8 jump[kRedirection] = {0xE9};
-  const u32 distance = static_cast<u32>(to - (from + kRedirection));
+  const u32 distance = displacement(to, from + kRedirection);
   std::memcpy(jump + 1, &distance, 4);
   region_.patch(from, jump);
 }
@@ -170,7 +170,7 @@ void CodeCache::link(ExitStub& site, Block& target) {
   // A jump into the middle of an instruction, or of a block that has gone, would be found by nobody.
   INVARIANT(site.patch >= site.block->entry && site.patch + 4 <= site.block->end,
             "the link at {:#x} is not of the block of {}", site.patch, site.block->key.linear);
-  region_.patch32(site.patch, static_cast<u32>(target.entry - (site.patch + 4)));
+  region_.patch32(site.patch, displacement(target.entry, site.patch + 4));
 }
 
 }  // namespace trapline::engine::hostcode

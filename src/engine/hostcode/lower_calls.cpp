@@ -41,10 +41,7 @@ void Lowering::call_out(const TranslatedInsn& p, ExitStub::Kind kind) {
   }
   jump_cold(s);
   flush_islands();
-  if (over) {
-    failed_ |= !e_.reaches(*over);
-    e_.bind(*over);
-  }
+  if (over && !e_.try_bind(*over)) failed_ = true;
   s.resume = e_.pc();
   ended_ = p.ends;
 }

@@ -24,8 +24,7 @@ void Lowering::jump_cold_if_rcx_0(const Cold& c) { pending_.push_back({c, e_.jrc
 
 void Lowering::flush_islands() {
   for (const auto& [cold, jump] : pending_) {
-    if (!e_.reaches(jump)) failed_ = true;
-    e_.bind(jump);
+    if (!e_.try_bind(jump)) failed_ = true;
     to_cold(e_.jmp_far(), cold);
   }
   pending_.clear();

@@ -31,8 +31,13 @@ class Part {
     bytes_.patch(at, &v, sizeof v);
   }
   void name(u32 at, const CodeCache::FieldValue& v) { bytes_.patch(at, &v.value, v.bytes); }
+  // The disp32 there leads where it did from the old place.
+  void keep_reaching(u32 at) {
+    const u64 before = static_cast<u64>(static_cast<i64>(get<i32>(at)));
+    set(at, displacement(before, moved()));
+  }
   // disp32 from here to `target`, at the end of its instruction
-  void reach(u32 at, u64 target) { set(at, static_cast<u32>(target - (now_ + at + 4))); }
+  void reach(u32 at, u64 target) { set(at, displacement(target, now_ + at + 4)); }
 
  private:
   u64 old_, now_;
@@ -94,7 +99,7 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
     switch (f.kind) {
       case Kind::outside:
         if (f.value - made.entry < made.end - made.entry) break;  // within itself
-        part.set(f.at, static_cast<u32>(part.get<u32>(f.at) - part.moved()));
+        part.keep_reaching(f.at);
         break;
       case Kind::cold:
         part.reach(f.at, cold.now() + f.value);

@@ -53,9 +53,20 @@ TEST_F(EmitterTest, AnAddressOfCodeIsThePlaceWhereItIsBound) {
 TEST_F(EmitterTest, ANearJumpKnowsHowFarItReaches) {
   const auto jump = e.jrcxz();
   for (int i = 0; i < 127; i++) e.byte(0x90);
-  EXPECT_TRUE(e.reaches(jump));
+  EXPECT_TRUE(e.try_bind(jump));
   e.byte(0x90);
-  EXPECT_FALSE(e.reaches(jump));
+  EXPECT_FALSE(e.try_bind(jump));
+  EXPECT_DEATH(e.bind(jump), "a short jump over 128 bytes");
+}
+
+TEST_F(EmitterTest, WhatADisplacementCannotSayIsNotEncoded) {
+  EXPECT_EQ(displacement(kPlace + 2 * GiB - 1, kPlace), 0x7fffffffu);
+  EXPECT_EQ(displacement(kPlace, kPlace + 2 * GiB), 0x80000000u);
+  EXPECT_DEATH((void)displacement(kPlace + 2 * GiB, kPlace), "out of reach");
+  EXPECT_DEATH((void)displacement(kPlace, kPlace + 2 * GiB + 1), "out of reach");
+  EXPECT_DEATH(e.jmp(kPlace + 4 * GiB), "out of reach");
+  const u64* const far = reinterpret_cast<const u64*>(kPlace + 4 * GiB);
+  EXPECT_DEATH(e.load(rax, var(far)), "out of reach");
 }
 
 TEST_F(EmitterTest, NamedFormsAreWhatTheirNamesSay) {
