@@ -48,10 +48,10 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
             static_cast<int>(view));
   INVARIANT(!ways_.gs_base || read_gs_base() == views_->base(view), "GS has the tables of another view than {}",
             static_cast<int>(view));
-  views_->touch(view, linear);
-  // A shared look-up may have begun in the MiB before.
+  // A shared look-up may have begun in the MiB before. First: to touch one more may take all others away.
   if ((linear.raw & (MiB - 1)) < SharedLookup::kSpan)
     views_->touch(view, linear.wrapping_add(0 - u64{SharedLookup::kSpan}));
+  views_->touch(view, linear);
   if (linear.wrapping_add(stub.size - 1).page() != linear.page()) {
     if (stub.write) return reach_both(stub, seg, linear) ? std::optional{stub.resume} : std::nullopt;
     return gather(stub, seg, linear) ? std::optional{executor_->thunks().gathered} : std::nullopt;
