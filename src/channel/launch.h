@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/types.h"
 
 namespace trapline::channel {
@@ -45,7 +46,7 @@ struct Launch {
   bool verify = false;                         // engine/verify/
   bool dump_guest = false, dump_host = false;  // print translated blocks
   bool patch_traps = false;                    // EngineOptions::traps
-  u64 miscompile_at = 0;
+  Gva miscompile_at;
   u32 miscompile_how = 0;
   u64 cpu_seconds = 0;  // CPU time that all threads may take; 0: no limit
 };

@@ -62,7 +62,7 @@ Result<DebugOptions, std::string> DebugOptions::parse(std::string_view text) {
 Miscompile Miscompile::parse(const char* text) {
   Miscompile m;
   char* end = nullptr;
-  m.address = std::strtoull(text, &end, 0);
+  m.address = Gva{std::strtoull(text, &end, 0)};
   const std::string_view how = *end == ',' ? end + 1 : "";
   constexpr std::pair<std::string_view, How> kHows[] = {
       {"value", How::value}, {"place", How::place}, {"drop", How::drop}, {"reach", How::reach}, {"stale", How::stale}};

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/addr.h"
 #include "base/result.h"
 #include "base/types.h"
 
@@ -43,7 +44,7 @@ struct Miscompile {
     reach,  // the page at the address, once looked up, is reached in every mode for reading and writing
     stale,  // what is looked up of that page is forgotten by INVLPG only
   };
-  u64 address = 0;
+  Gva address;
   How how = How::none;
   // "ADDRESS,HOW" with one of these words; anything else is none.
   static Miscompile parse(const char* text);

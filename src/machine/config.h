@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/addr.h"
 #include "base/types.h"
 
 namespace trapline::machine {
@@ -34,11 +35,12 @@ struct CommandRun {
   bool verbose = false;   // the guest's console on standard error
 };
 
-// What engines are told; all but the last is the environment's, for tests. engine/translate/options.h has the meaning of the numbers.
+// What engines are told; all but the last is the environment's, for tests. engine/options.h has the meaning of the
+// numbers.
 struct EngineSettings {
   u32 hot_threshold = 32;
   std::string debug;
-  u64 miscompile_at = 0;
+  Gva miscompile_at;
   u32 miscompile_how = 0;
   bool traps = false;  // --patch-with traps
 };

@@ -19,7 +19,7 @@ constexpr u64 kMostBytes = 48 * kLongest;  // of a block
 
 void miscompile_one(const Miscompile& miscompile, std::vector<TranslatedInsn>& pieces, Gva linear) {
   for (TranslatedInsn& p : pieces) {
-    if (linear.raw + p.at != miscompile.address) continue;
+    if (linear.wrapping_add(p.at) != miscompile.address) continue;
     if (miscompile.how == Miscompile::How::value) p.insn.bytes[p.insn.length - 1u] ^= 1;
     if (miscompile.how == Miscompile::How::place) p.insn.mem.disp += 8;
     if (miscompile.how == Miscompile::How::drop) p.treatment = Treatment::nothing;

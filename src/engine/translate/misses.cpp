@@ -80,7 +80,7 @@ bool Translator::fill(Gva linear) {
 // For tests of --verify. False: the entry is to be a right one.
 bool Translator::misfill(Gva linear, u64 addend, bool write) {
   const Miscompile& wrong = options_.miscompile;
-  if ((linear.raw ^ wrong.address) & kPageMask) return false;
+  if (linear.page() != wrong.address.page()) return false;
   if (wrong.how != Miscompile::How::reach && wrong.how != Miscompile::How::stale) return false;
   for (unsigned v = 0; v < kViews; v++) {
     const View view = static_cast<View>(v);

@@ -22,7 +22,7 @@ Launch sample() {
   l.names_fd = 10;
   l.devices_fd = 11;
   l.verify = l.dump_host = true;
-  l.miscompile_at = 0xffffffff81000000;
+  l.miscompile_at = Gva{0xffffffff81000000};
   l.miscompile_how = 2;
   return l;
 }
@@ -46,7 +46,7 @@ TEST(Launch, ComesBackAsItWas) {
   EXPECT_TRUE(l->verify);
   EXPECT_FALSE(l->dump_guest);
   EXPECT_TRUE(l->dump_host);
-  EXPECT_EQ(l->miscompile_at, 0xffffffff81000000);
+  EXPECT_EQ(l->miscompile_at, Gva{0xffffffff81000000});
   EXPECT_EQ(l->miscompile_how, 2u);
 }
 

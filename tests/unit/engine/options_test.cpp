@@ -29,7 +29,7 @@ TEST(DebugOptions, AWordThatIsNoneIsNamed) {
 
 TEST(Miscompile, IsAnAddressAndAWord) {
   const Miscompile m = Miscompile::parse("0x1234,place");
-  EXPECT_EQ(m.address, 0x1234u);
+  EXPECT_EQ(m.address, Gva{0x1234});
   EXPECT_EQ(m.how, Miscompile::How::place);
   EXPECT_EQ(Miscompile::parse("").how, Miscompile::How::none);
   EXPECT_EQ(Miscompile::parse("5,otherwise").how, Miscompile::How::none);
