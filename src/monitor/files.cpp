@@ -1,17 +1,13 @@
 #include "monitor/files.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
-
-#include "base/host_refused.h"
 
 namespace trapline::monitor {
 
@@ -57,8 +53,6 @@ int Fd::release() { return std::exchange(fd_, -1); }
 Result<Fd, VmError> open_image(const std::string& path, About about, u64 most) {
   const auto wrong = [&](Reason reason, int error = 0) { return Err{VmError{about, reason, path, error, most}}; };
   Fd fd{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY)};
-  if (!fd && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-    throw HostRefused{fmt::format("{}: {}: raise the limit of open files (ulimit -n)", path, std::strerror(errno))};
   if (!fd) return wrong(Reason::cannot_open, errno);
   struct stat st {};
   if (::fstat(fd.get(), &st) != 0) return wrong(Reason::cannot_open, errno);

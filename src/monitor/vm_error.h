@@ -2,6 +2,7 @@
 // cases apart. Words are made of it at the end alone (wording/vm_error.h).
 #pragma once
 
+#include <cerrno>
 #include <string>
 
 #include "base/types.h"
@@ -115,7 +116,10 @@ struct VmError {
   u64 bytes = 0;
   std::string said = {};
 
-  ExitCode code() const { return about >= About::memory ? ExitCode::host_refused : ExitCode::bad_input; }
+  ExitCode code() const {
+    const bool used_up = reason == Reason::no_descriptor || error == EMFILE || error == ENFILE || error == ENOMEM;
+    return about >= About::memory || used_up ? ExitCode::host_refused : ExitCode::bad_input;
+  }
 };
 
 }  // namespace trapline::monitor

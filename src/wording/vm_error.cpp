@@ -261,6 +261,7 @@ std::string of_limits(const VmError& e, const std::string& why) {
 
 std::string reason(const VmError& e) {
   std::string why = e.error ? std::strerror(e.error) : "";
+  if (e.reason <= Reason::no_log && (e.error == EMFILE || e.error == ENFILE)) return why + ": " + kOpenFiles;
   if (e.about == About::names && e.reason == Reason::cannot_open)
     return why + ": set XDG_RUNTIME_DIR to a folder of yours";
   if (e.about == About::name && e.reason == Reason::cannot_open) return why;

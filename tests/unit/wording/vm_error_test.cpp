@@ -22,6 +22,10 @@ TEST(VmErrorText, NamesOptionValueAndRemedy) {
   EXPECT_EQ(text({About::initrd, Reason::cannot_open, "", ENOENT}),
             "--initrd '': No such file or directory: check the path");
   EXPECT_EQ(text({About::initrd, Reason::too_large, "/i", 0, 5 * MiB}), "--initrd /i: over 5 MiB: give a smaller file");
+  EXPECT_EQ(text({About::initrd, Reason::cannot_open, "/i", EMFILE}),
+            "--initrd /i: Too many open files: raise the limit of open files (ulimit -n)");
+  EXPECT_EQ(text({About::trace_file, Reason::cannot_write, "/t", EMFILE}),
+            "--trace-file /t: Too many open files: raise the limit of open files (ulimit -n)");
   EXPECT_EQ(text({About::disk, Reason::in_use, "/d"}),
             "--disk /d: in use by another VM: give readonly or snapshot, or end that one");
   EXPECT_EQ(text({About::net_tap, Reason::no_such_interface, "x"}),
@@ -51,7 +55,11 @@ TEST(VmErrorText, EveryReasonHasWords) {
 }
 
 TEST(VmErrorText, WhatTheHostRefusesIsNotBadInput) {
-  EXPECT_EQ((VmError{About::vsock, Reason::no_descriptor}.code()), ExitCode::bad_input);
+  EXPECT_EQ((VmError{About::vsock, Reason::path_taken, "/v", EADDRINUSE}.code()), ExitCode::bad_input);
+  EXPECT_EQ((VmError{About::vsock, Reason::no_descriptor}.code()), ExitCode::host_refused);
+  EXPECT_EQ((VmError{About::initrd, Reason::cannot_open, "/i", EACCES}.code()), ExitCode::bad_input);
+  for (const int used_up : {EMFILE, ENFILE, ENOMEM})
+    EXPECT_EQ((VmError{About::initrd, Reason::cannot_open, "/i", used_up}.code()), ExitCode::host_refused);
   EXPECT_EQ((VmError{About::memory, Reason::no_mapping}.code()), ExitCode::host_refused);
   EXPECT_EQ((VmError{About::core, Reason::no_process}.code()), ExitCode::host_refused);
 }
