@@ -49,6 +49,7 @@ struct Block {
   const std::atomic<u32>* generation2 = nullptr;  // of the second page
   u32 generation2_seen = 0;
   bool crosses() const { return key.gpa2 != kOnePage; }
+  bool has(const ExitStub& stub) const { return stub.block == this && stub.number - first_site < sites; }
   // The frame in which it relies on a linear page to lie; kOnePage: it is not there.
   Gpa frame_of(Gva page) const {
     if (page == key.linear.page()) return key.gpa.page();

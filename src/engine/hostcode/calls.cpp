@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/invariant.h"
 #include "cpu/code_map.h"
 #include "cpu/fpu.h"
 #include "engine/common/sensitive_counts.h"
@@ -13,13 +14,19 @@ using cpu::Outcome;
 
 Resume Executor::on_call(void* self, ExitStub* stub, u64 vectors_were_live) {
   auto* e = static_cast<Executor*>(self);
+  // The thunk has put back the stack of who entered host code, however deep the guest's is, and has called from there.
+  INVARIANT(reinterpret_cast<u64>(__builtin_dwarf_cfa()) == e->region_.state().host_rsp,
+            "host code called from another stack than it was entered from");
   const Resume resume = e->call(*stub, vectors_were_live != 0);
+  INVARIANT(resume.target == 0 || e->region_.holds(resume.target), "host code is to go on at {:#x}", resume.target);
   if (resume.target) e->region_.synchronize();
   return resume;
 }
 
 Resume Executor::call(ExitStub& stub, bool vectors) {
   if (stub.kind == ExitStub::Kind::trap) return trap();
+  INVARIANT(stub.block && stub.block->has(stub) && stub.before <= stub.block->count,
+            "the exit stub of {:#x} is reached from a block that it is not of", stub.rip);
   sync(stub);
   switch (stub.kind) {
     case ExitStub::Kind::miss: {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "engine/common/code_names.h"
@@ -104,6 +105,10 @@ void CodeCache::admit(Block& block) {
   INVARIANT(region_.holds(block.entry) && region_.holds(block.end - 1), "the code of {} lies elsewhere",
             block.key.linear);
   INVARIANT(block.end - block.entry >= kRedirection, "the block of {} has no room for a jump", block.key.linear);
+  INVARIANT(block.stale_stub >= block.cold && block.stale_stub < block.cold_end,
+            "what the block of {} leads to once it is stale is not its own", block.key.linear);
+  INVARIANT(block.generation && (!block.crosses() || block.generation2), "nobody watches over the bytes of {}",
+            block.key.linear);
   INVARIANT(&block == &all_.back() && (all_.size() == 1 || all_[all_.size() - 2].end <= block.entry),
             "the block of {} is out of order", block.key.linear);
   if (block.movable && !block.crosses()) {
@@ -165,9 +170,15 @@ bool CodeCache::may_link(const Block& from, u32 mode, const Block& to) const {
 
 void CodeCache::link(ExitStub& site, Block& target) {
   INVARIANT(site.kind == ExitStub::Kind::link && site.block, "what is to be linked at {:#x} is no link", site.rip);
+  INVARIANT(site.block->has(site), "the link at {:#x} is not of the block of {}", site.rip, site.block->key.linear);
   if (!may_link(*site.block, site.turned ? site.block->turned : site.block->key.mode, target)) return;
+  // Rights are the view's, which is part of the mode; nothing but STAC and CLAC leaves a block by another one.
+  INVARIANT(site.turned || site.block->view == target.view, "a link from view {} to view {} at {:#x}",
+            static_cast<int>(site.block->view), static_cast<int>(target.view), site.rip);
   if (site.block->placement != target.placement) note_link(site, target);
   // A jump into the middle of an instruction, or of a block that has gone, would be found by nobody.
+  INVARIANT(blocks_.find(target.key) == &target, "a link at {:#x} to a block of {} that nobody finds", site.rip,
+            target.key.linear);
   INVARIANT(site.patch >= site.block->entry && site.patch + 4 <= site.block->end,
             "the link at {:#x} is not of the block of {}", site.patch, site.block->key.linear);
   region_.patch32(site.patch, displacement(target.entry, site.patch + 4));

@@ -1,6 +1,7 @@
 // Which translations still hold: their bytes, and, of stable ones, their mapping.
 #include <vector>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "cpu/mmu.h"
@@ -10,6 +11,7 @@ namespace trapline::engine::hostcode {
 
 // Its entry becomes a jump to where the translator is asked anew: so nothing that leads here need be found.
 void CodeCache::invalidate(Block& block) {
+  INVARIANT(!block.stale, "the block of {} is given up twice", block.key.linear);
   block.stale = true;
   if (block.placement) block.placement->fixed = true;
   redirect(block.entry, block.stale_stub);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/invariant.h"
+
 namespace trapline::engine::hostcode {
 
 using cpu::Vcpu;
@@ -49,6 +51,8 @@ Block* Executor::at_rip() {
   const Gpa gpa = page->gpa.wrapping_add(linear.page_offset());
   Block* block = cache_.find(linear, gpa, now_.mode);
   if (!block) return nullptr;
+  INVARIANT(!block->stale && block->view == now_.view, "the block of {}, of view {}, is found in view {}", linear,
+            static_cast<int>(block->view), static_cast<int>(now_.view));
   if (!block_by_block_ && fills_jump_cache_) jumps_.put(block->view, linear, now_.tag, block->entry, block->stable);
   return block;
 }
@@ -72,6 +76,8 @@ void Executor::sync(const ExitStub& stub) {
                       stub.kind == ExitStub::Kind::vector || stub.kind == ExitStub::Kind::step;
   if (inside) note_x87(*stub.block, stub.before);
   if (!counted_) return;
+  INVARIANT(region_.state().left <= base_left_, "the budget has grown by {} instructions at {:#x}",
+            region_.state().left - base_left_, stub.rip);
   const u64 counted = base_left_ - region_.state().left;
   const u64 ahead = stub.block && stub.kind != ExitStub::Kind::limit && stub.kind != ExitStub::Kind::stale
                         ? static_cast<u64>(stub.block->count - stub.before)
@@ -89,6 +95,12 @@ void Executor::rebase() {
 bool Executor::must_leave() const {
   return cpu_.attention->load(std::memory_order_relaxed) != 0 || cpu_.timer_deadline != deadline_ ||
          cpu_.interrupt_shadow || (cpu_.sys_flags & cpu::flag::tf) || (cpu_.debug.dr7 & 0xff);
+}
+
+// Where the jump cache or a block says that host code begins.
+u64 Executor::checked_entry(u64 entry) const {
+  INVARIANT(region_.holds_hot(entry, code_start_), "{:#x}, where host code is to be entered, is no block's", entry);
+  return entry;
 }
 
 Resume Executor::leave(ExitReason left) {
@@ -113,7 +125,7 @@ Resume Executor::dispatch(ExitStub* stub, bool same_mode) {
   }
   if (stub && block && block->key.mode == now_.mode) cache_.link(*stub, *block);
   rebase();
-  return {entry, 0};
+  return {checked_entry(entry), 0};
 }
 
 void Executor::heed_changes() {
@@ -137,7 +149,7 @@ ExitReason Executor::run(u64 limit) {
   rebase();
   left_ = ExitReason::nothing;
   region_.synchronize();
-  reinterpret_cast<EnterThunk>(thunks_.enter)(entry);
+  reinterpret_cast<EnterThunk>(thunks_.enter)(checked_entry(entry));
   return left_;
 }
 

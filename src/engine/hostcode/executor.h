@@ -71,6 +71,7 @@ class Executor {
   Block* at_rip();
   Resume dispatch(ExitStub* link, bool same_mode = false);
   Resume leave(ExitReason why);
+  u64 checked_entry(u64 entry) const;
   void sync(const ExitStub& stub);
   void note_x87(const Block& block, u16 before);
   void rebase();

@@ -1,5 +1,6 @@
 #include <bit>
 
+#include "base/invariant.h"
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::hostcode {
@@ -53,6 +54,9 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before, bool tur
     e_.store(var(&state_.left), r10);
   }
   // What is given back counts as retired for who reads the budget: the block's count minus `uncounted` is `before`.
+  INVARIANT(before <= block_->count && (!uncounted || before + uncounted == block_->count),
+            "a way out of the block of {} behind {} of {} instructions that gives {} back", block_->key.linear, before,
+            block_->count, uncounted);
   const u16 counted = uncounted ? block_->count : before;
   if (target <= from) poll(target, counted);
   if (linkable(target)) {

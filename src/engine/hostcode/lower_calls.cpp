@@ -2,6 +2,7 @@
 // and the cold code that each stub has.
 #include <optional>
 
+#include "base/invariant.h"
 #include "engine/common/sensitive_counts.h"
 #include "engine/hostcode/lower.h"
 
@@ -82,7 +83,10 @@ void Lowering::count_sensitive(const TranslatedInsn& p) {
 // For a store over the end of a page: the instruction once more, between the thunk that has led it elsewhere and the one
 // that puts its bytes in their two places.
 void Lowering::copy_store(ExitStub& s, const Place& place) {
+  if (e_.overflowed()) return;  // nothing comes of the block
   const u64 from = s.patch - block_->entry, back = s.patch + s.copy_bytes;
+  INVARIANT(from + s.copy_bytes <= e_.size(), "the store at {:#x} is not of the block of {}", s.rip,
+            block_->key.linear);
   s.patch = 0;
   s.hit = c_.pc();
   if (s.in_r10) c_.lea(r10, at(place.base, rcx, 0));
@@ -92,6 +96,8 @@ void Lowering::copy_store(ExitStub& s, const Place& place) {
 }
 
 void Lowering::call_site(ExitStub& s, const Place& place) {
+  INVARIANT(s.block == block_ && s.number >= block_->first_site, "the block of {} calls by the exit stub of {:#x}",
+            block_->key.linear, s.rip);
   u64 thunk = s.kind == ExitStub::Kind::miss || s.by_thunk ? memory_.thunk(s, context_.bits64) : 0;
   if (s.kind == ExitStub::Kind::indirect && !s.asked) {
     c_.lea(rcx, at(r10, context_.tag));

@@ -1,3 +1,4 @@
+#include "base/invariant.h"
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::hostcode {
@@ -81,9 +82,11 @@ Place Lowering::place_of(const TranslatedInsn& p) {
   } else {
     const u8 base = m.base == isa::kNoReg ? kNone : host_or_load(m.base, r10);
     const u8 index = m.index == isa::kNoReg ? kNone : host_or_load(m.index, r11);
-    const i32 disp = static_cast<i32>(m.disp) + popped_;
-    if (wide && !based && index == kNone) return {.base = base, .disp = disp};
-    e_.lea(r10, at(base, index, m.scale_log2, disp), wide);
+    const i64 disp = m.disp + popped_;
+    const i32 disp32 = static_cast<i32>(disp);
+    INVARIANT(disp32 == disp, "the operand at {:#x} lies {:#x} from its register", block_->key.linear.raw + p.at, disp);
+    if (wide && !based && index == kNone) return {.base = base, .disp = disp32};
+    e_.lea(r10, at(base, index, m.scale_log2, disp32), wide);
   }
   if (based) {
     e_.load(r11, var(&cpu_.segment(m.seg).linear_base));

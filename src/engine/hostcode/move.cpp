@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/invariant.h"
 #include "engine/hostcode/code_cache.h"
 #include "engine/hostcode/memory_lowering.h"
 
@@ -28,6 +29,7 @@ class Part {
   }
   template <class T>
   void set(u32 at, T v) {
+    INVARIANT(at + sizeof v <= bytes_.size(), "a field at {} of {} bytes of code", at, bytes_.size());
     bytes_.patch(at, &v, sizeof v);
   }
   void name(u32 at, const CodeCache::FieldValue& v) { bytes_.patch(at, &v.value, v.bytes); }
@@ -108,6 +110,7 @@ CodeCache::Moved CodeCache::move(const Block& from, Gva linear, const MemoryLowe
         part.reach(f.at, hot.now() + f.value);
         break;
       case Kind::site:
+        INVARIANT(f.value - made.first_site < made.sites, "the block of {} names another's exit stub", made.key.linear);
         part.set(f.at, reinterpret_cast<u64>(&sites_[f.value - made.first_site + block.first_site]));
         break;
       default:

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "engine/common/code_names.h"
 #include "engine/hostcode/code_cache.h"
@@ -65,6 +66,8 @@ bool CodeCache::take_along(Placement& all, Gva page, const MemoryLowering& memor
   if (!movable_to(Gva{page.raw - all.below}) || !movable_to(Gva{page.raw + all.above})) return false;
   const u64 by = page - all.page;
   for (const Block* b : all.blocks) {
+    INVARIANT(!b->stale && b->placement == &all && b->key.linear.page() == all.page,
+              "the block of {} is among those that move from {}", b->key.linear, all.page);
     Key there = b->key;
     there.linear = there.linear.wrapping_add(by);
     if (blocks_.find(there)) return false;

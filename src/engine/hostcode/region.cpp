@@ -16,6 +16,7 @@ namespace trapline::engine::hostcode {
 namespace {
 
 constexpr u64 kStateBytes = kPageSize;
+static_assert(sizeof(State) <= kStateBytes);
 constexpr u64 kReach = u64{1} << 30;  // half of what a displacement spans: room for both ends
 
 // Address space of `bytes` within reach of `near`, or null.
@@ -39,6 +40,7 @@ void* reserve_near(u64 near, u64 bytes) {
 
 // A page for State, then the code from a multiple of a huge page on.
 bool Region::take_space(u64 near, void* space, u64 code_bytes) {
+  INVARIANT(code_bytes % kHugePage == 0, "{} bytes of code are no huge pages", code_bytes);
   bytes_ = code_bytes;
   own_ = !space;
   space_ = space ? space : reserve_near(near, bytes_for(code_bytes));
@@ -99,6 +101,11 @@ bool Region::add(std::span<const u8> code, std::span<const u8> cold) {
   return true;
 }
 
+void Region::reset(u64 used) {
+  INVARIANT(used <= used_, "{} of {} bytes of code are to stay", used, used_);
+  used_ = used, used_cold_ = 0, changed_ = true;
+}
+
 // One store, if it lies in one cache line: whoever fetches the old value does what was right until now.
 void Region::patch32(u64 address, u32 value) {
   INVARIANT(holds(address) && holds(address + 3), "a link at {:#x} is no code", address);
@@ -107,6 +114,7 @@ void Region::patch32(u64 address, u32 value) {
 }
 
 u32 Region::read32(u64 address) const {
+  INVARIANT(holds(address) && holds(address + 3), "a link at {:#x} is no code", address);
   u32 value;
   std::memcpy(&value, write_ + (address - exec_), 4);
   return value;

@@ -88,7 +88,7 @@ class Region {
   // another linear address).
   void synchronize();
   u64 used() const { return used_; }
-  void reset(u64 used) { used_ = used, used_cold_ = 0, changed_ = true; }
+  void reset(u64 used);  // what came first stays
   bool holds(u64 address) const { return address - exec_ < bytes_; }
   // Is it code that executes guest instructions? Not the thunks (the first `thunks` bytes), not what is seldom run.
   bool holds_hot(u64 address, u64 thunks) const { return address - exec_ - thunks < bytes_ / 2 - thunks; }

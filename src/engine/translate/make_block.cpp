@@ -5,6 +5,7 @@
 #include <chrono>
 #include <tuple>
 
+#include "base/invariant.h"
 #include "base/trace.h"
 #include "cpu/code_map.h"
 #include "engine/translate/mode_bits.h"
@@ -145,6 +146,12 @@ void Translator::describe(Block& block, const Source& source, const Context& con
   block.stable = context.stable;
   block.count = static_cast<u16>(pieces_.size());
   block.bytes = static_cast<u16>(pieces_.back().at + pieces_.back().insn.length);
+  INVARIANT(block.count <= DebugOptions::kMostInsns && block.bytes <= source.available,
+            "the block of {} has {} instructions in {} of {} bytes", block.key.linear, block.count, block.bytes,
+            source.available);
+  // Which frames it relies on, and whose writers it hears of.
+  INVARIANT(block.crosses() == (block.key.gpa.page_offset() + block.bytes > kPageSize),
+            "the block of {} with {} bytes lies in another number of pages", block.key.linear, block.bytes);
   block.code = cache_->keep(std::span<const u8>{source.bytes, block.bytes});
   block.generation = &cpu_.code->generation(block.key.gpa.frame());
   if (block.crosses()) block.generation2 = &cpu_.code->generation(block.key.gpa2.frame());

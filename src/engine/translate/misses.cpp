@@ -7,17 +7,6 @@ namespace trapline::engine::translate {
 
 using cpu::Vcpu;
 
-namespace {
-
-// Where HostWays::gs_base says that there is the instruction.
-u64 read_gs_base() {
-  u64 base;
-  asm volatile("rdgsbase %0" : "=r"(base));
-  return base;
-}
-
-}  // namespace
-
 // Fills the slot, or leaves the instruction to the interpreter: device memory, page crossings, faults, code pages.
 std::optional<u64> Translator::miss(const ExitStub& stub) {
   cpu::Seg seg = cpu::Seg::ss;
@@ -40,14 +29,8 @@ std::optional<u64> Translator::miss(const ExitStub& stub) {
   Gva linear;
   const cpu::Access access = stub.write ? cpu::Access::write : cpu::Access::read;
   if (!cpu::to_linear(cpu_, seg, offset & cpu_.linear_mask, stub.size, access, linear)) return {};
-  // An entry of another view's rights would stay there (STAC in the middle of a block): --verify would not see it.
+  check_view();
   const View view = now().view;
-  INVARIANT(view == view_of(cpu_), "a look-up of view {} where the mode asks for {}", static_cast<int>(view),
-            static_cast<int>(view_of(cpu_)));
-  INVARIANT(region_->state().tables == views_->base(view), "code ran with the tables of another view than {}",
-            static_cast<int>(view));
-  INVARIANT(!ways_.gs_base || read_gs_base() == views_->base(view), "GS has the tables of another view than {}",
-            static_cast<int>(view));
   // A shared look-up may have begun in the MiB before. First: to touch one more may take all others away.
   if ((linear.raw & (MiB - 1)) < SharedLookup::kSpan)
     views_->touch(view, linear.wrapping_add(0 - u64{SharedLookup::kSpan}));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/invariant.h"
 #include "cpu/debug_port.h"
 #include "engine/common/mode_key.h"
 #include "engine/translate/mode_bits.h"
@@ -15,7 +16,13 @@ namespace {
 
 bool flat(const cpu::Segment& s) { return s.flat_read && s.flat_write; }
 
+// Where HostWays::gs_base says that there are these instructions.
 void write_gs_base(u64 base) { asm volatile("wrgsbase %0" : : "r"(base) : "memory"); }
+u64 read_gs_base() {
+  u64 base;
+  asm volatile("rdgsbase %0" : "=r"(base));
+  return base;
+}
 
 }  // namespace
 
@@ -66,6 +73,7 @@ void Translator::set_mode(const RunningMode& mode) {
 bool Translator::follow_mode() {
   const bool was_user = now().view == View::user;
   if (!turn()) return false;
+  check_view();
   if (!user_gate_) return true;
   if (was_user && now().view != View::user) user_gate_->left_user();
   return now().view != View::user || !user_gate_->wants_user();
@@ -117,6 +125,22 @@ void Translator::set_view(View view) {
     write_gs_base(s.tables);
   else
     s.write_table = s.tables + Views::kWriteTable;
+}
+
+// Of the vCPU's mode are the view, what host code reaches memory by, and the tag in the jump cache. An entry of another
+// view's rights would stay there (STAC in the middle of a block): --verify would not see it.
+void Translator::check_view() const {
+  const State& s = region_->state();
+  const RunningMode& now = s.now;
+  const u64 base = views_->base(now.view);
+  INVARIANT(now.view == view_of(cpu_), "view {} where the mode asks for {}", static_cast<int>(now.view),
+            static_cast<int>(view_of(cpu_)));
+  INVARIANT(now.tag >= modes_.size() || modes_[now.tag] == now.mode, "mode {:#x} with the tag of {:#x}", now.mode,
+            modes_[now.tag]);
+  INVARIANT(s.tables == base && s.victims == views_->jumps().victims(now.view),
+            "code ran with the tables of another view than {}", static_cast<int>(now.view));
+  INVARIANT((ways_.gs_base ? read_gs_base() : s.write_table - Views::kWriteTable) == base,
+            "GS has the tables of another view than {}", static_cast<int>(now.view));
 }
 
 }  // namespace trapline::engine::translate

@@ -77,6 +77,7 @@ class Translator final : public Accelerator, hostcode::ExecutorPolicy {
   static View view_of(const cpu::Vcpu& cpu);  // what accesses may see now
   void set_mode(const RunningMode& mode);
   void set_view(View view);
+  void check_view() const;
   RunningMode& now() const { return region_->state().now; }
 
   // make_block.cpp

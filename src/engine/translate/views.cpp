@@ -71,6 +71,7 @@ void Views::populate(u8 view, Gva block) {
 
 void Views::fill(View v, Gva linear, Gpa frame, u64 addend, bool global, u8 page_shift, bool read, bool write) {
   INVARIANT(addend != 0, "a slot for {} that would say that there is none", linear);
+  INVARIANT(touched_.touched(linear) >> static_cast<u8>(v) & 1, "a slot for {} where no flush would look", linear);
   if (global_.size() + upper_.size() + lower_.size() >= kMostFilled) drop_everything();
   std::vector<Filled>& list = !(linear.raw >> 63) ? lower_ : global ? global_ : upper_;
   const u8 view = static_cast<u8>(v);

@@ -133,6 +133,21 @@ TEST_F(CodeCacheTest, NothingLeadsToAnotherModePageOrFrame) {
   EXPECT_EQ(leads_to(a.link.patch), a.block.cold) << "it leads where it did";
 }
 
+TEST_F(CodeCacheTest, AnExitStubLinksNoOtherBlockThanItsOwn) {
+  const Made a = make(kUser, kCode), b = make(kUser + 0x40, kCode + 0x40);
+  a.link.block = &b.block;
+  EXPECT_DEATH(cache->link(a.link, b.block), "is not of the block of 0x400000000040");
+  a.link.block = &a.block;
+  a.link.kind = ExitStub::Kind::indirect;
+  EXPECT_DEATH(cache->link(a.link, b.block), "is no link");
+}
+
+TEST_F(CodeCacheTest, RightsAreTheSameOnBothEndsOfALink) {
+  const Made a = make(kUser, kCode), b = make(kUser + 0x40, kCode + 0x40);
+  b.block.view = View::user;  // in the mode of another
+  EXPECT_DEATH(cache->link(a.link, b.block), "a link from view 0 to view 2");
+}
+
 TEST_F(CodeCacheTest, StablePagesAreLinkedWhereverTheyLie) {
   const Made a = make(kKernel, kCode, kMode, true), b = make(kKernel + 5 * kPageSize, kCode + kPageSize, kMode, true);
   EXPECT_TRUE(links(a, b));

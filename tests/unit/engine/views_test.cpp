@@ -43,6 +43,13 @@ TEST_F(ViewsTest, AnEntryIsFoundByItsPageViewAndKind) {
   EXPECT_EQ(found(View::kernel, kKernel + 0xffd, false, 4), 0u) << "it goes on in the next page";
 }
 
+TEST_F(ViewsTest, AnEntryThatNoFlushWouldFindIsNotMade) {
+  const auto fill_unknown = [&] { views->fill(View::user, Gva{kUser}, Gpa{0x5000}, kAddend, false, 12, true, true); };
+  EXPECT_DEATH(fill_unknown(), "where no flush would look");
+  views->touch(View::kernel, Gva{kUser});
+  EXPECT_DEATH(fill_unknown(), "where no flush would look") << "only another view's";
+}
+
 TEST_F(ViewsTest, InvlpgEndsOnePageInEveryView) {
   fill(View::user, kUser, 0x5000);
   fill(View::kernel_ac, kUser, 0x5000);
