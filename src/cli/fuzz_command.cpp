@@ -1,5 +1,7 @@
 #include "cli/fuzz_command.h"
 
+#include "base/write.h"
+
 namespace trapline::cli {
 
 FuzzCommand::FuzzCommand(CLI::App& app)
@@ -28,7 +30,9 @@ FuzzCommand::FuzzCommand(CLI::App& app)
 
 int FuzzCommand::run() {
   options_.seed_given = seed_->count() > 0;
-  return fuzz::run_fuzz(options_);
+  const auto result = fuzz::run_fuzz(options_);
+  if (!result) say(result.error());
+  return result ? *result : fuzz::cannot_run;
 }
 
 }  // namespace trapline::cli

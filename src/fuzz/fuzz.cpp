@@ -53,7 +53,7 @@ class Run {
         extent_{extent_of(options, native)},
         report_{options, extent_, forms_} {}
 
-  int go() {
+  FuzzResult go() {
     const auto start = std::chrono::steady_clock::now();
     const Forms& forms = forms_.of(isa::CodeSize::bits64);
     fmt::print(options_.out, "fuzz: engine {}, seed {}, {} encodings of {} extensions{}{}\n", options_.engine, seed_,
@@ -202,27 +202,19 @@ class Run {
 
 }  // namespace
 
-int run_fuzz(const FuzzOptions& options) {
+Result<FuzzResult, std::string> run_fuzz(const FuzzOptions& options) {
   auto native = Native::start();  // forks: before the engine starts anything
-  if (!native) {
-    say(native.error());
-    return cannot_run;
-  }
-  if (options.bits && !(*native)->runs(static_cast<isa::CodeSize>(options.bits / 8))) {
-    say(fmt::format("fuzz: --bits {}: this host's kernel runs no such code: leave it out", options.bits));
-    return cannot_run;
-  }
+  if (!native) return Err{native.error()};
+  if (options.bits && !(*native)->runs(static_cast<isa::CodeSize>(options.bits / 8)))
+    return Err{fmt::format("fuzz: --bits {}: this host's kernel runs no such code: leave it out", options.bits)};
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT})
     ::signal(s, on_crash);  // before the vector unit's own, which pass on to these
   auto guest = Guest::make(options.engine, !options.uncounted);
-  if (!guest) {
-    say(guest.error());
-    return cannot_run;
-  }
+  if (!guest) return Err{guest.error()};
   auto run = std::make_unique<Run>(options, options.seed_given ? options.seed : draw_seed(), **native, **guest);
-  const int code = run->go();
+  const FuzzResult result = run->go();
   for (const int s : {SIGSEGV, SIGBUS, SIGILL, SIGABRT}) ::signal(s, SIG_DFL);
-  return code;
+  return result;
 }
 
 }  // namespace trapline::fuzz

@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <string>
 
+#include "base/result.h"
 #include "base/types.h"
 
 namespace trapline::fuzz {
@@ -37,15 +38,16 @@ struct FuzzOptions {
   std::FILE* out = stdout;  // progress every 10 s, reports, the summary; never closed here
 };
 
+// The exit codes of `trapline fuzz`.
 enum FuzzResult : int {
   no_difference = 0,
   difference = 1,  // printed
-  cannot_run = 2,  // unknown engine, or the host refuses something; one line on standard error says which
+  cannot_run = 2,
 };
 
-// Returns a FuzzResult, the exit code of `trapline fuzz`. Call it on a process's only thread, once at a time: it forks
+// Error, one line: an unknown engine, or what the host refuses. Call it on a process's only thread, once at a time: it forks
 // the child that runs sequences, and takes SIGSEGV, SIGBUS, SIGILL, SIGABRT and the vector unit's signals meanwhile.
 // If the engine crashes, the process dies of that signal and its last line on standard error is the rerun command.
-int run_fuzz(const FuzzOptions& options);
+Result<FuzzResult, std::string> run_fuzz(const FuzzOptions& options);
 
 }  // namespace trapline::fuzz

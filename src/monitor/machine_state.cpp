@@ -7,7 +7,6 @@
 
 #include "base/read_once.h"
 #include "base/trace.h"
-#include "base/write.h"
 #include "channel/futex.h"
 #include "channel/spin.h"
 #include "channel/trace_sink.h"
@@ -18,7 +17,7 @@ namespace trapline::monitor {
 using channel::Turn;
 
 namespace {
-constexpr std::string_view kHelp =
+constexpr const char* kHelp =
     "\r\nCtrl-A H  this help\r\nCtrl-A X  quit\r\nCtrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
 }
 
@@ -44,7 +43,7 @@ MachineState::MachineState(const machine::Config& config, int output_fd, bool te
                    publish();
                  },
              .quit = [this] { finish(End::quit); },
-             .help = [&hurry] { write_all(STDERR_FILENO, kHelp, hurry.fd()); },
+             .help = [&attachments] { attachments.report(kHelp); },
              .failed = [this](ExitCode code, const std::string& text) { fail(code, text); }}} {}
 
 void MachineState::attach(channel::Channel next, DeviceMemory memory) {

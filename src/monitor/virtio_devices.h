@@ -31,6 +31,7 @@ struct Attachments {
   std::unique_ptr<CommandSession> command;                                       // trapline exec
   std::unique_ptr<VsockSockets> vsock;                                           // --vsock
   std::function<void(const std::string&)> complain = [](const std::string&) {};  // a line for the user; any thread
+  std::function<void(const std::string&)> report = [](const std::string&) {};    // lines that the user asked for
 };
 inline const Attachments kNoAttachments;
 

@@ -105,6 +105,7 @@ Result<void, VmError> VmRun::start_attachments() {
     if (auto started = attachments_.shares.back()->start(share.path, share.readonly); !started) return started;
   }
   attachments_.complain = [this](const std::string& text) { complain(text); };
+  attachments_.report = [this](const std::string& text) { speaker_.report(text, hurry_.fd()); };
   if (config_.command.wanted) attachments_.command = std::make_unique<CommandSession>(end_, hurry_);
   if (config_.vsock.cid == 0) return {};
   auto vsock = VsockSockets::create(config_.vsock);

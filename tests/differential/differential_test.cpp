@@ -329,9 +329,9 @@ TEST(Layout, BranchesAndRipRelativeOperandsFollowTheirTargets) {
 TEST(Fuzz, UnknownEnginesAreRefusedByName) {
   FuzzOptions options;
   options.engine = "none-such";
-  testing::internal::CaptureStderr();
-  EXPECT_EQ(run_fuzz(options), 2);
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("trapline: fuzz: --engine none-such: no such engine"));
+  const auto result = run_fuzz(options);
+  ASSERT_FALSE(result);
+  EXPECT_THAT(result.error(), testing::StartsWith("fuzz: --engine none-such: no such engine"));
 }
 
 // The seed is fixed: a test run depends on nothing outside it.
@@ -347,7 +347,9 @@ void two_hundred_thousand(const char* engine, bool uncounted) {
   options.seed_given = true;
   options.count = 200'000;
   options.minimize = true;
-  EXPECT_EQ(run_fuzz(options), 0);
+  const auto result = run_fuzz(options);
+  ASSERT_TRUE(result) << result.error();
+  EXPECT_EQ(*result, no_difference);
 }
 
 class FuzzEngine : public ::testing::TestWithParam<const char*> {};
