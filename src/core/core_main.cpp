@@ -128,7 +128,8 @@ std::unique_ptr<cage::Pool> make_cages(const channel::Launch& launch) {
   constexpr unsigned kOwnThreads = 12;  // of both processes, beside two for each vCPU
   auto pool = cage::Pool::make(std::min(each * launch.cpus, 48u), launch.ram_fd, kCopyPages * launch.cpus,
                                2 * launch.cpus + kOwnThreads, {}, launch.cpus);
-  if (!pool) refuse("engine patch: " + pool.error() + ": use --engine translate");
+  if (!pool)
+    refuse(fmt::format("engine {}: {}: use --engine {}", kind->name, pool.error(), engine::next_engine(*kind).name));
   return std::move(*pool);
 }
 

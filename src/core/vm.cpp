@@ -92,10 +92,11 @@ Result<std::unique_ptr<Vm>, std::string> Vm::make(channel::Channel channel, Gues
   auto space = engine::HostSpace::reserve(launch.cpus, sizeof(VcpuUnit), kind->needs, launch.code_memory_fd);
   if (!space) {
     const u32 fit = space.error();
-    throw HostRefused{
-        fmt::format("engine {}: this host lacks address space for {} vCPUs: {}", kind->name, launch.cpus,
-                    fit ? fmt::format("there is room for {}: use --cpus {} or --engine interpret", fit, fit)
-                        : "there is room for none: raise its limit (ulimit -v), or use --engine interpret")};
+    const std::string_view frugal = engine::frugal_engine().name;
+    throw HostRefused{fmt::format(
+        "engine {}: this host lacks address space for {} vCPUs: {}", kind->name, launch.cpus,
+        fit ? fmt::format("there is room for {}: use --cpus {} or --engine {}", fit, fit, frugal)
+            : fmt::format("there is room for none: raise its limit (ulimit -v), or use --engine {}", frugal))};
   }
   cpu::set_split_locks_trap(launch.split_locks_trap);
   auto options = options_of(launch);

@@ -55,6 +55,8 @@ const EngineKind* find_engine(std::string_view name, u32 vcpus) {
   return nullptr;
 }
 
+const EngineKind& next_engine(const EngineKind& kind) { return &kind == &frugal_engine() ? kind : *(&kind + 1); }
+
 std::string no_engine() { return fmt::format(": no such engine: use {}", engine_names()); }
 
 std::string engine_names() {

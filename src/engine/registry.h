@@ -38,6 +38,9 @@ struct EngineKind {
 std::span<const EngineKind> engines();
 // Null: this version has none of that name. "auto" is the first that this host lacks nothing for; `vcpus`: of the VM.
 const EngineKind* find_engine(std::string_view name, u32 vcpus = 1);
+// For a host, or a limit, that has too little for this one: the next of them; and the one that needs nothing.
+const EngineKind& next_engine(const EngineKind& kind);
+inline const EngineKind& frugal_engine() { return engines().back(); }
 // What to say behind a name that find_engine does not know: ": no such engine: use a, b or auto".
 std::string no_engine();
 // "a, b or auto", for messages that name the remedy.
