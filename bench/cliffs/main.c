@@ -42,7 +42,7 @@ static int chosen(const char* kind) {
 // Doubles the work until a run is long enough, then takes the best of three. A loop that is very slow is run once.
 void measure(const char* kind, const char* name, Loop loop, double per_turn) {
   if (!chosen(kind)) return;
-  loop(64);  // translators want to see it some times
+  loop(64);  // translators are to see it some times
   double best = 0;
   long n = 16;
   for (;; n *= 2) {

@@ -65,7 +65,7 @@ class Builder {
     if (notes_.pvh && !notes_.entry && !notes_.virt_base && notes_.loader.empty())
       return Err{std::string("no Xen PV guest, but one of Xen's PVH: use --para kvm")};
     if (!notes_.loader.empty() && notes_.loader != "generic")
-      return Err{fmt::format("wants the Xen loader \"{}\": only \"generic\" is known", notes_.loader)};
+      return Err{fmt::format("asks for the Xen loader \"{}\": only \"generic\" is known", notes_.loader)};
     if (request_.command_line.size() >= MAX_GUEST_CMDLINE)
       return Err{
           fmt::format("the command line has {} bytes, at most {} can be passed to a Xen PV guest: shorten --append",

@@ -102,7 +102,7 @@ struct VhostGuest : testing::Test {
 TEST_F(VhostGuest, AFolderOfVirtiofsd) {
   constexpr const char* kDaemon = "/usr/lib/qemu/virtiofsd";
   if (!std::filesystem::exists(kDaemon)) GTEST_SKIP() << "no virtiofsd here (qemu-system-common)";
-  if (::geteuid() != 0) GTEST_SKIP() << "virtiofsd wants root";
+  if (::geteuid() != 0) GTEST_SKIP() << "virtiofsd needs root";
   const LinuxDisk disk{R"sh(#!/bin/busybox sh
 /bin/busybox mount -t virtiofs host /mnt && echo "share-test: $(/bin/busybox md5sum </mnt/data)"
 echo of-the-guest >/mnt/new

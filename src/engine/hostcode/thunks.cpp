@@ -71,7 +71,7 @@ void find_displaced(Emitter& e, State& state, u64 call) {
   e.jmp_mem(at(r10, offsetof(Victim, entry)));
 }
 
-// CPUID: to the stub's `resume` with what C++ has answered before; else a call, and where somebody wants attention: it
+// CPUID: to the stub's `resume` with what C++ has answered before; else a call, and where attention is asked for: it
 // serializes, and code that others have changed is not to run behind it.
 void answer_cpuid(Emitter& e, cpu::Vcpu& cpu, State& state, u64 call) {
   using A = CpuidAnswer;

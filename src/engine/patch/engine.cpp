@@ -83,7 +83,7 @@ class Patch final : public Accelerator, translate::UserGate {
   }
 
  private:
-  bool wants_user() override { return takes(cpu_); }
+  bool takes_user() override { return takes(cpu_); }
   void left_user() override { direct_.left_user(); }
 
   cpu::Vcpu& cpu_;

@@ -37,7 +37,7 @@ void DescriptorParts::begin(std::optional<Emitter::Far>* null) {
   e_.shr(rax, 32);
 }
 
-void DescriptorParts::wants(u32 mask, u32 value) {
+void DescriptorParts::demand(u32 mask, u32 value) {
   e_.mov32(rcx, rax);
   e_.and_imm32(rcx, mask);
   e_.cmp_imm32(rcx, value);

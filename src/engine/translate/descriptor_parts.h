@@ -26,9 +26,9 @@ class DescriptorParts {
   // Finds the descriptor. `null`: a jump from where the selector is null, which is slow otherwise.
   void begin(std::optional<emit::Emitter::Far>* null = nullptr);
   // -- Slow, unless
-  void wants(u32 mask, u32 value);  // of the upper half
-  void readable();                  // data, or code that may be read
-  void visible();                   // neither CPL nor RPL above DPL
+  void demand(u32 mask, u32 value);  // of the upper half
+  void readable();                   // data, or code that may be read
+  void visible();                    // neither CPL nor RPL above DPL
   // RBX: the limit in bytes.
   void limit();
   // -- Out: on, and behind that what was slow, as a call

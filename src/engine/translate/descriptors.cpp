@@ -18,7 +18,7 @@ class Writer {
 
   void query_lar(u64 call) {
     parts_.begin();
-    parts_.wants(kNotSystem, kNotSystem);
+    parts_.demand(kNotSystem, kNotSystem);
     parts_.visible();
     e_.mov32(r10, rax);
     e_.and_imm32(r10, 0xffff00);
@@ -26,7 +26,7 @@ class Writer {
   }
   void query_lsl(u64 call) {
     parts_.begin();
-    parts_.wants(kNotSystem, kNotSystem);
+    parts_.demand(kNotSystem, kNotSystem);
     parts_.visible();
     parts_.limit();
     e_.mov32(r10, rbx);
@@ -34,14 +34,14 @@ class Writer {
   }
   void query_verr(u64 call) {
     parts_.begin();
-    parts_.wants(kNotSystem, kNotSystem);
+    parts_.demand(kNotSystem, kNotSystem);
     parts_.readable();
     parts_.visible();
     parts_.end_with_zero(call);
   }
   void query_verw(u64 call) {
     parts_.begin();
-    parts_.wants(kNotSystem | kCode | kReadWrite, kNotSystem | kReadWrite);
+    parts_.demand(kNotSystem | kCode | kReadWrite, kNotSystem | kReadWrite);
     parts_.visible();
     parts_.end_with_zero(call);
   }
@@ -51,7 +51,7 @@ class Writer {
     std::optional<Emitter::Far> null;
     const bool based = seg == Seg::fs || seg == Seg::gs;
     parts_.begin(&null);
-    parts_.wants(kNotSystem | kPresent | kAccessed, kNotSystem | kPresent | kAccessed);
+    parts_.demand(kNotSystem | kPresent | kAccessed, kNotSystem | kPresent | kAccessed);
     parts_.readable();
     parts_.visible();
     parts_.limit();

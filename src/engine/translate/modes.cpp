@@ -76,7 +76,7 @@ bool Translator::follow_mode() {
   check_view();
   if (!user_gate_) return true;
   if (was_user && now().view != View::user) user_gate_->left_user();
-  return now().view != View::user || !user_gate_->wants_user();
+  return now().view != View::user || !user_gate_->takes_user();
 }
 
 // Mode and view are those of cpu_ from now on, and so is what translated code reaches memory by. False: such code is not

@@ -25,7 +25,7 @@ using namespace hostcode;
 struct UserGate {
   virtual ~UserGate() = default;
   // The translator is about to go on with user code at cpu.rip, having come from elsewhere. True: it is to leave.
-  virtual bool wants_user() = 0;
+  virtual bool takes_user() = 0;
   // It goes on with what is no user code, having come from there.
   virtual void left_user() = 0;
 };

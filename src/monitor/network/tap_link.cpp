@@ -51,7 +51,7 @@ Result<Fd, VmError> open_tap(const std::string& interface) {
   if (::ioctl(tap.get(), TUNSETIFF, &request) != 0) return wrong(Reason::interface_refused, errno);
   int bytes = sizeof(devices::virtio::NetHeader);
   if (::ioctl(tap.get(), TUNSETVNETHDRSZ, &bytes) != 0) return wrong(Reason::interface_refused, errno);
-  // What a driver does not want of it the device undoes.
+  // What a driver does not accept of it the device undoes.
   ::ioctl(tap.get(), TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN);
   return tap;
 }

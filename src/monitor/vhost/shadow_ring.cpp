@@ -75,7 +75,7 @@ bool ShadowRing::publish() {
   if (available_ == published_) return false;
   published_ = available_;
   virtio::store_release(memory_ + kAvailable + virtio::kRingIndex, available_);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // before the look at what the back end wants
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // before the look at what the back end asks for
   return !(virtio::load_acquire(memory_ + kUsed + virtio::kRingFlags) & virtio::kNoNotify);
 }
 

@@ -30,7 +30,7 @@ class ShadowRing {
   static bool never_fits(const devices::virtio::Request& request);
   // Makes it available, once publish() is called. False: there is no room now, and it was not taken.
   bool push(devices::virtio::Request& request);
-  // What was pushed may be seen. True: the back end wants to be told.
+  // What was pushed may be seen. True: the back end asks to be told.
   bool publish();
 
   // `written`: at most the request's writable bytes.

@@ -105,7 +105,7 @@ class Share final : public DeviceKind {
     return all;
   }
   bool answers(unsigned) const override { return true; }
-  // A fuse_out_header with the request's number. Some requests want no answer.
+  // A fuse_out_header with the request's number. Some requests have no answer.
   u32 fail(Request& request) const override {
     struct {
       u32 bytes = 16;

@@ -278,7 +278,7 @@ flag_images:
 .bad:
     call fail64
 
-; MXCSR, EMMS, and what wants both files of registers.
+; MXCSR, EMMS, and what needs both files of registers.
 units:
     stmxcsr [target + 64]
     mov eax, [target + 64]

@@ -36,7 +36,7 @@ struct IdeTest : testing::Test {
     out(5, static_cast<u8>(limit >> 8));
     out(7, 0xa0);
     ASSERT_EQ(status(), 0x58);
-    EXPECT_EQ(in(2) & 3, 1);  // a command is wanted
+    EXPECT_EQ(in(2) & 3, 1);  // a command is expected
     std::vector<u8> all = packet;
     all.resize(12);
     for (unsigned i = 0; i < 12; i += 2) ide.write(0, 2, all[i] | all[i + 1] << 8);

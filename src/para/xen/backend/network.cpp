@@ -81,7 +81,7 @@ BackEnd::Nodes NetworkBackEnd::back_nodes() const {
 Result<void, std::string> NetworkBackEnd::connect(cpu::Vcpu& cpu) {
   if (auto protocol = check_protocol(cpu); !protocol) return protocol;
   if (front_value(cpu, "request-rx-copy").value_or("0") != "1")
-    return Err{std::string("the front end wants pages flipped, not copied")};
+    return Err{std::string("the front end asks for pages flipped, not copied")};
   const auto tx = front_number(cpu, "tx-ring-ref"), rx = front_number(cpu, "rx-ring-ref");
   if (!tx) return Err{tx.error()};
   if (!rx) return Err{rx.error()};
