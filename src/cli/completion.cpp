@@ -146,7 +146,7 @@ std::string bash_values(const Values& v) {
 }
 
 std::string bash_command(const CLI::App& command) {
-  const std::string name = command.get_name();
+  const std::string& name = command.get_name();
   std::string out;
   std::vector<std::string> all;
   for (const CLI::Option* o : command.get_options()) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/html.h"
+
 namespace trapline::compare {
 
 namespace {
@@ -33,20 +35,20 @@ std::string axis(double most, double scale, const PlotOptions& o, unsigned heigh
     svg += fmt::format("<text class='tick' x='{:.1f}' y='{}' text-anchor='middle'>{}</text>", x, height - 5,
                        tick_label(i * tick));
   }
-  svg +=
-      fmt::format("<text class='tick' x='{}' y='{}' text-anchor='end'>{}</text>", o.width, height - 5, escaped(o.unit));
+  svg += fmt::format("<text class='tick' x='{}' y='{}' text-anchor='end'>{}</text>", o.width, height - 5,
+                     html_escaped(o.unit));
   return svg;
 }
 
 std::string one_bar(const Bar& bar, double scale, const PlotOptions& o, double top) {
   const double thick = o.row * 0.56, y = top + (o.row - thick) / 2, middle = top + o.row / 2.0;
   std::string svg = fmt::format("<text class='name' x='{}' y='{:.1f}' text-anchor='end'>{}</text>", o.name_width - 10,
-                                middle + 4, escaped(bar.name));
+                                middle + 4, html_escaped(bar.name));
   double x = o.name_width;
   for (const Segment& s : bar.segments) {
     const double width = s.value * scale;
     svg += fmt::format("<rect class='{}' x='{:.2f}' y='{:.1f}' width='{:.2f}' height='{:.1f}'><title>{}</title></rect>",
-                       s.cls, x, y, width, thick, escaped(s.title));
+                       s.cls, x, y, width, thick, html_escaped(s.title));
     x += width;
   }
   double end = x;
@@ -62,35 +64,11 @@ std::string one_bar(const Bar& bar, double scale, const PlotOptions& o, double t
     svg += fmt::format("<circle class='point' cx='{:.1f}' cy='{:.1f}' r='2.6'/>", at, middle);
     end = std::max(end, at + 2);
   }
-  return svg +
-         fmt::format("<text class='label' x='{:.1f}' y='{:.1f}'>{}</text>", end + 8, middle + 4, escaped(bar.label));
+  return svg + fmt::format("<text class='label' x='{:.1f}' y='{:.1f}'>{}</text>", end + 8, middle + 4,
+                           html_escaped(bar.label));
 }
 
 }  // namespace
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < ' ' ? ' ' : c;
-    }
-  return out;
-}
 
 double tick_of(double most) {
   const double rough = most / 5, power = std::pow(10, std::floor(std::log10(rough)));
@@ -103,7 +81,7 @@ std::string bars(const std::vector<Bar>& all, const PlotOptions& o, std::string_
   const double most = reach(all), scale = (o.width - o.name_width - o.label_width) / most;
   const unsigned height = static_cast<unsigned>(all.size()) * o.row + (o.unit.empty() ? 0 : 24);
   std::string svg =
-      fmt::format("<svg viewBox='0 0 {} {}' role='img' aria-label='{}'>", o.width, height, escaped(description));
+      fmt::format("<svg viewBox='0 0 {} {}' role='img' aria-label='{}'>", o.width, height, html_escaped(description));
   if (!o.unit.empty()) svg += axis(most, scale, o, height);
   for (std::size_t i = 0; i < all.size(); i++) svg += one_bar(all[i], scale, o, static_cast<double>(i) * o.row);
   return svg + "</svg>\n";

@@ -9,9 +9,6 @@
 
 namespace trapline::compare {
 
-// For text between tags and in attributes.
-std::string escaped(std::string_view text);
-
 struct Segment {
   double value = 0;
   std::string_view cls;  // a class of the page's style

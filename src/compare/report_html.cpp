@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/html.h"
 #include "compare/page_style.h"
 #include "compare/plot.h"
 #include "compare/report.h"
@@ -34,12 +35,12 @@ std::string heading(const Comparison& c, const Setting& s) {
       "<style>{}</style></head><body>\n<header><h1>One guest, {} techniques</h1>"
       "<p>{}; {} vCPU{}, {} MiB of RAM; {} timed round{}. Trapline {} on {}.</p></header>\n<main>\n",
       kPageStyle, std::count_if(c.all.begin(), c.all.end(), [](const Measured& m) { return m.ran(); }),
-      escaped(s.guest), s.cpus, s.cpus == 1 ? "" : "s", s.memory / MiB, s.rounds, s.rounds == 1 ? "" : "s",
-      escaped(s.version), escaped(s.host));
+      html_escaped(s.guest), s.cpus, s.cpus == 1 ? "" : "s", s.memory / MiB, s.rounds, s.rounds == 1 ? "" : "s",
+      html_escaped(s.version), html_escaped(s.host));
 }
 
 std::string verdict(const Comparison& c) {
-  const std::string reference = escaped(c.all[c.reference].technique.name());
+  const std::string reference = html_escaped(c.all[c.reference].technique.name());
   std::string html = fmt::format("<section class='verdict{}'>", c.agree() ? "" : " bad");
   if (c.agree())
     html += fmt::format(
@@ -48,9 +49,10 @@ std::string verdict(const Comparison& c) {
         compared_lines(c.all[c.reference].counted).size(), c.all[c.reference].counted.code);
   for (const Measured& m : c.all) {
     if (!m.differs.empty())
-      html += fmt::format("<p><b>{} differs from {}</b>: {}</p>", escaped(m.technique.name()), reference,
-                          escaped(m.differs));
-    if (!m.ran()) html += fmt::format("<p>{} was not run: {}</p>", escaped(m.technique.name()), escaped(m.impossible));
+      html += fmt::format("<p><b>{} differs from {}</b>: {}</p>", html_escaped(m.technique.name()), reference,
+                          html_escaped(m.differs));
+    if (!m.ran())
+      html += fmt::format("<p>{} was not run: {}</p>", html_escaped(m.technique.name()), html_escaped(m.impossible));
   }
   return html + "</section>\n";
 }
@@ -90,7 +92,7 @@ std::string parts(const Comparison& c) {
               {m.technique.name(), seconds(own.seconds), {{own.seconds, "rest", seconds(own.seconds)}}, 0, 0, {}});
     }
     html +=
-        fmt::format("<div><h3>{}</h3>{}</div>", escaped(part.name),
+        fmt::format("<div><h3>{}</h3>{}</div>", html_escaped(part.name),
                     bars(all, {.width = 420, .name_width = 120, .label_width = 70, .row = 22, .unit = {}}, part.name));
   }
   return html + "</div></section>\n";
@@ -137,7 +139,7 @@ std::string cell(const Row* e) {
   const double total = static_cast<double>(e->total());
   for (const Segment& s : segments_of(*e))
     ways += fmt::format("<i class='{}' style='width:{:.1f}%' title='{}'></i>", s.cls, 100 * s.value / total,
-                        escaped(s.title));
+                        html_escaped(s.title));
   return fmt::format("<td>{}<span class='way'>{}</span></td>", grouped(e->total()), ways);
 }
 
@@ -155,12 +157,13 @@ std::string instructions_of_class(const Comparison& c, isa::Class cls) {
       "<div class='scroll'><table><thead><tr><th>instruction</th><th class='left'>ring</th><th class='left'>by the "
       "table"
       "</th>";
-  for (const auto& [m, rows] : columns) html += fmt::format("<th>{}</th>", escaped(m->technique.name()));
+  for (const auto& [m, rows] : columns) html += fmt::format("<th>{}</th>", html_escaped(m->technique.name()));
   html += "</tr></thead><tbody>";
   for (const Row* line : lines) {
-    html += fmt::format("<tr><td title='{}'>{}</td><td class='left'>{}</td><td class='left'>{}</td>",
-                        escaped(line->row->what), escaped(line->row->name), line->ring == isa::Ring::ring0 ? 0 : 3,
-                        isa::name(isa::in_ring(*line->row, line->ring).translate));
+    html +=
+        fmt::format("<tr><td title='{}'>{}</td><td class='left'>{}</td><td class='left'>{}</td>",
+                    html_escaped(line->row->what), html_escaped(line->row->name),
+                    line->ring == isa::Ring::ring0 ? 0 : 3, isa::name(isa::in_ring(*line->row, line->ring).translate));
     for (const auto& [m, rows] : columns) {
       const auto own = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.same(*line); });
       html += cell(own == rows.end() ? nullptr : &*own);
@@ -206,7 +209,7 @@ std::string exits(const Comparison& c) {
       "<section><h2>Exits and their cost</h2><p class='hint'>Of the counting run.</p><div class='scroll'>"
       "<table><thead><tr><th></th>";
   for (const Measured& m : c.all)
-    if (m.ran()) html += fmt::format("<th>{}</th>", escaped(m.technique.name()));
+    if (m.ran()) html += fmt::format("<th>{}</th>", html_escaped(m.technique.name()));
   html += "</tr></thead><tbody>";
   for (const auto& [label, value] : lines) {
     html += fmt::format("<tr><td>{}</td>", label);

@@ -3,6 +3,7 @@
 
 #include <cctype>
 
+#include "base/html.h"
 #include "isa/report/report.h"
 #include "isa/verify/host_features.h"
 
@@ -16,27 +17,6 @@ constexpr std::string_view kStyle =
 constexpr std::string_view kScript =
 #include "isa/report/page_script.inc"
     ;
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (char c : text) switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  return out;
-}
 
 std::string badge(Class c, bool differs) {
   return fmt::format(
@@ -54,9 +34,9 @@ std::string item(std::string_view term, const std::string& html) {
 }
 
 std::string lowering(Lowering ring0, Lowering ring3) {
-  if (ring0 == ring3) return fmt::format("<b>{}</b>: {}", name(ring0), escaped(meaning(ring0)));
-  return fmt::format("ring 0 <b>{}</b>: {}<br>ring 3 <b>{}</b>: {}", name(ring0), escaped(meaning(ring0)), name(ring3),
-                     escaped(meaning(ring3)));
+  if (ring0 == ring3) return fmt::format("<b>{}</b>: {}", name(ring0), html_escaped(meaning(ring0)));
+  return fmt::format("ring 0 <b>{}</b>: {}<br>ring 3 <b>{}</b>: {}", name(ring0), html_escaped(meaning(ring0)),
+                     name(ring3), html_escaped(meaning(ring3)));
 }
 
 std::string observations(const Row& row, const std::vector<verify::Finding>& findings) {
@@ -68,25 +48,26 @@ std::string observations(const Row& row, const std::vector<verify::Finding>& fin
                        : f.agreement == verify::Agreement::agrees ? "<span class=good-word>ok</span>"
                                                                   : "<span class=soft>not run</span>";
     out += fmt::format("<div>{} {}{} <code>{}</code>: <code>{}</code></div>", word, verify::name(f.size),
-                       f.variant.empty() ? "" : fmt::format(" ({})", f.variant), escaped(f.ran), escaped(f.happened));
+                       f.variant.empty() ? "" : fmt::format(" ({})", f.variant), html_escaped(f.ran),
+                       html_escaped(f.happened));
   }
   return out;
 }
 
 std::string details(const Row& row, const Report& report) {
-  std::string out = "<dl>" + item("what", escaped(row.what));
+  std::string out = "<dl>" + item("what", html_escaped(row.what));
   out += item("sensitivity",
               fmt::format("{}{}", name(row.sensitivity), row.robin_irvine ? ", among Robin and Irvine's (2000)" : ""));
-  out += item("ring 0", escaped(why(row, Ring::ring0)));
-  if (why(row, Ring::ring3) != why(row, Ring::ring0)) out += item("ring 3", escaped(why(row, Ring::ring3)));
-  out +=
-      item("effect", fmt::format("<code>{}</code>: {}", escaped(effects(row)), meaning(effect_on(row, report.host))));
+  out += item("ring 0", html_escaped(why(row, Ring::ring0)));
+  if (why(row, Ring::ring3) != why(row, Ring::ring0)) out += item("ring 3", html_escaped(why(row, Ring::ring3)));
+  out += item("effect",
+              fmt::format("<code>{}</code>: {}", html_escaped(effects(row)), meaning(effect_on(row, report.host))));
   out += item("seen here", observations(row, report.findings));
   out += item("translate", lowering(row.ring0.translate, row.ring3.translate));
   out += item(kPatchBuilt ? "patch" : "patch (planned)", lowering(row.ring0.patch, row.ring3.patch));
   out += item(kCageBuilt ? "cage" : "cage (planned)",
-              fmt::format("<b>{}</b>: {}", escaped(cage(row)), escaped(meaning(row.cage))));
-  out += item("para", escaped(row.para)) + item("manual", escaped(row.manual));
+              fmt::format("<b>{}</b>: {}", html_escaped(cage(row)), html_escaped(meaning(row.cage))));
+  out += item("para", html_escaped(row.para)) + item("manual", html_escaped(row.manual));
   return out + "</dl>";
 }
 
@@ -95,7 +76,7 @@ std::string search_text(const Row& row) {
   std::string out = fmt::format("{} {} {} {} {}", row.name, row.what, why(row, Ring::ring0), why(row, Ring::ring3),
                                 name(row.sensitivity));
   for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return escaped(out);
+  return html_escaped(out);
 }
 
 std::string row_html(const Row& row, const Report& report) {
@@ -103,7 +84,7 @@ std::string row_html(const Row& row, const Report& report) {
   std::string out = fmt::format(
       "<tr class=row id=\"{}\" tabindex=0 aria-expanded=false data-ring0={} data-ring3={} data-text=\"{}\"><td>{}</td>",
       slug(row.id), name(class_on(row, Ring::ring0, report.host)), name(class_on(row, Ring::ring3, report.host)),
-      search_text(row), escaped(row.name));
+      search_text(row), html_escaped(row.name));
   out += fmt::format("<td>{}</td><td>{}</td><td>{}</td><td>{}</td>", sensitive[static_cast<u8>(row.sensitivity)],
                      badge_in(row, Ring::ring0, report.host), badge_in(row, Ring::ring3, report.host),
                      name(effect_on(row, report.host)));
@@ -119,7 +100,7 @@ std::string tile(std::size_t number, std::string_view label) {
 std::string top(const Report& report) {
   const Verdict v = verdict(report.host);
   std::string out =
-      fmt::format("<h1>Critical instructions of this host</h1><p class=host>{}</p>", escaped(report.host_name));
+      fmt::format("<h1>Critical instructions of this host</h1><p class=host>{}</p>", html_escaped(report.host_name));
   out += fmt::format(
       "<div class=\"verdict{}\"><strong>{}</strong><p>{}</p></div>", v.virtualizable() ? " good" : "",
       v.virtualizable() ? "Virtualizable by trap-and-emulate" : "Not virtualizable by trap-and-emulate",
@@ -134,7 +115,7 @@ std::string top(const Report& report) {
   if (!report.findings.empty()) out += tile(mismatches(report.findings), "mismatches when run");
   out += "</div><div class=chips>";
   for (Feature f : present(report.host))
-    out += fmt::format("<span class=chip title=\"{}\">{}</span>", escaped(verify::about(f)), name(f));
+    out += fmt::format("<span class=chip title=\"{}\">{}</span>", html_escaped(verify::about(f)), name(f));
   return out + "</div>\n";
 }
 
