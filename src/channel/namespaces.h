@@ -22,7 +22,7 @@ bool leave_files();
 
 void drop_capabilities();
 
-// Tries it: "user, net, pid, ipc, uts, mount", what of it the host allows, or nothing. For `trapline doctor`.
+// Tries it: "user, net, pid, ipc, uts, mount", the part of it that the host allows, or nothing. For `trapline doctor`.
 std::string own_namespaces();
 
 }  // namespace trapline::channel

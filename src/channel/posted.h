@@ -1,4 +1,4 @@
-// What other threads and the monitor may post to a vCPU at any time, and what of its local APIC they may know.
+// What other threads and the monitor may post to a vCPU at any time, and the part of its local APIC that they may know.
 #pragma once
 
 #include <atomic>

@@ -15,7 +15,7 @@ namespace trapline::engine {
 struct SpaceNeeds {
   u64 near = 0;  // behind the structure, within reach of it: inaccessible until mapped over
   u64 far = 0;   // anywhere: readable, writable, never backed in advance
-  u64 code = 0;  // of `file`: what of `near` is code
+  u64 code = 0;  // of `file`: the part of `near` that is code
 };
 
 // Where a file has a vCPU's code.

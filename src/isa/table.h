@@ -54,7 +54,7 @@ enum class Effect : u8 {
   traps_ud_gp,  // #UD, or #GP where the extension is switched on
 };
 
-// What of the host changes the answer. Found by isa/verify's probes; see HostFeatures.
+// Features of the host that change the answer. Found by isa/verify's probes; see HostFeatures.
 enum class Feature : u8 {
   always,            // as the last alternative: no condition
   compat,            // not of the host: the code is 32- or 16-bit, on a 64-bit host (compatibility mode)

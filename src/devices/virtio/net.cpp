@@ -171,7 +171,7 @@ bool Net::hand_over(Frame frame) {
     header.flags = net_flag::data_valid;
   }
   if (takes(header)) return put(header, frame);
-  // Else all of the work is ours. It is TCP's to send again what of this finds no room.
+  // Else all of the work is ours. What finds no room TCP will send again.
   const bool whole = header.segmentation == net_segmentation::none;
   if (whole && !(header.flags & net_flag::needs_checksum)) return put({}, frame);
   std::vector<std::byte> copy(frame.begin(), frame.end());

@@ -1,5 +1,5 @@
-// What of a vCPU's mode decides how bytes decode and what addresses mean: part of the key of every block, whichever
-// engine has made it.
+// The bits of a vCPU's mode that decide how bytes decode and what addresses mean: part of the key of every block,
+// whichever engine has made it.
 #pragma once
 
 #include "cpu/vcpu.h"

@@ -15,7 +15,7 @@
 
 namespace trapline::engine::hostcode {
 
-// What CPUID has answered, and what of the vCPU's state that relies on.
+// An answer of CPUID, and the vCPU's state that it relies on.
 struct CpuidAnswer {
   u32 leaf = 0, subleaf = 0, subleaf_mask = 0;  // 0: whatever ECX was
   u32 eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -77,7 +77,7 @@ class Region {
   Region(const Region&) = delete;
 
   State& state() { return *static_cast<State*>(state_); }
-  // Where the next code goes, and what of it is seldom run: kept apart, so that caches hold more of the rest.
+  // Where the next code goes, and its seldom-run part: kept apart, so that caches hold more of the rest.
   u64 next() const { return exec_ + used_; }
   u64 next_cold() const { return exec_ + bytes_ / 2 + used_cold_; }
   bool add(std::span<const u8> code, std::span<const u8> cold);  // there; false: full

@@ -20,7 +20,7 @@ constexpr i32 kVectorOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, z
 constexpr i32 kMaskOffset = offsetof(Vcpu, vec) + offsetof(cpu::VectorState, k);
 #pragma GCC diagnostic pop
 
-// What of the vCPU is at [rdi + offset].
+// The field of the vCPU at [rdi + offset].
 Mem gpr_at(u8 number, bool high8 = false) { return at(rdi, kGprOffset + number * 8 + high8); }
 Mem vector_at(u8 number) { return at(rdi, kVectorOffset + number * 64); }
 Mem mask_at(u8 number) { return at(rdi, kMaskOffset + number * 8); }

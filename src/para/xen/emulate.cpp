@@ -178,7 +178,7 @@ bool Domain::iopl_allows(cpu::Vcpu& cpu) {
   return level <= v.iopl;
 }
 
-// By IOPL, or by the map that the kernel has given of what programs may use. What of it cannot be read forbids.
+// By IOPL, or by the map that the kernel has given of what programs may use. A part that cannot be read forbids.
 bool Domain::port_allowed(cpu::Vcpu& cpu, const isa::Insn& insn) {
   if (iopl_allows(cpu)) return true;
   const bool in = insn.mnemonic == ZYDIS_MNEMONIC_IN;

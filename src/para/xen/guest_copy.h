@@ -18,7 +18,7 @@ inline bool guest_range(Gva first, u64 bytes) {
   return last && outside(first) && outside(*last) && (first.raw >> 63) == (last->raw >> 63);
 }
 
-// What of `bytes` from `at` on is in its page.
+// How many of the `bytes` from `at` on are in its page.
 inline unsigned in_page(Gva at, u64 bytes) {
   return static_cast<unsigned>(std::min<u64>(bytes, kPageSize - at.page_offset()));
 }

@@ -144,7 +144,7 @@ TEST_P(ByVendor, XsaveToAMissingPage) {
   EXPECT_EQ(vm.at<u64>(vm.reg(rsp)), 2u) << "a write";
 }
 
-// A gather whose third element faults: what of its mask and data has changed.
+// A gather whose third element faults: how its mask and data have changed.
 TEST_P(ByVendor, AGatherThatFaults) {
   if (!vm.cpuid.has("avx2")) GTEST_SKIP() << "the host lacks AVX2";
   enable_vectors();
