@@ -41,6 +41,12 @@ struct Reader {
     std::memcpy(&v, in.data(), sizeof v);
     in = in.subspan(sizeof v);
   }
+  void value(bool& v) {
+    u8 byte = 0;
+    value(byte);
+    if (byte > 1) ok = false;
+    v = byte == 1;
+  }
   void text(std::string& s) {
     u32 n = 0;
     value(n);

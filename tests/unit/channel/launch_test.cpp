@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace trapline::channel {
@@ -54,6 +55,17 @@ TEST(Launch, RefusesEveryTruncationAndExtraBytes) {
   auto bytes = pack(sample());
   for (std::size_t n = 0; n < bytes.size(); n++) EXPECT_FALSE(unpack({bytes.data(), n})) << n;
   bytes.push_back(0);
+  EXPECT_FALSE(unpack(bytes));
+}
+
+TEST(Launch, RefusesWhatIsNeitherTrueNorFalse) {
+  Launch with = sample(), without = sample();
+  with.patch_traps = true, without.patch_traps = false;
+  auto bytes = pack(with);
+  const auto other = pack(without);
+  const auto at = std::mismatch(bytes.begin(), bytes.end(), other.begin()).first;
+  ASSERT_EQ(*at, 1);
+  *at = 2;
   EXPECT_FALSE(unpack(bytes));
 }
 
