@@ -84,6 +84,10 @@ struct BareVm {
     std::memcpy(&v, ram.host(Gpa{gpa}), sizeof v);
     return v;
   }
+  template <class T>
+  void put(u64 gpa, T v) {
+    std::memcpy(ram.host(Gpa{gpa}), &v, sizeof v);
+  }
   u64 new_table() {
     const u64 t = next_table;
     next_table += kPageSize;

@@ -13,11 +13,11 @@ TEST(TableRegisters, StoreAndLoad) {
   vm.cpu.gdtr = {0xffff'fe00'0000'1000, 0x7f};
   EXPECT_EQ(vm.try_run({0x0f, 0x01, 0x04, 0x25, 0x00, 0x80, 0, 0}), "ok");  // SGDT
   EXPECT_EQ(vm.at<u16>(0x8000), 0x7f);
-  EXPECT_EQ(vm.at<u64>(0x8002), 0xffff'fe00'0000'1000u);
+  EXPECT_EQ(vm.get<u64>(0x8002), 0xffff'fe00'0000'1000u);
   EXPECT_EQ(vm.try_run({0x0f, 0x01, 0x1c, 0x25, 0x00, 0x80, 0, 0}), "ok");  // LIDT
   EXPECT_EQ(vm.cpu.idtr.base, 0xffff'fe00'0000'1000u);
   EXPECT_EQ(vm.cpu.idtr.limit, 0x7f);
-  vm.at<u64>(0x8002) = u64{1} << 50;
+  vm.put<u64>(0x8002, u64{1} << 50);
   EXPECT_EQ(vm.try_run({0x0f, 0x01, 0x1c, 0x25, 0x00, 0x80, 0, 0}), "#13(0x0)");
   EXPECT_EQ(vm.cpu.idtr.limit, 0x7f);
   vm.ring3();
@@ -27,7 +27,7 @@ TEST(TableRegisters, StoreAndLoad) {
 TEST(TableRegisters, SixteenBitOperandLoads24Bits) {
   RingVm vm{false};
   vm.at<u16>(0x8000) = 0x3f;
-  vm.at<u32>(0x8002) = 0xab123456;
+  vm.put<u32>(0x8002, 0xab123456);
   EXPECT_EQ(vm.try_run({0x66, 0x0f, 0x01, 0x1d, 0x00, 0x80, 0, 0}), "ok");
   EXPECT_EQ(vm.cpu.idtr.base, 0x123456u);
   EXPECT_EQ(vm.try_run({0x0f, 0x01, 0x1d, 0x00, 0x80, 0, 0}), "ok");

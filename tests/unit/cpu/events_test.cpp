@@ -228,7 +228,7 @@ TEST(LongMode, FrameFromRing3) {
   vm.ring3();
   vm.cpu.gpr[isa::rsp] = RingVm::kStack3 - 4;
   vm.cpu.sys_flags |= kIf;
-  vm.at<u64>(RingVm::kTss + 4) = RingVm::kStack0 - 8;
+  vm.put<u64>(RingVm::kTss + 4, RingVm::kStack0 - 8);
   vm.cpu.fault = Fault{Vector::pf, 6, 0x12345, 0};
   EXPECT_EQ(deliver_fault(vm.cpu), Outcome::jumped);
   EXPECT_EQ(vm.handler(), 14);

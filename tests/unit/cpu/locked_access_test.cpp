@@ -44,10 +44,10 @@ TEST_F(LockedAccess, StoresOnlyOverWhatWasExpected) {
 // As on a host that ends processes for the real thing.
 TEST_F(LockedAccess, AcrossALineWhereTheHostForbidsIt) {
   set_split_locks_trap(true);
-  vm.at<u64>(kPage + 60) = 0x1111222233334444;
+  vm.put<u64>(kPage + 60, 0x1111222233334444);
   EXPECT_FALSE((replace<u64>(kUser + 60, 1, 2)));
   EXPECT_TRUE((replace<u64>(kUser + 60, 0x1111222233334444, 9)));
-  EXPECT_EQ(vm.at<u64>(kPage + 60), 9u);
+  EXPECT_EQ(vm.get<u64>(kPage + 60), 9u);
   u32 cells[32] = {};
   u32* const split =
       reinterpret_cast<u32*>(reinterpret_cast<u8*>(&cells[16]) - (reinterpret_cast<u64>(&cells[16]) & 63) - 2);
@@ -70,7 +70,7 @@ TEST_F(LockedAccess, TellsTheCodeMapWhenItStored) {
 
 TEST_F(LockedAccess, AcrossPagesAndOnDevicesItStoresAnyhow) {
   EXPECT_TRUE(replace<u32>(kUser + kPageSize - 2, 5, 0x44332211));
-  EXPECT_EQ(vm.at<u32>(kPage + kPageSize - 2), 0x44332211u);
+  EXPECT_EQ(vm.get<u32>(kPage + kPageSize - 2), 0x44332211u);
   vm.map64(kUser, kDevice, pte::p | pte::w);
   tlb_flush_all(vm.cpu);
   EXPECT_TRUE(replace<u32>(kUser, 5, 6));

@@ -84,8 +84,8 @@ struct RingVm : BareVm {
   void start_long() {
     enter_long64();
     for (u64 a = 0; a < 16 * MiB; a += 2 * MiB) map64(a, a, pte::p | pte::w | pte::u, 1);
-    at<u64>(kTss + 4) = kStack0;
-    at<u64>(kTss + 0x24) = kIst1;
+    put<u64>(kTss + 4, kStack0);
+    put<u64>(kTss + 0x24, kIst1);
     for (unsigned v = 0; v < 256; v++) set_long_gate(v, gate_descriptor(sel::code64_0, kHandlers + 16 * v, 0x8e));
     ring0();
   }

@@ -34,7 +34,7 @@ struct Descriptors : testing::Test {
       one->reg(isa::rax) = one->reg(isa::r10) = 0x5555'0000'0000 | selector;
       one->reg(isa::rcx) = one->reg(isa::r11) = 0x1111'2222'3333'4444;
       one->cpu.tr.base = one->kData + 0x1000, one->cpu.tr.limit = 0x67, one->cpu.tr.usable = true;
-      one->at<u64>(one->cpu.tr.base + 4) = one->kStack - 0x1000;  // HLT in ring 1 goes there
+      one->put<u64>(one->cpu.tr.base + 4, one->kStack - 0x1000);  // HLT in ring 1 goes there
       update_mode(one->cpu);
       EXPECT_EQ(one->run(), Exit::halted);
     }

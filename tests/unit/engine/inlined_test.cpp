@@ -29,7 +29,7 @@ struct Inlined : testing::Test {
         vm.at<u64>(vm.kTables + table + entry * 8) |= 4;
     tlb_flush_all(vm.cpu);
     vm.cpu.tr.base = vm.kData + 0x1000, vm.cpu.tr.limit = 0x67, vm.cpu.tr.usable = true;
-    vm.at<u64>(vm.cpu.tr.base + 4) = vm.kStack - 0x1000;
+    vm.put<u64>(vm.cpu.tr.base + 4, vm.kStack - 0x1000);
     vm.cpu.cpl = 3;
     vm.seg(Seg::cs).selector |= 3, vm.seg(Seg::cs).attr |= 0x60;
     vm.seg(Seg::ss).selector |= 3, vm.seg(Seg::ss).attr |= 0x60;

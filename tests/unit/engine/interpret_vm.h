@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <functional>
 #include <initializer_list>
 #include <vector>
@@ -95,6 +96,10 @@ struct InterpretVm {
   template <class T>
   T& at(u64 gpa) {
     return *reinterpret_cast<T*>(ram.host(Gpa{gpa}));
+  }
+  template <class T>
+  void put(u64 gpa, T v) {  // at any alignment
+    std::memcpy(ram.host(Gpa{gpa}), &v, sizeof v);
   }
   void put(u64 gpa, std::initializer_list<int> bytes) {
     for (const int b : bytes) at<u8>(gpa++) = static_cast<u8>(b);

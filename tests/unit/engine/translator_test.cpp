@@ -104,7 +104,7 @@ TEST(Translator, WhatACallToANonCanonicalAddressLeavesBelowTheStack) {
       vm.at<u64>(vm.kStack - 8) = 0x5555;
       // The handler on a stack of its own (IST 1).
       vm.cpu.tr.base = vm.kData + 0x1000, vm.cpu.tr.limit = 0x67, vm.cpu.tr.usable = true;
-      vm.at<u64>(vm.cpu.tr.base + 0x24) = vm.kStack - 0x1000;
+      vm.put<u64>(vm.cpu.tr.base + 0x24, vm.kStack - 0x1000);
       vm.at<u8>(vm.kIdt + 13 * 16 + 4) = 1;
       for (unsigned i = 0; i < 3; i++) vm.at<u8>(vm.kCode + i) = static_cast<u8>(call[i]);
       vm.engine = find_engine("translate")->make(vm.cpu, vm.arena, {}, {.hot_threshold = 1});

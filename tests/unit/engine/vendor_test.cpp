@@ -93,7 +93,7 @@ TEST_P(ByVendor, CallToANonCanonicalAddress) {
       if (stack_faults) own.set_page(kAbsent, 0), own.reg(rsp) = kAbsent + 8;
       // Handlers on a stack of their own (IST 1).
       own.cpu.tr.base = own.kData + 0x1000, own.cpu.tr.limit = 0x67, own.cpu.tr.usable = true;
-      own.at<u64>(own.cpu.tr.base + 0x24) = own.kStack - 0x1000;
+      own.put<u64>(own.cpu.tr.base + 0x24, own.kStack - 0x1000);
       for (const unsigned v : {13u, 14u}) own.at<u8>(own.kIdt + v * 16 + 4) = 1;
       u64 at = own.kCode;
       for (const int byte : call) own.at<u8>(at++) = static_cast<u8>(byte);
