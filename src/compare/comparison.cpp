@@ -16,6 +16,7 @@ using channel::SensitiveCounts;
 template <class F>
 Spread over(const std::vector<GuestRun>& runs, F value) {
   std::vector<double> values;
+  values.reserve(runs.size());
   for (const GuestRun& run : runs) values.push_back(value(run));
   return spread_of(std::move(values));
 }

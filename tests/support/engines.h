@@ -1,11 +1,17 @@
-// The engines that the guest suites run, each for all of its guests: an engine that is built in belongs here.
+// The engines of this version, for suites that run on each of them.
 #pragma once
+
+#include <vector>
 
 #include "engine/registry.h"
 
 namespace trapline::test {
 
-inline constexpr const char* kEngines[] = {"interpret", "translate", "patch"};
+inline const std::vector<const char*> kEngines = [] {
+  std::vector<const char*> names;
+  for (const engine::EngineKind& kind : engine::engines()) names.push_back(kind.name.data());  // literals
+  return names;
+}();
 
 }  // namespace trapline::test
 

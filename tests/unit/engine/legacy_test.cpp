@@ -142,7 +142,7 @@ TEST_P(Legacy, WhatPopaHasPoppedBeforeItFaults) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Engines, Legacy, testing::Values("interpret", "translate"),
+INSTANTIATE_TEST_SUITE_P(Engines, Legacy, testing::ValuesIn(trapline::test::kEngines),
                          [](const auto& of) { return std::string(of.param); });
 
 }  // namespace
