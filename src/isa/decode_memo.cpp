@@ -99,21 +99,22 @@ struct Number {
 
 constexpr u8 kNone = 0xff;
 
-// What every look-up reads is in two cache lines.
-struct alignas(64) Entry {
+// What every look-up reads, in two cache lines; the raw form beside it is ten times as large, and few ask for it.
+struct alignas(128) Entry {
   u64 form = 0;
   u8 bytes = 0;  // of it; 0: the entry is empty
   Vendor vendor = Vendor::intel;
   u8 length = 0;
   u8 memory = kNone, immediate[2] = {kNone, kNone};  // operands that have the numbers
   Number disp, imm[2];
+  u8 next = 0;  // of a set's first: which of them goes next
   Insn insn;
-  Raw raw;
 };
+static_assert(sizeof(Entry) == 128);
 
 // Do the numbers stand where and as the decoded forms say? Then only they differ in what else has this form.
-bool fits(Entry& e, const u8* bytes, unsigned form) {
-  const ZydisDecodedInstruction& i = e.raw.insn;
+bool fits(Entry& e, const Raw& raw, const u8* bytes, unsigned form) {
+  const ZydisDecodedInstruction& i = raw.insn;
   if (i.mnemonic == ZYDIS_MNEMONIC_UD0 || i.mnemonic == ZYDIS_MNEMONIC_UD1) return false;
   const bool evex = i.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX;
   if (evex && i.raw.disp.size == 8) return false;
@@ -132,7 +133,7 @@ bool fits(Entry& e, const u8* bytes, unsigned form) {
   if (next != i.length) return false;
   int seen = 0;
   for (u8 n = 0; n < i.operand_count; n++) {
-    const ZydisDecodedOperand& op = e.raw.op[n];
+    const ZydisDecodedOperand& op = raw.op[n];
     if (op.encoding == ZYDIS_OPERAND_ENCODING_IS4) return false;
     if (op.type == ZYDIS_OPERAND_TYPE_POINTER) return false;
     if (op.type == ZYDIS_OPERAND_TYPE_MEMORY && op.mem.disp.has_displacement) {
@@ -148,8 +149,8 @@ bool fits(Entry& e, const u8* bytes, unsigned form) {
   if ((e.disp.bits != 0) != (e.memory != kNone)) return false;
   const int numbers = (e.imm[0].bits != 0) + (e.imm[1].bits != 0);
   if (numbers != 0 && numbers != seen) return false;
-  if (e.disp.bits != 0 && e.disp.read(bytes) != static_cast<u64>(e.raw.op[e.memory].mem.disp.value)) return false;
-  if (e.disp.bits != 0 && e.insn.mem.disp != e.raw.op[e.memory].mem.disp.value) return false;
+  if (e.disp.bits != 0 && e.disp.read(bytes) != static_cast<u64>(raw.op[e.memory].mem.disp.value)) return false;
+  if (e.disp.bits != 0 && e.insn.mem.disp != raw.op[e.memory].mem.disp.value) return false;
   if (numbers > 0 && e.insn.imm != e.imm[0].read(bytes)) return false;
   return numbers < 2 || e.insn.imm2 == e.imm[1].read(bytes);
 }
@@ -162,9 +163,9 @@ void put_numbers(Entry& e, const u8* bytes) {
   if (e.imm[1].bits != 0) e.insn.imm2 = e.imm[1].read(bytes);
 }
 
-void copy_raw(const Entry& e, Raw& raw) {
-  raw.insn = e.raw.insn;
-  std::memcpy(raw.op, e.raw.op, e.raw.insn.operand_count * sizeof raw.op[0]);
+void copy_raw(const Entry& e, const Raw& from, Raw& raw) {
+  raw.insn = from.insn;
+  std::memcpy(raw.op, from.op, from.insn.operand_count * sizeof raw.op[0]);
   if (e.disp.bits != 0) raw.op[e.memory].mem.disp.value = raw.insn.raw.disp.value = e.insn.mem.disp;
   for (int n = 0; n < 2 && e.imm[n].bits != 0; n++)
     raw.op[e.immediate[n]].imm.value.u = raw.insn.raw.imm[n].value.u = n == 0 ? e.insn.imm : e.insn.imm2;
@@ -172,28 +173,40 @@ void copy_raw(const Entry& e, Raw& raw) {
 
 class Memo {
  public:
-  Memo() : entries_{static_cast<Entry*>(map_huge(kBytes))} {}
+  Memo() : entries_{static_cast<Entry*>(map_huge(kBytes))}, raw_{static_cast<Raw*>(map_pages(kRawBytes))} {}
   ~Memo() {
     if (entries_) ::munmap(entries_, kBytes);
+    if (raw_) ::munmap(raw_, kRawBytes);
   }
   Memo(const Memo&) = delete;
 
   // The entry that has the instruction, numbers and all; null: `out` and `raw` have it, or `status` says why not.
   const Entry* find(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw,
                     DecodeStatus& status);
+  const Raw& raw_of(const Entry& e) const { return raw_[&e - entries_]; }
   Raw& room() { return room_; }
 
  private:
-  static constexpr unsigned kBits = 12;
-  static constexpr u64 kBytes = ((sizeof(Entry) << kBits) + kHugePage - 1) & ~(kHugePage - 1);
-  Entry& at(u64 form, unsigned bytes) { return entries_[(form ^ bytes) * 0x9e3779b97f4a7c15 >> (64 - kBits)]; }
+  static constexpr unsigned kBits = 12, kWays = 2;  // sets; entries of each
+  static constexpr u64 kEntries = u64{kWays} << kBits;
+  static constexpr u64 kBytes = (sizeof(Entry) * kEntries + kHugePage - 1) & ~(kHugePage - 1);
+  static constexpr u64 kRawBytes = (sizeof(Raw) * kEntries + kPageSize - 1) & ~(kPageSize - 1);
+  static void* map_pages(u64 bytes) {
+    void* const p = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? nullptr : p;
+  }
+  Entry* set(u64 form, unsigned bytes) {
+    return entries_ + ((form ^ bytes) * 0x9e3779b97f4a7c15 >> (64 - kBits)) * kWays;
+  }
   Entry* entries_;
+  Raw* raw_;
   Raw room_;
 };
 
 const Entry* Memo::find(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw,
                         DecodeStatus& status) {
-  const unsigned form = size == CodeSize::bits64 && available >= kLongest && entries_ ? form_bytes(bytes) : 0;
+  const bool may = size == CodeSize::bits64 && available >= kLongest && entries_ && raw_;
+  const unsigned form = may ? form_bytes(bytes) : 0;
   if (form == 0) {
     status = decode(bytes, available, size, vendor, out, raw);
     return nullptr;
@@ -201,17 +214,22 @@ const Entry* Memo::find(const u8* bytes, std::size_t available, CodeSize size, V
   u64 key = 0;
   std::memcpy(&key, bytes, sizeof key);
   key = key << (64 - 8 * form) >> (64 - 8 * form);
-  Entry& e = at(key, form);
-  if (e.bytes == form && e.form == key && e.vendor == vendor) {
-    put_numbers(e, bytes);
-    return &e;
+  Entry* const ways = set(key, form);
+  for (unsigned i = 0; i < kWays; i++) {
+    if (Entry& e = ways[i]; e.form == key && e.bytes == form && e.vendor == vendor) {
+      put_numbers(e, bytes);
+      return &e;
+    }
   }
   status = decode(bytes, available, size, vendor, out, raw);
   if (status != DecodeStatus::ok) return nullptr;
+  const u8 way = ways->next;
+  Entry& e = ways[way];
   e = Entry{};
+  ways->next = (way + 1) % kWays;
   e.insn = out;
-  e.raw = raw;
-  if (!fits(e, bytes, form)) return nullptr;
+  if (!fits(e, raw, bytes, form)) return nullptr;
+  raw_[&e - entries_] = raw;
   e.form = key;
   e.bytes = static_cast<u8>(form);
   e.vendor = vendor;
@@ -228,9 +246,10 @@ Memo& memo() {
 
 DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw) {
   DecodeStatus status = DecodeStatus::ok;
-  if (const Entry* e = memo().find(bytes, available, size, vendor, out, raw, status)) {
+  Memo& m = memo();
+  if (const Entry* e = m.find(bytes, available, size, vendor, out, raw, status)) {
     out = e->insn;
-    copy_raw(*e, raw);
+    copy_raw(*e, m.raw_of(*e), raw);
   }
   return status;
 }
@@ -241,7 +260,7 @@ DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size,
   Memo& m = memo();
   const Entry* const e = m.find(bytes, available, size, vendor, out, m.room(), status);
   if (e != nullptr) out = e->insn;
-  form = e != nullptr ? &e->raw : status == DecodeStatus::ok ? &m.room() : nullptr;
+  form = e != nullptr ? &m.raw_of(*e) : status == DecodeStatus::ok ? &m.room() : nullptr;
   return status;
 }
 

@@ -10,7 +10,7 @@
 
 namespace trapline::isa {
 
-// As isa::decode. One memory a thread, some 5 MiB of address space, made at the first call and touched as it is used.
+// As isa::decode. One memory a thread, some 11 MiB of address space, made at the first call and touched as it is used.
 DecodeStatus decode_often(const u8* bytes, std::size_t available, CodeSize size, Vendor vendor, Insn& out, Raw& raw);
 // The same, where displacement and immediates of the raw form do not matter: those in `form` are of any instruction of
 // the same form. Null unless ok; good until this thread's next call.
