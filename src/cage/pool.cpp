@@ -23,6 +23,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fstream>
 
 #include "channel/futex.h"
 
@@ -135,6 +136,14 @@ bool make_pipe(int (&ends)[2]) { return ::pipe2(ends, O_CLOEXEC) == 0; }
 
 namespace {
 
+// Linux Documentation/admin-guide/sysctl/vm.rst, max_map_count. More are of no use: to empty a cage is cheap beside making them.
+u64 host_mappings() {
+  constexpr u64 kMost = 65'530, kLeast = 100;
+  u64 count = kMost;
+  std::ifstream{"/proc/sys/vm/max_map_count"} >> count;
+  return std::clamp(count, kLeast, kMost);
+}
+
 struct SharedFile {
   int fd = -1;
   void* at = nullptr;
@@ -190,6 +199,7 @@ Result<std::unique_ptr<Pool>, std::string> Pool::make(unsigned count, int ram_fd
   if (getauxval(AT_MINSIGSTKSZ) > CAGE_STACK_BYTES / 2 - 4096)
     return Err{std::string{"signal frames of this CPU do not fit into a cage"}};
   pool->slots_ = count;
+  pool->most_mappings_ = host_mappings() / 5 * 3;
   pool->cpuid_faults_ = set_cpuid(1);  // ENODEV where the processor has no such faults
   pool->copies_bytes_ = copy_pages * kPageSize;
   const SharedFile shared = make_shared_file("cages", count * sizeof(Shared));

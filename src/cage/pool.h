@@ -26,6 +26,8 @@ class Pool {
   std::size_t size() const { return cages_.size(); }
   // CPUID faults in the cages: code of which nobody can say whether it is CPUID may run.
   bool cpuid_faults() const { return cpuid_faults_; }
+  // How many mappings each may have: what the host allows a process (vm.max_map_count), with some to spare.
+  u64 most_mappings() const { return most_mappings_; }
   // The descriptors that the core must keep, and the processes that it must be able to signal.
   std::vector<int> descriptors() const;
   std::vector<pid_t> processes() const;
@@ -43,6 +45,7 @@ class Pool {
   std::size_t slots_ = 0;
   u8* copies_ = nullptr;
   u64 copies_bytes_ = 0;
+  u64 most_mappings_ = 0;
   bool cpuid_faults_ = false;
 };
 

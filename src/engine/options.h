@@ -54,7 +54,6 @@ struct Miscompile {
 struct CageShare {
   cage::Pool* pool = nullptr;  // null: none
   unsigned part = 0, parts = 1;
-  u64 most_mappings = 40'000;  // that the host allows each
 };
 
 struct EngineOptions {

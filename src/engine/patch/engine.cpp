@@ -50,7 +50,7 @@ class Patch final : public Accelerator, translate::UserGate {
                host_lacks(cpu, share.pool->cpuid_faults(), repeatable),
                share.pool->copies(share.part, share.parts),
                share.pool->copies_offset(share.part, share.parts),
-               share.most_mappings},
+               share.pool->most_mappings()},
         direct_{cpu, cages_, Tiers{costs(cpu.clock ? cpu.clock->tsc_khz : 0), always}, share.parts} {
     translator_->set_user_gate(this);
   }
