@@ -18,12 +18,15 @@
 namespace trapline::monitor {
 
 using channel::ShareLink;
+using channel::ShareSlot;
+using channel::ShareState;
 using channel::ShareTurn;
 
 namespace {
 
 constexpr u64 kLongestPoll = 100'000;     // ticks: some 30 us
 constexpr u64 kLookAgainNs = 50'000'000;  // is it still there?
+constexpr u64 kMomentNs = 1'000'000;
 
 using About = VmError::About;
 using Reason = VmError::Reason;
@@ -75,9 +78,12 @@ Result<void, VmError> ShareProcess::start(const std::string& folder, bool readon
 }
 
 Result<void, VmError> ShareProcess::await_ready() {
-  while (link_->turn.load(std::memory_order_acquire) == ShareTurn::starting)
-    if (!wait()) return Err{VmError{About::share, Reason::ended_early, folder_}};
-  if (link_->turn == ShareTurn::refused) {
+  while (link_->state.get() == ShareState::starting) {
+    link_->state.sleep(ShareState::starting, kLookAgainNs);
+    if (link_->state.get() == ShareState::starting && gone())
+      return Err{VmError{About::share, Reason::ended_early, folder_}};
+  }
+  if (link_->state.get() == ShareState::refused) {
     char why[sizeof link_->why];
     std::memcpy(why, link_->why, sizeof why);
     return Err{VmError{About::share, Reason::gave_up, folder_, 0, 0, std::string{why, ::strnlen(why, sizeof why)}}};
@@ -86,33 +92,58 @@ Result<void, VmError> ShareProcess::await_ready() {
   return {};
 }
 
-std::span<const u8> ShareProcess::ask(std::size_t length) {
-  link_->request_length = static_cast<u32>(std::min<std::size_t>(length, channel::kShareMessage));
-  link_->set(ShareTurn::requested);
-  while (link_->turn.load(std::memory_order_acquire) != ShareTurn::replied)
-    if (letting_go_ || !wait()) return {};
-  return {link_->reply, std::min<std::size_t>(link_->reply_length, channel::kShareMessage)};
+void ShareProcess::post(unsigned index, std::size_t length, u16 tag) {
+  ShareSlot& slot = link_->slots[index];
+  slot.request_length = static_cast<u32>(std::min<std::size_t>(length, channel::kShareMessage));
+  slot.tag = tag;
+  slot.order = ++posted_;
+  slot.turn.set(ShareTurn::requested);
 }
 
-bool ShareProcess::wait() {
-  const ShareTurn now = link_->turn.load(std::memory_order_acquire);
-  if (now != ShareTurn::starting && now != ShareTurn::requested) return true;
-  if (patience_.wait([&] { return link_->turn.load(std::memory_order_acquire) != now; })) return true;
-  link_->sleep(now, kLookAgainNs);
-  return link_->turn.load(std::memory_order_acquire) != now || !gone();
+bool ShareProcess::busy(unsigned slot) const { return link_->slots[slot].turn.get() == ShareTurn::requested && !gone_; }
+
+bool ShareProcess::await(unsigned index, bool as_long_as_it_takes) {
+  channel::SharedWord<ShareTurn>& turn = link_->slots[index].turn;
+  if (patience_.wait([&] { return answered(index); })) return true;
+  do {
+    turn.sleep(ShareTurn::requested, kMomentNs);
+    if (answered(index)) return true;
+  } while (as_long_as_it_takes && !gone());
+  return answered(index);
+}
+
+std::span<const u8> ShareProcess::reply(unsigned index) {
+  ShareSlot& slot = link_->slots[index];
+  if (slot.turn.get() != ShareTurn::replied) return {};
+  return {slot.reply, std::min<std::size_t>(slot.reply_length, channel::kShareMessage)};
+}
+
+void ShareProcess::await_more(u32 seen) {
+  if (answers() != seen || letting_go_) return;
+  link_->answers.sleep(seen, kLookAgainNs);
+  if (answers() == seen) gone();
+}
+
+void ShareProcess::let_go(bool on) {
+  letting_go_ = on;
+  link_->answers.wake();
 }
 
 void ShareProcess::settle() {
-  while (link_->turn.load(std::memory_order_acquire) == ShareTurn::requested && wait()) {
-  }
+  for (unsigned i = 0; i < slots(); i++)
+    while (busy(i)) {
+      link_->slots[i].turn.sleep(ShareTurn::requested, kLookAgainNs);
+      if (busy(i)) gone();
+    }
 }
 
-bool ShareProcess::gone() const {
+bool ShareProcess::gone() {
 #ifdef __SANITIZE_ADDRESS__
   return false;  // its standard error is not the lifeline there
 #else
   pollfd other{lifeline_.get(), 0, 0};
-  return ::poll(&other, 1, 0) == 1;
+  if (::poll(&other, 1, 0) == 1) gone_ = true;
+  return gone_;
 #endif
 }
 

@@ -1,5 +1,5 @@
 // A process that serves one shared folder (src/share/), as the monitor handles it: started from the monitor's own
-// executable with nothing but the folder, asked one request at a time, killed in any case.
+// executable with nothing but the folder, asked by slots of shared memory, killed in any case.
 #pragma once
 
 #include <sys/types.h>
@@ -25,22 +25,30 @@ class ShareProcess final : public devices::virtio::MessageServer {
   // Once the process is closed in. Before the first request.
   Result<void, VmError> await_ready();
 
-  // -- By one thread at a time. Nothing of a reply is believed; it is cut short once let_go() has been called.
-  std::span<u8> room() override { return {link_->request, channel::kShareMessage}; }
-  std::span<const u8> ask(std::size_t length) override;
+  // -- Nothing of a reply is believed. await(): one thread.
+  unsigned slots() const override { return channel::kShareSlots; }
+  std::span<u8> room(unsigned slot) override { return {link_->slots[slot].request, channel::kShareMessage}; }
+  void post(unsigned slot, std::size_t length, u16 tag) override;
+  bool busy(unsigned slot) const override;
+  bool answered(unsigned slot) const override { return letting_go_ || !busy(slot); }
+  bool await(unsigned slot, bool as_long_as_it_takes) override;
+  std::span<const u8> reply(unsigned slot) override;
+  u32 answers() const override { return link_->answers.get(); }
+  void await_more(u32 seen) override;
+  bool let_go() const override { return letting_go_; }
   void settle() override;
 
   // Any thread: nobody waits for a slow disk any more, or does so again.
-  void let_go(bool on) { letting_go_ = on; }
+  void let_go(bool on);
 
  private:
-  bool wait();  // false: it is gone
-  bool gone() const;
+  bool gone();
 
   std::string folder_;
   channel::ShareLink* link_ = nullptr;
   channel::Patience patience_{0};
-  std::atomic<bool> letting_go_{false};
+  std::atomic<bool> letting_go_{false}, gone_{false};
+  u64 posted_ = 0;
   pid_t pid_ = -1;
   Fd lifeline_;  // a socket, whose other end the process holds
 };

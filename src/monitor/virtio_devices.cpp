@@ -88,7 +88,7 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
   for (std::size_t i = 0; i < attachments.shares.size(); i++) {
     const std::string& tag = config.shares[i].tag;
     if (attachments.shares[i])
-      add(std::make_unique<virtio::NineP>(tag, *attachments.shares[i]), {});
+      add_share(tag, *attachments.shares[i]);
     else
       add_vhost(attachments.share_peers[i], vhost::share_kind(tag));
   }
@@ -97,6 +97,12 @@ VirtioDevices::VirtioDevices(const machine::Config& config, std::vector<OpenDisk
 void VirtioDevices::add_vhost(std::shared_ptr<vhost::Peer> peer, std::unique_ptr<vhost::DeviceKind> kind) {
   auto device = std::make_unique<vhost::VhostDevice>(std::move(peer), std::move(kind), attachments_.complain);
   vhost_.push_back(device.get());
+  add(std::move(device), {});
+}
+
+void VirtioDevices::add_share(const std::string& tag, ShareProcess& process) {
+  auto device = std::make_unique<virtio::NineP>(tag, process, machine_.deterministic);
+  shares_.push_back(device.get());
   add(std::move(device), {});
 }
 
@@ -118,6 +124,10 @@ std::vector<VirtioDevices::Worker> VirtioDevices::workers() {
   for (std::size_t i = 0; i < devices_.size(); i++) all.push_back({[this, i] { run(i); }, devices_[i].calls});
   for (FileDisk* disk : disks_)
     for (auto& body : disk->threads()) all.push_back({std::move(body), disk->calls()});
+  for (virtio::NineP* share : shares_) {
+    share->close(false);
+    all.push_back({[share] { share->collect(); }, {}});
+  }
   for (vhost::VhostDevice* device : vhost_) {
     device->begin();
     all.push_back({[device] { device->run(); }, vhost::VhostDevice::calls()});
@@ -164,6 +174,7 @@ void VirtioDevices::close() {
   closing_ = true;
   for (const auto& share : attachments_.shares)
     if (share) share->let_go(true);
+  for (virtio::NineP* share : shares_) share->close(true);
   dma_.abandon();
   for (FileDisk* disk : disks_) disk->stop();
   for (vhost::VhostDevice* device : vhost_) device->end();

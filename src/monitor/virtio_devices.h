@@ -10,6 +10,7 @@
 #include "channel/channel.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/ninep.h"
 #include "machine/config.h"
 #include "monitor/command_session.h"
 #include "monitor/guest_dma.h"
@@ -67,6 +68,7 @@ class VirtioDevices final : public devices::virtio::Host {
  private:
   void add(std::unique_ptr<devices::virtio::Backend> backend, std::vector<int> calls);
   void add_vhost(std::shared_ptr<vhost::Peer> peer, std::unique_ptr<vhost::DeviceKind> kind);
+  void add_share(const std::string& tag, ShareProcess& process);
   void run(std::size_t index);
   void complain_of_end(const OpenNetwork& network) const;
 
@@ -81,6 +83,7 @@ class VirtioDevices final : public devices::virtio::Host {
   std::vector<devices::virtio::Device*> pointers_;
   std::vector<FileDisk*> disks_;  // their devices own them
   std::vector<vhost::VhostDevice*> vhost_;
+  std::vector<devices::virtio::NineP*> shares_;
   devices::virtio::Balloon* balloon_ = nullptr;
   struct Network {
     std::unique_ptr<OpenNetwork> open;

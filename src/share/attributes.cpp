@@ -46,11 +46,11 @@ Server::Status Server::getattr(Reader& in, Writer& out) {
   const u32 number = in.word();
   in.quad();  // which ones: all are cheap
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   struct stat st {};
-  if (fid->file >= 0) {
-    if (::fstat(fid->file, &st) != 0) return errno;
+  if (fid->file) {
+    if (::fstat(fid->file->fd, &st) != 0) return errno;
   } else {
     auto found = nodes_.stat(*fid->node);
     if (!found) return found.error();
@@ -78,9 +78,13 @@ Server::Status Server::getattr(Reader& in, Writer& out) {
 Server::Status Server::set_mode(const Fid& fid, u32 mode) {
   const u32 allowed = allowed_mode(mode, fid.node->is_directory());
   if (S_ISLNK(fid.node->type)) return EOPNOTSUPP;
-  if (fid.file >= 0) return ::fchmod(fid.file, allowed) == 0 ? 0 : errno;
+  if (const FileRef file = fid.file) {
+    const Outside outside{lock_};
+    return ::fchmod(file->fd, allowed) == 0 ? 0 : errno;
+  }
   auto pin = nodes_.open(*fid.node);
   if (!pin) return pin.error();
+  const Outside outside{lock_};
   if (nodes_.proc() >= 0)
     return ::fchmodat(nodes_.proc(), std::to_string(pin->fd()).c_str(), allowed, 0) == 0 ? 0 : errno;
   return ::syscall(kFchmodat2, pin->fd(), "", allowed, AT_EMPTY_PATH) == 0 ? 0 : errno == ENOSYS ? EOPNOTSUPP : errno;
@@ -88,10 +92,14 @@ Server::Status Server::set_mode(const Fid& fid, u32 mode) {
 
 Server::Status Server::set_size(const Fid& fid, u64 size) {
   if (size > static_cast<u64>(LLONG_MAX)) return EFBIG;
-  if (fid.file >= 0 && ::ftruncate(fid.file, static_cast<off_t>(size)) == 0) return 0;
+  if (const FileRef file = fid.file) {
+    const Outside outside{lock_};
+    if (::ftruncate(file->fd, static_cast<off_t>(size)) == 0) return 0;
+  }
   if (fid.node->is_directory()) return EISDIR;
-  auto file = nodes_.open_file(*fid.node, O_WRONLY);
+  auto file = nodes_.open_file(*fid.node, O_WRONLY, lock_);
   if (!file) return file.error();
+  const Outside outside{lock_};
   const Status status = ::ftruncate(*file, static_cast<off_t>(size)) == 0 ? 0 : errno;
   ::close(*file);
   return status;
@@ -105,6 +113,7 @@ Server::Status Server::set_times(const Fid& fid, u32 valid, const timespec (&giv
                              choose(setattr_bit::mtime, setattr_bit::mtime_set, given[1])};
   auto pin = nodes_.open(*fid.node);
   if (!pin) return pin.error();
+  const Outside outside{lock_};
   if (::utimensat(pin->fd(), "", times, AT_EMPTY_PATH) == 0) return 0;
   if (errno != EINVAL || nodes_.proc() < 0) return errno;  // Linux before 5.8
   return ::utimensat(nodes_.proc(), std::to_string(pin->fd()).c_str(), times, 0) == 0 ? 0 : errno;
@@ -120,7 +129,7 @@ Server::Status Server::setattr(Reader& in) {
   }
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   for (const timespec& t : times)
     if (t.tv_nsec < 0 || t.tv_nsec >= 1'000'000'000) return EINVAL;
@@ -129,6 +138,7 @@ Server::Status Server::setattr(Reader& in) {
     if (!pin) return pin.error();
     const uid_t user = valid & setattr_bit::uid ? uid : static_cast<uid_t>(-1);
     const gid_t group = valid & setattr_bit::gid ? gid : static_cast<gid_t>(-1);
+    const Outside outside{lock_};
     if (::fchownat(pin->fd(), "", user, group, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0) return errno;
   }
   Status status = 0;
@@ -141,12 +151,15 @@ Server::Status Server::setattr(Reader& in) {
 Server::Status Server::statfs(Reader& in, Writer& out) {
   const u32 number = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   auto pin = nodes_.open(*fid->node);
   if (!pin) return pin.error();
   struct statfs s {};
-  if (::fstatfs(pin->fd(), &s) != 0) return errno;
+  {
+    const Outside outside{lock_};
+    if (::fstatfs(pin->fd(), &s) != 0) return errno;
+  }
   u64 id = 0;
   static_assert(sizeof s.f_fsid == sizeof id);
   std::memcpy(&id, &s.f_fsid, sizeof id);
@@ -161,7 +174,7 @@ Server::Status Server::statfs(Reader& in, Writer& out) {
 Server::Status Server::readlink(Reader& in, Writer& out) {
   const u32 number = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (!S_ISLNK(fid->node->type)) return EINVAL;
   auto pin = nodes_.open(*fid->node);
@@ -178,7 +191,7 @@ Server::Status Server::xattrwalk(Reader& in, Writer& out) {
   const u32 number = in.word(), target = in.word();
   const std::string name{in.string()};
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (!name.empty() && !is_users(name)) return EOPNOTSUPP;
   auto pin = nodes_.open(*fid->node);
@@ -192,13 +205,11 @@ Server::Status Server::xattrwalk(Reader& in, Writer& out) {
   value.resize(static_cast<std::size_t>(length));
   if (name.empty()) value = shown_names(value);
   value.shrink_to_fit();
-  Fid made;
-  made.node = fid->node;
-  made.user = fid->user;
-  made.attribute = std::make_unique<Attribute>();
-  made.attribute->value = std::move(value);
-  out.quad(made.attribute->value.size());
-  nodes_.use(*made.node);
+  nodes_.use(*fid->node);
+  auto made = std::make_shared<Fid>(nodes_, *fid->node, fid->user);
+  made->attribute = std::make_unique<Attribute>();
+  made->attribute->value = std::move(value);
+  out.quad(made->attribute->value.size());
   return add(target, std::move(made));
 }
 
@@ -209,8 +220,8 @@ Server::Status Server::xattrcreate(Reader& in) {
   const u32 flags = in.word();
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  Fid* fid = find(number);
-  if (!fid || fid->file >= 0 || fid->attribute) return EBADF;
+  const FidRef fid = find(number);
+  if (!fid || fid->file || fid->attribute) return EBADF;
   if (!is_users(name)) return EPERM;
   if (size > kLongestAttribute) return E2BIG;
   if (flags & ~u32{XATTR_CREATE | XATTR_REPLACE}) return EINVAL;
@@ -231,6 +242,7 @@ Server::Status Server::store(const Fid& fid) {
   if (!pin) return pin.error();
   const std::string path = nodes_.magic_path(*pin);
   if (path.empty()) return EOPNOTSUPP;
+  const Outside outside{lock_};
   const int done = a.value.empty() ? ::removexattr(path.c_str(), a.name.c_str())
                                    : ::setxattr(path.c_str(), a.name.c_str(), a.value.data(), a.value.size(), a.flags);
   return done == 0 ? 0 : errno;

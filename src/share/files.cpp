@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "share/server.h"
@@ -40,26 +41,26 @@ ssize_t whole_write(int fd, std::span<const u8> data, u64 offset) {
 
 }  // namespace
 
-Server::Status Server::open_into(Fid& fid, u32 flags) {
-  if (options_.readonly && writes(flags)) return EROFS;
-  if (open_files_ >= options_.most_open) return ENFILE;
-  auto file = nodes_.open_file(*fid.node, host_flags(flags));
-  if (!file) return file.error();
-  fid.file = *file;
-  fid.position = 0;
-  open_files_++;
-  return 0;
+Result<Server::FileRef, int> Server::open(Node& node, u32 flags) {
+  if (options_.readonly && writes(flags)) return Err{EROFS};
+  if (open_files_ >= options_.most_open) return Err{ENFILE};
+  auto fd = nodes_.open_file(node, host_flags(flags), lock_);
+  if (!fd) return Err{fd.error()};
+  return std::make_shared<File>(*fd, open_files_);
 }
 
 Server::Status Server::lopen(Reader& in, Writer& out) {
   const u32 number = in.word(), flags = in.word();
   if (!in.complete()) return EPROTO;
-  Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid || fid->attribute) return EBADF;
-  if (fid->file >= 0) return EBUSY;
-  if (const Status status = open_into(*fid, flags)) return status;
+  if (fid->file) return EBUSY;
+  auto file = open(*fid->node, flags);
+  if (!file) return file.error();
   struct stat st {};
-  if (::fstat(fid->file, &st) != 0) return errno;
+  if (::fstat((*file)->fd, &st) != 0) return errno;
+  if (fid->file || fid->attribute) return EBUSY;  // by another request meanwhile
+  fid->file = std::move(*file);
   write_qid(out, st);
   out.word(0);  // whatever fits into a message
   return 0;
@@ -71,48 +72,51 @@ Server::Status Server::lcreate(Reader& in, Writer& out) {
   const std::string_view name = in.string();
   const u32 flags = in.word(), mode = in.word(), gid = in.word();
   if (!in.complete()) return EPROTO;
-  Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid || fid->attribute) return EBADF;
-  if (fid->file >= 0) return EBUSY;
+  if (fid->file) return EBUSY;
   if (const Status bad = check_name(name)) return bad;
-  if (const Status status = create_into(*fid, name, flags, mode, gid)) return status;
+  auto made = create(*fid, name, flags, mode, gid);
+  if (!made) return made.error();
   struct stat st {};
-  if (::fstat(fid->file, &st) != 0) return errno;
+  if (::fstat((*made)->file->fd, &st) != 0) return errno;
+  const auto known = fids_.find(number);
+  if (known == fids_.end() || known->second != fid) return EBADF;
+  known->second = std::move(*made);
   write_qid(out, st);
   out.word(0);
   return 0;
 }
 
 // Whatever has the name already is opened as an open would: not by this name, which may lead to a device.
-Server::Status Server::create_into(Fid& fid, std::string_view name, u32 flags, u32 mode, u32 gid) {
-  if (options_.readonly) return EROFS;
-  if (open_files_ >= options_.most_open) return ENFILE;
-  auto pin = nodes_.open(*fid.node);
-  if (!pin) return pin.error();
+Result<Server::FidRef, int> Server::create(const Fid& in, std::string_view name, u32 flags, u32 mode, u32 gid) {
+  if (options_.readonly) return Err{EROFS};
+  if (open_files_ >= options_.most_open) return Err{ENFILE};
+  auto pin = nodes_.open(*in.node);
+  if (!pin) return Err{pin.error()};
   const std::string text{name};
-  constexpr int kNew = O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-  const int file =
-      ::openat(pin->fd(), text.c_str(), (host_flags(flags) & ~O_DIRECTORY) | kNew, allowed_mode(mode, false));
-  if (file < 0 && (errno != EEXIST || (flags & open_bit::exclusive))) return errno;
-  if (file >= 0) give(pin->fd(), text, fid.user, gid);
-  auto made = nodes_.walk(*fid.node, name);
-  if (!made) {
-    if (file >= 0) ::close(file);
-    return made.error();
+  FileRef file;
+  {
+    const Outside outside{lock_};
+    constexpr int kNew = O_CREAT | O_EXCL | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    const int fd =
+        ::openat(pin->fd(), text.c_str(), (host_flags(flags) & ~O_DIRECTORY) | kNew, allowed_mode(mode, false));
+    if (fd < 0 && (errno != EEXIST || (flags & open_bit::exclusive))) return Err{errno};
+    if (fd >= 0) {
+      file = std::make_shared<File>(fd, open_files_);
+      give(pin->fd(), text, in.user, gid);
+    }
   }
-  Fid next;
-  next.node = *made;
-  next.user = fid.user;
-  if (file >= 0) {
-    next.file = file;
-    open_files_++;
-  } else if (const Status status = open_into(next, flags)) {
-    nodes_.release(**made);
-    return status;
+  auto walked = nodes_.walk(*in.node, name);
+  if (!walked) return Err{walked.error()};
+  auto made = std::make_shared<Fid>(nodes_, **walked, in.user);
+  if (!file) {
+    auto opened = open(**walked, flags);
+    if (!opened) return Err{opened.error()};
+    file = std::move(*opened);
   }
-  nodes_.release(*fid.node);
-  fid = std::move(next);
-  return 0;
+  made->file = std::move(file);
+  return made;
 }
 
 Server::Status Server::read(Reader& in, Writer& out) {
@@ -120,8 +124,8 @@ Server::Status Server::read(Reader& in, Writer& out) {
   const u64 offset = in.quad();
   const u32 count = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
-  if (!fid || (fid->file < 0 && !fid->attribute)) return EBADF;
+  const FidRef fid = find(number);
+  if (!fid || (!fid->file && !fid->attribute)) return EBADF;
   std::span<u8> room = out.rest(kDataHeader);
   room = room.first(std::min<std::size_t>({room.size(), count, message_ - kHeader - kDataHeader}));
   ssize_t got = 0;
@@ -132,7 +136,9 @@ Server::Status Server::read(Reader& in, Writer& out) {
       std::memcpy(room.data(), value.data() + offset, static_cast<std::size_t>(got));
     }
   } else {
-    do got = ::pread(fid->file, room.data(), room.size(), static_cast<off_t>(offset));
+    const FileRef file = fid->file;
+    const Outside outside{lock_};
+    do got = ::pread(file->fd, room.data(), room.size(), static_cast<off_t>(offset));
     while (got < 0 && errno == EINTR);
     if (got < 0) return errno;
   }
@@ -144,10 +150,10 @@ Server::Status Server::read(Reader& in, Writer& out) {
 Server::Status Server::write(Reader& in, Writer& out) {
   const u32 number = in.word();
   const u64 offset = in.quad();
-  const u32 count = in.word();
+  u32 count = in.word();
   const auto data = in.bytes(count);
   if (!in.complete()) return EPROTO;
-  Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (Attribute* attribute = fid->attribute.get()) {
     if (!attribute->written || offset != attribute->filled || data.size() > attribute->value.size() - offset)
@@ -157,10 +163,15 @@ Server::Status Server::write(Reader& in, Writer& out) {
     out.word(count);
     return 0;
   }
-  if (fid->file < 0) return EBADF;
-  const ssize_t written = data.empty() ? 0 : whole_write(fid->file, data, offset);
-  if (written < 0) return errno;
-  out.word(static_cast<u32>(written));
+  const FileRef file = fid->file;
+  if (!file) return EBADF;
+  if (!data.empty()) {
+    const Outside outside{lock_};
+    const ssize_t written = whole_write(file->fd, data, offset);
+    if (written < 0) return errno;
+    count = static_cast<u32>(written);
+  }
+  out.word(count);
   return 0;
 }
 
@@ -191,20 +202,27 @@ Server::Status Server::readdir(Reader& in, Writer& out) {
   u64 offset = in.quad();
   const u32 count = in.word();
   if (!in.complete()) return EPROTO;
-  Fid* fid = find(number);
-  if (!fid || fid->file < 0) return EBADF;
+  const FidRef fid = find(number);
+  if (!fid || !fid->file) return EBADF;
   if (!fid->node->is_directory()) return ENOTDIR;
+  const FileRef file = fid->file;
   std::span<u8> room = out.rest(kDataHeader);
   Writer data{room.first(std::min<std::size_t>({room.size(), count, message_ - kHeader - kDataHeader}))};
+  alignas(dirent64) std::array<u8, 32 * KiB> raw;
+  std::unique_lock listing{file->listing, std::defer_lock};
   for (bool all = true; all;) {
-    if (fid->position != offset && ::lseek(fid->file, static_cast<off_t>(offset), SEEK_SET) < 0) return errno;
-    fid->position = kNowhere;
-    const std::size_t most = std::clamp<std::size_t>(data.left(), KiB, entries_.size());
-    const long got = ::syscall(SYS_getdents64, fid->file, entries_.data(), most);
-    if (got < 0 && data.used() == 0) return errno;
+    long got = 0;
+    {
+      const Outside outside{lock_};
+      if (!listing.owns_lock()) listing.lock();
+      if (file->position != offset && ::lseek(file->fd, static_cast<off_t>(offset), SEEK_SET) < 0) return errno;
+      file->position = kNowhere;
+      got = ::syscall(SYS_getdents64, file->fd, raw.data(), std::clamp<std::size_t>(data.left(), KiB, raw.size()));
+      if (got < 0 && data.used() == 0) return errno;
+    }
     if (got <= 0) break;
-    all = entries(*fid, data, {entries_.data(), static_cast<std::size_t>(got)}, offset);
-    if (all) fid->position = offset;
+    all = entries(*fid, data, {raw.data(), static_cast<std::size_t>(got)}, offset);
+    if (all) file->position = offset;
     if (!all && data.used() == 0) return EINVAL;  // not even one fits
   }
   out.word(static_cast<u32>(data.used()));
@@ -216,9 +234,11 @@ Server::Status Server::fsync(Reader& in) {
   const u32 number = in.word();
   const u32 data_only = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
-  if (!fid || fid->file < 0) return EBADF;
-  return (data_only ? ::fdatasync(fid->file) : ::fsync(fid->file)) == 0 ? 0 : errno;
+  const FidRef fid = find(number);
+  if (!fid || !fid->file) return EBADF;
+  const FileRef file = fid->file;
+  const Outside outside{lock_};
+  return (data_only ? ::fdatasync(file->fd) : ::fsync(file->fd)) == 0 ? 0 : errno;
 }
 
 // The guest's kernel has settled among its own processes who has a lock before it asks here; processes of the host are
@@ -227,8 +247,8 @@ Server::Status Server::lock(Reader& in, Writer& out) {
   const u32 number = in.word();
   in.byte(), in.word(), in.quad(), in.quad(), in.word(), in.string();  // type flags start length process client
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
-  if (!fid || fid->file < 0) return EBADF;
+  const FidRef fid = find(number);
+  if (!fid || !fid->file) return EBADF;
   out.byte(kLockSuccess);
   return 0;
 }
@@ -240,8 +260,8 @@ Server::Status Server::getlock(Reader& in, Writer& out) {
   const u32 process = in.word();
   const std::string_view client = in.string();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
-  if (!fid || fid->file < 0) return EBADF;
+  const FidRef fid = find(number);
+  if (!fid || !fid->file) return EBADF;
   out.byte(kLockTypeUnlock);
   out.quad(start);
   out.quad(length);

@@ -14,15 +14,24 @@ constexpr u32 kNobody = ~u32{0};
 
 // What was just made, to whom the guest says it belongs. Only a server with that power can, and for others the host's
 // rule holds: it is the server's user's.
-void Server::give(int directory, const std::string& name, u32 user, u32 group) {
+void Server::give(int directory, const std::string& name, u32 user, u32 group) const {
   if (!gives_away_ || (user == kNobody && group == kNobody)) return;
   // A failure leaves the file with this process's user, whose power made it.
   if (::fchownat(directory, name.c_str(), user, group, AT_SYMLINK_NOFOLLOW) != 0) return;
 }
 
-Server::Status Server::show_made(int directory, const std::string& name, Writer& out) {
+// By `make_it`, a system call that gets the directory's descriptor.
+template <class Make>
+Server::Status Server::make(const Fid& in, const std::string& name, u32 gid, Writer& out, Make make_it) {
+  auto pin = nodes_.open(*in.node);
+  if (!pin) return pin.error();
   struct stat st {};
-  if (::fstatat(directory, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return errno;
+  {
+    const Outside outside{lock_};
+    if (make_it(pin->fd()) != 0) return errno;
+    give(pin->fd(), name, in.user, gid);
+    if (::fstatat(pin->fd(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) return errno;
+  }
   write_qid(out, st);
   return 0;
 }
@@ -33,14 +42,10 @@ Server::Status Server::mkdir(Reader& in, Writer& out) {
   const u32 mode = in.word(), gid = in.word();
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (const Status bad = check_name(name)) return bad;
-  auto pin = nodes_.open(*fid->node);
-  if (!pin) return pin.error();
-  if (::mkdirat(pin->fd(), name.c_str(), allowed_mode(mode, true)) != 0) return errno;
-  give(pin->fd(), name, fid->user, gid);
-  return show_made(pin->fd(), name, out);
+  return make(*fid, name, gid, out, [&](int at) { return ::mkdirat(at, name.c_str(), allowed_mode(mode, true)); });
 }
 
 // The target is text: the guest resolves it in its own name space.
@@ -50,15 +55,11 @@ Server::Status Server::symlink(Reader& in, Writer& out) {
   const u32 gid = in.word();
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (const Status bad = check_name(name)) return bad;
   if (target.empty() || target.find('\0') != std::string::npos) return EINVAL;
-  auto pin = nodes_.open(*fid->node);
-  if (!pin) return pin.error();
-  if (::symlinkat(target.c_str(), pin->fd(), name.c_str()) != 0) return errno;
-  give(pin->fd(), name, fid->user, gid);
-  return show_made(pin->fd(), name, out);
+  return make(*fid, name, gid, out, [&](int at) { return ::symlinkat(target.c_str(), at, name.c_str()); });
 }
 
 // Pipes, sockets and files. A device node of the guest would be one of the host's devices.
@@ -70,16 +71,13 @@ Server::Status Server::mknod(Reader& in, Writer& out) {
   const u32 gid = in.word();
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (const Status bad = check_name(name)) return bad;
   const u32 type = mode & S_IFMT;
   if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK) return EPERM;
-  auto pin = nodes_.open(*fid->node);
-  if (!pin) return pin.error();
-  if (::mknodat(pin->fd(), name.c_str(), type | allowed_mode(mode, false), 0) != 0) return errno;
-  give(pin->fd(), name, fid->user, gid);
-  return show_made(pin->fd(), name, out);
+  return make(*fid, name, gid, out,
+              [&](int at) { return ::mknodat(at, name.c_str(), type | allowed_mode(mode, false), 0); });
 }
 
 Server::Status Server::link(Reader& in) {
@@ -87,7 +85,7 @@ Server::Status Server::link(Reader& in) {
   const std::string name{in.string()};
   if (!in.complete()) return EPROTO;
   if (options_.readonly) return EROFS;
-  const Fid *to = find(directory), *fid = find(number);
+  const FidRef to = find(directory), fid = find(number);
   if (!to || !fid) return EBADF;
   if (const Status bad = check_name(name)) return bad;
   if (!fid->node->parent) return fid->node->gone ? ENOENT : EPERM;
@@ -95,9 +93,12 @@ Server::Status Server::link(Reader& in) {
   if (!from) return from.error();
   auto there = nodes_.open(*to->node);
   if (!there) return there.error();
-  return ::linkat(from->fd(), fid->node->name.c_str(), there->fd(), name.c_str(), 0) == 0 ? 0 : errno;
+  const std::string old_name = fid->node->name;
+  const Outside outside{lock_};
+  return ::linkat(from->fd(), old_name.c_str(), there->fd(), name.c_str(), 0) == 0 ? 0 : errno;
 }
 
+// Under the lock for all of it: requests that come meanwhile find the tree as the host has it.
 Server::Status Server::move(Node& from, std::string_view old_name, Node& to, std::string_view new_name) {
   if (options_.readonly) return EROFS;
   if (const Status bad = check_name(old_name)) return bad;
@@ -116,7 +117,7 @@ Server::Status Server::rename(Reader& in) {
   const u32 number = in.word(), directory = in.word();
   const std::string_view name = in.string();
   if (!in.complete()) return EPROTO;
-  const Fid *fid = find(number), *to = find(directory);
+  const FidRef fid = find(number), to = find(directory);
   if (!fid || !to) return EBADF;
   if (!fid->node->parent) return fid->node->gone ? ENOENT : EBUSY;
   const std::string old_name = fid->node->name;
@@ -129,7 +130,7 @@ Server::Status Server::renameat(Reader& in) {
   const u32 to = in.word();
   const std::string_view new_name = in.string();
   if (!in.complete()) return EPROTO;
-  const Fid *source = find(from), *target = find(to);
+  const FidRef source = find(from), target = find(to);
   if (!source || !target) return EBADF;
   return move(*source->node, old_name, *target->node, new_name);
 }
@@ -138,8 +139,14 @@ Server::Status Server::unlink(Node& directory, std::string_view name, int flags)
   if (options_.readonly) return EROFS;
   auto pin = nodes_.open(directory);
   if (!pin) return pin.error();
-  if (::unlinkat(pin->fd(), std::string{name}.c_str(), flags) != 0) return errno;
-  nodes_.forget(directory, name);
+  const std::string text{name};
+  std::optional<NodeUse> known;
+  if (Node* node = nodes_.find(directory, name)) known.emplace(nodes_, *node);
+  {
+    const Outside outside{lock_};
+    if (::unlinkat(pin->fd(), text.c_str(), flags) != 0) return errno;
+  }
+  if (known) nodes_.forget(directory, name, known->node());
   return 0;
 }
 
@@ -148,7 +155,7 @@ Server::Status Server::unlinkat(Reader& in) {
   const std::string_view name = in.string();
   const u32 flags = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   if (const Status bad = check_name(name)) return bad;
   return unlink(*fid->node, name, flags & kRemoveDirectory ? AT_REMOVEDIR : 0);
@@ -158,14 +165,13 @@ Server::Status Server::unlinkat(Reader& in) {
 Server::Status Server::remove(Reader& in) {
   const u32 number = in.word();
   if (!in.complete()) return EPROTO;
-  const Fid* fid = find(number);
+  const FidRef fid = find(number);
   if (!fid) return EBADF;
   Status status = EBUSY;
   if (Node* parent = fid->node->parent) {
-    nodes_.use(*parent);
+    const NodeUse use{nodes_, *parent};
     const std::string name = fid->node->name;
     status = unlink(*parent, name, fid->node->is_directory() ? AT_REMOVEDIR : 0);
-    nodes_.release(*parent);
   }
   drop(number);
   return status;

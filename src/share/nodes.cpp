@@ -39,6 +39,7 @@ Nodes::Nodes(int root, std::size_t most_open) : most_open_{most_open} {
 
 Nodes::~Nodes() {
   for (Node* node : open_) ::close(node->fd);
+  for (const int fd : unused_) ::close(fd);
   for (auto& [key, node] : names_) delete node;
   if (proc_ >= 0) ::close(proc_);
 }
@@ -95,7 +96,10 @@ void Nodes::release(Node& node) {
     if (parent) names_.erase({parent, at->name});
     if (at->fd >= 0) {
       open_.erase(at->age);
-      ::close(at->fd);
+      if (at->gone)
+        unused_.push_back(at->fd);
+      else
+        ::close(at->fd);
     }
     delete at;
     if (!parent) return;
@@ -114,7 +118,16 @@ void Nodes::detach(Node& node) {
 }
 
 void Nodes::forget(Node& directory, std::string_view name) {
-  if (const auto known = names_.find({&directory, std::string{name}}); known != names_.end()) detach(*known->second);
+  if (Node* known = find(directory, name)) detach(*known);
+}
+
+void Nodes::forget(Node& directory, std::string_view name, const Node& node) {
+  if (Node* known = find(directory, name); known == &node) detach(*known);
+}
+
+Node* Nodes::find(Node& directory, std::string_view name) {
+  const auto known = names_.find({&directory, std::string{name}});
+  return known == names_.end() ? nullptr : known->second;
 }
 
 void Nodes::moved(Node& from, std::string_view old_name, Node& to, std::string_view new_name) {
@@ -157,7 +170,7 @@ void Nodes::shed() {
 Result<Pin, int> Nodes::open(Node& node) {
   if (node.fd >= 0) {
     if (&node != &root_) open_.splice(open_.end(), open_, node.age);
-    return Pin{node};
+    return Pin{*this, node};
   }
   std::vector<Node*> missing;
   Node* at = &node;
@@ -165,7 +178,7 @@ Result<Pin, int> Nodes::open(Node& node) {
     if (!at->parent) return Err{ENOENT};
     missing.push_back(at);
   }
-  Pin held{*at};
+  Pin held{*this, *at};
   for (auto next = missing.rbegin(); next != missing.rend(); ++next) {
     Node& child = **next;
     shed();
@@ -177,7 +190,7 @@ Result<Pin, int> Nodes::open(Node& node) {
       return Err{ENOENT};
     }
     keep(child, fd);
-    held = Pin{child};
+    held = Pin{*this, child};
   }
   return held;
 }
@@ -197,13 +210,14 @@ Result<struct stat, int> Nodes::stat(Node& node) {
   return st;
 }
 
-Result<int, int> Nodes::open_file(Node& node, int flags) {
+Result<int, int> Nodes::open_file(Node& node, int flags, std::mutex& lock) {
   if (S_ISLNK(node.type)) return Err{ELOOP};
   if (!S_ISREG(node.type) && !S_ISDIR(node.type)) return Err{ENXIO};
   constexpr int kAlways = O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   if (proc_ >= 0) {  // the very file that was looked at
     auto pin = open(node);
     if (!pin) return Err{pin.error()};
+    const Outside outside{lock};
     const int fd = ::openat(proc_, std::to_string(pin->fd()).c_str(), flags | kAlways);
     if (fd < 0) return Err{errno};
     return fd;

@@ -45,7 +45,7 @@ void keep_few_capabilities() {
 }
 
 // An errno, or 0. Version 1 forbids every link and rename between directories, so it is left alone.
-int restrict_files(const Confinement& c) {
+int set_up_landlock(const Confinement& c) {
   const int version = landlock_version();
   if (version < 2) return 0;
   struct {
@@ -82,7 +82,7 @@ constexpr int kAllowed[] = {
     // malloc().
     SCMP_SYS(brk), SCMP_SYS(munmap), SCMP_SYS(madvise), SCMP_SYS(mremap)};
 
-int filter_calls() {
+int load_filter() {
   scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_KILL_PROCESS);
   if (!filter) return ENOMEM;
   int error = 0;
@@ -97,6 +97,7 @@ int filter_calls() {
   allow(SCMP_SYS(mprotect), {not_executable});
   allow(SCMP_SYS(tgkill), {{0, SCMP_CMP_EQ, static_cast<u64>(::getpid()), 0}});  // abort()
   if (error == 0) error = -::seccomp_attr_set(filter, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+  if (error == 0) error = -::seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
   if (error == 0) error = -::seccomp_load(filter);
   ::seccomp_release(filter);
   return error;
@@ -123,11 +124,15 @@ void harden_process() {
 #endif
 }
 
-Result<void, std::string> lock_down(const Confinement& confinement) {
-  if (const int error = restrict_files(confinement))
+Result<void, std::string> restrict_files(const Confinement& confinement) {
+  if (const int error = set_up_landlock(confinement))
     return Err{fmt::format("--share: Landlock cannot be set up: {}: trapline doctor says what this host offers",
                            std::strerror(error))};
-  if (const int error = filter_calls())
+  return {};
+}
+
+Result<void, std::string> filter_calls() {
+  if (const int error = load_filter())
     return Err{fmt::format("--share: no seccomp filter: {}: trapline doctor says what this host offers",
                            std::strerror(error))};
   return {};

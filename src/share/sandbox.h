@@ -18,8 +18,10 @@ struct Confinement {
 // those stay that make root's files reachable: over owners and modes, nothing else.
 void harden_process();
 
-// Errors are one line.
-Result<void, std::string> lock_down(const Confinement& confinement);
+// First Landlock, of the thread that calls and those that it starts later; then the filter, of all threads. Errors are
+// one line.
+Result<void, std::string> restrict_files(const Confinement& confinement);
+Result<void, std::string> filter_calls();
 
 // The version of Landlock that the kernel offers; 0: none.
 int landlock_version();

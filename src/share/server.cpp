@@ -40,12 +40,9 @@ u32 allowed_mode(u32 mode, bool directory) { return mode & (directory ? S_ISGID 
 
 Server::Server(int folder, ServerOptions options)
     : options_{options},
-      message_{options.most_message},
       gives_away_{may_give_away()},
-      nodes_{folder, std::max<std::size_t>(options.most_open, 16)},
-      entries_(32 * KiB) {}
-
-Server::~Server() { drop_all(); }
+      message_{options.most_message},
+      nodes_{folder, std::max<std::size_t>(options.most_open, 16)} {}
 
 std::size_t Server::serve(std::span<const u8> request, std::span<u8> reply) {
   if (reply.size() < kHeader + sizeof(u32)) return 0;
@@ -56,8 +53,15 @@ std::size_t Server::serve(std::span<const u8> request, std::span<u8> reply) {
   Writer out{reply};
   out.skip(kHeader);
   Status status = EPROTO;
-  if (request.size() >= kHeader && size == request.size() && size <= message_)
-    status = dispatch(static_cast<Message>(type), in, out);
+  {
+    const std::lock_guard guard{lock_};
+    if (request.size() >= kHeader && size == request.size() && size <= message_)
+      status = dispatch(static_cast<Message>(type), in, out);
+    if (const auto unused = nodes_.take_unused(); !unused.empty()) {
+      const Outside outside{lock_};
+      for (const int fd : unused) ::close(fd);
+    }
+  }
   if (status == 0 && !out.good()) status = ENOBUFS;
   if (status == 0) {
     put_header(reply, out.used(), static_cast<u8>(type + 1), tag);
@@ -81,7 +85,7 @@ Server::Status Server::dispatch(Message type, Reader& in, Writer& out) {
     case Message::clunk:
       return clunk(in);
     case Message::flush:
-      return 0;  // requests are answered one after another: what it names is done
+      return 0;  // who calls serve() has seen to it that what it names is done
     case Message::lopen:
       return lopen(in, out);
     case Message::lcreate:
@@ -131,37 +135,36 @@ Server::Status Server::dispatch(Message type, Reader& in, Writer& out) {
   }
 }
 
-Server::Fid* Server::find(u32 fid) {
+Server::FidRef Server::find(u32 fid) const {
   const auto known = fids_.find(fid);
-  return known == fids_.end() ? nullptr : &known->second;
+  return known == fids_.end() ? nullptr : known->second;
 }
 
-// The node's use becomes the fid's; on an error it is given back.
-Server::Status Server::add(u32 fid, Fid made) {
-  const Status wrong = fids_.size() >= kMostFids || fid == kNoFid ? EMFILE : fids_.contains(fid) ? EBADF : 0;
-  if (wrong)
-    nodes_.release(*made.node);
-  else
-    fids_.emplace(fid, std::move(made));
-  return wrong;
+Server::Status Server::add(u32 fid, FidRef made) {
+  if (fids_.size() >= kMostFids || fid == kNoFid) return EMFILE;
+  return fids_.emplace(fid, std::move(made)).second ? 0 : EBADF;
 }
 
 Server::Status Server::drop(u32 fid) {
   const auto known = fids_.find(fid);
   if (known == fids_.end()) return EBADF;
-  const Status status = known->second.attribute && known->second.attribute->written ? store(known->second) : 0;
-  if (known->second.file >= 0) ::close(known->second.file), open_files_--;
-  nodes_.release(*known->second.node);
+  const FidRef gone = std::move(known->second);
   fids_.erase(known);
+  const Status status = gone->attribute && gone->attribute->written ? store(*gone) : 0;
+  if (FileRef file = std::move(gone->file)) {
+    const Outside outside{lock_};
+    file.reset();
+  }
   return status;
 }
 
 void Server::drop_all() {
-  for (auto& [number, fid] : fids_) {
-    if (fid.file >= 0) ::close(fid.file), open_files_--;
-    nodes_.release(*fid.node);
-  }
-  fids_.clear();
+  const auto gone = std::exchange(fids_, {});
+  std::vector<FileRef> files;
+  for (const auto& [number, fid] : gone)
+    if (fid->file) files.push_back(std::move(fid->file));
+  const Outside outside{lock_};
+  files.clear();
 }
 
 // Begins a session: what the last one held is let go.
@@ -185,10 +188,7 @@ Server::Status Server::attach(Reader& in, Writer& out) {
   auto st = nodes_.stat(nodes_.root());
   if (!st) return st.error();
   nodes_.use(nodes_.root());
-  Fid made;
-  made.node = &nodes_.root();
-  made.user = user;
-  if (const Status status = add(fid, std::move(made))) return status;
+  if (const Status status = add(fid, std::make_shared<Fid>(nodes_, nodes_.root(), user))) return status;
   write_qid(out, *st);
   return 0;
 }
@@ -200,10 +200,9 @@ Server::Status Server::walk(Reader& in, Writer& out) {
   std::string_view names[kMostWalk];
   for (unsigned i = 0; i < count; i++) names[i] = in.string();
   if (!in.complete()) return EPROTO;
-  const Fid* start = find(from);
+  const FidRef start = find(from);
   if (!start || start->attribute) return EBADF;
   Node* at = start->node;
-  const u32 user = start->user;
   nodes_.use(*at);
   Writer counted = out;
   out.half(0);
@@ -218,14 +217,10 @@ Server::Status Server::walk(Reader& in, Writer& out) {
     write_qid(out, type, 0, at->identity);
   }
   counted.half(count);
-  Fid made;
-  made.node = at;
-  made.user = user;
+  auto made = std::make_shared<Fid>(nodes_, *at, start->user);
   if (from != to) return add(to, std::move(made));
-  Fid& same = fids_.at(from);
-  if (same.file >= 0) return nodes_.release(*at), EBUSY;
-  nodes_.release(*same.node);
-  same = std::move(made);
+  if (start->file) return EBUSY;
+  fids_.at(from) = std::move(made);
   return 0;
 }
 

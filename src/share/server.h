@@ -9,10 +9,15 @@
 // Files belong on the host to whom they belong there, and are shown so. What the guest makes belongs to this process's
 // user; where this process may give files away, to the user that the guest attached as. See docs/share.md.
 //
-// One thread.
+// Any threads at once. A lock guards names and fids; it is let go (Outside) while the host reads, writes, makes or
+// removes files, so that a slow one holds nobody else. Walks and renames, which decide what a name is, keep it.
 #pragma once
 
+#include <unistd.h>
+
+#include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -35,12 +40,12 @@ class Server {
  public:
   // `folder`: a descriptor of the directory, which outlives the server.
   Server(int folder, ServerOptions options);
-  ~Server();
   Server(const Server&) = delete;
 
   // Returns the reply's length; 0: there is no room even for an error.
   std::size_t serve(std::span<const u8> request, std::span<u8> reply);
 
+  // -- While nobody is served.
   std::size_t fids() const { return fids_.size(); }
   const Nodes& nodes() const { return nodes_; }
 
@@ -52,13 +57,32 @@ class Server {
     bool written = false;  // by Txattrcreate: set at the clunk
     u64 filled = 0;
   };
-  struct Fid {
-    Node* node = nullptr;
-    u32 user = kNoUser;
-    int file = -1;     // once it is open
-    u64 position = 0;  // of an open directory
-    std::unique_ptr<Attribute> attribute;
+  struct File {  // open
+    File(int opened, std::atomic<std::size_t>& all) : fd{opened}, count{all} { count++; }
+    ~File() { ::close(fd), count--; }
+    File(const File&) = delete;
+    const int fd;
+    std::atomic<std::size_t>& count;
+    std::mutex listing;  // taken without the server's lock, and before it; all that follows
+    u64 position = 0;    // of a directory
   };
+  using FileRef = std::shared_ptr<File>;
+  // Where it stands does not change: a fid number that moves is another Fid from then on. Whoever serves a request for it
+  // has a reference, which goes under the lock.
+  struct Fid {
+    Fid(Nodes& nodes, Node& used, u32 attached_as)
+        : node{&used}, user{attached_as}, nodes_{nodes} {}  // the use is its own now
+    ~Fid() { nodes_.release(*node); }
+    Fid(const Fid&) = delete;
+    Node* const node;
+    const u32 user;
+    FileRef file;  // once it is open
+    std::unique_ptr<Attribute> attribute;
+
+   private:
+    Nodes& nodes_;
+  };
+  using FidRef = std::shared_ptr<Fid>;
   using Status = int;  // an errno, 0: done
 
   Status dispatch(Message type, Reader& in, Writer& out);
@@ -68,8 +92,8 @@ class Server {
   Status attach(Reader& in, Writer& out);
   Status walk(Reader& in, Writer& out);
   Status clunk(Reader& in);
-  Fid* find(u32 fid);
-  Status add(u32 fid, Fid made);
+  FidRef find(u32 fid) const;
+  Status add(u32 fid, FidRef made);
   Status drop(u32 fid);
   void drop_all();
   void write_qid(Writer& out, const struct stat& st);
@@ -85,8 +109,8 @@ class Server {
   Status fsync(Reader& in);
   Status lock(Reader& in, Writer& out);
   Status getlock(Reader& in, Writer& out);
-  Status open_into(Fid& fid, u32 flags);
-  Status create_into(Fid& fid, std::string_view name, u32 flags, u32 mode, u32 gid);
+  Result<FileRef, int> open(Node& node, u32 flags);
+  Result<FidRef, int> create(const Fid& in, std::string_view name, u32 flags, u32 mode, u32 gid);
   bool entries(const Fid& fid, Writer& data, std::span<const u8> raw, u64& next);
 
   // names.cpp
@@ -100,8 +124,9 @@ class Server {
   Status remove(Reader& in);
   Status move(Node& from, std::string_view old_name, Node& to, std::string_view new_name);
   Status unlink(Node& directory, std::string_view name, int flags);
-  void give(int directory, const std::string& name, u32 user, u32 group);
-  Status show_made(int directory, const std::string& name, Writer& out);
+  void give(int directory, const std::string& name, u32 user, u32 group) const;
+  template <class Make>
+  Status make(const Fid& in, const std::string& name, u32 gid, Writer& out, Make make_it);
 
   // attributes.cpp
   Status getattr(Reader& in, Writer& out);
@@ -115,14 +140,14 @@ class Server {
   Status set_size(const Fid& fid, u64 size);
   Status set_times(const Fid& fid, u32 valid, const timespec (&given)[2]);
 
-  ServerOptions options_;
-  u32 message_;  // msize as agreed upon
-  bool gives_away_;
+  const ServerOptions options_;
+  const bool gives_away_;
+  std::atomic<std::size_t> open_files_{0};
+  std::mutex lock_;  // all that follows
+  u32 message_;      // msize as agreed upon
   Nodes nodes_;
-  std::size_t open_files_ = 0;
-  std::unordered_map<u32, Fid> fids_;
+  std::unordered_map<u32, FidRef> fids_;
   std::vector<u64> devices_;  // by the number that qid paths have for them
-  std::vector<u8> entries_;   // of one getdents64
 };
 
 // One component that may be made, renamed or removed: 0, or what is wrong.

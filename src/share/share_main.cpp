@@ -1,5 +1,6 @@
 #include "share/share_main.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -9,9 +10,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <latch>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "channel/core_start.h"
 #include "channel/share_link.h"
+#include "share/link_server.h"
 #include "share/sandbox.h"
 #include "share/server.h"
 
@@ -20,9 +26,10 @@ namespace trapline::share {
 namespace {
 
 using channel::ShareLink;
-using channel::ShareTurn;
+using channel::ShareState;
 
-constexpr u64 kLongestPoll = 100'000;  // ticks: some 30 us
+constexpr u64 kLongestPoll = 100'000;        // ticks: some 30 us
+constexpr std::size_t kOwnDescriptors = 32;  // beside names and open files
 
 // Descriptors that may be open, after what this process needs itself.
 std::size_t raise_descriptors() {
@@ -31,7 +38,7 @@ std::size_t raise_descriptors() {
   limit.rlim_cur = limit.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &limit);
   ::getrlimit(RLIMIT_NOFILE, &limit);
-  return std::clamp<std::size_t>(limit.rlim_cur, 64, 1 << 18) - 16;
+  return std::clamp<std::size_t>(limit.rlim_cur, 64, 1 << 18) - kOwnDescriptors;
 }
 
 // Standard error stays.
@@ -45,22 +52,30 @@ void close_others(int a, int b) {
 
 void refuse(ShareLink& link, const std::string& why) {
   std::strncpy(link.why, why.c_str(), sizeof link.why - 1);
-  link.set(ShareTurn::refused);
+  link.state.set(ShareState::refused);
 }
 
-[[noreturn]] void serve(ShareLink& link, Server& server) {
-  channel::Patience patience{channel::usable_cpus() > 1 ? kLongestPoll : 0};
-  for (;;) {
-    const ShareTurn now = link.turn.load(std::memory_order_acquire);
-    if (now != ShareTurn::requested) {
-      if (!patience.wait([&] { return link.turn.load(std::memory_order_acquire) != now; })) link.sleep(now, ~u64{0});
-      continue;
-    }
-    const std::size_t length = std::min<std::size_t>(link.request_length, channel::kShareMessage);
-    link.reply_length = static_cast<u32>(server.serve({link.request, length}, {link.reply, channel::kShareMessage}));
-    link.set(ShareTurn::replied);
+// The threads of slots, which begin once `begin` says so: threads that are there when the filter comes get it, too.
+class Threads {
+ public:
+  Threads(LinkServer& server, channel::Patience patience) {
+    for (unsigned slot = 1; slot < channel::kShareSlots; slot++)
+      std::thread{[this, &server, patience, slot] {
+        up_.count_down();
+        begun_.wait(false);
+        server.run(slot, patience);
+      }}.detach();
+    up_.wait();  // the C library has done what it does first in a thread, and the filter would forbid
   }
-}
+  void begin() {
+    begun_ = true;
+    begun_.notify_all();
+  }
+
+ private:
+  std::latch up_{channel::kShareSlots - 1};
+  std::atomic<bool> begun_{false};
+};
 
 }  // namespace
 
@@ -77,14 +92,26 @@ int share_main(int argc, char** argv) {
   ::close(link_fd);
   ::umask(0);
   const std::size_t descriptors = raise_descriptors();
-  channel::usable_cpus();  // asked while it may be
+  ::mallopt(M_ARENA_MAX, 2);  // address space is limited
+  channel::usable_cpus();     // asked while it may be
   Server server{folder, {.readonly = readonly, .most_message = channel::kShareMessage, .most_open = descriptors / 2}};
-  if (auto closed_in = lock_down({folder, readonly}); !closed_in) {
-    refuse(link, closed_in.error());
-    return 1;
+  LinkServer serves{link, server};
+  const channel::Patience patience{channel::usable_cpus() > 1 ? kLongestPoll : 0};
+  auto closed_in = restrict_files({folder, readonly});
+  std::optional<Threads> threads;
+  try {
+    if (closed_in) threads.emplace(serves, patience);
+  } catch (const std::system_error& error) {
+    closed_in = Err{std::string{"--share: no threads: "} + error.what()};
   }
-  link.set(ShareTurn::idle);
-  serve(link, server);
+  if (closed_in) closed_in = filter_calls();
+  if (!closed_in) {
+    refuse(link, closed_in.error());
+    ::_exit(1);
+  }
+  link.state.set(ShareState::ready);
+  threads->begin();
+  serves.run(0, patience);
 }
 
 }  // namespace trapline::share

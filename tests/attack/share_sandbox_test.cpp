@@ -13,9 +13,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <latch>
+#include <thread>
 
 namespace trapline::share {
 namespace {
@@ -40,7 +43,7 @@ struct ShareSandbox : testing::Test {
     if (pid == 0) {
       const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
       harden_process();
-      if (!lock_down({fd, readonly})) ::_exit(99);
+      if (!restrict_files({fd, readonly}) || !filter_calls()) ::_exit(99);
       ::_exit(attempt(fd) ? kYes : kNo);
     }
     int status = 0;
@@ -69,6 +72,30 @@ TEST_F(ShareSandbox, NothingButFiles) {
   EXPECT_TRUE(kills([] { ::syscall(SYS_memfd_create, "x", 0); }));
   EXPECT_TRUE(kills([] { ::syscall(SYS_mount, "/", "/", "", 0, nullptr); }));
   EXPECT_TRUE(kills([] { ::syscall(SYS_prctl, 0); }));
+}
+
+// Requests are answered by threads that were there before the filter.
+TEST_F(ShareSandbox, HoldsForEachThread) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    harden_process();
+    std::latch up{1};
+    std::atomic<bool> go{false};
+    std::thread other{[&] {
+      up.count_down();
+      go.wait(false);
+      ::socket(AF_INET, SOCK_STREAM, 0);
+      ::_exit(kYes);
+    }};
+    up.wait();
+    if (!filter_calls()) ::_exit(99);
+    go = true;
+    go.notify_one();
+    other.join();
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) << status;
 }
 
 TEST_F(ShareSandbox, FilesOfTheFolderAndNoOthers) {

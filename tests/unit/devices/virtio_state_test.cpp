@@ -26,8 +26,17 @@ struct Behind final : FrameSink, PortEnd, MessageServer, VsockPeer {
   }
   void received(std::span<const std::byte> bytes) override { sum = sum * 31 + bytes.size(); }
   void may_send() override { sum++; }
-  std::span<u8> room() override { return room_; }
-  std::span<const u8> ask(std::size_t length) override { return {room_.data(), length}; }
+  std::size_t length_ = 0;
+  unsigned slots() const override { return 1; }
+  std::span<u8> room(unsigned) override { return room_; }
+  void post(unsigned, std::size_t length, u16) override { length_ = length; }
+  bool busy(unsigned) const override { return false; }
+  bool answered(unsigned) const override { return true; }
+  bool await(unsigned, bool) override { return true; }
+  std::span<const u8> reply(unsigned) override { return {room_.data(), length_}; }
+  u32 answers() const override { return 0; }
+  void await_more(u32) override {}
+  bool let_go() const override { return false; }
   void settle() override {}
   void received(VsockPacket&& packet) override { sum = sum * 31 + packet.data.size(); }
   void started() override {}
