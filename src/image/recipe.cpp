@@ -102,6 +102,12 @@ if [ "$TRAPLINE_AUTOLOGIN" ]; then
     "$TRAPLINE_USER" >etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf
 fi
 
+# The host keys are those that known_hosts beside the image has; the locale is there; nobody on the network is asked.
+if [ -d etc/cloud/cloud.cfg.d ]; then
+  printf '%s\n' 'ssh_deletekeys: false' 'locale: C.UTF-8' 'datasource_list: [NoCloud, None]' \
+    >etc/cloud/cloud.cfg.d/95_trapline.cfg
+fi
+
 # Work that a VM which lives for minutes pays for and never profits from.
 for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service; do
   ln -sf /dev/null "etc/systemd/system/$unit"

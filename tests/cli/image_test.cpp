@@ -20,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using std::chrono::seconds;
 using testing::HasSubstr;
+using testing::Not;
 
 struct ImageCommand : testing::Test {
   fs::path folder, images;
@@ -50,7 +51,7 @@ struct ImageCommand : testing::Test {
   void installs(const std::string& script) const { file("bin/mmdebstrap", "#!/bin/sh\n" + script + "\n", true); }
 
   // A tree as mmdebstrap leaves one, root's.
-  void make_tree(const std::string& kernel) const {
+  void make_tree(const std::string& kernel, bool cloud_init = false) const {
     file("tree/etc/passwd", "root:x:0:0:root:/root:/bin/sh\ndebian:x:1234:1235::/home/debian:/bin/sh\n");
     file("tree/etc/shadow", "root:*:1:0:99999:7:::\ndebian:!:1:0:99999:7:::\n");
     file("tree/etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519 AAAA root@host\n");
@@ -60,6 +61,7 @@ struct ImageCommand : testing::Test {
     file("tree/boot/initrd.img-6.1.0-10-test", "initrd");
     fs::create_directories(folder / "tree/home/debian");
     fs::create_directories(folder / "tree/dev");
+    if (cloud_init) fs::create_directories(folder / "tree/etc/cloud/cloud.cfg.d");
     EXPECT_EQ(run({"tar", "-C", (folder / "tree").string(), "--owner=0", "--group=0", "--numeric-owner", "-cf",
                    (folder / "root.tar").string(), "."})
                   .code,
@@ -105,6 +107,7 @@ TEST_F(BuiltImage, HasItsFilesAndOwnersAndKernel) {
   EXPECT_THAT(debugfs("stat /home/debian/.ssh/authorized_keys"), HasSubstr("User:  1234   Group:  1235"));
   EXPECT_THAT(debugfs("stat /etc/sudoers.d/trapline"), HasSubstr("Mode:  0440"));
   EXPECT_THAT(debugfs("cat /etc/shadow"), HasSubstr("debian::1:"));
+  EXPECT_THAT(debugfs("stat /etc/cloud"), Not(HasSubstr("Inode:"))) << "cloud-init was not asked for";
   EXPECT_EQ(run({"/sbin/e2fsck", "-fn", (images / "web/disk.raw").string()}).code, 0);
 
   EXPECT_THAT(trapline({"image", "ls"}).output, HasSubstr("6.1.0-10-test"));
@@ -114,6 +117,14 @@ TEST_F(BuiltImage, HasItsFilesAndOwnersAndKernel) {
   EXPECT_THAT(again.output, HasSubstr("image rm web"));
   EXPECT_EQ(trapline({"image", "rm", "web"}).code, 0);
   EXPECT_TRUE(fs::is_empty(images));
+}
+
+TEST_F(BuiltImage, WithCloudInitKeepsItsHostKeys) {
+  make_tree("the kernel", true);
+  installs(fmt::format("cat {}/root.tar", folder.string()));
+  const Finished built = trapline({"image", "build", "debian", "web", "--size", "600M", "--packages", "cloud-init"});
+  ASSERT_EQ(built.code, 0) << built.output;
+  EXPECT_THAT(debugfs("cat /etc/cloud/cloud.cfg.d/95_trapline.cfg"), HasSubstr("ssh_deletekeys: false\n"));
 }
 
 TEST_F(BuiltImage, ThatFailsLeavesNothing) {
