@@ -144,6 +144,24 @@ TEST_P(Firmware, ATextScreenAndItsKeyboard) {
   EXPECT_THAT(screen(vm.output()), HasSubstr("key Q"));
 }
 
+// The first disk would be tried first, and has nothing to boot.
+TEST_P(Firmware, TheMenuBehindEscapeBootsItsChoice) {
+  SKIP_WITHOUT("/usr/share/seabios/vgabios.bin");
+  const DiskCopy none{fmt::format("{}/services.img", BOOT_SECTORS)}, disk{fmt::format("{}/services.img", BOOT_SECTORS)};
+  std::ofstream{none.path, std::ios::binary | std::ios::in}.write(std::string(512, '\0').data(), 512);
+  for (const char* console : {"serial", "vga"}) {
+    Process vm{command(GetParam(), {"--boot-menu", "--console", console, "--disk", none.path, "--disk", disk.path})};
+    ASSERT_TRUE(shows(vm, "Press ESC for boot menu", seconds{60})) << console << vm.output();
+    vm.send("\x1b");
+    ASSERT_TRUE(shows(vm, "Select boot device", seconds{60})) << console << vm.output();
+    vm.send("2");
+    ASSERT_TRUE(shows(vm, "press a key", seconds{60})) << console << vm.output();
+    vm.send("q");
+    EXPECT_EQ(vm.wait_exit(seconds{30}), 17) << console << vm.output();
+    EXPECT_THAT(plain(vm.output(), 0), Not(HasSubstr("not a bootable disk"))) << console;
+  }
+}
+
 // A reset by each of a PC's ways leads to the reset vector, and the boot sector finds the disk as it left it.
 TEST_P(Firmware, ResetsStartOver) {
   const DiskCopy disk{fmt::format("{}/resets.img", BOOT_SECTORS)};
