@@ -52,7 +52,7 @@ void write_number(char* at, unsigned value) {
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::execve(start.program.c_str(), argv, environment);
+  if (!start.files || start.files->apply()) ::execve(start.program.c_str(), argv, environment);
   ::_exit(127);
 }
 

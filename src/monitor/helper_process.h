@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "monitor/file_rules.h"
 #include "monitor/files.h"
 
 namespace trapline::monitor {
@@ -43,6 +44,8 @@ struct HelperStart {
   bool activated = false;
   int output = -1;       // its standard output and error; -1: none
   int death_signal = 9;  // what it gets when the thread that started it ends
+  // Null: it keeps the user's rights to files, for it closes itself in.
+  const FileRules* files = nullptr;
 };
 
 // Where a program is: in $PATH, or where distributions have it. Nothing: it is not installed.

@@ -79,6 +79,18 @@ std::string resolved(const std::string& path) {
   return ::realpath(path.c_str(), whole) ? std::string{whole} : std::string{};
 }
 
+// The image and what it lies on. A snapshot's file is where QEMU makes its own.
+FileRules::Grants grants_of(const machine::DiskConfig& config, const std::string& image,
+                            const std::vector<std::string>& below) {
+  FileRules::Grants grants{.read = below, .written = {}};
+  (config.read_only || config.snapshot ? grants.read : grants.written).push_back(image);
+  if (config.snapshot) {
+    const char* temporary = ::getenv("TMPDIR");
+    grants.folders.emplace_back(temporary && *temporary ? temporary : "/var/tmp");
+  }
+  return grants;
+}
+
 struct Ends {
   Fd listener, connection;
 };
@@ -152,6 +164,8 @@ Result<NbdServer, VmError> serve_qcow2(const machine::DiskConfig& config) {
   const std::string image = resolved(config.path);  // absolute: "nbd:" at its front would mean something
   const auto files = backing_files(image);
   if (!files) return Err{files.error()};
+  const auto rules = FileRules::create(*program, grants_of(config, image, *files));
+  if (!rules) return wrong(Reason::no_process, rules.error());
   auto ends = make_socket();
   auto words = HelperWords::create();
   if (!ends) return Err{ends.error()};
@@ -162,7 +176,8 @@ Result<NbdServer, VmError> serve_qcow2(const machine::DiskConfig& config) {
                     .descriptor = ends->listener.get(),
                     .activated = true,
                     .output = words->theirs(),
-                    .death_signal = SIGTERM};  // it writes what it holds back
+                    .death_signal = SIGTERM,  // it writes what it holds back
+                    .files = &*rules};
   if (config.read_only) start.arguments.emplace_back("--read-only");
   if (config.snapshot) start.arguments.emplace_back("--snapshot");
   if (const char* temporary = ::getenv("TMPDIR")) start.environment.push_back(std::string{"TMPDIR="} + temporary);

@@ -1,5 +1,6 @@
 // Disks over files: by io_uring, by threads, at once and as qcow2 by a server, with the same outcome; snapshots; what
 // cannot be opened.
+#include "monitor/helper_process.h"
 #include "monitor/storage/file_disk.h"
 #include "monitor/storage/qcow2.h"
 #include "wording/vm_error.h"
@@ -9,6 +10,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -398,6 +400,42 @@ TEST_F(Qcow2, OneWriterAtATime) {
   auto writer = open_disk({.path = in("a.qcow2"), .serial = ""});
   ASSERT_TRUE(writer) << wording::line(writer.error());
   EXPECT_THAT(wrong({.path = "a.qcow2", .serial = ""}), HasSubstr("in use by another VM: give readonly or snapshot"));
+}
+
+// What an image says of other files leads nowhere, but for those below it; a server without walls would show it.
+TEST_F(Qcow2, AnImageReachesNoOtherFile) {
+  if (!FileRules::create("/bin/cat", {})->any()) GTEST_SKIP() << "this kernel has no Landlock";
+  make("-f raw secret.raw 1M && qemu-img create -q -f qcow2 -o data_file=" + in("secret.raw") +
+       ",data_file_raw=on a.qcow2 1M");
+  shell("qemu-io -r -c 'read 0 4k' " + in("a.qcow2") + " >/dev/null");
+  EXPECT_THAT(wrong({.path = "a.qcow2", .serial = ""}), HasSubstr("Permission denied"));
+  EXPECT_THAT(wrong({.path = "a.qcow2", .serial = "", .read_only = true}), HasSubstr("Permission denied"));
+  EXPECT_THAT(wrong({.path = "a.qcow2", .serial = "", .snapshot = true}), HasSubstr("Permission denied"));
+}
+
+TEST(FileRulesOfHelpers, AProgramReadsAndWritesWhatItIsGiven) {
+  const std::string folder = "/tmp/trapline-rules-" + std::to_string(::getpid());
+  shell("mkdir " + folder + " && cd " + folder + " && echo 1 >given && echo 2 >other && echo 3 >written");
+  const auto tries = [&](const std::string& command) {
+    const auto rules = FileRules::create("/bin/sh", {.read = {folder + "/given"}, .written = {folder + "/written"}});
+    EXPECT_TRUE(rules);
+    HelperStart start{.program = "/bin/sh", .arguments = {"-c", "cd " + folder + " && " + command}, .files = &*rules};
+    auto process = start_helper(start);
+    EXPECT_TRUE(process);
+    int status = -1;
+    ::waitpid(process->pid(), &status, 0);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  };
+  EXPECT_TRUE(tries("read line <given"));
+  EXPECT_TRUE(tries("read line <written && echo 4 >written"));
+  if (FileRules::create("/bin/sh", {})->any()) {
+    EXPECT_FALSE(tries("read line <other"));
+    EXPECT_FALSE(tries("read line </etc/passwd"));
+    EXPECT_FALSE(tries("echo 4 >given"));
+    EXPECT_FALSE(tries("echo 4 >new"));
+    EXPECT_FALSE(tries("rm given"));
+  }
+  shell("rm -rf " + folder);
 }
 
 TEST_F(Qcow2, ADamagedOneNamesTheRemedy) {
