@@ -15,6 +15,7 @@ Result<Library, std::string> Library::load() {
     if (function == nullptr) missing = name;
   };
   find(library.make, "slirp_new");
+  find(library.cleanup, "slirp_cleanup");
   find(library.input, "slirp_input");
   find(library.fill, "slirp_pollfds_fill");
   find(library.poll, "slirp_pollfds_poll");

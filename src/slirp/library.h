@@ -12,6 +12,7 @@ namespace trapline::slirp {
 
 struct Library {
   decltype(&::slirp_new) make;
+  decltype(&::slirp_cleanup) cleanup;
   decltype(&::slirp_input) input;
   decltype(&::slirp_pollfds_fill) fill;
   decltype(&::slirp_pollfds_poll) poll;
