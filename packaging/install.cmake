@@ -16,6 +16,9 @@ install(FILES ${completions}/trapline DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-
 install(FILES ${completions}/_trapline DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 install(FILES ${PROJECT_SOURCE_DIR}/README.md ${PROJECT_SOURCE_DIR}/SECURITY.md ${PROJECT_SOURCE_DIR}/packaging/copyright
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
+# A kernel for `trapline exec`, on hosts that have none to read.
+install(PROGRAMS ${PROJECT_SOURCE_DIR}/scripts/guest-kernel.sh DESTINATION ${CMAKE_INSTALL_DATADIR}/trapline)
+install(FILES ${PROJECT_SOURCE_DIR}/scripts/guest-packages.sh DESTINATION ${CMAKE_INSTALL_DATADIR}/trapline)
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
 
 # A Debian package: `make deb`. What it depends on, dpkg-shlibdeps says.

@@ -1,6 +1,9 @@
 # Sourced by the guest scripts: Debian packages for guests, fetched as an ordinary user into the ignored cache folder, for amd64
 # and i386 alike, with apt's own state there too, so that nothing of the host's configuration changes.
-cache=${TRAPLINE_CACHE:-$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.cache}
+# The cache: of the source tree; installed, where trapline looks.
+cache=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -e "$cache/CMakeLists.txt" ]; then cache=$cache/.cache; else cache=${XDG_DATA_HOME:-$HOME/.local/share}/trapline; fi
+cache=${TRAPLINE_CACHE:-$cache}
 
 guest_apt() {
   local tool=$1

@@ -13,8 +13,8 @@ namespace trapline::exec {
 namespace {
 
 constexpr std::string_view kFetch =
-    ": fetch Debian's: TRAPLINE_CACHE=~/.local/share/trapline scripts/guest-kernel.sh amd64; or name one: --kernel "
-    "FILE";
+    ": fetch Debian's: /usr/share/trapline/guest-kernel.sh amd64 (of the source tree: "
+    "TRAPLINE_CACHE=~/.local/share/trapline scripts/guest-kernel.sh amd64); or name one: --kernel FILE";
 
 // What the init asks the kernel for: src/agent/system.cpp.
 constexpr std::string_view kAlways[] = {"virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"};
