@@ -3,7 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
+#include <iterator>
 #include <new>
+#include <utility>
 
 #include "base/touch_ahead.h"
 
@@ -14,7 +17,19 @@ namespace {
 // One call for 16 pages costs little more than the fault of one.
 constexpr u64 kAhead = 64 * KiB;
 
+constexpr u64 kReused = 4 * KiB;
+
 u64 round_up(u64 value, u64 alignment) { return (value + alignment - 1) & ~(alignment - 1); }
+
+struct Size {
+  u64 bytes;  // rounded up to four significant bits
+  unsigned number;
+};
+Size size_for(u64 bytes) {
+  const auto shift = static_cast<unsigned>(std::bit_width(bytes - 1)) - 4;
+  const u64 units = round_up(bytes, u64{1} << shift) >> shift;  // 8 to 16
+  return {units << shift, shift * 8 + static_cast<unsigned>(units) - 8};
+}
 
 }  // namespace
 
@@ -39,6 +54,14 @@ void* map_huge(u64 bytes) {
 void populate(void* at, u64 bytes) { static_cast<void>(::madvise(at, bytes, MADV_POPULATE_WRITE)); }
 
 void* GrowingMemory::do_allocate(std::size_t bytes, std::size_t alignment) {
+  if (bytes >= kReused) {
+    const Size size = size_for(bytes);
+    bytes = size.bytes;
+    alignment = std::max(alignment, alignof(Returned));
+    if (Returned*& first = returned_[size.number];
+        first && round_up(reinterpret_cast<u64>(first), alignment) == reinterpret_cast<u64>(first))
+      return std::exchange(first, first->next);
+  }
   const auto place = [&] { return reinterpret_cast<u8*>(round_up(reinterpret_cast<u64>(next_), alignment)); };
   if (next_ == nullptr || place() + bytes > end_) {
     const u64 size = round_up(bytes + alignment + sizeof(Chunk), kHugePage);
@@ -63,7 +86,14 @@ void* GrowingMemory::do_allocate(std::size_t bytes, std::size_t alignment) {
   return at;
 }
 
+void GrowingMemory::do_deallocate(void* at, std::size_t bytes, std::size_t) {
+  if (bytes < kReused) return;
+  Returned*& first = returned_[size_for(bytes).number];
+  first = new (at) Returned{first};
+}
+
 void GrowingMemory::release() {
+  std::fill(std::begin(returned_), std::end(returned_), nullptr);
   while (chunk_ != nullptr) {
     Chunk* const before = chunk_->before;
     ::munmap(chunk_, chunk_->bytes);

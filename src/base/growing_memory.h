@@ -21,7 +21,8 @@ void* map_huge(u64 bytes);
 // Tells the host that [at, at + bytes) is about to be written for the first time.
 void populate(void* at, u64 bytes);
 
-// Allocations that are given back all at once, populated ahead. Not thread-safe.
+// Allocations that are given back all at once, populated ahead. What is given back of 4 KiB and more before that is used
+// again for what is as large, within an eighth: containers that grow would leave all they have outgrown. Not thread-safe.
 class GrowingMemory : public std::pmr::memory_resource {
  public:
   GrowingMemory() = default;
@@ -35,13 +36,19 @@ class GrowingMemory : public std::pmr::memory_resource {
     Chunk* before;
     u64 bytes;
   };
+  struct Returned {
+    Returned* next;
+  };
+  // Eight sizes an octave.
+  static constexpr unsigned kOctave = 8, kSizes = 64 * kOctave;
   void* do_allocate(std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(void*, std::size_t, std::size_t) override {}
+  void do_deallocate(void* at, std::size_t bytes, std::size_t alignment) override;
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
   Chunk* chunk_ = nullptr;
   u8* next_ = nullptr;
   u8* populated_ = nullptr;
   u8* end_ = nullptr;
+  Returned* returned_[kSizes] = {};
 };
 
 }  // namespace trapline

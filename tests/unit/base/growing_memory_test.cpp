@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <vector>
 
 namespace trapline {
@@ -40,6 +43,40 @@ TEST(GrowingMemory, OneThatIsLargerThanAChunkFits) {
   std::memset(small, 2, 100);
   EXPECT_EQ(large[3 * kHugePage + 4], 1);
   EXPECT_EQ(address(large) % 4096, 0u);
+}
+
+// A table that sheds what was erased is made anew as large, again and again, as long as a VM runs.
+TEST(GrowingMemory, WhatContainersHaveOutgrownIsUsedAgain) {
+  GrowingMemory memory;
+  constexpr u64 kMost = 40 * MiB;
+  u64 lowest = ~u64{0}, highest = 0;
+  for (unsigned round = 0; round < 200; round++)
+    for (u64 bytes = 4096; bytes < 4 * MiB; bytes += bytes / 3 + round % 5) {
+      void* const at = memory.allocate(bytes, 8);
+      lowest = std::min(lowest, address(at)), highest = std::max(highest, address(at) + bytes);
+      std::memset(at, 1, 64);
+      memory.deallocate(at, bytes, 8);
+    }
+  EXPECT_LT(highest - lowest, kMost);
+}
+
+TEST(GrowingMemory, WhatIsUsedAgainIsLargeEnoughAndNobodyElses) {
+  GrowingMemory memory;
+  std::map<u8*, u64> alive;
+  u64 state = 1;
+  for (unsigned step = 0; step < 20000; step++) {
+    state = state * 6364136223846793005 + 1442695040888963407;
+    if (alive.size() > 30) {
+      const auto victim = std::next(alive.begin(), static_cast<long>((state >> 40) % alive.size()));
+      for (u64 k = 0; k < victim->second; k += 512) ASSERT_EQ(victim->first[k], victim->second & 0xff);
+      memory.deallocate(victim->first, victim->second, 16);
+      alive.erase(victim);
+    }
+    const u64 bytes = 1 + (state >> 33) % 40000;
+    auto* const at = static_cast<u8*>(memory.allocate(bytes, 16));
+    std::memset(at, static_cast<int>(bytes & 0xff), bytes);
+    alive[at] = bytes;
+  }
 }
 
 TEST(GrowingMemory, ReleaseGivesEverythingBackAndItGoesOn) {
