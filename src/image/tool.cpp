@@ -47,6 +47,7 @@ sigset_t ending_and_child() {
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   std::vector<char*> argv;
+  argv.reserve(run.words.size() + 1);
   for (const std::string& word : run.words) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
   ::execv(argv[0], argv.data());

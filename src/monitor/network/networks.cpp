@@ -40,6 +40,7 @@ Result<UserNetwork, VmError> start_user_network(const NetConfig& config) {
                                  std::to_string(config.mtu)};
   words.insert(words.end(), config.forwards.begin(), config.forwards.end());
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   const pid_t parent = ::getpid();
