@@ -171,7 +171,7 @@ class VhostBackEnd {
   template <class T>
   static T as(const std::vector<u8>& bytes) {
     T value{};
-    std::memcpy(&value, bytes.data(), std::min(sizeof value, bytes.size()));
+    if (!bytes.empty()) std::memcpy(&value, bytes.data(), std::min(sizeof value, bytes.size()));
     return value;
   }
   void say(const void* bytes, std::size_t size) {
