@@ -41,6 +41,7 @@ void withdraw(u64 begin) {
     r.begin.store(0, std::memory_order_release);
     return;
   }
+  INVARIANT(false, "no code arena begins at {:#x}", begin);
 }
 
 [[noreturn]] void refused(const char* step, u64 bytes) {

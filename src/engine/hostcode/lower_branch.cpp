@@ -59,6 +59,8 @@ void Lowering::exit_to(u64 target, u64 from, u16 uncounted, u16 before, bool tur
             block_->count, uncounted);
   const u16 counted = uncounted ? block_->count : before;
   if (target <= from) poll(target, counted);
+  INVARIANT(!turned || context_.turned.tag < JumpCache::kTags, "the block of {} ends in a mode that it does not know",
+            block_->key.linear);
   if (linkable(target)) {
     ExitStub& s = site(ExitStub::Kind::link, nullptr);
     s.rip = target;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/invariant.h"
 #include "engine/hostcode/lower.h"
 
 namespace trapline::engine::translate {
@@ -185,6 +186,8 @@ class Sharing {
     u8 slot = 0;
     for (const Group& g : groups_) {
       if (g.members.size() < 2 || slot == SharedLookup::kSlots) continue;
+      // A miss touches the tables no further before its own address.
+      INVARIANT(g.from < g.to && g.to - g.from <= SharedLookup::kSpan, "a look-up of {} to {} is shared", g.from, g.to);
       for (const auto& [share, from] : g.members) share->slot = slot;
       SharedLookup& first = *g.members.front().first;
       first.leads = true;

@@ -2,6 +2,7 @@
 
 #include <iterator>
 
+#include "base/invariant.h"
 #include "engine/hostcode/host.h"
 #include "engine/translate/gather.h"
 #include "engine/translate/sharing.h"
@@ -56,6 +57,7 @@ u64 TableLowering::constant(const Fixup& f, Gva linear) const {
 
 // As Translator::set_view and set_mode do.
 void TableLowering::turn(Emitter& e, const hostcode::RunningMode& to) const {
+  INVARIANT(to.tag < JumpCache::kTags, "code turns to mode {:#x}, which no jump is known in", to.mode);
   e.store_imm32(var(&state_.now.mode), to.mode, false);
   e.store_imm8(var(&state_.now.tag), to.tag);
   e.store_imm8(var(&state_.now.view), static_cast<u8>(to.view));
@@ -165,6 +167,7 @@ void TableLowering::reach(Lowering& to, const Place& place, unsigned size, bool 
 
 // A shared look-up has failed: because the bytes of all lie in two pages, or because of another access's rights.
 void TableLowering::tail(Lowering& to, u32 number) {
+  INVARIANT(number < retries_.size(), "tail {} of {}", number, retries_.size());
   const Retry& r = retries_[number];
   Emitter& e = to.cold();
   look_up(e, r.place.base, r.place.disp, r.size, r.write);
