@@ -19,7 +19,7 @@ void Emitter::modrm(u8 reg, const Mem& m, unsigned trailing) {
   const bool none = m.disp == 0 && (m.base & 7) != 5;
   const bool small = m.disp == static_cast<i8>(m.disp) && !(m.no_disp8 && m.disp != 0);
   byte((none ? 0u : small ? 0x40u : 0x80u) | r | (sib ? 4u : m.base & 7u));
-  if (sib) byte(m.scale << 6 | (m.index == kNone ? 4u : m.index & 7u) << 3 | (m.base & 7u));
+  if (sib) byte(unsigned{m.scale} << 6 | (m.index == kNone ? 4u : m.index & 7u) << 3 | (m.base & 7u));
   if (none) return;
   if (small)
     byte(static_cast<u8>(m.disp));

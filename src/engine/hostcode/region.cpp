@@ -85,7 +85,7 @@ Region::~Region() {
   if (space_ && own_) munmap(space_, bytes_for(bytes_));
   // Reserved again, for whoever has lent it.
   if (space_ && !own_)
-    mmap(space_, bytes_for(bytes_), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    (void)mmap(space_, bytes_for(bytes_), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   if (write_) munmap(write_, bytes_);
 }
 
