@@ -16,6 +16,8 @@ namespace trapline::monitor {
 
 namespace {
 
+constexpr u64 kLongCopy = 256 * KiB;  // more is not for the worker
+
 using devices::virtio::DiskJob;
 
 constexpr unsigned kEntries = 256;
@@ -58,8 +60,7 @@ class RingDisk final : public FileDisk {
 
 // What the page cache can do without waiting needs no other thread.
 bool RingDisk::at_once(DiskJob& job) {
-  constexpr u64 kMost = 256 * KiB;  // longer copies are done beside the worker
-  if (job.bytes > kMost || job.data.empty()) return false;
+  if (job.bytes > kLongCopy || job.data.empty()) return false;
   if (job.kind == DiskJob::Kind::write) return !job.through && write_at_once(job);
   return ::preadv2(disk_.image->direct_fd(), job.data.data(), static_cast<int>(job.data.size()),
                    static_cast<off_t>(job.offset), RWF_NOWAIT) == static_cast<ssize_t>(job.bytes);
@@ -87,6 +88,9 @@ void RingDisk::submit(std::unique_ptr<DiskJob> job) {
   if (at_once(*job)) return finish(std::move(job), 0);  // all of it, or the ring does all of it
   io_uring_sqe* sqe = entry();
   prepare(sqe, *job);
+  // Long copies out of the page cache, beside each other and the worker. One alone is done sooner at once, and writes to
+  // one file the kernel does one after another.
+  if (job->kind == DiskJob::Kind::read && job->bytes > kLongCopy && in_flight_ != 0) sqe->flags |= IOSQE_ASYNC;
   ::io_uring_sqe_set_data(sqe, job.release());
   in_flight_++;
 }
@@ -161,10 +165,13 @@ void RingDisk::settle() {
   }
 }
 
-// Before the ring may be used: these operations on any descriptor, and nothing else, for ever.
+// Before the ring may be used: these operations on any descriptor, here or on threads of the kernel, and nothing else,
+// for ever.
 bool restrict_ring(io_uring& ring) {
   constexpr std::array kOperations{IORING_OP_NOP, IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC};
-  std::array<io_uring_restriction, kOperations.size()> allowed{};
+  std::array<io_uring_restriction, kOperations.size() + 1> allowed{};
+  allowed.back().opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+  allowed.back().sqe_flags = IOSQE_ASYNC;
   for (std::size_t i = 0; i < kOperations.size(); i++) {
     allowed[i].opcode = IORING_RESTRICTION_SQE_OP;
     allowed[i].sqe_op = static_cast<u8>(kOperations[i]);
