@@ -147,8 +147,35 @@ echo "loss-test: over"
   EXPECT_TRUE(vm.wait_for("loss-test: over", seconds{120})) << vm.output();
   EXPECT_EQ(vm.wait_exit(seconds{60}), 0);
   EXPECT_THAT(vm.output(), HasSubstr("--disk vhost-user=" + socket +
-                                     ": it has ended: the guest gets I/O errors from now on; start both again"));
+                                     ": it has ended: the guest gets I/O errors until it is started again"));
   EXPECT_THAT(vm.output(), HasSubstr("I/O error"));
+}
+
+TEST_F(VhostGuest, ADiskWhoseDaemonIsStartedAgain) {
+  if (!installed("qemu-storage-daemon")) GTEST_SKIP() << "no qemu-storage-daemon here (qemu-system-common)";
+  const LinuxDisk disk{R"sh(#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+read() { /bin/busybox dd if=/dev/vdb of=/dev/null bs=64k count=1 iflag=direct 2>/dev/null; }
+read && echo "again-test: reads"
+while read; do true; done
+echo "again-test: lost"
+until read; do /bin/busybox sleep 1; done
+echo "again-test: reads again"
+/bin/busybox poweroff -f
+)sh"};
+  const std::string socket = disk.folder() / "socket", image = disk.folder() / "other.img";
+  run({"truncate", "-s", "64M", image});
+  auto daemon = storage_daemon(image, socket, "");
+  Process vm{command(disk, "--disk", "vhost-user=" + socket, "virtio_blk")};
+  ASSERT_TRUE(vm.wait_for("again-test: reads", seconds{120})) << vm.output();
+  daemon->signal(SIGKILL);
+  daemon->wait_exit(seconds{30});
+  ASSERT_TRUE(vm.wait_for("again-test: lost", seconds{120})) << vm.output();
+  std::filesystem::remove(socket);
+  daemon = storage_daemon(image, socket, "");
+  EXPECT_TRUE(vm.wait_for("again-test: reads again", seconds{120})) << vm.output();
+  EXPECT_EQ(vm.wait_exit(seconds{60}), 0);
+  EXPECT_THAT(vm.output(), HasSubstr("--disk vhost-user=" + socket + ": it is back"));
 }
 
 // 10.0.2.2: answers ARP and pings.

@@ -23,7 +23,7 @@ namespace {
 // moved: a back end is told no address of ours.
 constexpr u64 kRingsAt = u64{1} << 45, kUserAt = u64{1} << 46;
 constexpr std::chrono::seconds kDrain{5};
-constexpr int kLookAgainMs = 50;
+constexpr int kLookAgainMs = 50, kTryAgainMs = 1000;
 
 virtio::Backend::Kind kind_of(const DeviceKind& kind, const Peer& peer) {
   const DeviceKind::Facts& f = kind.facts();
@@ -125,9 +125,23 @@ void VhostDevice::run() {
     if (peer_->link.open()) follow(wanted());
     if (!peer_->link.open() && !lost_) lose();
     take_all_back();
-    await_events(-1);
+    const bool alone = lost_ && peer_->again;
+    await_events(alone ? kTryAgainMs : -1);
+    if (alone && !ending_) rejoin();
   }
   stop_rings();
+}
+
+// Whoever listens there now, if it serves the same device: what the guest knows of it stays.
+void VhostDevice::rejoin() {
+  const std::unique_ptr<Peer> fresh = peer_->again();
+  if (!fresh || (peer_->features & ~fresh->features) || fresh->queues < lanes_.size() || fresh->config != peer_->config)
+    return;
+  peer_->link.adopt(std::move(fresh->link));
+  memory_known_ = told_ = false;
+  lost_ = false;
+  device().config_changed();
+  complain_(peer_->what + ": it is back");
 }
 
 // Nobody works any more: what the back end has is dropped.
@@ -344,7 +358,7 @@ void VhostDevice::lose() {
 void VhostDevice::complain_of_loss() {
   if (std::exchange(told_, true)) return;
   complain_(peer_->what + ": " + peer_->link.why() + ": the guest gets " + kind_->facts().loss +
-            " from now on; start both again");
+            (peer_->again ? " until it is started again" : " from now on; start both again"));
 }
 
 }  // namespace trapline::monitor::vhost

@@ -69,6 +69,7 @@ class VhostDevice final : public devices::virtio::Backend {
   void drain();
   void await_events(int milliseconds);
   void lose();
+  void rejoin();
   void complain_of_loss();
   u32 held() const;
   Wanted wanted() const;

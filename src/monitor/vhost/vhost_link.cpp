@@ -70,12 +70,19 @@ const char* name_of(Command command) {
 
 Link::Link(Fd socket) : socket_{std::move(socket)} {}
 
-std::vector<int> Link::calls() { return {SYS_sendmsg}; }
+// The latter two for adopt().
+std::vector<int> Link::calls() { return {SYS_sendmsg, SYS_socket, SYS_connect}; }
 
 void Link::close(std::string why) {
   if (!socket_) return;
   socket_ = Fd{};
   why_ = std::move(why);
+}
+
+void Link::adopt(Link&& fresh) {
+  socket_ = std::move(fresh.socket_);
+  acknowledges_ = fresh.acknowledges_;
+  why_.clear();
 }
 
 void Link::heard_unasked() {

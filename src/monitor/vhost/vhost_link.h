@@ -42,6 +42,8 @@ class Link {
   // Something has come that nobody asked for: the end, or nonsense.
   void heard_unasked();
   void close(std::string why);
+  // Another connection in the place of this one, which is closed.
+  void adopt(Link&& fresh);
 
   // Any thread: the VM ends, and nobody waits for a slow back end; or does so again.
   void hurry(bool on) { hurried_ = on; }

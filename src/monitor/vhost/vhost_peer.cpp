@@ -61,12 +61,27 @@ Result<std::unique_ptr<Peer>, VmError> open_peer(const std::string& path, VmErro
   return peer;
 }
 
+namespace {
+
+// Disks and networks are the same to a driver whoever serves them; a file system is not: it has a session.
+Result<std::unique_ptr<Peer>, VmError> open_lasting(const std::string& path, VmError::About about, const Needs& needs) {
+  auto peer = open_peer(path, about, needs);
+  if (peer)
+    (*peer)->again = [path, about, needs]() -> std::unique_ptr<Peer> {
+      auto fresh = open_peer(path, about, needs);
+      return fresh ? std::move(*fresh) : nullptr;
+    };
+  return peer;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Peer>, VmError> open_disk_peer(const machine::DiskConfig& config) {
-  return open_peer(config.path, VmError::About::disk_vhost, {true, kDiskConfig});
+  return open_lasting(config.path, VmError::About::disk_vhost, {true, kDiskConfig});
 }
 
 Result<std::unique_ptr<Peer>, VmError> open_net_peer(const machine::NetConfig& config) {
-  return open_peer(config.path, VmError::About::net_vhost, {});
+  return open_lasting(config.path, VmError::About::net_vhost, {});
 }
 
 Result<std::unique_ptr<Peer>, VmError> open_share_peer(const machine::Share& share) {

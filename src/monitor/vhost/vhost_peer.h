@@ -2,6 +2,8 @@
 // yet.
 #pragma once
 
+#include <functional>
+
 #include <memory>
 
 #include "machine/config.h"
@@ -17,6 +19,8 @@ struct Peer {
   u64 protocol_features = 0;  // that both sides know
   u32 queues = 1;             // it has at most
   std::vector<u8> config;     // as it gives it; empty: it was not asked
+  // Meets whoever listens there now. Empty: a back end that has ended is gone for good. Waits, but not for ever.
+  std::function<std::unique_ptr<Peer>()> again = {};
 };
 
 // What a kind of device cannot do without.

@@ -258,6 +258,7 @@ struct DeviceTest : testing::Test, devices::virtio::Host, devices::virtio::Trans
   std::mutex complaining;
   std::vector<std::string> complaints;
   std::unique_ptr<devices::virtio::Device> device;
+  std::function<std::unique_ptr<Peer>()> again;
   VhostDevice* vhost = nullptr;
   std::thread thread;
   u16 made = 0;
@@ -285,6 +286,7 @@ struct DeviceTest : testing::Test, devices::virtio::Host, devices::virtio::Trans
     peer->protocol_features = back_end.protocol;
     peer->link.acknowledge(back_end.protocol & protocol_feature::reply_ack);
     if (with_config) peer->config = back_end.config;
+    peer->again = again;
     auto backend = std::make_unique<VhostDevice>(peer, std::move(kind), [this](const std::string& line) {
       std::lock_guard guard{complaining};
       complaints.push_back(line);
@@ -550,6 +552,46 @@ TEST_F(DeviceTest, ABackEndThatRefusesItsMemoryIsCutOff) {
 }
 
 // -- The first words.
+
+TEST_F(DeviceTest, ABackEndThatIsStartedAgainIsJoined) {
+  VhostBackEnd second, other;
+  const std::string path = "/tmp/trapline-again-" + std::to_string(::getpid());
+  unsigned tries = 0;
+  again = [&]() -> std::unique_ptr<Peer> {
+    if (tries++ == 0) return nullptr;          // nobody listens yet
+    auto& next = tries == 2 ? other : second;  // the first is of another size
+    next.serve(path);
+    auto peer = open_peer(path, VmError::About::disk_vhost, {true, kDiskConfig});
+    ::unlink(path.c_str());
+    return peer ? std::move(*peer) : nullptr;
+  };
+  other.config[3] = 9;
+  doubles();
+  second.handle = back_end.handle;
+  make(disk_kind(1));
+  drive();
+  request(20);
+  await_used(1);
+  back_end.end();
+  EXPECT_THAT(await_complaint(), HasSubstr("I/O errors until it is started again"));
+  request(21);
+  await_used(2);
+  EXPECT_EQ(status_of(1), 1);
+  for (std::size_t said = 0; said < 2; std::this_thread::yield()) {
+    std::lock_guard guard{complaining};
+    said = complaints.size();
+  }
+  EXPECT_THAT(complaints[1], HasSubstr("it is back"));
+  // As soon as its rings are up: until then there are errors.
+  for (u16 n = 3; n < 60; n++) {
+    request(22);
+    await_used(n);
+    if (status_of(n - 1u) == 0) break;
+  }
+  EXPECT_EQ(status_of(made - 1u), 0);
+  EXPECT_EQ(answer(made - 1u), 44u);
+  EXPECT_EQ(tries, 3u);
+}
 
 struct PeerTest : testing::Test {
   std::string path = "/tmp/trapline-vhost-" + std::to_string(::getpid());
