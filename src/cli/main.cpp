@@ -1,5 +1,6 @@
 // trapline: the commands, and the hidden one by which the monitor starts its core.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -227,6 +228,19 @@ int dispatch(int argc, char** argv, bool output_open) {
   if (fuzz.parsed()) return fuzz.run();
   if (scan.parsed()) return scan.run();
   return run(options, output_open, argc, argv);
+}
+
+constexpr std::string_view kNoMemory =
+    "trapline: the host has no memory left: free some, or raise the limit (ulimit -v, ulimit -d)\n";
+
+// The C++ library sets some 70 KiB aside in which to throw "no memory". Where there was no room for that, a throw would
+// end the process without a word. Before whatever else is set up before main().
+[[gnu::constructor(101)]] void see_that_errors_can_be_thrown() {
+  void* volatile some = std::malloc(128 * KiB);
+  std::free(some);
+  if (some) return;
+  write_all(STDERR_FILENO, kNoMemory);
+  ::_exit(static_cast<int>(ExitCode::host_refused));
 }
 
 }  // namespace

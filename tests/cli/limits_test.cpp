@@ -98,6 +98,20 @@ TEST(Limits, Memory) {
       }
 }
 
+// Where the executable and its libraries just fit, and the first things that they do do not.
+TEST(Limits, AddressSpaceThatEndsAtTheStart) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer reserves more than any of these";
+#endif
+  const TempFile kernel{multiboot(exits_with(5))};
+  for (unsigned kib = 15 * 1024; kib < 18 * 1024; kib += 32) {
+    const std::string limit = "--as=" + std::to_string(kib * 1024ull);
+    const Finished f = separately({"prlimit", limit}, command(kernel));
+    if (f.code == 127) continue;  // the loader's words
+    runs_or_is_refused(f, limit);
+  }
+}
+
 // Each step of setting up a VM is the one that fails, at some size.
 TEST(Limits, AddressSpaceThatEndsInTheMiddleOfSettingUp) {
 #ifdef __SANITIZE_ADDRESS__
